@@ -1,0 +1,121 @@
+//! Deterministic CBOR: one value, one encoding. What was hashed or signed is kept as bytes and never encoded again.
+
+use minicbor::{Decode, Decoder, Encode, data::Type};
+use thiserror::Error;
+
+use crate::limits::NESTING_MAX;
+
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum CborError {
+    #[error("not valid cbor for this type: {0}")]
+    Decode(String),
+    #[error("{0} bytes are left over after the value")]
+    Trailing(usize),
+    #[error("the value is not in its one canonical encoding")]
+    NotCanonical,
+    #[error("nested deeper than {NESTING_MAX}")]
+    TooDeep,
+    #[error("indefinite lengths, tags and floats are not used here")]
+    Unsupported,
+}
+
+/// Encodes a value. Writing to memory cannot fail.
+#[must_use]
+pub fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(256);
+    // The writer is a Vec: its error type has no values.
+    let _ = minicbor::encode(value, &mut bytes);
+    bytes
+}
+
+/// Decodes exactly one value that fills `bytes` and stands in its canonical encoding.
+pub fn decode<'b, T: Decode<'b, ()> + Encode<()>>(bytes: &'b [u8]) -> Result<T, CborError> {
+    check_structure(bytes)?;
+    let mut decoder = Decoder::new(bytes);
+    let value: T = decoder.decode().map_err(|error| CborError::Decode(error.to_string()))?;
+    if decoder.position() != bytes.len() {
+        return Err(CborError::Trailing(bytes.len().saturating_sub(decoder.position())));
+    }
+    if encode(&value) != bytes {
+        return Err(CborError::NotCanonical);
+    }
+    Ok(value)
+}
+
+/// Bounds the nesting before any recursive decoder runs, without recursion.
+fn check_structure(bytes: &[u8]) -> Result<(), CborError> {
+    let wrap = |error: minicbor::decode::Error| CborError::Decode(error.to_string());
+    let mut decoder = Decoder::new(bytes);
+    let mut open: Vec<u64> = Vec::with_capacity(NESTING_MAX);
+    loop {
+        match decoder.datatype().map_err(wrap)? {
+            Type::Array => open.push(decoder.array().map_err(wrap)?.ok_or(CborError::Unsupported)?),
+            Type::Map => {
+                let pairs = decoder.map().map_err(wrap)?.ok_or(CborError::Unsupported)?;
+                open.push(pairs.checked_mul(2).ok_or(CborError::TooDeep)?);
+            }
+            Type::Tag | Type::F16 | Type::F32 | Type::F64 | Type::ArrayIndef | Type::MapIndef => {
+                return Err(CborError::Unsupported);
+            }
+            Type::BytesIndef | Type::StringIndef | Type::Break => return Err(CborError::Unsupported),
+            _ => {
+                decoder.skip().map_err(wrap)?;
+                close_one(&mut open);
+            }
+        }
+        if open.len() > NESTING_MAX {
+            return Err(CborError::TooDeep);
+        }
+        while open.last() == Some(&0) {
+            open.pop();
+            close_one(&mut open);
+        }
+        if open.is_empty() {
+            return Ok(());
+        }
+    }
+}
+
+fn close_one(open: &mut [u64]) {
+    if let Some(left) = open.last_mut() {
+        *left = left.saturating_sub(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AxiomRef, Hash, Sequence};
+
+    /// covers: SUP-77
+    #[test]
+    fn only_the_canonical_encoding_is_accepted() {
+        let value = AxiomRef { sequence: Sequence(7), hash: Hash::of(b"x") };
+        let bytes = encode(&value);
+        assert_eq!(decode::<AxiomRef>(&bytes), Ok(value));
+        let mut longer = bytes.clone();
+        longer.push(0);
+        assert_eq!(decode::<AxiomRef>(&longer), Err(CborError::Trailing(1)));
+        assert!(decode::<AxiomRef>(&bytes[..bytes.len() - 1]).is_err());
+        // 7 written as a one-byte argument is the same number in another encoding.
+        let mut padded = bytes[..1].to_vec();
+        padded.extend([0x18, 7]);
+        padded.extend(&bytes[2..]);
+        assert_eq!(decode::<AxiomRef>(&padded), Err(CborError::NotCanonical));
+        let mut missing = vec![0x81, 7];
+        assert!(matches!(decode::<AxiomRef>(&missing), Err(CborError::Decode(_))));
+        missing[0] = 0x9f;
+        assert_eq!(decode::<AxiomRef>(&missing), Err(CborError::Unsupported));
+    }
+
+    #[test]
+    fn nesting_is_bounded_at_the_limit() {
+        let nested = |depth: usize| {
+            let mut bytes = vec![0x81; depth];
+            bytes.push(0);
+            bytes
+        };
+        assert_eq!(check_structure(&nested(NESTING_MAX)), Ok(()));
+        assert_eq!(check_structure(&nested(NESTING_MAX + 1)), Err(CborError::TooDeep));
+    }
+}

@@ -1,0 +1,20 @@
+//! Ids, hashes, Axiom time, key paths, deterministic CBOR and limits that every part shares.
+//!
+//! Promises: ids of different kinds do not mix; every decoder bounds its input before it allocates;
+//! `cbor::decode` accepts one encoding of a value only. Never does: I/O, clocks, randomness.
+//! Calls nobody; is a library and cannot die alone.
+
+pub mod cbor;
+mod hash;
+mod id;
+mod key_path;
+pub mod limits;
+mod time;
+
+pub use hash::{Hash, HashError};
+pub use id::{
+    AxiomRef, CapabilityId, CredentialId, EntryKey, IdError, IdentityId, Nonce, ProcessId, PublicKey, RuleId,
+    Sequence, ServiceId, Signature, TokenId, TraceId,
+};
+pub use key_path::{KeyPath, KeyPathError, PathSegment, key_paths};
+pub use time::{AxiomTime, DurationNs};

@@ -1,0 +1,1 @@
+//! The log's format: entries, payloads, chain, segments and the verifier.

@@ -1,0 +1,1 @@
+//! Clients, servers and messages generated from proto/.

@@ -1,0 +1,1 @@
+//! The one place that writes what must survive a power cut.

@@ -1,0 +1,1 @@
+//! The service contract in code: what every service must do is written once here.

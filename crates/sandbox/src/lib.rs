@@ -1,0 +1,1 @@
+//! Namespaces, cgroups, Landlock, seccomp and limits for one process tree.

@@ -1,0 +1,1 @@
+//! Registry of principals and issuer of tokens.

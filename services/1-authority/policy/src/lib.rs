@@ -1,0 +1,1 @@
+//! Decides every consequential act.

@@ -1,0 +1,1 @@
+//! Who holds which right on which object.

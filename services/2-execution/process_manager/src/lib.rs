@@ -1,0 +1,1 @@
+//! Runs programs from content-addressed images under an identity and limits.

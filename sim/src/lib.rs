@@ -1,0 +1,1 @@
+//! All cores in one thread from one seed, with simulated disk, clock and bus.
