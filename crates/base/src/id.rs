@@ -171,7 +171,9 @@ number_id!(
 );
 
 /// Names one committed entry (AX-05).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize, Deserialize,
+)]
 #[cbor(array)]
 pub struct AxiomRef {
     #[n(0)]

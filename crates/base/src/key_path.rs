@@ -206,11 +206,17 @@ mod tests {
         }
         let deep = "/s".repeat(KEY_PATH_SEGMENTS_MAX);
         assert_eq!(path(&deep).segments().len(), KEY_PATH_SEGMENTS_MAX);
-        assert!(matches!(KeyPath::parse(&format!("{deep}/s")), Err(KeyPathError::TooManySegments { segments: 17 })));
+        assert!(matches!(
+            KeyPath::parse(&format!("{deep}/s")),
+            Err(KeyPathError::TooManySegments { segments: 17 })
+        ));
         assert!(path(&deep).child("s").is_err());
         let long = "x".repeat(KEY_PATH_SEGMENT_BYTES_MAX);
         assert!(KeyPath::parse(&format!("/{long}")).is_ok());
-        assert!(matches!(KeyPath::parse(&format!("/{long}x")), Err(KeyPathError::SegmentTooLong { bytes: 256 })));
+        assert!(matches!(
+            KeyPath::parse(&format!("/{long}x")),
+            Err(KeyPathError::SegmentTooLong { bytes: 256 })
+        ));
         assert_eq!(path("/a").parent(), None);
         assert_eq!(path("/a/b").parent(), Some(path("/a")));
         assert_eq!(path("/a").child("b").unwrap(), path("/a/b"));

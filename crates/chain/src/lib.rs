@@ -1,1 +1,3 @@
 //! The log's format: entries, payloads, chain, segments and the verifier.
+
+pub mod payload;

@@ -1,0 +1,195 @@
+//! Principals, credentials and the use of keys (seed 003 §3.2, §3.3).
+
+use base::{AxiomRef, AxiomTime, CredentialId, Hash, IdentityId, KeyPath, PublicKey, TokenId};
+use minicbor::{Decode, Encode};
+use serde::{Deserialize, Serialize};
+
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize, Deserialize,
+)]
+#[cbor(index_only)]
+pub enum IdentityType {
+    #[n(0)]
+    System,
+    #[n(1)]
+    Organization,
+    #[n(2)]
+    User,
+    #[n(3)]
+    Service,
+    #[n(4)]
+    Node,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize, Deserialize)]
+#[cbor(index_only)]
+pub enum IdentityStatus {
+    #[n(0)]
+    Active,
+    #[n(1)]
+    Suspended,
+    #[n(2)]
+    Revoked,
+}
+
+impl IdentityStatus {
+    /// Legal changes (IDN-38); `Revoked` is final.
+    #[must_use]
+    pub const fn may_become(self, next: Self) -> bool {
+        matches!(
+            (self, next),
+            (Self::Active, Self::Suspended | Self::Revoked) | (Self::Suspended, Self::Active | Self::Revoked)
+        )
+    }
+}
+
+/// A principal (IDN-11). `id` is the hash of `public_key`.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cbor(array)]
+pub struct Identity {
+    #[n(0)]
+    pub id: IdentityId,
+    /// Fully qualified: `admin`, `orbital.services.axiom`, `alice@example.org`.
+    #[n(1)]
+    pub name: String,
+    #[n(2)]
+    pub identity_type: IdentityType,
+    #[n(3)]
+    pub parent: Option<IdentityId>,
+    #[n(4)]
+    pub public_key: PublicKey,
+    #[n(5)]
+    pub key_path: KeyPath,
+    #[n(6)]
+    pub created_at: AxiomRef,
+    #[n(7)]
+    pub status: IdentityStatus,
+    #[n(8)]
+    pub credentials: Vec<CredentialRef>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cbor(array)]
+pub struct CredentialRef {
+    #[n(0)]
+    pub id: CredentialId,
+    #[n(1)]
+    pub kind: CredentialKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize, Deserialize)]
+#[cbor(index_only)]
+#[serde(rename_all = "snake_case")]
+pub enum CredentialKind {
+    #[n(0)]
+    Passkey,
+    #[n(1)]
+    RecoveryKey,
+    #[n(2)]
+    ApiKey,
+    #[n(3)]
+    DerivedKey,
+}
+
+/// AX-35.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cbor(array)]
+pub struct IdentityCreated {
+    #[n(0)]
+    pub identity_id: IdentityId,
+    #[n(1)]
+    pub name: String,
+    #[n(2)]
+    pub identity_type: IdentityType,
+    #[n(3)]
+    pub parent: Option<IdentityId>,
+    #[n(4)]
+    pub public_key: PublicKey,
+    #[n(5)]
+    pub key_path: KeyPath,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cbor(array)]
+pub struct IdentityUpdated {
+    #[n(0)]
+    pub identity: IdentityId,
+    #[n(1)]
+    pub change: IdentityChange,
+}
+
+/// What happened to an identity (IDN-49).
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IdentityChange {
+    #[n(0)]
+    Status {
+        #[n(0)]
+        old: IdentityStatus,
+        #[n(1)]
+        new: IdentityStatus,
+        #[n(2)]
+        by: IdentityId,
+        #[n(3)]
+        reason: String,
+    },
+    /// A token was issued; it is bound to the channel named.
+    #[n(1)]
+    TokenIssued {
+        #[n(0)]
+        token: TokenId,
+        #[n(1)]
+        channel: String,
+        #[n(2)]
+        expires_at: AxiomTime,
+    },
+    #[n(2)]
+    AuthenticationFailed {
+        #[n(0)]
+        channel: String,
+        #[n(1)]
+        reason: String,
+    },
+    #[n(3)]
+    TokenRevoked {
+        #[n(0)]
+        token: TokenId,
+        #[n(1)]
+        by: IdentityId,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize, Deserialize)]
+#[cbor(index_only)]
+pub enum KeyOperation {
+    #[n(0)]
+    Sign,
+    #[n(1)]
+    Encrypt,
+    #[n(2)]
+    Decrypt,
+    #[n(3)]
+    DeriveChild,
+}
+
+/// A use of a key, or a refused one: hashes only (AX-36, KEY-35).
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cbor(array)]
+pub struct KeyUsage {
+    #[n(0)]
+    pub identity: IdentityId,
+    #[n(1)]
+    pub key_path: KeyPath,
+    #[n(2)]
+    pub operation: KeyOperation,
+    #[n(3)]
+    pub message_hash: Option<Hash>,
+    #[n(4)]
+    pub authorization: AxiomRef,
+    /// Hash of the signature or ciphertext; none when refused.
+    #[n(5)]
+    pub output_hash: Option<Hash>,
+    /// Why it was refused.
+    #[n(6)]
+    pub refused: Option<String>,
+}

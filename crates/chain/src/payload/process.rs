@@ -1,0 +1,165 @@
+//! Programs that `process_manager` runs (spec 06).
+
+use base::{CapabilityId, Hash, IdentityId, ProcessId};
+use minicbor::{Decode, Encode};
+use serde::{Deserialize, Serialize};
+
+/// PRC-29; 0 means unlimited for `cpu_time_ms`, `io_bandwidth_bytes` and `net_bandwidth_bytes`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cbor(array)]
+#[serde(default, deny_unknown_fields)]
+pub struct ResourceLimits {
+    #[n(0)]
+    pub cpu_time_ms: u64,
+    #[n(1)]
+    pub memory_bytes: u64,
+    #[n(2)]
+    pub threads: u32,
+    #[n(3)]
+    pub capabilities: u32,
+    #[n(4)]
+    pub files: u32,
+    #[n(5)]
+    pub io_bandwidth_bytes: u64,
+    #[n(6)]
+    pub net_bandwidth_bytes: u64,
+}
+
+impl Default for ResourceLimits {
+    /// PRC-30.
+    fn default() -> Self {
+        Self {
+            cpu_time_ms: 0,
+            memory_bytes: 268_435_456,
+            threads: 64,
+            capabilities: 256,
+            files: 256,
+            io_bandwidth_bytes: 0,
+            net_bandwidth_bytes: 0,
+        }
+    }
+}
+
+/// PRC-28.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cbor(array)]
+pub struct ResourceUsage {
+    #[n(0)]
+    pub cpu_time_ns: u64,
+    #[n(1)]
+    pub memory_bytes: u64,
+    #[n(2)]
+    pub memory_peak_bytes: u64,
+    #[n(3)]
+    pub io_read_bytes: u64,
+    #[n(4)]
+    pub io_write_bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cbor(index_only)]
+#[serde(rename_all = "snake_case")]
+pub enum Signal {
+    #[n(0)]
+    Term,
+    #[n(1)]
+    Kill,
+    #[n(2)]
+    Stop,
+    #[n(3)]
+    Cont,
+    #[n(4)]
+    User1,
+    #[n(5)]
+    User2,
+}
+
+/// How a program ended.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitStatus {
+    #[n(0)]
+    Code(#[n(0)] i32),
+    #[n(1)]
+    Signal(#[n(0)] i32),
+    /// Ended by the system for passing a limit; the limit's name.
+    #[n(2)]
+    Limit(#[n(0)] String),
+    /// Its monitor died, so nobody saw how it ended.
+    #[n(3)]
+    Unknown,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cbor(array)]
+pub struct ProcessCreate {
+    #[n(0)]
+    pub pid: ProcessId,
+    #[n(1)]
+    pub image: Hash,
+    #[n(2)]
+    pub identity: IdentityId,
+    #[n(3)]
+    pub capabilities: Vec<CapabilityId>,
+    #[n(4)]
+    pub limits: ResourceLimits,
+    #[n(5)]
+    pub by: IdentityId,
+    /// Hash over the arguments: they can hold what must not be kept for ever.
+    #[n(6)]
+    pub args_hash: Hash,
+    /// For people: the program's name, cut to 64 bytes.
+    #[n(7)]
+    pub name: String,
+    /// Paths granted, as `path:ro` or `path:rw`.
+    #[n(8)]
+    pub grants: Vec<String>,
+    /// What the host could not give.
+    #[n(9)]
+    pub missing: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cbor(array)]
+pub struct ProcessExit {
+    #[n(0)]
+    pub pid: ProcessId,
+    #[n(1)]
+    pub status: ExitStatus,
+    #[n(2)]
+    pub usage: ResourceUsage,
+    /// Calls that the sandbox refused, as its monitor saw them; at most `REFUSED_MAX`.
+    #[n(3)]
+    pub refused: Vec<RefusedCall>,
+}
+
+/// Refused calls kept per program; more are counted in the last one's `times`.
+pub const REFUSED_MAX: usize = 32;
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cbor(array)]
+pub struct RefusedCall {
+    /// Name of the system call.
+    #[n(0)]
+    pub call: String,
+    /// The path or address that it named.
+    #[n(1)]
+    pub target: String,
+    #[n(2)]
+    pub errno: i32,
+    #[n(3)]
+    pub times: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cbor(array)]
+pub struct ProcessKill {
+    #[n(0)]
+    pub pid: ProcessId,
+    #[n(1)]
+    pub signal: Signal,
+    #[n(2)]
+    pub by: IdentityId,
+    #[n(3)]
+    pub reason: String,
+}
