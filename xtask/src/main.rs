@@ -1,20 +1,62 @@
-//! The project's own commands.
+//! The project's own commands: `cargo xtask test` is the one to know, `cargo xtask ci` is all that CI runs.
+//!
+//! Promise: each command does its own set-up, says what it is doing, shows the time of each step and exits with a
+//! code that means something (0 held, 1 did not, 2 wrong arguments).
+//! Never: part of the product; nothing depends on this crate.
 
-use std::process::{Command, ExitCode};
+mod ci;
+mod conformance;
+mod leftovers;
+mod mutants;
+mod proc;
+mod source;
+mod spec;
+mod steps;
+mod test;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask <command>
+  test                              all tests of the workspace, then the system tests again without privileges
+  ci [--nightly]                    everything that CI runs; --nightly adds mutants, long fuzzing and benches
+  tidy                              layering, pure cores, manifests, comments on dependencies; prints sizes
+  conformance [-o json] [--missing] every row of docs/spec with the tests that cover it
+  contracts [--check]               generates crates/contracts from proto/, refuses what breaks older clients
+  mutants                           how many mutants of the pure cores the tests kill";
 
 fn main() -> ExitCode {
-    let mut args = std::env::args().skip(1);
-    match args.next().as_deref() {
-        Some("contracts") => {
-            let status = Command::new("cargo")
-                .args(["run", "--quiet", "--package", "contracts-gen", "--"])
-                .args(args)
-                .status();
-            if status.is_ok_and(|s| s.success()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["test"] => test::run(),
+        ["ci"] => ci::run(ci::Extent::EveryChange),
+        ["ci", "--nightly"] => ci::run(ci::Extent::Nightly),
+        ["tidy"] => tidy::run(),
+        ["conformance", options @ ..] => match conformance::Options::parse(options) {
+            Some(options) => conformance::run(&options),
+            None => return usage(),
+        },
+        ["contracts", options @ ..] => ci::contracts(options),
+        ["mutants"] => mutants::run(),
+        ["-h" | "--help" | "help"] => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
         }
-        _ => {
-            eprintln!("usage: cargo xtask contracts [--check]");
-            ExitCode::from(2)
+        _ => return usage(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
         }
     }
+}
+
+fn usage() -> ExitCode {
+    eprintln!("{USAGE}");
+    ExitCode::from(2)
 }

@@ -1,0 +1,345 @@
+//! `cargo xtask test`: everything as the caller, then the system tests once more without privileges.
+//!
+//! The tests are built once. The second round runs the same executables, copied to where the other uid can read them,
+//! since nothing may be built as that uid and the workspace may lie where it cannot look.
+
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use crate::proc::{self, End, TempDir};
+use crate::steps::Steps;
+use crate::{leftovers, workspace};
+
+/// `nobody`: has nothing anywhere.
+const UNPRIVILEGED_ID: u32 = 65534;
+const SYSTEM_TESTS_PACKAGE: &str = "system-tests";
+/// Repeated without privileges: what a user without root relies on.
+const REPEATED: [&str; 3] = ["boot", "sandbox", "prove"];
+
+/// The generator has a step of its own in `ci`; its dependencies are the heaviest in the workspace.
+const SELECTION: [&str; 3] = ["--workspace", "--exclude", "contracts-gen"];
+
+/// A clean release build takes under four minutes on two quiet cores; a busy machine gets five times that.
+const BUILD_LIMIT: Duration = Duration::from_secs(20 * 60);
+const TESTS_LIMIT: Duration = Duration::from_secs(20 * 60);
+/// The slowest system tests boot a node some dozens of times.
+const ONE_TEST_LIMIT: Duration = Duration::from_secs(5 * 60);
+
+/// Where tests find the release binary.
+const BINARY_VARIABLE: &str = "BAILIWICK_BIN";
+
+pub(crate) fn run() -> Result<()> {
+    let mut steps = Steps::new("test");
+    let binary = steps.run("build the release binary", build_binary);
+    let tests = steps.run("build the tests", build_tests);
+    let (Some(binary), Some(tests)) = (binary, tests) else { return steps.finish() };
+
+    // After the builds, so that a compiler cache that stays is not taken for a leftover.
+    let before = leftovers::Snapshot::take()?;
+    steps.run("all tests", || all_tests(&binary));
+    let root = rustix::process::geteuid().is_root();
+    if root {
+        steps.run("system tests without privileges", || without_privileges(&binary, &tests));
+    } else {
+        steps.left_out("system tests without privileges", "already run without, since not started as root");
+    }
+    steps.run("nothing left behind", || before.check());
+    steps.finish()
+}
+
+#[derive(Deserialize)]
+struct Message {
+    #[serde(default)]
+    executable: Option<PathBuf>,
+    #[serde(default)]
+    package_id: String,
+    #[serde(default)]
+    target: Option<Target>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+    kind: Vec<String>,
+}
+
+fn build_binary() -> Result<PathBuf> {
+    let arguments = ["build", "--release", "--package", "bailiwick", MESSAGES];
+    let output = proc::stdout_of(proc::cargo(&arguments).current_dir(workspace::root()?), BUILD_LIMIT)?;
+    let executable = messages(&output)
+        .find(|m| m.target.as_ref().is_some_and(|t| t.name == "bailiwick"))
+        .and_then(|m| m.executable)
+        .context("cargo built no executable `bailiwick`")?;
+    println!("   {}", executable.display());
+    Ok(executable)
+}
+
+const MESSAGES: &str = "--message-format=json-render-diagnostics";
+
+fn messages(output: &str) -> impl Iterator<Item = Message> + '_ {
+    // Build scripts may print other lines between the messages.
+    output
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Message>(line).ok())
+        .filter(|m| m.executable.is_some())
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct SystemTest {
+    name: String,
+    executable: PathBuf,
+}
+
+/// Builds every test and returns the executables of the system tests to repeat.
+fn build_tests() -> Result<Vec<SystemTest>> {
+    let arguments: Vec<&str> = ["test", "--no-run", MESSAGES].into_iter().chain(SELECTION).collect();
+    let output = proc::stdout_of(proc::cargo(&arguments).current_dir(workspace::root()?), BUILD_LIMIT)?;
+    repeated(&output)
+}
+
+fn repeated(output: &str) -> Result<Vec<SystemTest>> {
+    let mut found = Vec::new();
+    for message in messages(output) {
+        let (Some(executable), Some(target)) = (message.executable, message.target) else { continue };
+        let is_system = message.package_id.contains(&format!("#{SYSTEM_TESTS_PACKAGE}@"));
+        if is_system && target.kind.iter().any(|k| k == "test") && REPEATED.contains(&target.name.as_str()) {
+            found.push(SystemTest { name: target.name, executable });
+        }
+    }
+    for name in REPEATED {
+        if !found.iter().any(|t| t.name == name) {
+            bail!("package {SYSTEM_TESTS_PACKAGE} has no test `{name}`");
+        }
+    }
+    Ok(found)
+}
+
+fn all_tests(binary: &Path) -> Result<()> {
+    let report = workspace::metadata()?.target_directory.join(NEXTEST_REPORT);
+    // An old report would be taken for this run's; that there is none is fine.
+    let _ = std::fs::remove_file(&report);
+    let mut command = if proc::installed("cargo-nextest") {
+        proc::cargo(&["nextest", "run"])
+    } else {
+        println!("   cargo-nextest is not installed; `cargo test` runs the same tests, slower");
+        proc::cargo(&["test", "--no-fail-fast"])
+    };
+    command.args(SELECTION).current_dir(workspace::root()?).env(BINARY_VARIABLE, binary);
+    let result = proc::check(&mut command, TESTS_LIMIT);
+    if let Ok(report) = std::fs::read_to_string(&report) {
+        skips(&report).for_each(|line| println!("   {line}"));
+    }
+    result
+}
+
+/// See `.config/nextest.toml`.
+const NEXTEST_REPORT: &str = "nextest/default/junit.xml";
+
+/// Tests that cannot run here say `skipped: why` on their output.
+fn skips(output: &str) -> impl Iterator<Item = &str> {
+    output.lines().filter_map(|line| line.find("skipped: ").and_then(|at| line.get(at..)))
+}
+
+/// A folder of the unprivileged uid with copies of all that it runs.
+struct Stage {
+    folder: TempDir,
+    binary: PathBuf,
+}
+
+impl Stage {
+    fn new(binary: &Path) -> Result<Self> {
+        let folder = TempDir::new("user")?;
+        set_mode(folder.path(), 0o755)?;
+        let copy = copy_executable(binary, folder.path())?;
+        Ok(Self { folder, binary: copy })
+    }
+
+    fn own_folder(&self, name: &str) -> Result<PathBuf> {
+        let path = self.folder.path().join(name);
+        std::fs::create_dir(&path).with_context(|| format!("making {}", path.display()))?;
+        set_mode(&path, 0o700)?;
+        chown(&path, Some(UNPRIVILEGED_ID), Some(UNPRIVILEGED_ID))
+            .with_context(|| format!("giving {} away", path.display()))?;
+        Ok(path)
+    }
+
+    /// A command of the other uid, with nothing of our environment but PATH.
+    fn command(&self, executable: &Path, home: &Path) -> Command {
+        let mut command = Command::new(executable);
+        command.env_clear().current_dir(home).uid(UNPRIVILEGED_ID).gid(UNPRIVILEGED_ID);
+        command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env("HOME", home).env("TMPDIR", home).env("XDG_RUNTIME_DIR", home);
+        command.env("USER", "nobody").env("LANG", "C.UTF-8").env(BINARY_VARIABLE, &self.binary);
+        command.stdin(std::process::Stdio::null());
+        command
+    }
+}
+
+fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+        .with_context(|| format!("setting the mode of {}", path.display()))
+}
+
+fn copy_executable(from: &Path, folder: &Path) -> Result<PathBuf> {
+    let to = folder.join(from.file_name().context("an executable without a name")?);
+    std::fs::copy(from, &to).with_context(|| format!("copying {} to {}", from.display(), to.display()))?;
+    set_mode(&to, 0o755)?;
+    Ok(to)
+}
+
+/// One test of one executable: as with nextest, each runs in a process of its own.
+struct Case {
+    executable: PathBuf,
+    file: String,
+    name: String,
+}
+
+fn without_privileges(binary: &Path, tests: &[SystemTest]) -> Result<()> {
+    let stage = Stage::new(binary)?;
+    let home = stage.own_folder("list")?;
+    let mut cases = Vec::new();
+    for test in tests {
+        let executable = copy_executable(&test.executable, stage.folder.path())?;
+        let listed = proc::stdout_of(
+            stage.command(&executable, &home).args(["--list", "--format", "terse"]),
+            ONE_TEST_LIMIT,
+        )?;
+        let names = test_names(&listed);
+        if names.is_empty() {
+            bail!("system test `{}` holds no test", test.name);
+        }
+        for name in names {
+            cases.push(Case { executable: executable.clone(), file: test.name.clone(), name });
+        }
+    }
+    println!("   {} tests as uid {UNPRIVILEGED_ID}", cases.len());
+    let failed = run_cases(&stage, &cases)?;
+    if failed > 0 {
+        bail!("{failed} of {} did not hold without privileges", cases.len());
+    }
+    Ok(())
+}
+
+/// Names in `name: test` lines of libtest's terse list.
+fn test_names(list: &str) -> Vec<String> {
+    list.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect()
+}
+
+/// Runs as many at once as there are cores. Returns how many failed.
+fn run_cases(stage: &Stage, cases: &[Case]) -> Result<usize> {
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let next = AtomicUsize::new(0);
+    let failures: Mutex<Vec<String>> = Mutex::default();
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(case) = cases.get(index) else { return };
+                    let started = Instant::now();
+                    let verdict = match run_case(stage, index, case) {
+                        Ok(()) => "held".to_owned(),
+                        Err(error) => {
+                            failures
+                                .lock()
+                                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                                .push(case.name.clone());
+                            format!("FAILED\n{error:#}")
+                        }
+                    };
+                    println!(
+                        "   {:7.2} s  {} {}  {verdict}",
+                        started.elapsed().as_secs_f64(),
+                        case.file,
+                        case.name
+                    );
+                }
+            });
+        }
+    });
+    Ok(failures.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).len())
+}
+
+fn run_case(stage: &Stage, index: usize, case: &Case) -> Result<()> {
+    let home = stage.own_folder(&index.to_string())?;
+    // Outside the test's own folder, so that what it leaves there can be told.
+    let log = stage.folder.path().join(format!("{index}.log"));
+    let file = std::fs::File::create(&log).with_context(|| format!("making {}", log.display()))?;
+    let mut command = stage.command(&case.executable, &home);
+    command.args(["--exact", &case.name, "--nocapture"]).stdout(file.try_clone()?).stderr(file);
+    let end = proc::run(&mut command, ONE_TEST_LIMIT)?;
+    let output = String::from_utf8_lossy(&std::fs::read(&log)?).into_owned();
+    skips(&output).for_each(|line| println!("   {} {}: {line}", case.file, case.name));
+    if end != End::Success {
+        bail!("{end}\n{output}");
+    }
+    let left: Vec<_> = std::fs::read_dir(&home)?.flatten().map(|e| e.file_name()).collect();
+    if !left.is_empty() {
+        bail!("left files in its temporary folder: {left:?}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn artifact(package: &str, name: &str, kind: &str) -> String {
+        format!(
+            r#"{{"reason":"compiler-artifact","package_id":"path+file:///w/tests#{package}@0.1.0","target":{{"kind":["{kind}"],"name":"{name}"}},"executable":"/t/{name}-1"}}"#
+        )
+    }
+
+    #[test]
+    fn system_tests_are_found_among_cargos_messages() {
+        let mut lines: Vec<String> = REPEATED.iter().map(|n| artifact("system-tests", n, "test")).collect();
+        lines.push(artifact("system-tests", "kills", "test"));
+        lines.push(artifact("policy", "boot", "test"));
+        lines.push("not json".to_owned());
+        let found = repeated(&lines.join("\n")).unwrap();
+        let names: Vec<&str> = found.iter().map(|t| t.name.as_str()).collect();
+        assert_eq!(names, REPEATED);
+    }
+
+    #[test]
+    fn a_missing_system_test_is_an_error() {
+        let error = repeated(&artifact("system-tests", "boot", "test")).unwrap_err().to_string();
+        assert!(error.contains("sandbox"), "{error}");
+    }
+
+    #[test]
+    fn names_and_skips_are_read() {
+        assert_eq!(test_names("a::b: test\nc: benchmark\n\n1 test, 0 benchmarks\n"), ["a::b"]);
+        assert_eq!(skips("x\n<out>skipped: no fuse here\n").collect::<Vec<_>>(), ["skipped: no fuse here"]);
+    }
+
+    #[test]
+    fn as_root_a_case_runs_as_the_other_uid_and_may_leave_no_file() {
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: only root can become another uid");
+            return;
+        }
+        let stage = Stage::new(Path::new("/bin/sh")).unwrap();
+        let check = |index: usize, script: &str| {
+            let path = stage.folder.path().join(format!("{index}.sh"));
+            std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+            set_mode(&path, 0o755).unwrap();
+            run_case(&stage, index, &Case { executable: path, file: "x".to_owned(), name: "y".to_owned() })
+        };
+        check(
+            0,
+            "test $(id -u) = 65534 && test $(id -G) = 65534 && test $PWD = $HOME && test -x $BAILIWICK_BIN",
+        )
+        .unwrap();
+        assert!(check(1, "echo why; exit 3").unwrap_err().to_string().contains("why"));
+        assert!(check(2, "touch file").unwrap_err().to_string().contains("file"));
+    }
+}
