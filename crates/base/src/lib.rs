@@ -8,6 +8,7 @@ pub mod cbor;
 mod hash;
 mod id;
 mod key_path;
+pub mod layout;
 pub mod limits;
 mod time;
 

@@ -1,1 +1,0 @@
-//! Conversions between messages and the log's types.
