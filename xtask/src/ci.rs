@@ -43,7 +43,9 @@ pub(crate) fn run(extent: Extent) -> Result<()> {
     });
     // A process of its own: it must not inherit what the steps before it left running.
     let itself = std::env::current_exe().context("finding this executable")?;
-    steps.run("tests", || proc::check(std::process::Command::new(itself).arg("test"), LONG_LIMIT));
+    steps.run("tests", || {
+        proc::check(std::process::Command::new(itself).args(["test", "--judge-skips"]), LONG_LIMIT)
+    });
     steps.run("prove", || cargo(&["run", "--release", "--", "prove"], LONG_LIMIT));
     fuzz(&mut steps, if extent == Extent::Nightly { FUZZ_SECONDS_NIGHTLY } else { FUZZ_SECONDS })?;
     if extent == Extent::Nightly {

@@ -1,5 +1,7 @@
 //! The rows of `docs/spec/*.md` and the marks in the tests that cover them.
 
+use std::collections::BTreeMap;
+
 use crate::source;
 
 /// A test that covers more than this proves none of it well.
@@ -91,6 +93,8 @@ pub(crate) fn marks(text: &str) -> Marks {
     let functions = source::functions(&code);
     let code_lines: Vec<&str> = code.lines().collect();
     let mut result = Marks::default();
+    // Rows in doc comments by the line of the test's `fn`: a test must not get round the limit by several marks.
+    let mut per_test: BTreeMap<usize, usize> = BTreeMap::new();
     for (index, line) in text.lines().enumerate() {
         let Some(found) = mark_in(line, code_lines.get(index).copied().unwrap_or_default()) else { continue };
         let number = index + 1;
@@ -100,18 +104,25 @@ pub(crate) fn marks(text: &str) -> Marks {
             result.problems.push(format!("line {number}: `{bad}` is no row id"));
             continue;
         }
-        if ids.len() > ROWS_PER_MARK_MAX {
+        let inside = functions.iter().rfind(|f| f.line <= number && number < f.line + f.lines);
+        let (test, rows) = match (found.doc, inside) {
+            (false, Some(function)) => (Some(function.name.clone()), ids.len()),
+            // A table outside of any function belongs to the file.
+            (false, None) if found.literal => (Some("table".to_owned()), ids.len()),
+            _ => match test_below(&code_lines, number) {
+                Some((name, line)) => {
+                    let rows = per_test.entry(line).or_default();
+                    *rows += ids.len();
+                    (Some(name), *rows)
+                }
+                None => (None, ids.len()),
+            },
+        };
+        if rows > ROWS_PER_MARK_MAX {
             result
                 .problems
-                .push(format!("line {number}: {} rows in one mark, at most {ROWS_PER_MARK_MAX}", ids.len()));
+                .push(format!("line {number}: {rows} rows on one test or case, at most {ROWS_PER_MARK_MAX}"));
         }
-        let inside = functions.iter().rfind(|f| f.line <= number && number < f.line + f.lines);
-        let test = match (found.doc, inside) {
-            (false, Some(function)) => Some(function.name.clone()),
-            // A table outside of any function belongs to the file.
-            (false, None) if found.literal => Some("table".to_owned()),
-            _ => test_below(&code_lines, number),
-        };
         match test {
             Some(test) => result.marks.push(Mark { ids, test, line: number }),
             None => result.problems.push(format!("line {number}: a `covers:` that stands above no test")),
@@ -152,18 +163,19 @@ fn mark_in<'a>(line: &'a str, code: &str) -> Option<Found<'a>> {
     })
 }
 
-/// The test function that the lines after `line` (from 1) declare: blank lines and attributes, then `fn`.
-fn test_below(code_lines: &[&str], line: usize) -> Option<String> {
+/// Name and line of the test function that the lines after `line` declare: blank lines and attributes, then `fn`.
+/// Lines count from 1.
+fn test_below(code_lines: &[&str], line: usize) -> Option<(String, usize)> {
     let mut is_test = false;
     // An attribute can span lines, hence no look at its end: only items end the search.
-    for code in code_lines.iter().skip(line) {
+    for (index, code) in code_lines.iter().enumerate().skip(line) {
         let code = code.trim();
         if code.starts_with("#[") && source::has_word(code, "test") {
             is_test = true;
         }
         if let Some(function) = code.split("fn ").nth(1).filter(|_| source::has_word(code, "fn")) {
             let name: String = function.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-            return is_test.then_some(name);
+            return is_test.then_some((name, index + 1));
         }
         if code.ends_with(';') || code.ends_with('}') {
             return None;
@@ -240,6 +252,8 @@ mod tests {
         let on_test = "\n#[test]\nfn a() {}";
         assert!(marks(&format!("{five}{on_test}")).problems.is_empty());
         assert_eq!(marks(&format!("{five}, A1-6{on_test}")).problems.len(), 1);
+        assert_eq!(marks(&format!("{five}\n/// covers: A1-6{on_test}")).problems.len(), 1);
+        assert!(marks(&format!("{five}{on_test}\n{five}\n#[test]\nfn b() {{}}")).problems.is_empty());
         assert_eq!(marks(&format!("/// covers: everything{on_test}")).problems.len(), 1);
         assert_eq!(marks("/// covers: POL-03\nfn no_test() {}").problems.len(), 1);
         assert_eq!(marks("/// covers: POL-03\nstruct S;\n#[test]\nfn a() {}").problems.len(), 1);

@@ -36,7 +36,16 @@ const ONE_TEST_LIMIT: Duration = Duration::from_secs(5 * 60);
 /// Where tests find the release binary.
 const BINARY_VARIABLE: &str = "BAILIWICK_BIN";
 
-pub(crate) fn run() -> Result<()> {
+/// What a skipped test means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Skips {
+    /// Said, and no more: a machine need not have everything.
+    Shown,
+    /// Fails unless `.ci/skips` expects it: CI has what it can have.
+    Judged,
+}
+
+pub(crate) fn run(skips: Skips) -> Result<()> {
     let mut steps = Steps::new("test");
     let binary = steps.run("build the release binary", build_binary);
     let tests = steps.run("build the tests", build_tests);
@@ -44,12 +53,17 @@ pub(crate) fn run() -> Result<()> {
 
     // After the builds, so that a compiler cache that stays is not taken for a leftover.
     let before = leftovers::Snapshot::take()?;
-    steps.run("all tests", || all_tests(&binary));
+    let skipped: Mutex<Vec<String>> = Mutex::default();
+    steps.run("all tests", || all_tests(&binary, &skipped));
     let root = rustix::process::geteuid().is_root();
     if root {
-        steps.run("system tests without privileges", || without_privileges(&binary, &tests));
+        steps.run("system tests without privileges", || without_privileges(&binary, &tests, &skipped));
     } else {
         steps.left_out("system tests without privileges", "already run without, since not started as root");
+    }
+    if skips == Skips::Judged {
+        let expected = workspace::root()?.join(".ci/skips");
+        steps.run("skips are expected", || judge(&lock(&skipped), &workspace::read(&expected)?));
     }
     steps.run("nothing left behind", || before.check());
     steps.finish()
@@ -122,7 +136,7 @@ fn repeated(output: &str) -> Result<Vec<SystemTest>> {
     Ok(found)
 }
 
-fn all_tests(binary: &Path) -> Result<()> {
+fn all_tests(binary: &Path, skipped: &Mutex<Vec<String>>) -> Result<()> {
     let report = workspace::metadata()?.target_directory.join(NEXTEST_REPORT);
     // An old report would be taken for this run's; that there is none is fine.
     let _ = std::fs::remove_file(&report);
@@ -135,7 +149,7 @@ fn all_tests(binary: &Path) -> Result<()> {
     command.args(SELECTION).current_dir(workspace::root()?).env(BINARY_VARIABLE, binary);
     let result = proc::check(&mut command, TESTS_LIMIT);
     if let Ok(report) = std::fs::read_to_string(&report) {
-        skips(&report).for_each(|line| println!("   {line}"));
+        note_skips("", &report, skipped);
     }
     result
 }
@@ -146,6 +160,32 @@ const NEXTEST_REPORT: &str = "nextest/default/junit.xml";
 /// Tests that cannot run here say `skipped: why` on their output.
 fn skips(output: &str) -> impl Iterator<Item = &str> {
     output.lines().filter_map(|line| line.find("skipped: ").and_then(|at| line.get(at..)))
+}
+
+fn note_skips(test: &str, output: &str, skipped: &Mutex<Vec<String>>) {
+    for line in skips(output) {
+        println!("   {test}{line}");
+        lock(skipped).push(format!("{test}{line}"));
+    }
+}
+
+/// Each line of `expected` is a part of the reasons that it allows; what follows `#` says why.
+fn judge(skipped: &[String], expected: &str) -> Result<()> {
+    let parts: Vec<&str> = expected
+        .lines()
+        .map(|l| l.split('#').next().unwrap_or_default().trim())
+        .filter(|p| !p.is_empty())
+        .collect();
+    let unexpected: Vec<&str> =
+        skipped.iter().filter(|s| !parts.iter().any(|p| s.contains(p))).map(String::as_str).collect();
+    if !unexpected.is_empty() {
+        bail!("{} skips that .ci/skips does not expect:\n   {}", unexpected.len(), unexpected.join("\n   "));
+    }
+    Ok(())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// A folder of the unprivileged uid with copies of all that it runs.
@@ -202,7 +242,7 @@ struct Case {
     name: String,
 }
 
-fn without_privileges(binary: &Path, tests: &[SystemTest]) -> Result<()> {
+fn without_privileges(binary: &Path, tests: &[SystemTest], skipped: &Mutex<Vec<String>>) -> Result<()> {
     let stage = Stage::new(binary)?;
     let home = stage.own_folder("list")?;
     let mut cases = Vec::new();
@@ -221,7 +261,7 @@ fn without_privileges(binary: &Path, tests: &[SystemTest]) -> Result<()> {
         }
     }
     println!("   {} tests as uid {UNPRIVILEGED_ID}", cases.len());
-    let failed = run_cases(&stage, &cases)?;
+    let failed = run_cases(&stage, &cases, skipped)?;
     if failed > 0 {
         bail!("{failed} of {} did not hold without privileges", cases.len());
     }
@@ -234,41 +274,33 @@ fn test_names(list: &str) -> Vec<String> {
 }
 
 /// Runs as many at once as there are cores. Returns how many failed.
-fn run_cases(stage: &Stage, cases: &[Case]) -> Result<usize> {
+fn run_cases(stage: &Stage, cases: &[Case], skipped: &Mutex<Vec<String>>) -> Result<usize> {
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let next = AtomicUsize::new(0);
-    let failures: Mutex<Vec<String>> = Mutex::default();
+    let (next, failures) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let work = || {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(case) = cases.get(index) else { return };
+            let started = Instant::now();
+            let verdict = match run_case(stage, index, case, skipped) {
+                Ok(()) => "held".to_owned(),
+                Err(error) => {
+                    failures.fetch_add(1, Ordering::Relaxed);
+                    format!("FAILED\n{error:#}")
+                }
+            };
+            println!("   {:7.2} s  {} {}  {verdict}", started.elapsed().as_secs_f64(), case.file, case.name);
+        }
+    };
     std::thread::scope(|scope| {
         for _ in 0..workers {
-            scope.spawn(|| {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(case) = cases.get(index) else { return };
-                    let started = Instant::now();
-                    let verdict = match run_case(stage, index, case) {
-                        Ok(()) => "held".to_owned(),
-                        Err(error) => {
-                            failures
-                                .lock()
-                                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                                .push(case.name.clone());
-                            format!("FAILED\n{error:#}")
-                        }
-                    };
-                    println!(
-                        "   {:7.2} s  {} {}  {verdict}",
-                        started.elapsed().as_secs_f64(),
-                        case.file,
-                        case.name
-                    );
-                }
-            });
+            scope.spawn(work);
         }
     });
-    Ok(failures.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).len())
+    Ok(failures.into_inner())
 }
 
-fn run_case(stage: &Stage, index: usize, case: &Case) -> Result<()> {
+fn run_case(stage: &Stage, index: usize, case: &Case, skipped: &Mutex<Vec<String>>) -> Result<()> {
     let home = stage.own_folder(&index.to_string())?;
     // Outside the test's own folder, so that what it leaves there can be told.
     let log = stage.folder.path().join(format!("{index}.log"));
@@ -277,7 +309,7 @@ fn run_case(stage: &Stage, index: usize, case: &Case) -> Result<()> {
     command.args(["--exact", &case.name, "--nocapture"]).stdout(file.try_clone()?).stderr(file);
     let end = proc::run(&mut command, ONE_TEST_LIMIT)?;
     let output = String::from_utf8_lossy(&std::fs::read(&log)?).into_owned();
-    skips(&output).for_each(|line| println!("   {} {}: {line}", case.file, case.name));
+    note_skips(&format!("{} {}: ", case.file, case.name), &output, skipped);
     if end != End::Success {
         bail!("{end}\n{output}");
     }
@@ -322,6 +354,14 @@ mod tests {
     }
 
     #[test]
+    fn only_expected_skips_are_accepted() {
+        let skipped = ["boot a: skipped: no cgroup v2 controller here".to_owned()];
+        judge(&skipped, "# none\ncgroup v2 controller # hybrid hierarchy\n").unwrap();
+        assert!(judge(&skipped, "fuse # x\n# cgroup\n").is_err());
+        judge(&[], "").unwrap();
+    }
+
+    #[test]
     fn as_root_a_case_runs_as_the_other_uid_and_may_leave_no_file() {
         if !rustix::process::geteuid().is_root() {
             println!("skipped: only root can become another uid");
@@ -332,7 +372,12 @@ mod tests {
             let path = stage.folder.path().join(format!("{index}.sh"));
             std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
             set_mode(&path, 0o755).unwrap();
-            run_case(&stage, index, &Case { executable: path, file: "x".to_owned(), name: "y".to_owned() })
+            run_case(
+                &stage,
+                index,
+                &Case { executable: path, file: "x".to_owned(), name: "y".to_owned() },
+                &Mutex::default(),
+            )
         };
         check(
             0,
