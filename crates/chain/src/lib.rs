@@ -1,3 +1,38 @@
-//! The log's format: entries, payloads, chain, segments and the verifier.
+//! The log's format: entries, chain, groups, segments, signed heads and the verifier. `docs/format.md` is its text form.
+//!
+//! Promises: writer and verifier share this crate and nothing else; every length is checked before memory is taken;
+//! what was hashed or signed is carried as bytes and never encoded again; any flipped byte is found and named.
+//! Never does: writes, clocks, randomness, threads; reads only through `ReadAt` and `LogSource`.
+//! Calls `base` alone; is a library and cannot die alone.
 
+mod codec;
+mod diagnose;
+mod entry;
+mod entry_type;
+mod fault;
+mod group;
+mod head;
+pub mod merkle;
+mod note;
 pub mod payload;
+mod segment;
+mod source;
+mod validate;
+mod verify;
+
+pub use entry::{Entry, EntryHeader, HeaderError};
+pub use entry_type::{EntryType, UnknownEntryType};
+pub use fault::{Cause, Fault, Part};
+pub use group::{
+    GROUP_BODY_BYTES_MAX, GROUP_ENTRIES_MAX, GROUP_HEADER_BYTES, GROUP_MAGIC, GroupBuilder, GroupError,
+    GroupHeader, RECORD_BYTES_MAX, RECORD_CHECK_BYTES, Record, RecordError, Records, record_bytes,
+};
+pub use head::{HEAD_FILE_BYTES, HeadError, HeadFile, HeadSlot};
+pub use note::{NOTE_BYTES_MAX, NoteError, SignedHead, UnsignedHead};
+pub use segment::{
+    Placed, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, SEGMENT_VERSION,
+    SegmentHeader, SegmentHeaderError, SegmentReader, segment_first, segment_name,
+};
+pub use source::{LogFolder, LogSource, ReadAt};
+pub use validate::{ChainError, ChainPoint, validate_chain};
+pub use verify::{Report, VerifyOptions, verify_log};

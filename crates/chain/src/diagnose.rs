@@ -1,0 +1,169 @@
+//! What is damaged at a place where no valid group stands: the search for the name that a fault carries.
+
+use std::io;
+
+use base::Sequence;
+
+use crate::{
+    fault::{Cause, Fault, Part},
+    group::{GROUP_BODY_BYTES_MAX, GROUP_HEADER_BYTES, GROUP_MAGIC, GroupHeader, Record, RecordError},
+    segment::SegmentHeader,
+    source::ReadAt,
+    validate::ChainPoint,
+};
+
+/// Bytes read at once while looking through padding.
+const CHUNK_BYTES: usize = 64 * 1024;
+static ZEROS: [u8; CHUNK_BYTES] = [0; CHUNK_BYTES];
+
+/// Offset of the first byte from `from` to `end` that is not zero.
+pub(crate) fn first_not_zero(segment: &impl ReadAt, from: u64, end: u64) -> io::Result<Option<u64>> {
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut at = from;
+    while at < end {
+        let wanted = usize::try_from(end.saturating_sub(at)).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
+        let chunk = buffer.get_mut(..wanted).unwrap_or_default();
+        segment.read_exact_at(at, chunk)?;
+        if ZEROS.get(..wanted) != Some(&*chunk) {
+            let inside = chunk.iter().position(|byte| *byte != 0).unwrap_or(0);
+            return Ok(Some(at.saturating_add(inside as u64)));
+        }
+        at = at.saturating_add(wanted as u64);
+    }
+    Ok(None)
+}
+
+/// Offset of a valid group behind `from`, wherever it stands.
+pub(crate) fn later_group(
+    segment: &impl ReadAt,
+    header: &SegmentHeader,
+    from: u64,
+) -> io::Result<Option<(u64, Sequence)>> {
+    let end = header.capacity_bytes;
+    let overlap = GROUP_MAGIC.len().saturating_sub(1);
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut at = from;
+    while at.saturating_add(GROUP_HEADER_BYTES as u64) <= end {
+        let wanted = usize::try_from(end.saturating_sub(at)).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
+        let chunk = buffer.get_mut(..wanted).unwrap_or_default();
+        segment.read_exact_at(at, chunk)?;
+        if ZEROS.get(..wanted) != Some(&*chunk) {
+            for (inside, _) in
+                chunk.windows(GROUP_MAGIC.len()).enumerate().filter(|(_, bytes)| *bytes == GROUP_MAGIC)
+            {
+                let place = at.saturating_add(inside as u64);
+                if let Some(first) = group_at(segment, header, place)? {
+                    return Ok(Some((place, first)));
+                }
+            }
+        }
+        at = at.saturating_add(wanted.saturating_sub(overlap).max(1) as u64);
+    }
+    Ok(None)
+}
+
+fn group_at(segment: &impl ReadAt, header: &SegmentHeader, at: u64) -> io::Result<Option<Sequence>> {
+    let body_at = at.saturating_add(GROUP_HEADER_BYTES as u64);
+    if body_at > header.capacity_bytes {
+        return Ok(None);
+    }
+    let mut bytes = [0; GROUP_HEADER_BYTES];
+    segment.read_exact_at(at, &mut bytes)?;
+    let Some(group) = GroupHeader::decode(&header.salt, &bytes) else { return Ok(None) };
+    if body_at.saturating_add(u64::from(group.body_bytes)) > header.capacity_bytes {
+        return Ok(None);
+    }
+    let mut body = vec![0; group.body_bytes as usize];
+    segment.read_exact_at(body_at, &mut body)?;
+    Ok((group.checksum == group.checksum_of(&header.salt, &body)).then_some(group.first))
+}
+
+/// As much from `at` as the group there claims, never more than the largest group or the segment holds.
+fn read_group(segment: &impl ReadAt, header: &SegmentHeader, at: u64) -> io::Result<Vec<u8>> {
+    let left = header.capacity_bytes.saturating_sub(at);
+    let most = left.min(u64::from(GROUP_BODY_BYTES_MAX) + GROUP_HEADER_BYTES as u64);
+    let mut bytes = vec![0; usize::try_from(most).unwrap_or(0)];
+    segment.read_exact_at(at, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Names the damage at `offset`, where a group should begin or only zeros should follow.
+pub(crate) fn name_damage(
+    segment: &impl ReadAt,
+    name: &str,
+    header: &SegmentHeader,
+    offset: u64,
+    point: &ChainPoint,
+) -> Fault {
+    match try_name(segment, name, header, offset, point) {
+        Ok(fault) => fault,
+        Err(error) => Fault::read(name, offset, &error),
+    }
+}
+
+fn try_name(
+    segment: &impl ReadAt,
+    name: &str,
+    header: &SegmentHeader,
+    offset: u64,
+    point: &ChainPoint,
+) -> io::Result<Fault> {
+    let bytes = read_group(segment, header, offset)?;
+    let torn = later_group(segment, header, offset.saturating_add(1))?.is_none();
+    let fault = |at: u64, part: Part, cause: Cause| Fault {
+        may_be_torn_tail: torn,
+        ..Fault::new(name, at, part, cause)
+    };
+    let group = GroupHeader::decode_unchecked(&bytes);
+    let has_magic = bytes.starts_with(&GROUP_MAGIC);
+    let walk = Walk::over(bytes.get(GROUP_HEADER_BYTES..).unwrap_or_default(), point);
+    if let Some(group) = group.filter(|_| has_magic || walk.entries > 0) {
+        let in_header = |cause| fault(offset, Part::GroupHeader(point.next_sequence), cause);
+        let long = u64::from(group.body_bytes) > header.capacity_bytes.saturating_sub(offset);
+        // The records agree with the count or with the length: then the header is what does not fit.
+        if walk.entries >= u64::from(group.entry_count) || walk.bytes == u64::from(group.body_bytes) {
+            return Ok(in_header(if has_magic { Cause::Checksum } else { Cause::NotAGroup }));
+        }
+        if group.first != point.next_sequence || !group.within_limits() {
+            let cause = if long { Cause::GroupTooLong } else { Cause::NotAGroup };
+            return Ok(in_header(cause));
+        }
+        let at = offset.saturating_add(GROUP_HEADER_BYTES as u64).saturating_add(walk.bytes);
+        let sequence = Sequence(point.next_sequence.0.saturating_add(walk.entries));
+        return Ok(fault(at, Part::Entry(sequence), walk.error.map_or(Cause::Checksum, Cause::from)));
+    }
+    let at = first_not_zero(segment, offset, header.capacity_bytes)?.unwrap_or(offset);
+    Ok(fault(at, Part::Padding, Cause::NotZero))
+}
+
+/// How far records that fit the chain reach.
+struct Walk {
+    entries: u64,
+    bytes: u64,
+    error: Option<RecordError>,
+}
+
+impl Walk {
+    fn over(body: &[u8], point: &ChainPoint) -> Self {
+        let mut walk = Self { entries: 0, bytes: 0, error: None };
+        let mut point = *point;
+        let mut rest = body;
+        loop {
+            let whole = Record::split(rest).and_then(|(record, left)| {
+                record.verify(&mut point)?;
+                Ok((record.size_bytes() as u64, left))
+            });
+            match whole {
+                Ok((bytes, left)) => {
+                    walk.entries = walk.entries.saturating_add(1);
+                    walk.bytes = walk.bytes.saturating_add(bytes);
+                    rest = left;
+                }
+                Err(error) => {
+                    walk.error = Some(error);
+                    return walk;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Whole logs: what the verifier accepts, and what each kind of damage is called.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests may stop the test")]
+use std::collections::BTreeMap;
+
+use base::{AxiomRef, AxiomTime, Hash, Sequence, Signature};
+use chain::{
+    Cause, ChainError, ChainPoint, Entry, EntryType, Fault, GROUP_HEADER_BYTES, GroupBuilder, Part, Report,
+    SEGMENT_HEADER_BYTES, SegmentHeader, VerifyOptions, segment_name, verify_log,
+};
+
+const CAPACITY: u64 = 8192;
+type Log = BTreeMap<String, Vec<u8>>;
+
+/// Builds a log group by group; a segment that is full is followed by the next.
+struct Writer {
+    log: Log,
+    point: ChainPoint,
+    segment: Vec<u8>,
+    header: SegmentHeader,
+}
+
+impl Writer {
+    fn new() -> Self {
+        let mut writer = Self {
+            log: Log::new(),
+            point: ChainPoint::GENESIS,
+            segment: Vec::new(),
+            header: SegmentHeader::at(&ChainPoint::GENESIS, CAPACITY, [9; 16]),
+        };
+        writer.begin();
+        writer
+    }
+
+    fn begin(&mut self) {
+        let salt = [self.point.next_sequence.0 as u8 + 1; 16];
+        self.header = SegmentHeader::at(&self.point, CAPACITY, salt);
+        self.segment = self.header.encode().to_vec();
+    }
+
+    fn end(&mut self) {
+        let mut bytes = std::mem::take(&mut self.segment);
+        bytes.resize(CAPACITY as usize, 0);
+        self.log.insert(segment_name(Sequence(self.header.entry_count)), bytes);
+    }
+
+    fn group(&mut self, payloads: &[usize]) {
+        let mut point = self.point;
+        let mut group = GroupBuilder::new(Vec::new(), point.next_sequence);
+        for size in payloads {
+            let sequence = point.next_sequence;
+            let kind = if sequence.0 == 0 { EntryType::Genesis } else { EntryType::Receipt };
+            let payload = vec![sequence.0 as u8; *size];
+            let (mut entry, hash) =
+                Entry::next(sequence, point.last_hash, AxiomTime(1000 + sequence.0), kind, payload).unwrap();
+            entry.signature = (sequence.0 % 3 == 1).then_some(Signature([5; 64]));
+            group.push(&entry, &hash).unwrap();
+            point = ChainPoint::after(AxiomRef { sequence, hash });
+        }
+        if self.segment.len() + group.size_bytes() > CAPACITY as usize {
+            self.end();
+            self.begin();
+        }
+        let bytes = group.finish(&self.header.salt).unwrap();
+        self.segment.extend(bytes);
+        self.point = point;
+    }
+
+    fn finish(mut self) -> Log {
+        self.end();
+        self.log
+    }
+}
+
+fn log(groups: &[&[usize]]) -> Log {
+    let mut writer = Writer::new();
+    groups.iter().for_each(|payloads| writer.group(payloads));
+    writer.finish()
+}
+
+const THREE_SEGMENTS: &[&[usize]] =
+    &[&[100], &[10, 200, 0], &[3000], &[3000, 30], &[40, 4000], &[50; 8], &[3000, 1], &[2, 2, 2], &[700]];
+
+fn verify(log: &Log) -> Result<Report, Fault> {
+    verify_log(log, &VerifyOptions::default(), |_| {})
+}
+
+fn references(log: &Log) -> Vec<AxiomRef> {
+    let mut all = Vec::new();
+    let visit = |placed: &chain::Placed<'_>| {
+        all.push(AxiomRef { sequence: placed.record.header.sequence, hash: placed.hash });
+    };
+    verify_log(log, &VerifyOptions::default(), visit).unwrap();
+    all
+}
+
+/// Part of the log that each byte of a segment belongs to.
+fn parts(log: &Log, name: &str) -> Vec<Part> {
+    let mut parts = vec![Part::Padding; CAPACITY as usize];
+    parts[..SEGMENT_HEADER_BYTES].fill(Part::SegmentHeader);
+    let mut group_from = SEGMENT_HEADER_BYTES;
+    let visit = |placed: &chain::Placed<'_>| {
+        let sequence = placed.record.header.sequence;
+        let first_here = SegmentHeader::decode(&log[name]).unwrap().entry_count;
+        let next =
+            log.keys().find(|other| other.as_str() > name).and_then(|other| chain::segment_first(other));
+        if sequence.0 < first_here || next.is_some_and(|next| sequence >= next) {
+            return;
+        }
+        let from = placed.offset as usize;
+        if from == group_from + GROUP_HEADER_BYTES {
+            parts[group_from..from].fill(Part::GroupHeader(sequence));
+        }
+        parts[from..from + placed.record.size_bytes()].fill(Part::Entry(sequence));
+        if from + placed.record.size_bytes() == placed.group_end as usize {
+            group_from = placed.group_end as usize;
+        }
+    };
+    verify_log(log, &VerifyOptions::default(), visit).unwrap();
+    parts
+}
+
+#[test]
+fn a_sound_log_is_accepted_and_counted() {
+    let log = log(THREE_SEGMENTS);
+    let all = references(&log);
+    let report = verify(&log).unwrap();
+    assert_eq!((report.segments, report.groups, report.entries), (3, 9, 23));
+    assert_eq!(report.last, all.last().copied());
+    for head in &all {
+        let options = VerifyOptions { head: Some(*head), from_oldest: false };
+        assert_eq!(verify_log(&log, &options, |_| {}), Ok(report));
+    }
+}
+
+/// covers: AX-22
+#[test]
+fn every_flipped_byte_is_found_and_its_part_is_named() {
+    let mut log = log(THREE_SEGMENTS);
+    let names: Vec<String> = log.keys().cloned().collect();
+    for name in names {
+        for (at, part) in parts(&log, &name).into_iter().enumerate() {
+            let flip = 1 << (at % 8);
+            log.get_mut(&name).unwrap()[at] ^= flip;
+            let fault = verify(&log).expect_err("a flipped byte was not found");
+            assert_eq!(
+                (fault.segment.as_str(), fault.part),
+                (name.as_str(), part),
+                "byte {at} of {name}: {fault}"
+            );
+            log.get_mut(&name).unwrap()[at] ^= flip;
+        }
+    }
+}
+
+#[test]
+fn a_log_cut_at_any_entry_or_segment_is_found_against_the_head() {
+    let whole = log(THREE_SEGMENTS);
+    let head = *references(&whole).last().unwrap();
+    let options = VerifyOptions { head: Some(head), from_oldest: false };
+    let mut cuts = Vec::new();
+    verify_log(&whole, &VerifyOptions::default(), |placed| {
+        cuts.push((placed.offset, placed.record.header.sequence))
+    })
+    .unwrap();
+    for (offset, sequence) in cuts {
+        let (name, _) = whole.range(..=segment_name(sequence)).next_back().unwrap();
+        for group_too in [0, GROUP_HEADER_BYTES] {
+            let mut cut = whole.clone();
+            cut.retain(|other, _| other <= name);
+            cut.get_mut(name).unwrap()[offset as usize - group_too..].fill(0);
+            assert!(verify_log(&cut, &options, |_| {}).is_err(), "cut at entry {sequence}");
+        }
+    }
+    for gone in whole.keys() {
+        let mut cut = whole.clone();
+        cut.remove(gone);
+        assert!(verify_log(&cut, &options, |_| {}).is_err(), "without {gone}");
+        let mut short = whole.clone();
+        short.get_mut(gone).unwrap().truncate(CAPACITY as usize - 1);
+        assert!(matches!(verify(&short).unwrap_err().cause, Cause::Length { found: 8191, .. }));
+    }
+    let other = AxiomRef { hash: Hash::of(b"another history"), ..head };
+    let options = VerifyOptions { head: Some(other), from_oldest: false };
+    assert_eq!(verify_log(&whole, &options, |_| {}).unwrap_err().part, Part::Head);
+}
+
+/// covers: AX-21
+#[test]
+fn entries_moved_or_taken_from_another_log_are_found_although_their_groups_are_sound() {
+    let salt = SegmentHeader::decode(&log(&[&[1]])[&segment_name(Sequence(0))]).unwrap().salt;
+    let chain_of = |fill: u8| {
+        let mut point = ChainPoint::GENESIS;
+        let mut entries = Vec::new();
+        for n in 0..5 {
+            let made =
+                Entry::next(Sequence(n), point.last_hash, AxiomTime(n), EntryType::Receipt, vec![fill; 20])
+                    .unwrap();
+            point = ChainPoint::after(AxiomRef { sequence: Sequence(n), hash: made.1 });
+            entries.push(made);
+        }
+        entries
+    };
+    let check = |entries: &[(Entry, Hash)], expected: ChainError| {
+        let mut group = GroupBuilder::new(Vec::new(), Sequence(0));
+        entries.iter().for_each(|(entry, hash)| assert!(group.push(entry, hash).is_ok()));
+        let mut bytes = SegmentHeader::at(&ChainPoint::GENESIS, CAPACITY, salt).encode().to_vec();
+        bytes.extend(group.finish(&salt).unwrap());
+        bytes.resize(CAPACITY as usize, 0);
+        let fault = verify(&Log::from([(segment_name(Sequence(0)), bytes)])).unwrap_err();
+        assert_eq!((fault.part, fault.cause), (Part::Entry(expected.sequence()), Cause::Chain(expected)));
+    };
+    let (own, foreign) = (chain_of(1), chain_of(2));
+    let mut swapped = own.clone();
+    swapped.swap(1, 2);
+    check(&swapped, ChainError::SequenceGap { expected: Sequence(1), found: Sequence(2) });
+    let mut spliced = own.clone();
+    spliced[3] = foreign[3].clone();
+    check(&spliced, ChainError::BrokenChain { sequence: Sequence(3) });
+    let mut changed = own;
+    changed[4].0.payload[0] ^= 1;
+    check(&changed, ChainError::PayloadMismatch { sequence: Sequence(4) });
+}
+
+#[test]
+fn a_segment_can_be_verified_alone_and_a_foreign_one_does_not_continue_the_chain() {
+    let whole = log(THREE_SEGMENTS);
+    let all = references(&whole);
+    let mut tail = whole.clone();
+    tail.pop_first();
+    assert!(matches!(verify(&tail).unwrap_err().cause, Cause::SegmentGap { .. }));
+    let options = VerifyOptions { head: all.last().copied(), from_oldest: true };
+    let report = verify_log(&tail, &options, |_| {}).unwrap();
+    assert_eq!((report.segments, report.last), (2, all.last().copied()));
+
+    let mut groups = THREE_SEGMENTS.to_vec();
+    groups[0] = &[101];
+    let foreign = log(&groups);
+    let mut spliced = whole;
+    let (name, bytes) = foreign.last_key_value().unwrap();
+    spliced.insert(name.clone(), bytes.clone());
+    assert_eq!(verify(&spliced).unwrap_err().part, Part::SegmentHeader);
+}
+
+#[test]
+fn only_damage_at_the_very_end_may_be_a_torn_tail() {
+    let whole = log(THREE_SEGMENTS);
+    let all = references(&whole);
+    let (last, _) = whole.last_key_value().unwrap();
+    let mut offsets = Vec::new();
+    verify_log(&whole, &VerifyOptions::default(), |placed| offsets.push(placed.offset as usize)).unwrap();
+    let mut torn = whole.clone();
+    torn.get_mut(last).unwrap()[*offsets.last().unwrap() + 20] ^= 1;
+    let fault = verify(&torn).unwrap_err();
+    assert_eq!((fault.part, fault.may_be_torn_tail), (Part::Entry(all.last().unwrap().sequence), true));
+    let mut damaged = whole.clone();
+    damaged.get_mut(last).unwrap()[SEGMENT_HEADER_BYTES + GROUP_HEADER_BYTES + 20] ^= 1;
+    assert!(!verify(&damaged).unwrap_err().may_be_torn_tail);
+    let mut sealed = whole.clone();
+    *sealed.first_entry().unwrap().get_mut().last_mut().unwrap() ^= 1;
+    assert!(!verify(&sealed).unwrap_err().may_be_torn_tail);
+}
