@@ -144,7 +144,7 @@ fn all_tests(binary: &Path, skipped: &Mutex<Vec<String>>) -> Result<()> {
         proc::cargo(&["nextest", "run"])
     } else {
         println!("   cargo-nextest is not installed; `cargo test` runs the same tests, slower");
-        proc::cargo(&["test", "--no-fail-fast"])
+        proc::cargo(&["test", "--no-fail-fast", "--lib", "--bins", "--tests"])
     };
     command.args(SELECTION).current_dir(workspace::root()?).env(BINARY_VARIABLE, binary);
     let result = proc::check(&mut command, TESTS_LIMIT);
