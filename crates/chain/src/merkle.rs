@@ -42,10 +42,14 @@ pub fn verify_root(key: &PublicKey, root: &Hash, signature: &Signature) -> bool 
     key.verify_strict(&root_message(root), &signature).is_ok()
 }
 
-/// The root to which a leaf leads, or None if the path is longer than allowed or the index does not fit its length.
+/// The root to which a leaf leads, or None if the path's length is not the one of a tree of `count` leaves or the index
+/// lies beyond them.
 #[must_use]
-pub fn root_from_path(leaf: Hash, index: u32, path: &[Hash]) -> Option<Hash> {
-    if path.len() > PATH_STEPS_MAX || u64::from(index) >= 1_u64 << path.len() {
+pub fn root_from_path(leaf: Hash, index: u32, count: u32, path: &[Hash]) -> Option<Hash> {
+    if index >= count
+        || path.len() > PATH_STEPS_MAX
+        || 1_u64 << path.len() != u64::from(count).next_power_of_two()
+    {
         return None;
     }
     Some(path.iter().enumerate().fold(leaf, |below, (level, sibling)| {
@@ -119,9 +123,12 @@ mod tests {
             for (index, own) in all.iter().enumerate() {
                 let path = tree.path(index as u32).unwrap();
                 assert_eq!(1 << path.len(), count.next_power_of_two());
-                assert_eq!(root_from_path(*own, index as u32, &path), Some(tree.root()));
-                assert_ne!(root_from_path(leaf(b"other"), index as u32, &path), Some(tree.root()));
-                assert_ne!(root_from_path(*own, index as u32 ^ 1, &path), Some(tree.root()));
+                assert_eq!(root_from_path(*own, index as u32, count as u32, &path), Some(tree.root()));
+                assert_ne!(
+                    root_from_path(leaf(b"other"), index as u32, count as u32, &path),
+                    Some(tree.root())
+                );
+                assert_ne!(root_from_path(*own, index as u32 ^ 1, count as u32, &path), Some(tree.root()));
             }
             assert_eq!(tree.path(count as u32), None);
         }
@@ -133,9 +140,9 @@ mod tests {
         let own = leaf(b"body");
         let tree = Tree::new(vec![own]).unwrap();
         assert_eq!((tree.root(), tree.path(0)), (own, Some(vec![])));
-        assert_eq!(root_from_path(own, 1, &[]), None);
-        assert!(root_from_path(own, 0, &[own; PATH_STEPS_MAX]).is_some());
-        assert_eq!(root_from_path(own, 0, &[own; PATH_STEPS_MAX + 1]), None);
+        assert_eq!(root_from_path(own, 1, 1, &[]), None);
+        assert!(root_from_path(own, 0, 1 << PATH_STEPS_MAX, &[own; PATH_STEPS_MAX]).is_some());
+        assert_eq!(root_from_path(own, 0, 2 << PATH_STEPS_MAX, &[own; PATH_STEPS_MAX + 1]), None);
     }
 
     #[test]

@@ -1,0 +1,70 @@
+use std::io;
+
+use crate::disk::{Disk, DiskError, DiskFile, Operation};
+
+/// Largest file that is written or read in one piece: a snapshot of a large state fits, a mistake does not.
+pub const SMALL_FILE_BYTES_MAX: usize = 256 * 1024 * 1024;
+const SUFFIX: &str = ".new";
+
+fn folder_of(name: &str) -> &str {
+    name.rsplit_once('/').map_or("", |(folder, _)| folder)
+}
+
+/// Replaces a file whole or not at all, durably: after a crash it has the old or the new bytes.
+pub fn replace<D: Disk>(disk: &D, name: &str, parts: &[&[u8]]) -> Result<(), DiskError> {
+    let bytes: usize = parts.iter().map(|part| part.len()).fold(0, usize::saturating_add);
+    if bytes > SMALL_FILE_BYTES_MAX {
+        return Err(DiskError::Failed {
+            operation: Operation::Write,
+            name: name.to_owned(),
+            source: io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("{bytes} bytes, at most {SMALL_FILE_BYTES_MAX}"),
+            ),
+        });
+    }
+    let new = format!("{name}{SUFFIX}");
+    let file = match disk.create(&new) {
+        // What an earlier crash left half written.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            disk.remove(&new)?;
+            disk.create(&new)?
+        }
+        other => other?,
+    };
+    let mut at = 0_u64;
+    for part in parts {
+        file.write_at(at, part)?;
+        at = at.saturating_add(part.len() as u64);
+    }
+    file.sync_data()?;
+    disk.rename(&new, name)?;
+    disk.sync_dir(folder_of(name))
+}
+
+/// The whole of a small file; None if it is not there.
+pub fn read_small<D: Disk>(
+    disk: &D,
+    name: &str,
+    size_bytes_max: usize,
+) -> Result<Option<Vec<u8>>, DiskError> {
+    let file = match disk.open(name) {
+        Err(error) if error.is_not_found() => return Ok(None),
+        other => other?,
+    };
+    let size_bytes = file.size_bytes()?;
+    let limit = size_bytes_max.min(SMALL_FILE_BYTES_MAX);
+    let Some(fitting) = usize::try_from(size_bytes).ok().filter(|bytes| *bytes <= limit) else {
+        return Err(DiskError::Failed {
+            operation: Operation::Read,
+            name: name.to_owned(),
+            source: io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("{size_bytes} bytes, at most {limit}"),
+            ),
+        });
+    };
+    let mut bytes = vec![0; fitting];
+    file.read_at(0, &mut bytes)?;
+    Ok(Some(bytes))
+}
