@@ -25,7 +25,8 @@ usage: cargo xtask <command>
   ci [--nightly]                    everything that CI runs; --nightly adds mutants, long fuzzing and benches
   tidy                              layering, pure cores, manifests, comments on dependencies; prints sizes
   conformance [-o json] [--missing] every row of docs/spec with the tests that cover it
-  contracts [--check]               generates crates/contracts from proto/, refuses what breaks older clients
+  contracts [--check | --new-baseline]
+                                    generates crates/contracts from proto/, refuses what breaks older clients
   mutants                           how many mutants of the pure cores the tests kill";
 
 fn main() -> ExitCode {

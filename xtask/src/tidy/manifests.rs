@@ -42,7 +42,7 @@ struct Dependency {
 }
 
 /// `texts` are all Rust files of the workspace with their names.
-pub(super) fn check(name: &str, text: &str, texts: &[(String, String)]) -> Vec<String> {
+pub(super) fn check(name: &str, text: &str, texts: &[(String, String)], clients: &[Client]) -> Vec<String> {
     let manifest: Manifest = match toml::from_str(text) {
         Ok(manifest) => manifest,
         Err(error) => return vec![format!("{name}: {error}")],
@@ -65,7 +65,7 @@ pub(super) fn check(name: &str, text: &str, texts: &[(String, String)]) -> Vec<S
         }
     }
     let all: BTreeSet<&str> = manifest.dependencies.iter().map(|d| d.name.as_str()).collect();
-    for called in called(own, folder, texts) {
+    for called in called(own, folder, texts, clients) {
         if !all.contains(called) {
             problems.push(format!("{name}: the code calls `{called}`, which is no dependency here"));
         }
@@ -73,19 +73,59 @@ pub(super) fn check(name: &str, text: &str, texts: &[(String, String)]) -> Vec<S
     problems
 }
 
-/// Services whose generated client the service's own code uses. The feed and the decision channel come with the kit.
-fn called(own: &str, folder: &str, texts: &[(String, String)]) -> Vec<&'static str> {
+/// Services of which the service's own code uses a generated client.
+fn called<'a>(
+    own: &str,
+    folder: &str,
+    texts: &[(String, String)],
+    clients: &'a [Client],
+) -> BTreeSet<&'a str> {
     let sources = format!("{folder}/src/");
     let code: Vec<String> = texts
         .iter()
         .filter(|(name, _)| name.starts_with(&sources))
         .map(|(_, text)| without_tests(&code_only(text)))
         .collect();
-    let uses = |service: &str| {
-        let client = format!("{service}_client");
-        code.iter().any(|code| has_word(code, &client))
-    };
-    EDGES.iter().map(|(service, _)| *service).filter(|service| *service != own && uses(service)).collect()
+    let others = clients.iter().filter(|client| client.service != own);
+    others.filter(|c| code.iter().any(|code| has_word(code, &c.module))).map(|c| c.service.as_str()).collect()
+}
+
+/// A generated client: `identities_client` of the service `identity`.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Client {
+    module: String,
+    service: String,
+}
+
+/// Contracts of the channels that a service inherits, which are no dependencies.
+const CHANNELS: [&str; 4] = ["Append", "Authority", "Feed", "Lifecycle"];
+
+/// All clients, from the operations in `proto/contracts.lock` (`bailiwick.identity.v1.Identities/WhoAmI = …`).
+pub(super) fn clients(lock: &str) -> Vec<Client> {
+    let operations = lock.lines().filter_map(|line| line.split(" = ").next()?.split_once('/'));
+    let found: BTreeSet<Client> = operations
+        .filter_map(|(contract, _)| {
+            let mut parts = contract.split('.').skip(1);
+            let (service, _version, name) = (parts.next()?, parts.next()?, parts.next()?);
+            if CHANNELS.contains(&name) {
+                return None;
+            }
+            Some(Client { module: format!("{}_client", snake_case(name)), service: service.to_owned() })
+        })
+        .collect();
+    found.into_iter().collect()
+}
+
+/// As the generator names modules: `ProcessManager` is `process_manager`.
+fn snake_case(name: &str) -> String {
+    let mut result = String::new();
+    for (index, c) in name.chars().enumerate() {
+        if c.is_ascii_uppercase() && index > 0 {
+            result.push('_');
+        }
+        result.push(c.to_ascii_lowercase());
+    }
+    result
 }
 
 #[cfg(test)]
@@ -103,7 +143,10 @@ mod tests {
     #[track_caller]
     fn finds(name: &str, text: &str, code: &str, problems: usize) {
         let texts = [("services/1-authority/keys/src/shell.rs".to_owned(), code.to_owned())];
-        let found = check(name, text, &texts);
+        let clients = clients(
+            "bailiwick.identity.v1.Identities/WhoAmI = a -> b\nbailiwick.keys.v1.Keys/Sign = a -> b\n",
+        );
+        let found = check(name, text, &texts, &clients);
         assert_eq!(found.len(), problems, "{found:?}");
     }
 
@@ -124,12 +167,20 @@ mod tests {
     }
 
     #[test]
+    fn clients_are_named_as_the_generator_names_them() {
+        let lock = "# x\nbailiwick.process_manager.v1.ProcessManager/Run = a -> b\nbailiwick.keys.v1.A.b = 1:string\nbailiwick.axiom.v1.Feed/Follow = a -> b\n";
+        let expected =
+            Client { module: "process_manager_client".to_owned(), service: "process_manager".to_owned() };
+        assert_eq!(clients(lock), [expected]);
+    }
+
+    #[test]
     fn names_and_called_contracts_must_match() {
         finds(KEYS, &manifest("key", &[]), "", 1);
         finds(KEYS, "version = ", "", 1);
-        let calls = "use contracts::identity::v1::identity_client::IdentityClient;";
+        let calls = "use contracts::identity::v1::identities_client::IdentitiesClient;";
         finds(KEYS, &manifest("keys", &[("policy", true)]), calls, 1);
         finds(KEYS, &manifest("keys", &[("policy", true), ("identity", false)]), calls, 0);
-        finds(KEYS, &manifest("keys", &[("policy", true)]), "// identity_client\nuse keys_client;", 0);
+        finds(KEYS, &manifest("keys", &[("policy", true)]), "// identities_client\nuse keys_client;", 0);
     }
 }

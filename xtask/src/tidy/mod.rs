@@ -23,9 +23,10 @@ pub(crate) fn run() -> Result<()> {
         sizes.add(&name, &text);
         texts.push((name, text));
     }
+    let clients = manifests::clients(&workspace::read(&root.join("proto/contracts.lock"))?);
     for path in workspace::files(&root.join("services"), "manifest.toml")? {
         let name = workspace::relative(&root, &path);
-        problems.extend(manifests::check(&name, &workspace::read(&path)?, &texts));
+        problems.extend(manifests::check(&name, &workspace::read(&path)?, &texts, &clients));
     }
     sizes.print();
     if problems.is_empty() {
