@@ -1,0 +1,87 @@
+//! The other end of the boundary's socket, blocking: for first boot, tools and tests.
+
+use base::{Hash, KeyPath, PublicKey, Signature, cbor::CborError};
+use rustix::{
+    fd::OwnedFd,
+    io::{Errno, retry_on_intr},
+    net::{RecvFlags, SendFlags, recv, send},
+};
+use thiserror::Error;
+
+use super::protocol::{MESSAGE_BYTES_MAX, Refusal, Request, Response, SecretKind};
+
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ClientError {
+    #[error("the boundary refused")]
+    Refused(#[source] Refusal),
+    #[error("the boundary is gone")]
+    Gone,
+    #[error("the boundary's socket failed: {0}")]
+    Socket(Errno),
+    #[error("the boundary answered with something else than was asked")]
+    Answer,
+    #[error("the boundary's answer is malformed")]
+    Malformed(#[source] CborError),
+}
+
+/// One request at a time.
+#[derive(Debug)]
+pub struct BoundaryClient {
+    socket: OwnedFd,
+}
+
+impl BoundaryClient {
+    #[must_use]
+    pub const fn new(socket: OwnedFd) -> Self {
+        Self { socket }
+    }
+
+    /// Sends a request and waits for its answer; a refusal is an error.
+    pub fn ask(&mut self, request: &Request) -> Result<Response, ClientError> {
+        let failed = |errno| match errno {
+            Errno::PIPE | Errno::CONNRESET => ClientError::Gone,
+            other => ClientError::Socket(other),
+        };
+        retry_on_intr(|| send(&self.socket, &request.to_bytes(), SendFlags::NOSIGNAL)).map_err(failed)?;
+        let mut buffer = [0; MESSAGE_BYTES_MAX];
+        let (_, bytes) =
+            retry_on_intr(|| recv(&self.socket, &mut buffer[..], RecvFlags::TRUNC)).map_err(failed)?;
+        if bytes == 0 {
+            return Err(ClientError::Gone);
+        }
+        let answer = buffer.get(..bytes).ok_or(ClientError::Answer)?;
+        match Response::from_bytes(answer).map_err(ClientError::Malformed)? {
+            Response::Refused(refusal) => Err(ClientError::Refused(refusal)),
+            response => Ok(response),
+        }
+    }
+
+    /// First boot. The returned bytes are the only copy of the seed.
+    pub fn create(&mut self, sealing: SecretKind) -> Result<Vec<u8>, ClientError> {
+        match self.ask(&Request::Create { sealing })? {
+            Response::Created { sealed } => Ok(sealed),
+            _ => Err(ClientError::Answer),
+        }
+    }
+
+    pub fn unseal(&mut self, sealed: &[u8]) -> Result<(), ClientError> {
+        match self.ask(&Request::Unseal { sealed: sealed.to_vec() })? {
+            Response::Unsealed => Ok(()),
+            _ => Err(ClientError::Answer),
+        }
+    }
+
+    pub fn public_key(&mut self, path: &KeyPath) -> Result<PublicKey, ClientError> {
+        match self.ask(&Request::PublicKey { path: path.clone() })? {
+            Response::PublicKey { public_key } => Ok(public_key),
+            _ => Err(ClientError::Answer),
+        }
+    }
+
+    pub fn sign(&mut self, path: &KeyPath, message: Hash) -> Result<(Signature, PublicKey), ClientError> {
+        match self.ask(&Request::Sign { path: path.clone(), message })? {
+            Response::Signed { signature, public_key } => Ok((signature, public_key)),
+            _ => Err(ClientError::Answer),
+        }
+    }
+}

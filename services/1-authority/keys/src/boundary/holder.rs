@@ -1,0 +1,249 @@
+//! The one owner of the seed: answers requests, hands out nothing private.
+
+use base::KeyPath;
+use sandbox::secret_memory::{SecretMemory, SecretMemoryError, SecretProtection};
+use zeroize::Zeroize;
+
+use super::protocol::{BoundaryState, Refusal, Request, Response, SecretKind};
+use crate::core::{
+    derive::{DerivedKey, SEED_BYTES, with_clean_stack},
+    seal::{self, SEAL_ENTROPY_BYTES, SECRET_BYTES_MAX, SealError},
+};
+
+/// Fills a buffer with unpredictable bytes; false if it cannot.
+pub(super) type Entropy = fn(&mut [u8]) -> bool;
+
+/// The secret that opens the seal. Held only until there is a seed.
+pub(super) struct Sealing {
+    kind: SecretKind,
+    memory: SecretMemory,
+    bytes: usize,
+}
+
+impl Sealing {
+    /// `read` writes the secret into the buffer and says how many bytes it is; a passphrase loses one line end.
+    pub(super) fn read(
+        kind: SecretKind,
+        read: impl FnOnce(&mut [u8]) -> std::io::Result<usize>,
+    ) -> Result<Self, SealingError> {
+        // One byte more than allowed, so that too long is noticed; one for a line end.
+        let mut memory = SecretMemory::new(SECRET_BYTES_MAX + 2)?;
+        let mut bytes = read(memory.as_mut_slice())?;
+        if kind == SecretKind::Passphrase
+            && memory.as_slice().get(..bytes).is_some_and(|s| s.ends_with(b"\n"))
+        {
+            bytes -= 1;
+        }
+        let sealing = Self { kind, memory, bytes };
+        kind.check(sealing.secret())?;
+        Ok(sealing)
+    }
+
+    fn secret(&self) -> &[u8] {
+        self.memory.as_slice().get(..self.bytes).unwrap_or_default()
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SealingError {
+    #[error("cannot hold the sealing secret")]
+    Memory(#[from] SecretMemoryError),
+    #[error("cannot read the sealing secret")]
+    Read(#[from] std::io::Error),
+    #[error(transparent)]
+    Length(#[from] SealError),
+}
+
+pub(super) struct Holder {
+    seed: SecretMemory,
+    state: BoundaryState,
+    sealing: Option<Sealing>,
+    entropy: Entropy,
+}
+
+impl Holder {
+    pub(super) fn new(sealing: Option<Sealing>, entropy: Entropy) -> Result<Self, SecretMemoryError> {
+        Ok(Self { seed: SecretMemory::new(SEED_BYTES)?, state: BoundaryState::Empty, sealing, entropy })
+    }
+
+    pub(super) fn answer(&mut self, request: Request) -> Response {
+        let answered = with_clean_stack(|| match request {
+            Request::Status => Ok(self.status()),
+            Request::Create { sealing } => self.create(sealing),
+            Request::Unseal { sealed } => self.unseal(&sealed),
+            Request::PublicKey { path } => {
+                self.derive(&path).map(|key| Response::PublicKey { public_key: key.public_key() })
+            }
+            Request::Sign { path, message } => self
+                .derive(&path)
+                .map(|key| Response::Signed { signature: key.sign(&message), public_key: key.public_key() }),
+        });
+        answered.unwrap_or_else(Response::Refused)
+    }
+
+    fn status(&self) -> Response {
+        Response::Status {
+            state: self.state.clone(),
+            secret: self.sealing.as_ref().map(|sealing| sealing.kind),
+            hidden_from_kernel: self.seed.protection() == SecretProtection::HiddenFromKernel,
+        }
+    }
+
+    fn derive(&self, path: &KeyPath) -> Result<DerivedKey, Refusal> {
+        match self.state {
+            BoundaryState::Ready => Ok(DerivedKey::derive(self.seed.as_slice(), path)),
+            BoundaryState::Empty | BoundaryState::Locked { .. } => Err(Refusal::Locked),
+        }
+    }
+
+    /// Only a boundary that was given no sealed seed makes one: a seed that does not open is not replaced by another.
+    fn create(&mut self, kind: SecretKind) -> Result<Response, Refusal> {
+        if self.state != BoundaryState::Empty {
+            return Err(Refusal::HasSeed);
+        }
+        let sealing = self.sealing.as_ref().filter(|s| s.kind == kind).ok_or(Refusal::NoSecret(kind))?;
+        let mut entropy = [0; SEAL_ENTROPY_BYTES];
+        let seed = seed_bytes(&mut self.seed)?;
+        if !(self.entropy)(seed) || !(self.entropy)(&mut entropy) {
+            seed.zeroize();
+            return Err(Refusal::NoEntropy);
+        }
+        let sealed = seal::seal(seed, kind, sealing.secret(), &entropy).inspect_err(|_| seed.zeroize())?;
+        self.ready();
+        Ok(Response::Created { sealed })
+    }
+
+    fn unseal(&mut self, sealed: &[u8]) -> Result<Response, Refusal> {
+        if self.state == BoundaryState::Ready {
+            return Err(Refusal::HasSeed);
+        }
+        let opened = self.open(sealed);
+        if let Err(why) = &opened {
+            self.state = BoundaryState::Locked { why: why.to_string() };
+        }
+        opened.map(|()| {
+            self.ready();
+            Response::Unsealed
+        })
+    }
+
+    fn open(&mut self, sealed: &[u8]) -> Result<(), Refusal> {
+        let kind = seal::sealed_by(sealed)?;
+        let sealing = self.sealing.as_ref().ok_or(Refusal::NoSecret(kind))?;
+        let seed = seed_bytes(&mut self.seed)?;
+        Ok(seal::open(sealed, sealing.kind, sealing.secret(), seed)?)
+    }
+
+    fn ready(&mut self) {
+        self.state = BoundaryState::Ready;
+        // Wiped and unmapped: it opens nothing any more here.
+        self.sealing = None;
+    }
+}
+
+fn seed_bytes(memory: &mut SecretMemory) -> Result<&mut [u8; SEED_BYTES], Refusal> {
+    memory.as_mut_slice().try_into().map_err(|_| Refusal::Locked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::Hash;
+
+    fn counting(buffer: &mut [u8]) -> bool {
+        buffer.iter_mut().zip(0..).for_each(|(byte, n)| *byte = n);
+        true
+    }
+
+    fn sealing(kind: SecretKind, secret: &[u8]) -> Option<Sealing> {
+        let read = |buffer: &mut [u8]| {
+            buffer[..secret.len()].copy_from_slice(secret);
+            Ok(secret.len())
+        };
+        Some(Sealing::read(kind, read).unwrap())
+    }
+
+    fn holder(secret: &[u8; 32]) -> Holder {
+        Holder::new(sealing(SecretKind::KeyFile, secret), counting).unwrap()
+    }
+
+    fn path() -> KeyPath {
+        KeyPath::parse("/orbital/users/alice/signing").unwrap()
+    }
+
+    fn state(holder: &mut Holder) -> (BoundaryState, Option<SecretKind>) {
+        match holder.answer(Request::Status) {
+            Response::Status { state, secret, .. } => (state, secret),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn create(holder: &mut Holder) -> Vec<u8> {
+        match holder.answer(Request::Create { sealing: SecretKind::KeyFile }) {
+            Response::Created { sealed } => sealed,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// covers: KEY-25
+    #[test]
+    fn a_seed_made_sealed_and_opened_elsewhere_gives_the_same_keys() {
+        let mut first = holder(&[1; 32]);
+        assert_eq!(state(&mut first), (BoundaryState::Empty, Some(SecretKind::KeyFile)));
+        assert_eq!(first.answer(Request::PublicKey { path: path() }), Response::Refused(Refusal::Locked));
+        let sealed = create(&mut first);
+        assert_eq!(state(&mut first), (BoundaryState::Ready, None), "the secret is dropped");
+        let mut second = holder(&[1; 32]);
+        assert_eq!(second.answer(Request::Unseal { sealed }), Response::Unsealed);
+        let ask = || Request::Sign { path: path(), message: Hash([7; 32]) };
+        let signed = second.answer(ask());
+        assert_eq!(signed, first.answer(ask()));
+        // The seed of counting bytes is the one of the fixed vectors.
+        let public_key = "88848f5b82a818a92c943b4ddd79320df2d5689ab0fcfc6fd7f6359844c757c5".parse().unwrap();
+        assert!(matches!(signed, Response::Signed { public_key: key, .. } if key == public_key));
+        assert_eq!(first.answer(Request::PublicKey { path: path() }), Response::PublicKey { public_key });
+    }
+
+    #[test]
+    fn a_seed_is_never_replaced() {
+        let mut ready = holder(&[1; 32]);
+        let sealed = create(&mut ready);
+        let again = Request::Create { sealing: SecretKind::KeyFile };
+        assert_eq!(ready.answer(again.clone()), Response::Refused(Refusal::HasSeed));
+        assert_eq!(
+            ready.answer(Request::Unseal { sealed: sealed.clone() }),
+            Response::Refused(Refusal::HasSeed)
+        );
+        let mut locked = holder(&[2; 32]);
+        assert!(matches!(locked.answer(Request::Unseal { sealed }), Response::Refused(Refusal::Seal(_))));
+        assert!(matches!(state(&mut locked), (BoundaryState::Locked { .. }, Some(_))));
+        assert_eq!(locked.answer(again), Response::Refused(Refusal::HasSeed));
+        assert_eq!(locked.answer(Request::PublicKey { path: path() }), Response::Refused(Refusal::Locked));
+    }
+
+    #[test]
+    fn creation_needs_the_named_secret_and_entropy() {
+        let mut other = holder(&[1; 32]);
+        let asked = other.answer(Request::Create { sealing: SecretKind::Passphrase });
+        assert_eq!(asked, Response::Refused(Refusal::NoSecret(SecretKind::Passphrase)));
+        let mut without = Holder::new(None, counting).unwrap();
+        let asked = without.answer(Request::Create { sealing: SecretKind::KeyFile });
+        assert_eq!(asked, Response::Refused(Refusal::NoSecret(SecretKind::KeyFile)));
+        let mut dry = Holder::new(sealing(SecretKind::KeyFile, &[1; 32]), |_| false).unwrap();
+        let asked = dry.answer(Request::Create { sealing: SecretKind::KeyFile });
+        assert_eq!(asked, Response::Refused(Refusal::NoEntropy));
+        assert_eq!(state(&mut dry).0, BoundaryState::Empty);
+    }
+
+    #[test]
+    fn a_passphrase_loses_its_line_end_and_other_secrets_do_not() {
+        assert_eq!(sealing(SecretKind::Passphrase, b"12345678\n").unwrap().secret(), b"12345678");
+        assert_eq!(sealing(SecretKind::Credential, b"0123456789abcde\n").unwrap().secret().len(), 16);
+        let long = vec![b'x'; SECRET_BYTES_MAX + 1];
+        let read = |buffer: &mut [u8]| {
+            buffer[..long.len()].copy_from_slice(&long);
+            Ok(long.len())
+        };
+        assert!(matches!(Sealing::read(SecretKind::Passphrase, read), Err(SealingError::Length(_))));
+    }
+}

@@ -1,0 +1,15 @@
+//! The process that holds the seed: one thread, no async runtime, no network, no file but what it was handed.
+//!
+//! Promises: after `run` has locked down it can only receive a request, derive, sign, and send the answer; the seed lies
+//! in secret memory and nowhere else; a malformed request ends the connection, never the process by a panic.
+//! Never does: open a file by name, write a file, return private material. Calls nobody.
+//! When it dies, the supervisor starts it again with the same descriptors.
+
+mod client;
+mod holder;
+mod process;
+pub mod protocol;
+
+pub use client::{BoundaryClient, ClientError};
+pub use holder::SealingError;
+pub use process::{BoundaryError, Inputs, SYSTEM_CALLS, main};

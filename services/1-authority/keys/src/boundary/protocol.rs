@@ -1,0 +1,209 @@
+//! What crosses the boundary's socket: one CBOR value per `SOCK_SEQPACKET` message, one answer per question, in order.
+//! No variant can carry a seed or a private key (KEY-18, KEY-20).
+
+use base::{
+    Hash, KeyPath, PublicKey, Signature,
+    cbor::{self, CborError},
+};
+use minicbor::{Decode, Encode};
+use thiserror::Error;
+
+pub use crate::core::seal::SecretKind;
+use crate::core::seal::{SEALED_BYTES, SealError};
+
+/// Largest message in either direction: a path of 16 segments of 255 bytes, a hash, and room for the framing.
+pub const MESSAGE_BYTES_MAX: usize = 4608;
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Request {
+    #[n(0)]
+    Status,
+    /// First boot: make a seed and seal it. `sealing` must be what the boundary was started with.
+    #[n(1)]
+    Create {
+        #[n(0)]
+        sealing: SecretKind,
+    },
+    /// Open these bytes with the secret that the boundary was started with.
+    #[n(2)]
+    Unseal {
+        #[cbor(n(0), with = "minicbor::bytes")]
+        sealed: Vec<u8>,
+    },
+    #[n(3)]
+    PublicKey {
+        #[n(0)]
+        path: KeyPath,
+    },
+    #[n(4)]
+    Sign {
+        #[n(0)]
+        path: KeyPath,
+        #[n(1)]
+        message: Hash,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Response {
+    #[n(0)]
+    Status {
+        #[n(0)]
+        state: BoundaryState,
+        /// What it was started with; none once it is no longer held.
+        #[n(1)]
+        secret: Option<SecretKind>,
+        /// The seed's pages are out of the kernel's own map too.
+        #[n(2)]
+        hidden_from_kernel: bool,
+    },
+    /// Write these bytes durably before anything is derived for good: they are the only copy.
+    #[n(1)]
+    Created {
+        #[cbor(n(0), with = "minicbor::bytes")]
+        sealed: Vec<u8>,
+    },
+    #[n(2)]
+    Unsealed,
+    #[n(3)]
+    PublicKey {
+        #[n(0)]
+        public_key: PublicKey,
+    },
+    #[n(4)]
+    Signed {
+        #[n(0)]
+        signature: Signature,
+        #[n(1)]
+        public_key: PublicKey,
+    },
+    #[n(5)]
+    Refused(#[n(0)] Refusal),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum BoundaryState {
+    /// Started without a sealed seed: `Create` or `Unseal`.
+    #[n(0)]
+    Empty,
+    /// The sealed seed did not open.
+    #[n(1)]
+    Locked {
+        #[n(0)]
+        why: String,
+    },
+    #[n(2)]
+    Ready,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Error)]
+pub enum Refusal {
+    #[error("the message is malformed: {0}; the boundary ends the connection")]
+    #[n(0)]
+    Malformed(#[n(0)] String),
+    #[error("the seed is sealed; start the boundary with the secret that opens it")]
+    #[n(1)]
+    Locked,
+    #[error("the boundary has a seed already and replaces none")]
+    #[n(2)]
+    HasSeed,
+    #[error("the boundary was started without a {0:?}")]
+    #[n(3)]
+    NoSecret(#[n(0)] SecretKind),
+    #[error("{0}")]
+    #[n(4)]
+    Seal(#[n(0)] String),
+    #[error("the kernel gave no random bytes")]
+    #[n(5)]
+    NoEntropy,
+}
+
+impl From<SealError> for Refusal {
+    fn from(error: SealError) -> Self {
+        Self::Seal(error.to_string())
+    }
+}
+
+impl Request {
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        cbor::encode(self)
+    }
+
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, CborError> {
+        if bytes.len() > MESSAGE_BYTES_MAX {
+            return Err(CborError::Decode(format!("more than {MESSAGE_BYTES_MAX} bytes")));
+        }
+        match cbor::decode(bytes)? {
+            Self::Unseal { sealed } if sealed.len() > SEALED_BYTES * 2 => {
+                Err(CborError::Decode("too long for a sealed seed".to_owned()))
+            }
+            request => Ok(request),
+        }
+    }
+}
+
+impl Response {
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        cbor::encode(self)
+    }
+
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, CborError> {
+        if bytes.len() > MESSAGE_BYTES_MAX {
+            return Err(CborError::Decode(format!("more than {MESSAGE_BYTES_MAX} bytes")));
+        }
+        cbor::decode(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::limits::{KEY_PATH_SEGMENT_BYTES_MAX, KEY_PATH_SEGMENTS_MAX};
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_longest_path_fits_and_more_than_a_message_does_not() {
+        let longest = format!("/{}", "x".repeat(KEY_PATH_SEGMENT_BYTES_MAX)).repeat(KEY_PATH_SEGMENTS_MAX);
+        let sign = Request::Sign { path: KeyPath::parse(&longest).unwrap(), message: Hash([1; 32]) };
+        assert_eq!(Request::from_bytes(&sign.to_bytes()), Ok(sign));
+        assert!(Request::from_bytes(&vec![0; MESSAGE_BYTES_MAX + 1]).is_err());
+        let long = Request::Unseal { sealed: vec![0; SEALED_BYTES * 2] };
+        assert_eq!(Request::from_bytes(&long.to_bytes()), Ok(long));
+        assert!(
+            Request::from_bytes(&Request::Unseal { sealed: vec![0; SEALED_BYTES * 2 + 1] }.to_bytes())
+                .is_err()
+        );
+    }
+
+    /// covers: KEY-20
+    #[test]
+    fn no_operation_asks_for_or_returns_private_material() {
+        // Exhaustive on purpose: a new operation must be argued here.
+        let asks = |request: &Request| match request {
+            Request::Status | Request::Create { .. } | Request::Unseal { .. } => "state",
+            Request::PublicKey { .. } => "public key",
+            Request::Sign { .. } => "signature over a hash",
+        };
+        let returns = |response: &Response| match response {
+            Response::Status { .. } | Response::Unsealed | Response::Refused(_) => "facts",
+            Response::Created { sealed: _ } => "the seed, sealed",
+            Response::PublicKey { public_key: _ } => "public key",
+            Response::Signed { signature: _, public_key: _ } => "signature",
+        };
+        assert_eq!(asks(&Request::Status), "state");
+        assert_eq!(returns(&Response::Unsealed), "facts");
+        // No other operation decodes: a seventh index is refused.
+        assert!(Request::from_bytes(&[0x82, 5, 0x80]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_refused_or_decode_to_what_encodes_to_them(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(request) = Request::from_bytes(&bytes) {
+                prop_assert_eq!(request.to_bytes(), bytes);
+            }
+        }
+    }
+}

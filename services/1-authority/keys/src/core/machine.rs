@@ -1,0 +1,334 @@
+//! The order of every use of a key: validate, check the decision, derive and operate (in the boundary), record, answer (KEY-34).
+//!
+//! One request is in one of three places: waiting for its decision to show up in the log, at the boundary, or being
+//! recorded. A refusal skips the boundary and is recorded as well. Nothing is released before the log has the record:
+//! the signature rests in `Pending::Recording` and leaves it only together with the entry's reference (KEY-15).
+
+use std::collections::BTreeMap;
+
+use base::{AxiomRef, AxiomTime, Hash, IdentityId, KeyPath, PublicKey, Sequence, Signature};
+use chain::payload::{
+    Payload,
+    identity::{KeyOperation, KeyUsage},
+    policy::ActionKind,
+};
+
+use super::{
+    KeyError, SignRequest,
+    decision::{self, Genuine},
+    ledger::Ledger,
+};
+
+/// Requests under way at once; one more is answered `Busy`.
+pub const PENDING_MAX: usize = 1024;
+/// How long a decision may take to reach this service's feed after policy has handed it out, in nanoseconds of Axiom time.
+pub const COMMIT_WAIT_NS: u64 = 2_000_000_000;
+/// Stands in a refusal's record where no committed decision was shown.
+const NO_DECISION: AxiomRef = AxiomRef { sequence: Sequence(0), hash: Hash::ZERO };
+
+/// Chosen by the shell, unique while the request is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// KEY-14.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignResponse {
+    pub signature: Signature,
+    pub public_key: PublicKey,
+    pub receipt: AxiomRef,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BoundaryRequest {
+    PublicKey { path: KeyPath },
+    Sign { path: KeyPath, message: Hash },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    PublicKey(PublicKey),
+    Signed { signature: Signature, public_key: PublicKey },
+}
+
+/// Why the boundary gave no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BoundaryFailure {
+    Locked,
+    /// It refused, or it died; the text says which.
+    Failed(String),
+}
+
+/// The record is not in the log, or nobody knows whether it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotRecorded;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    PublicKey {
+        id: RequestId,
+        path: KeyPath,
+    },
+    Sign {
+        id: RequestId,
+        request: SignRequest,
+    },
+    BoundaryAnswered {
+        id: RequestId,
+        result: Result<Answer, BoundaryFailure>,
+    },
+    Recorded {
+        id: RequestId,
+        result: Result<AxiomRef, NotRecorded>,
+    },
+    /// At least once a second.
+    Tick,
+}
+
+/// Performed by the shell in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    AskBoundary { id: RequestId, request: BoundaryRequest },
+    Record { id: RequestId, usage: KeyUsage },
+    ReplyPublicKey { id: RequestId, result: Result<PublicKey, KeyError> },
+    ReplySign { id: RequestId, result: Result<SignResponse, KeyError> },
+}
+
+/// What is recorded and compared of a request.
+#[derive(Clone, Debug)]
+struct Use {
+    requestor: IdentityId,
+    path: KeyPath,
+    message: Hash,
+    decision: AxiomRef,
+}
+
+#[derive(Debug)]
+enum Pending {
+    AwaitingCommit { request: Box<SignRequest>, genuine: Box<Genuine>, since: AxiomTime },
+    AtBoundary(Use),
+    PublicKey,
+    Recording(Result<(Signature, PublicKey), KeyError>),
+}
+
+/// All state of the service.
+#[derive(Debug, Default)]
+pub struct KeysCore {
+    policy_key: Option<PublicKey>,
+    ledger: Ledger,
+    pending: BTreeMap<RequestId, Pending>,
+}
+
+impl std::fmt::Debug for Genuine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Genuine({})", self.body_hash)
+    }
+}
+
+impl KeysCore {
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Folds one committed entry of the log, in order. `time` is the entry's; `now` is as in `step`.
+    pub fn apply(
+        &mut self,
+        at: AxiomRef,
+        time: AxiomTime,
+        payload: &Payload,
+        now: Option<AxiomTime>,
+    ) -> Vec<Effect> {
+        self.ledger.forget_expired(time);
+        match payload {
+            Payload::Genesis(genesis) => self.policy_key = Some(genesis.body.policy_key),
+            Payload::PolicyDecision(decision) => {
+                let Ok(body) = decision.body.decode_body() else { return Vec::new() };
+                if body.action.kind() == ActionKind::Sign && body.allows() {
+                    let body_hash = Hash::of(&decision.body.body);
+                    self.ledger.commit(at, body_hash, body.request_hash, decision::expires_at(&body));
+                    return self.resume(&body_hash, now);
+                }
+            }
+            Payload::KeyUsage(usage) if usage.body.refused.is_none() => {
+                self.ledger.used_in_log(usage.body.authorization);
+            }
+            _ => {}
+        }
+        Vec::new()
+    }
+
+    /// `now` is None while Axiom time is unknown: before the feed has caught up, or when it has been silent too long.
+    pub fn step(&mut self, now: Option<AxiomTime>, event: Event) -> Vec<Effect> {
+        match event {
+            Event::PublicKey { id, path } => self.public_key(id, path),
+            Event::Sign { id, request } => self.sign(id, request, now),
+            Event::BoundaryAnswered { id, result } => self.boundary_answered(id, result),
+            Event::Recorded { id, result } => self.recorded(id, result),
+            Event::Tick => self.tick(now),
+        }
+    }
+
+    /// Requests under way, for health and for draining.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    fn has_room(&self, id: RequestId) -> Result<(), KeyError> {
+        match self.pending.len() >= PENDING_MAX || self.pending.contains_key(&id) {
+            true => Err(KeyError::Busy { limit: PENDING_MAX }),
+            false => Ok(()),
+        }
+    }
+
+    fn public_key(&mut self, id: RequestId, path: KeyPath) -> Vec<Effect> {
+        if let Err(error) = self.has_room(id) {
+            return vec![Effect::ReplyPublicKey { id, result: Err(error) }];
+        }
+        self.pending.insert(id, Pending::PublicKey);
+        vec![Effect::AskBoundary { id, request: BoundaryRequest::PublicKey { path } }]
+    }
+
+    fn sign(&mut self, id: RequestId, request: SignRequest, now: Option<AxiomTime>) -> Vec<Effect> {
+        // The one refusal without a record: recording it would take the room that is missing.
+        if let Err(error) = self.has_room(id) {
+            return vec![Effect::ReplySign { id, result: Err(error) }];
+        }
+        let genuine = match decision::genuine(self.policy_key.as_ref(), &request.authorization) {
+            Ok(genuine) => genuine,
+            Err(error) => return self.refuse(id, use_of(&request, NO_DECISION), error),
+        };
+        self.consider(id, Box::new(request), Box::new(genuine), now, now)
+    }
+
+    /// `since` is when the request came: the wait for its decision's commit is counted from there.
+    fn consider(
+        &mut self,
+        id: RequestId,
+        request: Box<SignRequest>,
+        genuine: Box<Genuine>,
+        since: Option<AxiomTime>,
+        now: Option<AxiomTime>,
+    ) -> Vec<Effect> {
+        let committed = self.ledger.committed(&genuine.body_hash);
+        let used = use_of(&request, committed.unwrap_or(NO_DECISION));
+        let now = match decision::allows(&genuine.body, &request, now) {
+            Ok(now) => now,
+            Err(error) => return self.refuse(id, used, error),
+        };
+        if committed.is_none() {
+            let since = since.unwrap_or(now);
+            if now.since(since) >= COMMIT_WAIT_NS {
+                let error = KeyError::InvalidDecision("it is not in the log".to_owned());
+                return self.refuse(id, used, error);
+            }
+            self.pending.insert(id, Pending::AwaitingCommit { request, genuine, since });
+            return Vec::new();
+        }
+        // From here on the decision is spent, whatever becomes of the signature.
+        if !self.ledger.use_once(genuine.body.request_hash, decision::expires_at(&genuine.body)) {
+            return self.refuse(id, used, KeyError::InvalidDecision("it was used before".to_owned()));
+        }
+        let ask = BoundaryRequest::Sign { path: used.path.clone(), message: used.message };
+        self.pending.insert(id, Pending::AtBoundary(used));
+        vec![Effect::AskBoundary { id, request: ask }]
+    }
+
+    fn boundary_answered(&mut self, id: RequestId, result: Result<Answer, BoundaryFailure>) -> Vec<Effect> {
+        let result = result.map_err(|failure| match failure {
+            BoundaryFailure::Locked => KeyError::Locked,
+            BoundaryFailure::Failed(why) => KeyError::CryptoFailure(why),
+        });
+        let mismatch = || KeyError::CryptoFailure("the boundary answered another question".to_owned());
+        match self.pending.remove(&id) {
+            Some(Pending::PublicKey) => {
+                let result = result.and_then(|answer| match answer {
+                    Answer::PublicKey(key) => Ok(key),
+                    Answer::Signed { .. } => Err(mismatch()),
+                });
+                vec![Effect::ReplyPublicKey { id, result }]
+            }
+            Some(Pending::AtBoundary(used)) => match result {
+                Ok(Answer::Signed { signature, public_key }) => {
+                    let usage = usage(&used, Some(Hash::of(&signature.0)), None);
+                    self.pending.insert(id, Pending::Recording(Ok((signature, public_key))));
+                    vec![Effect::Record { id, usage }]
+                }
+                Ok(Answer::PublicKey(_)) => self.refuse(id, used, mismatch()),
+                Err(error) => self.refuse(id, used, error),
+            },
+            other => self.put_back(id, other),
+        }
+    }
+
+    fn recorded(&mut self, id: RequestId, result: Result<AxiomRef, NotRecorded>) -> Vec<Effect> {
+        match self.pending.remove(&id) {
+            Some(Pending::Recording(outcome)) => {
+                let result = match result {
+                    Ok(receipt) => {
+                        outcome.map(|(signature, public_key)| SignResponse { signature, public_key, receipt })
+                    }
+                    Err(NotRecorded) => Err(KeyError::AuditUnavailable),
+                };
+                vec![Effect::ReplySign { id, result }]
+            }
+            other => self.put_back(id, other),
+        }
+    }
+
+    /// An answer that nobody waits for in this state changes nothing.
+    fn put_back(&mut self, id: RequestId, pending: Option<Pending>) -> Vec<Effect> {
+        if let Some(pending) = pending {
+            self.pending.insert(id, pending);
+        }
+        Vec::new()
+    }
+
+    fn tick(&mut self, now: Option<AxiomTime>) -> Vec<Effect> {
+        self.resume_where(now, |_| true)
+    }
+
+    fn resume(&mut self, body_hash: &Hash, now: Option<AxiomTime>) -> Vec<Effect> {
+        self.resume_where(now, |waiting| waiting == body_hash)
+    }
+
+    fn resume_where(&mut self, now: Option<AxiomTime>, chosen: impl Fn(&Hash) -> bool) -> Vec<Effect> {
+        let waiting = |(_, pending): &(&RequestId, &mut Pending)| matches!(pending, Pending::AwaitingCommit { genuine, .. } if chosen(&genuine.body_hash));
+        let ids: Vec<_> = self.pending.iter_mut().filter(waiting).map(|(id, _)| *id).collect();
+        let mut effects = Vec::new();
+        for id in ids {
+            if let Some(Pending::AwaitingCommit { request, genuine, since }) = self.pending.remove(&id) {
+                effects.extend(self.consider(id, request, genuine, Some(since), now));
+            }
+        }
+        effects
+    }
+
+    fn refuse(&mut self, id: RequestId, used: Use, error: KeyError) -> Vec<Effect> {
+        let usage = usage(&used, None, Some(error.to_string()));
+        self.pending.insert(id, Pending::Recording(Err(error)));
+        vec![Effect::Record { id, usage }]
+    }
+}
+
+fn use_of(request: &SignRequest, decision: AxiomRef) -> Use {
+    let SignRequest { key_path, message, requestor, .. } = request;
+    Use { requestor: *requestor, path: key_path.clone(), message: *message, decision }
+}
+
+/// Hashes only (KEY-35).
+fn usage(used: &Use, output_hash: Option<Hash>, refused: Option<String>) -> KeyUsage {
+    KeyUsage {
+        identity: used.requestor,
+        key_path: used.path.clone(),
+        operation: KeyOperation::Sign,
+        message_hash: Some(used.message),
+        authorization: used.decision,
+        output_hash,
+        refused,
+    }
+}
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;
