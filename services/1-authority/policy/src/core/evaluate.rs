@@ -1,0 +1,156 @@
+//! The decision itself: a pure function of state, request and time.
+
+use base::{AxiomTime, Hash, RuleId};
+use chain::payload::{
+    identity::IdentityStatus,
+    policy::{DecisionBody, PolicyCondition, PolicyEffect, PolicyRequest},
+};
+use ed25519_dalek::VerifyingKey;
+
+use super::{
+    PolicyError,
+    condition::Facts,
+    identities::Principal,
+    limits::MATCHED_RULES_MAX,
+    request::fault_of,
+    rule_set::{Match, StoredRule},
+    state::PolicyState,
+};
+
+/// Which part of the engine settled the outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layer {
+    /// The requestor is unknown, suspended or revoked.
+    Authentication,
+    /// The request contradicts itself or passes a limit.
+    Request,
+    /// A rule matched.
+    Rule,
+    /// A rule could not be evaluated.
+    Evaluation,
+    /// No rule matched.
+    Default,
+}
+
+/// What was decided, without a copy of anything.
+#[derive(Clone, Debug)]
+pub struct Verdict<'a> {
+    pub layer: Layer,
+    pub effect: PolicyEffect,
+    /// None for `DEFAULT_DENY`.
+    pub deciding: Option<&'a StoredRule>,
+    pub matched: Vec<Match<'a>>,
+    pub reason: Option<String>,
+}
+
+impl Verdict<'_> {
+    fn denied(layer: Layer, reason: String) -> Self {
+        Self { layer, effect: PolicyEffect::Deny, deciding: None, matched: Vec::new(), reason: Some(reason) }
+    }
+}
+
+/// Decides without recording and without the request's signature.
+#[must_use]
+pub fn decide<'a>(state: &'a PolicyState, request: &PolicyRequest, now: AxiomTime) -> Verdict<'a> {
+    let requestor = match authenticate(state, request) {
+        Ok(requestor) => requestor,
+        Err(reason) => return Verdict::denied(Layer::Authentication, reason),
+    };
+    if let Some(reason) = fault_of(request) {
+        return Verdict::denied(Layer::Request, reason);
+    }
+    let facts = Facts { request, kind: request.action.kind(), requestor, now, rates: state.rates() };
+    let mut matched = Vec::with_capacity(8);
+    state.rules().matching(&facts, &mut matched);
+    if matched.len() > MATCHED_RULES_MAX {
+        let reason = format!("{} rules match, at most {MATCHED_RULES_MAX} can be recorded", matched.len());
+        return Verdict::denied(Layer::Evaluation, reason);
+    }
+    settle(matched)
+}
+
+/// The first match decides (POL-40).
+fn settle(matched: Vec<Match<'_>>) -> Verdict<'_> {
+    let Some(first) = matched.first().copied() else {
+        return Verdict::denied(Layer::Default, "no rule matches".to_owned());
+    };
+    let rule = &first.stored.rule;
+    let (layer, effect, reason) = match (first.fault, rule.effect) {
+        (Some(fault), _) => {
+            let reason = format!("rule {} cannot be evaluated: {fault}", rule.id);
+            (Layer::Evaluation, PolicyEffect::Deny, Some(reason))
+        }
+        (None, PolicyEffect::Deny) => {
+            (Layer::Rule, PolicyEffect::Deny, Some(format!("rule {} denies: {}", rule.id, rule.name)))
+        }
+        (None, effect) => (Layer::Rule, effect, None),
+    };
+    Verdict { layer, effect, deciding: Some(first.stored), matched, reason }
+}
+
+fn authenticate<'a>(state: &'a PolicyState, request: &PolicyRequest) -> Result<&'a Principal, String> {
+    let requestor = state
+        .identities()
+        .get(&request.requestor)
+        .ok_or_else(|| format!("the requestor {} is not known", request.requestor))?;
+    match requestor.status {
+        IdentityStatus::Active => Ok(requestor),
+        IdentityStatus::Suspended => Err(format!("the requestor {} is suspended", requestor.name)),
+        IdentityStatus::Revoked => Err(format!("the requestor {} is revoked", requestor.name)),
+    }
+}
+
+/// The decision as it is recorded. An error is not a decision: a wrong signature is not evaluated (POL-10).
+pub fn evaluate(
+    state: &PolicyState,
+    request: &PolicyRequest,
+    now: AxiomTime,
+) -> Result<DecisionBody, PolicyError> {
+    verify_signature(state, request)?;
+    Ok(body_of(state, request, request.hash(), now))
+}
+
+/// A signature of an unknown requestor cannot be checked; that request is denied for its requestor.
+fn verify_signature(state: &PolicyState, request: &PolicyRequest) -> Result<(), PolicyError> {
+    let (Some(signature), Some(requestor)) = (request.signature, state.identities().get(&request.requestor))
+    else {
+        return Ok(());
+    };
+    let key = VerifyingKey::from_bytes(&requestor.public_key.0).map_err(|_| PolicyError::InvalidSignature)?;
+    key.verify_strict(&request.signed_bytes(), &ed25519_dalek::Signature::from_bytes(&signature.0))
+        .map_err(|_| PolicyError::InvalidSignature)
+}
+
+pub(super) fn body_of(
+    state: &PolicyState,
+    request: &PolicyRequest,
+    request_hash: Hash,
+    now: AxiomTime,
+) -> DecisionBody {
+    let verdict = decide(state, request, now);
+    DecisionBody {
+        request_hash,
+        requestor: request.requestor,
+        action: request.action.clone(),
+        resource: request.resource.clone(),
+        context: request.context.clone(),
+        nonce: request.nonce,
+        policy_state_hash: state.state_hash(),
+        matched_rules: verdict.matched.iter().map(|found| found.stored.rule.id.clone()).collect(),
+        effect: verdict.effect,
+        deciding_rule: verdict.deciding.map_or_else(RuleId::default_deny, |stored| stored.rule.id.clone()),
+        conditions: conditions(&verdict),
+        timestamp: now,
+        reason: verdict.reason,
+    }
+}
+
+/// What the caller must still satisfy (POL-22).
+fn conditions(verdict: &Verdict<'_>) -> Vec<PolicyCondition> {
+    match (verdict.effect, verdict.deciding) {
+        (PolicyEffect::AllowWithConditions, Some(stored)) => {
+            stored.rule.restrictions.iter().map(|restriction| restriction.condition.clone()).collect()
+        }
+        _ => Vec::new(),
+    }
+}

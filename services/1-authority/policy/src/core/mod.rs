@@ -1,0 +1,49 @@
+//! The engine itself: pure, so that every recorded decision can be made again from the log alone.
+
+mod anchor;
+mod condition;
+mod digest;
+pub mod evaluate;
+pub mod glob;
+mod identities;
+mod index;
+pub mod limits;
+mod rates;
+mod recent;
+mod request;
+mod rule_set;
+mod state;
+
+use base::RuleId;
+use thiserror::Error;
+
+pub use condition::{Fault, is_at_or_below, is_normal_path};
+pub use evaluate::{Layer, Verdict, decide, evaluate};
+pub use identities::{Identities, Principal};
+pub use rates::Rates;
+pub use recent::{Recent, RecentDecision, Used};
+pub use request::resource_of;
+pub use rule_set::{Match, RuleSet, StoredRule};
+pub use state::{Pinned, PolicyState};
+
+/// Why the engine did not decide, or did not change its rules (POL open point 12).
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PolicyError {
+    #[error("the caller is not authenticated: {0}")]
+    Unauthenticated(String),
+    #[error("the request's signature is not by its requestor's key")]
+    InvalidSignature,
+    #[error("not authorised: {0}")]
+    Unauthorized(String),
+    #[error("there is no rule {0}")]
+    RuleNotFound(RuleId),
+    #[error("the rule id {0} is in use; remove that rule first or choose another id")]
+    DuplicateRule(RuleId),
+    #[error("rule {rule} is not valid at {place}: {text}")]
+    InvalidRule { rule: String, place: String, text: String },
+    #[error("the log cannot be reached, so nothing can be decided")]
+    AxiomUnavailable,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! Times of allowed decisions for rules with a rate limit, from recorded decisions alone (POL open point 7).
+
+use std::collections::{HashMap, VecDeque};
+
+use base::{AxiomTime, DurationNs, IdentityId, RuleId};
+use chain::payload::policy::{PolicyCondition, PolicyRule};
+
+use super::limits::{RATE_COUNT_MAX, RATE_EVENTS_MAX, RATE_WINDOW_NS_MAX};
+
+/// Between two searches for times that have left their window while the memory is full, in nanoseconds.
+const SWEEP_EVERY_NS: u64 = 1_000_000_000;
+
+/// The largest count and window among a rule's rate limits: what must be remembered for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RateNeed {
+    pub(super) count: u32,
+    pub(super) window_ns: u64,
+}
+
+impl RateNeed {
+    /// None for a rule without rate limits. The caller has checked the rule's structure.
+    pub(super) fn of(rule: &PolicyRule) -> Option<Self> {
+        let mut need = None;
+        collect(&rule.condition, &mut need);
+        need
+    }
+}
+
+fn collect(condition: &PolicyCondition, need: &mut Option<RateNeed>) {
+    match condition {
+        PolicyCondition::And(all) | PolicyCondition::Or(all) => all.iter().for_each(|c| collect(c, need)),
+        PolicyCondition::Not(inner) => collect(inner, need),
+        PolicyCondition::RateLimit { count, window } => {
+            let known = need.unwrap_or(RateNeed { count: 0, window_ns: 0 });
+            *need = Some(RateNeed {
+                count: known.count.max(*count).min(RATE_COUNT_MAX),
+                window_ns: known.window_ns.max(window.0).min(RATE_WINDOW_NS_MAX),
+            });
+        }
+        _ => {}
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct Counted {
+    need: Option<RateNeed>,
+    /// Oldest first, never decreasing, at most `need.count`.
+    times: HashMap<IdentityId, VecDeque<AxiomTime>>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Rates {
+    rules: HashMap<RuleId, Counted>,
+    events: usize,
+    events_max: usize,
+    /// Until then a time that should have been kept may be missing.
+    blind_until: AxiomTime,
+    sweep_at: AxiomTime,
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        Self::with_events_max(RATE_EVENTS_MAX)
+    }
+}
+
+impl Rates {
+    fn with_events_max(events_max: usize) -> Self {
+        Self {
+            rules: HashMap::new(),
+            events: 0,
+            events_max,
+            blind_until: AxiomTime::ZERO,
+            sweep_at: AxiomTime::ZERO,
+        }
+    }
+
+    /// Times kept; for tests and metrics.
+    #[must_use]
+    pub fn events(&self) -> usize {
+        self.events
+    }
+
+    /// Allowed decisions inside the window that ends now; None if that is not known.
+    pub(super) fn count(
+        &self,
+        rule: &RuleId,
+        requestor: &IdentityId,
+        window: DurationNs,
+        now: AxiomTime,
+    ) -> Option<usize> {
+        if now < self.blind_until {
+            return None;
+        }
+        let Some(times) = self.rules.get(rule).and_then(|counted| counted.times.get(requestor)) else {
+            return Some(0);
+        };
+        let outside = times.partition_point(|time| now.since(*time) >= window.0);
+        Some(times.len().saturating_sub(outside))
+    }
+
+    pub(super) fn record(&mut self, rule: &RuleId, need: RateNeed, requestor: IdentityId, time: AxiomTime) {
+        if need.count == 0 || need.window_ns == 0 {
+            return;
+        }
+        if self.events >= self.events_max && time >= self.sweep_at {
+            self.sweep(time);
+        }
+        let full = self.events >= self.events_max;
+        let counted = self.rules.entry(rule.clone()).or_default();
+        counted.need = Some(need);
+        let times = match full {
+            true => match counted.times.get_mut(&requestor) {
+                Some(times) => times,
+                None => return self.go_blind(time, need),
+            },
+            false => counted.times.entry(requestor).or_default(),
+        };
+        let time = times.back().map_or(time, |last| time.max(*last));
+        while times.len() >= need.count as usize {
+            times.pop_front();
+            self.events = self.events.saturating_sub(1);
+        }
+        if self.events >= self.events_max {
+            return self.go_blind(time, need);
+        }
+        times.push_back(time);
+        self.events += 1;
+    }
+
+    /// A rule that is gone takes its counters with it.
+    pub(super) fn forget(&mut self, rule: &RuleId) {
+        if let Some(counted) = self.rules.remove(rule) {
+            let gone: usize = counted.times.values().map(VecDeque::len).sum();
+            self.events = self.events.saturating_sub(gone);
+        }
+    }
+
+    fn go_blind(&mut self, time: AxiomTime, need: RateNeed) {
+        self.blind_until = self.blind_until.max(time.saturating_add(need.window_ns));
+    }
+
+    fn sweep(&mut self, now: AxiomTime) {
+        self.sweep_at = now.saturating_add(SWEEP_EVERY_NS);
+        for counted in self.rules.values_mut() {
+            let window_ns = counted.need.map_or(0, |need| need.window_ns);
+            counted.times.retain(|_, times| {
+                times.retain(|time| now.since(*time) < window_ns);
+                !times.is_empty()
+            });
+        }
+        self.events = self.rules.values().flat_map(|c| c.times.values()).map(VecDeque::len).sum();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEED: RateNeed = RateNeed { count: 3, window_ns: 100 };
+    const WINDOW: DurationNs = DurationNs(100);
+
+    fn rule() -> RuleId {
+        RuleId::new("r").unwrap()
+    }
+
+    /// covers: POL-35
+    #[test]
+    fn times_leave_the_window_one_by_one() {
+        let mut rates = Rates::default();
+        let id = IdentityId([1; 32]);
+        for time in [10, 20, 30] {
+            rates.record(&rule(), NEED, id, AxiomTime(time));
+        }
+        let at = |now| rates.count(&rule(), &id, WINDOW, AxiomTime(now));
+        assert_eq!(
+            [at(30), at(109), at(110), at(120), at(130)],
+            [Some(3), Some(3), Some(2), Some(1), Some(0)]
+        );
+        assert_eq!(rates.count(&rule(), &IdentityId([2; 32]), WINDOW, AxiomTime(30)), Some(0));
+    }
+
+    #[test]
+    fn no_more_times_are_kept_than_can_matter() {
+        let mut rates = Rates::default();
+        for time in 0..50 {
+            rates.record(&rule(), NEED, IdentityId([1; 32]), AxiomTime(time));
+        }
+        assert_eq!(rates.events(), 3);
+        rates.forget(&rule());
+        assert_eq!(rates.events(), 0);
+    }
+
+    #[test]
+    fn a_full_memory_is_unknown_and_not_zero() {
+        let mut rates = Rates::with_events_max(2);
+        for n in 0..3 {
+            rates.record(&rule(), NEED, IdentityId([n; 32]), AxiomTime(10 + u64::from(n)));
+        }
+        assert_eq!(rates.events(), 2);
+        let count = |rates: &Rates, now| rates.count(&rule(), &IdentityId([2; 32]), WINDOW, AxiomTime(now));
+        assert_eq!(count(&rates, 111), None);
+        assert_eq!(count(&rates, 112), Some(0));
+        rates.record(&rule(), NEED, IdentityId([2; 32]), AxiomTime(SWEEP_EVERY_NS + 500));
+        assert_eq!((rates.events(), count(&rates, SWEEP_EVERY_NS + 500)), (1, Some(1)));
+    }
+}
