@@ -1,3 +1,34 @@
 //! Namespaces, cgroups, Landlock, seccomp and limits for one process tree.
+//!
+//! Promises: what a [`Plan`] asks for is either given, or listed as [`Missing`] before the image runs, or the launch
+//! fails with the step's name and no process is left; a guard that the plan requires is never merely listed.
+//! Never does: decide who may run what; keep state between launches; start threads; touch a cgroup or mount that it
+//! did not make. Calls nobody but the kernel. Is a library: it dies with its caller, and so does what it launched
+//! when the plan says `dies_with_parent`.
 
+pub mod cgroup;
+pub mod fdpass;
+mod features;
+mod guard;
+pub mod inherited;
+mod landlock;
+mod launch;
+pub mod notify;
+mod plan;
+pub mod process;
+pub mod seccomp;
 pub mod secret_memory;
+mod sys;
+
+pub use features::{Controller, Features, Hierarchy};
+pub use guard::{Enforced, EnforcedBy, Guard, GuardSet, LimitKind, Missing};
+pub use launch::{
+    Effective, LAUNCH_TIMEOUT_MS, LaunchError, Launched, OF_THE_HOUSE, Step, duplicate_all, inner, launch,
+    prepare,
+};
+pub use plan::{
+    ARGUMENT_BYTES_MAX, ARGUMENTS_MAX, Access, DESCRIPTOR_TARGET_MAX, DESCRIPTORS_MAX, Descriptor,
+    Executable, HOST_NAME_BYTES_MAX, Identity, LANDLOCK_RULES_MAX, Landlock, Limits, MASKED_USUALLY,
+    MOUNTS_MAX, Mount, Namespaces, PATH_BYTES_MAX, PLAN_BYTES_MAX, PRIORITY_MAX, PRIORITY_NORMAL, PathRule,
+    Plan, PlanError, READ_ONLY_USUALLY, Resource, Rlimit, Seccomp, Sockets,
+};

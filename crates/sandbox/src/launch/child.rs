@@ -1,0 +1,322 @@
+//! The child's part of a launch. It reads from top to bottom in the order in which it happens.
+//!
+//! The child is a fork of a process with one thread, so it may allocate. It never returns: it executes the image, or
+//! reports the step that failed and ends.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Resource as KernelResource, Signal};
+use rustix::thread::{Gid, Uid};
+
+use super::{Prepared, Step, mounts};
+use crate::fdpass::{Channel, PassError};
+use crate::guard::Guard;
+use crate::plan::{DESCRIPTOR_TARGET_MAX, Executable, Resource};
+use crate::{landlock, sys};
+
+/// Descriptors of the launcher stand above every number that a plan can name.
+const OWN_DESCRIPTORS_MIN: i32 = DESCRIPTOR_TARGET_MAX as i32 + 1;
+/// What a failed child ends with; the parent knows from the report.
+const FAILED: i32 = 127;
+
+/// Tag, step, detail, errno.
+pub(super) const REPORT_BYTES: usize = 8;
+const TAG_FAILED: u8 = b'F';
+const TAG_LISTENER: u8 = b'L';
+
+#[derive(Debug)]
+pub(super) struct Failure {
+    step: Step,
+    detail: u16,
+    errno: i32,
+}
+
+/// Names the step of an error.
+pub(super) trait At<T> {
+    fn at(self, step: Step) -> Result<T, Failure>;
+    fn at_index(self, step: Step, index: usize) -> Result<T, Failure>;
+}
+
+impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
+    fn at(self, step: Step) -> Result<T, Failure> {
+        self.at_index(step, 0)
+    }
+
+    fn at_index(self, step: Step, index: usize) -> Result<T, Failure> {
+        self.map_err(|error| {
+            let errno = error.into().raw_os_error().unwrap_or(libc::EIO);
+            Failure { step, detail: u16::try_from(index).unwrap_or(u16::MAX), errno }
+        })
+    }
+}
+
+fn encode_report(failure: &Failure) -> [u8; REPORT_BYTES] {
+    let ([a, b], [c, d, e, f]) = (failure.detail.to_le_bytes(), failure.errno.to_le_bytes());
+    [TAG_FAILED, failure.step as u8, a, b, c, d, e, f]
+}
+
+/// The failure in a report; `None` is the notice that brings the listener.
+pub(super) fn decode_report(report: &[u8; REPORT_BYTES]) -> Option<(Step, u16, i32)> {
+    let [tag, step, a, b, c, d, e, f] = *report;
+    if tag == TAG_LISTENER {
+        return None;
+    }
+    let step = Step::ALL.get(usize::from(step)).copied().unwrap_or(Step::Execute);
+    Some((step, u16::from_le_bytes([a, b]), i32::from_le_bytes([c, d, e, f])))
+}
+
+/// Carries the plan out. Never returns.
+pub(super) fn run(prepared: &Prepared<'_>, channel: Channel) -> ! {
+    let channel = match sys::duplicate_above(channel.as_fd(), OWN_DESCRIPTORS_MIN) {
+        Ok(above) => Channel::from(above),
+        Err(_) => channel,
+    };
+    let Err(failure) = carry_out(prepared, &channel);
+    let _ = channel.send(&encode_report(&failure), &[]);
+    sys::exit_now(FAILED)
+}
+
+fn carry_out(prepared: &Prepared<'_>, channel: &Channel) -> Result<Infallible, Failure> {
+    let Prepared { plan, effective, .. } = prepared;
+    let namespaces = effective.namespaces;
+    sys::reset_signals().at(Step::Signals)?;
+    tie_to_parent(prepared, channel)?;
+    wait_for_parent(channel).at(Step::Wait)?;
+    if plan.new_session {
+        // Fails only for a leader of a group, which a fork is not.
+        let _ = rustix::process::setsid();
+    }
+    if namespaces.cgroup {
+        sys::unshare_cgroup_namespace().at(Step::CgroupNamespace)?;
+    }
+    if let Some(score) = effective.oom_score_adj {
+        std::fs::write("/proc/self/oom_score_adj", score.to_string()).at(Step::Score)?;
+    }
+    set_priority(prepared).at(Step::Priority)?;
+    let null = open_null().at(Step::Descriptors)?;
+    let sources = if namespaces.mount { mounts::open_sources(prepared)? } else { Vec::new() };
+    if namespaces.uts && !plan.host_name.is_empty() {
+        rustix::system::sethostname(plan.host_name.as_bytes()).at(Step::HostName)?;
+    }
+    if namespaces.net && plan.loopback {
+        sys::loopback_up().at(Step::Loopback)?;
+    }
+    // In a user namespace the ids come before the mounts, which then belong to them; without one, root mounts.
+    if namespaces.user {
+        take_identity(prepared).at(Step::Identity)?;
+    }
+    if namespaces.mount {
+        mounts::build(prepared, sources)?;
+    }
+    if !namespaces.user {
+        take_identity(prepared).at(Step::Identity)?;
+    }
+    enter_directory(prepared).at(Step::Directory)?;
+    let image = open_image(prepared).at(Step::Open)?;
+    let kept = duplicate_slots(prepared)?;
+    set_limits(prepared)?;
+    if effective.no_new_privs {
+        rustix::thread::set_no_new_privs(true).at(Step::NoNewPrivileges)?;
+    }
+    drop_capabilities(prepared).at(Step::Capabilities)?;
+    // Again: a change of ids clears it.
+    tie_to_parent(prepared, channel)?;
+    if let Some(rules) = plan.landlock.as_ref().filter(|_| effective.landlock_abi > 0) {
+        let image = image.file.as_fd();
+        landlock::restrict(rules, &effective.landlock_rules, image, effective.landlock_abi)
+            .at(Step::Landlock)?;
+    }
+    place_descriptors(prepared, &kept, &null)?;
+    if image.is_script {
+        rustix::io::fcntl_setfd(&image.file, rustix::io::FdFlags::empty()).at(Step::Execute)?;
+    }
+    load_filter(prepared, channel).at(Step::Seccomp)?;
+    Err(sys::execute(image.file.as_raw_fd(), &image.path, &prepared.arguments, &prepared.environment))
+        .at(Step::Execute)
+}
+
+/// The child dies with the process that launched it; if that is already gone, at once. The other end of the channel
+/// is held by the parent alone, so its hang-up is the parent's end; `getppid` is 0 across pid namespaces.
+fn tie_to_parent(prepared: &Prepared<'_>, channel: &Channel) -> Result<(), Failure> {
+    if !prepared.plan.dies_with_parent {
+        return Ok(());
+    }
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).at(Step::ParentDeath)?;
+    let mut polled = [PollFd::from_borrowed_fd(channel.as_fd(), PollFlags::empty())];
+    poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).at(Step::ParentDeath)?;
+    let [polled] = polled;
+    if polled.revents().intersects(PollFlags::HUP | PollFlags::ERR) {
+        sys::exit_now(FAILED);
+    }
+    Ok(())
+}
+
+fn wait_for_parent(channel: &Channel) -> io::Result<()> {
+    let mut buffer = [0; 2];
+    match channel.receive(&mut buffer, &mut Vec::new()) {
+        Ok(_) => Ok(()),
+        Err(PassError::Io(error)) => Err(error),
+        // The parent could not do its part, or died.
+        Err(_) => sys::exit_now(FAILED),
+    }
+}
+
+fn set_priority(prepared: &Prepared<'_>) -> io::Result<()> {
+    let effective = prepared.effective;
+    if effective.nice != 0 {
+        rustix::process::setpriority_process(None, effective.nice)?;
+    }
+    effective.scheduler.map_or(Ok(()), sys::set_scheduler)
+}
+
+fn open_null() -> io::Result<OwnedFd> {
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    sys::duplicate_above(null.as_fd(), OWN_DESCRIPTORS_MIN)
+}
+
+/// Takes the ids of the plan and keeps the capabilities for the steps that still need them.
+fn take_identity(prepared: &Prepared<'_>) -> io::Result<()> {
+    const NO_SETUID_FIXUP: libc::c_ulong = 1 << 2;
+    let effective = prepared.effective;
+    let Some((uid, gid)) = effective.take else { return Ok(()) };
+    sys::set_securebits(NO_SETUID_FIXUP)?;
+    if effective.privileged {
+        rustix::thread::set_thread_groups(&[])?;
+    }
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+    Ok(())
+}
+
+fn enter_directory(prepared: &Prepared<'_>) -> io::Result<()> {
+    Ok(rustix::process::chdir(prepared.plan.working_directory.as_str())?)
+}
+
+struct Image {
+    file: OwnedFd,
+    /// Empty: the file itself is executed. A script that was named by its path is executed by it.
+    path: CString,
+    is_script: bool,
+}
+
+/// Opens what will run, after the root was changed: a path means the sandbox's own.
+fn open_image(prepared: &Prepared<'_>) -> io::Result<Image> {
+    let (file, path) = match &prepared.plan.executable {
+        Executable::Slot(slot) => {
+            let file = prepared.slots.get(*slot as usize).ok_or(rustix::io::Errno::BADF)?;
+            (file.try_clone()?, None)
+        }
+        Executable::Path(path) => {
+            let open = |flags| rustix::fs::open(path.as_str(), flags | OFlags::CLOEXEC, Mode::empty());
+            // Executable but not readable is fine for an ELF image.
+            let file = open(OFlags::RDONLY).or_else(|_| open(OFlags::PATH))?;
+            (file, Some(path))
+        }
+    };
+    let file = sys::duplicate_above(file.as_fd(), OWN_DESCRIPTORS_MIN)?;
+    let mut start = [0; 2];
+    let is_script = rustix::io::pread(&file, &mut start, 0).is_ok() && start == *b"#!";
+    match path {
+        Some(path) if is_script => Ok(Image { file, path: CString::new(path.as_str())?, is_script: false }),
+        _ => {
+            // The kernel hands the interpreter the name /dev/fd/N.
+            if is_script {
+                rustix::fs::stat("/dev/fd/0")?;
+            }
+            Ok(Image { file, path: CString::default(), is_script })
+        }
+    }
+}
+
+/// Copies of the plan's descriptors above all targets, so that placing one cannot close another.
+fn duplicate_slots(prepared: &Prepared<'_>) -> Result<Vec<(OwnedFd, u32)>, Failure> {
+    let copy = |(index, descriptor): (usize, &crate::plan::Descriptor)| {
+        let slot = prepared.slots.get(descriptor.slot as usize).ok_or(rustix::io::Errno::BADF);
+        let slot = slot.at_index(Step::Descriptors, index)?;
+        let above = sys::duplicate_above(slot.as_fd(), OWN_DESCRIPTORS_MIN);
+        Ok((above.at_index(Step::Descriptors, index)?, descriptor.target))
+    };
+    prepared.plan.descriptors.iter().enumerate().map(copy).collect()
+}
+
+/// Everything closes at exec except what the plan placed; standard streams that it did not place are /dev/null.
+fn place_descriptors(
+    prepared: &Prepared<'_>,
+    kept: &[(OwnedFd, u32)],
+    null: &OwnedFd,
+) -> Result<(), Failure> {
+    sys::close_all_on_exec().at(Step::Descriptors)?;
+    let put = |fd: BorrowedFd<'_>, target: u32| sys::place(fd, target as i32).at(Step::Descriptors);
+    for standard in 0..3 {
+        if !prepared.plan.descriptors.iter().any(|descriptor| descriptor.target == standard) {
+            put(null.as_fd(), standard)?;
+        }
+    }
+    kept.iter().try_for_each(|(fd, target)| put(fd.as_fd(), *target))
+}
+
+fn kernel_resource(resource: Resource) -> KernelResource {
+    match resource {
+        Resource::OpenFiles => KernelResource::Nofile,
+        Resource::Processes => KernelResource::Nproc,
+        Resource::AddressSpace => KernelResource::As,
+        Resource::CpuSeconds => KernelResource::Cpu,
+        Resource::CoreBytes => KernelResource::Core,
+        Resource::FileBytes => KernelResource::Fsize,
+        Resource::LockedBytes => KernelResource::Memlock,
+        Resource::StackBytes => KernelResource::Stack,
+    }
+}
+
+/// A limit above the hard limit of the launcher becomes that one: stricter than asked is never wrong.
+fn set_limits(prepared: &Prepared<'_>) -> Result<(), Failure> {
+    for (index, limit) in prepared.effective.rlimits.iter().enumerate() {
+        let resource = kernel_resource(limit.resource);
+        let now = rustix::process::getrlimit(resource);
+        let hard = now.maximum.map_or(limit.hard, |maximum| maximum.min(limit.hard));
+        let new = rustix::process::Rlimit { current: Some(limit.soft.min(hard)), maximum: Some(hard) };
+        rustix::process::setrlimit(resource, new).at_index(Step::Limits, index)?;
+    }
+    if !prepared.plan.dumpable && !prepared.plan.disabled.contains(Guard::Rlimits) {
+        let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+        rustix::process::setrlimit(KernelResource::Core, none).at(Step::Limits)?;
+    }
+    Ok(())
+}
+
+/// Empties bounding, ambient, inheritable, permitted and effective, and locks the ways back. With the guard off,
+/// everything is kept over exec instead, so that the attempt that it stops can succeed.
+fn drop_capabilities(prepared: &Prepared<'_>) -> io::Result<()> {
+    const SETPCAP: u64 = 1 << 8;
+    /// noroot, no setuid fixup, no ambient raise, each locked; keep_caps locked off.
+    const LOCKED_DOWN: libc::c_ulong = 0b1110_1111;
+    let held = sys::effective_capabilities()?;
+    let kept = if prepared.effective.caps { prepared.plan.capabilities_kept & held } else { held };
+    if held & SETPCAP != 0 {
+        sys::drop_bounding_set(kept)?;
+        sys::set_capabilities(held, kept)?;
+        sys::set_ambient(kept)?;
+        if prepared.effective.caps {
+            sys::set_securebits(LOCKED_DOWN)?;
+        }
+    }
+    // Without no_new_privs the filter can be loaded with CAP_SYS_ADMIN only; the empty bounding set and `noroot` then
+    // take everything away at exec.
+    if prepared.effective.no_new_privs { sys::set_capabilities(kept, kept) } else { Ok(()) }
+}
+
+/// Loads the filter last; the listener goes to the parent before the image runs.
+fn load_filter(prepared: &Prepared<'_>, channel: &Channel) -> io::Result<()> {
+    let Some(seccomp) = &prepared.effective.seccomp else { return Ok(()) };
+    let listener = sys::load_filter(&prepared.filter, !seccomp.notify.is_empty())?;
+    let Some(listener) = listener else { return Ok(()) };
+    let mut notice = [0; REPORT_BYTES];
+    notice[0] = TAG_LISTENER;
+    channel.send(&notice, &[listener.as_fd()]).map_err(|error| io::Error::other(error.to_string()))
+}

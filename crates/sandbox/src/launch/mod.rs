@@ -1,0 +1,355 @@
+//! Starts one process from a [`Plan`]: the parent's part. What the child does is in `child.rs`, in order.
+
+mod child;
+mod effective;
+mod mounts;
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::linux::fs::MetadataExt;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Signal, pidfd_send_signal};
+use thiserror::Error;
+
+use crate::cgroup::Group;
+use crate::fdpass::{Channel, PassError};
+use crate::features::Features;
+use crate::guard::{Enforced, Guard, Missing};
+use crate::plan::{Executable, Plan, PlanError};
+use crate::sys::{self, Forked};
+
+pub use effective::{Effective, OF_THE_HOUSE, prepare};
+
+/// A launch that takes longer hangs on a path (a dead network file system); the child is killed. Ordinary launches
+/// take 1 to 4 ms.
+pub const LAUNCH_TIMEOUT_MS: u32 = 5_000;
+
+/// What the child was doing when it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Step {
+    Fork,
+    Map,
+    Cgroup,
+    Wait,
+    Signals,
+    Propagation,
+    Sources,
+    CgroupNamespace,
+    Score,
+    Priority,
+    HostName,
+    Loopback,
+    Identity,
+    Root,
+    Mount,
+    Mask,
+    Pivot,
+    ReadOnlyRoot,
+    Directory,
+    Open,
+    Limits,
+    NoNewPrivileges,
+    Capabilities,
+    ParentDeath,
+    Landlock,
+    Descriptors,
+    Seccomp,
+    Execute,
+}
+
+impl Step {
+    const ALL: [Step; 28] = [
+        Step::Fork,
+        Step::Map,
+        Step::Cgroup,
+        Step::Wait,
+        Step::Signals,
+        Step::Propagation,
+        Step::Sources,
+        Step::CgroupNamespace,
+        Step::Score,
+        Step::Priority,
+        Step::HostName,
+        Step::Loopback,
+        Step::Identity,
+        Step::Root,
+        Step::Mount,
+        Step::Mask,
+        Step::Pivot,
+        Step::ReadOnlyRoot,
+        Step::Directory,
+        Step::Open,
+        Step::Limits,
+        Step::NoNewPrivileges,
+        Step::Capabilities,
+        Step::ParentDeath,
+        Step::Landlock,
+        Step::Descriptors,
+        Step::Seccomp,
+        Step::Execute,
+    ];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Step::Fork => "fork",
+            Step::Map => "map ids",
+            Step::Cgroup => "enter cgroup",
+            Step::Wait => "wait for parent",
+            Step::Signals => "reset signals",
+            Step::Propagation => "make mounts private",
+            Step::Sources => "open mount source",
+            Step::CgroupNamespace => "unshare cgroup namespace",
+            Step::Score => "set oom score",
+            Step::Priority => "set priority",
+            Step::HostName => "set host name",
+            Step::Loopback => "bring loopback up",
+            Step::Identity => "take identity",
+            Step::Root => "make root",
+            Step::Mount => "mount",
+            Step::Mask => "mask path",
+            Step::Pivot => "pivot root",
+            Step::ReadOnlyRoot => "make root read-only",
+            Step::Directory => "enter working directory",
+            Step::Open => "open executable",
+            Step::Limits => "set limits",
+            Step::NoNewPrivileges => "set no_new_privs",
+            Step::Capabilities => "drop capabilities",
+            Step::ParentDeath => "tie life to parent",
+            Step::Landlock => "enter landlock",
+            Step::Descriptors => "place descriptors",
+            Step::Seccomp => "load system call filter",
+            Step::Execute => "execute",
+        }
+    }
+}
+
+/// Why nothing runs. Whatever the reason, no process is left.
+#[derive(Debug, Error)]
+pub enum LaunchError {
+    #[error("the plan is refused: {0}")]
+    Plan(#[from] PlanError),
+    #[error("the plan requires {}, which cannot be had: {}", .0.guard, .0.why)]
+    Required(Missing),
+    #[error(
+        "launching from a process with several threads would copy locks that nobody releases; fork from one thread"
+    )]
+    Threads,
+    #[error("{} failed on {on}: {cause}", .step.name())]
+    Step { step: Step, on: String, cause: io::Error },
+    #[error("no answer from the child within {LAUNCH_TIMEOUT_MS} ms; it was killed")]
+    Timeout,
+    #[error("the launcher could not talk with its child")]
+    Channel(#[source] io::Error),
+}
+
+impl LaunchError {
+    /// Step and errno for a message; ("plan", 22) and the like where no step was reached.
+    #[must_use]
+    pub fn step_and_errno(&self) -> (&'static str, i32) {
+        match self {
+            LaunchError::Plan(_) => ("check plan", libc::EINVAL),
+            LaunchError::Required(_) => ("check guards", libc::EOPNOTSUPP),
+            LaunchError::Threads => ("check threads", libc::EBUSY),
+            LaunchError::Step { step, cause, .. } => (step.name(), cause.raw_os_error().unwrap_or(libc::EIO)),
+            LaunchError::Timeout => ("wait for child", libc::ETIMEDOUT),
+            LaunchError::Channel(cause) => ("talk with child", cause.raw_os_error().unwrap_or(libc::EIO)),
+        }
+    }
+}
+
+/// A process that has passed `execve`.
+#[derive(Debug)]
+pub struct Launched {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    /// Where the calls named by the plan are shown; whoever holds it must answer them.
+    pub listener: Option<OwnedFd>,
+    pub missing: Vec<Missing>,
+    pub enforced: Vec<Enforced>,
+}
+
+/// What the child takes with it, made before the fork.
+struct Prepared<'a> {
+    plan: &'a Plan,
+    effective: &'a Effective,
+    slots: &'a [OwnedFd],
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+    filter: Vec<libc::sock_filter>,
+}
+
+/// Starts what the plan says. `slots` are the descriptors that its numbers mean; `group` is the cgroup made for it.
+/// Blocks until the child has executed, at most [`LAUNCH_TIMEOUT_MS`]. The process is the caller's to reap.
+pub fn launch(
+    plan: &Plan,
+    slots: &[OwnedFd],
+    features: &Features,
+    group: Option<&Group>,
+) -> Result<Launched, LaunchError> {
+    plan.validate(slots.len())?;
+    let effective = prepare(plan, features, group);
+    let lacks =
+        |missing: &&Missing| plan.required.contains(missing.guard) && !plan.disabled.contains(missing.guard);
+    if let Some(missing) = effective.missing.iter().find(lacks) {
+        return Err(LaunchError::Required(missing.clone()));
+    }
+    if threads() > 1 {
+        return Err(LaunchError::Threads);
+    }
+    let prepared = Prepared {
+        plan,
+        effective: &effective,
+        slots,
+        arguments: strings(plan.arguments.iter().cloned())?,
+        environment: strings(plan.environment.iter().map(|(name, value)| format!("{name}={value}")))?,
+        filter: effective.seccomp.as_ref().map(crate::seccomp::assemble).unwrap_or_default(),
+    };
+    let (ours, theirs) = Channel::pair().map_err(LaunchError::Channel)?;
+    let into = group.filter(|_| effective.cgroup).and_then(Group::unified_folder);
+    let flags = effective.clone_flags();
+    // SAFETY: this process has one thread (checked above).
+    let forked = match unsafe { sys::fork(flags, into) } {
+        // Some kernels refuse birth inside a v2 group that they let one move into.
+        Err(error) if into.is_some() && error.raw_os_error() != Some(libc::EPERM) => {
+            // SAFETY: as above.
+            unsafe { sys::fork(flags, None) }
+        }
+        result => result,
+    };
+    match forked.map_err(|cause| LaunchError::Step { step: Step::Fork, on: effective.describe(), cause })? {
+        Forked::Child => {
+            drop(ours);
+            child::run(&prepared, theirs)
+        }
+        Forked::Parent { pid, pidfd } => {
+            drop(theirs);
+            let result = attend(&effective, group, &ours, pid, plan);
+            match result {
+                Ok(listener) => Ok(Launched {
+                    pid,
+                    pidfd,
+                    listener,
+                    missing: effective.missing,
+                    enforced: effective.enforced,
+                }),
+                Err(error) => {
+                    // It may have ended by itself; then there is only the reaping left.
+                    let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+                    let _ = sys::wait_for(pid);
+                    Err(error)
+                }
+            }
+        }
+    }
+}
+
+/// Number of threads of this process; 1 where `/proc` cannot tell (a keeper that is PID 1 before mounts).
+fn threads() -> u64 {
+    fs::metadata("/proc/self/task").map_or(1, |task| task.st_nlink().saturating_sub(2))
+}
+
+fn strings(texts: impl Iterator<Item = String>) -> Result<Vec<CString>, LaunchError> {
+    texts.map(|text| CString::new(text).map_err(|_| PlanError::Zero { what: "an argument" }.into())).collect()
+}
+
+/// Maps ids, puts the child into its cgroup, lets it go, and waits for the end of its preparations.
+fn attend(
+    effective: &Effective,
+    group: Option<&Group>,
+    channel: &Channel,
+    pid: i32,
+    plan: &Plan,
+) -> Result<Option<OwnedFd>, LaunchError> {
+    let failed = |step, on: &str, cause| LaunchError::Step { step, on: on.to_owned(), cause };
+    if effective.namespaces.user {
+        for (file, text) in effective.id_maps() {
+            let path = format!("/proc/{pid}/{file}");
+            fs::write(&path, text).map_err(|cause| failed(Step::Map, &path, cause))?;
+        }
+    }
+    if let Some(group) = group.filter(|_| effective.cgroup) {
+        group.add(pid).map_err(|cause| failed(Step::Cgroup, &plan.label, cause))?;
+    }
+    channel.send(b"go", &[]).map_err(channel_error)?;
+    await_child(channel, plan)
+}
+
+fn await_child(channel: &Channel, plan: &Plan) -> Result<Option<OwnedFd>, LaunchError> {
+    let mut listener = None;
+    let mut buffer = [0; child::REPORT_BYTES];
+    let mut fds = Vec::new();
+    loop {
+        let mut polled = [PollFd::from_borrowed_fd(channel.as_fd(), PollFlags::IN)];
+        let timeout = Timespec {
+            tv_sec: i64::from(LAUNCH_TIMEOUT_MS / 1000),
+            tv_nsec: i64::from(LAUNCH_TIMEOUT_MS % 1000) * 1_000_000,
+        };
+        match poll(&mut polled, Some(&timeout)) {
+            Ok(0) => return Err(LaunchError::Timeout),
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(LaunchError::Channel(error.into())),
+        }
+        match channel.receive(&mut buffer, &mut fds) {
+            // Close-on-exec closed it: the image runs.
+            Err(PassError::Closed) => return Ok(listener),
+            Err(error) => return Err(channel_error(error)),
+            Ok(_) => match child::decode_report(&buffer) {
+                None => listener = fds.pop(),
+                Some((step, detail, errno)) => {
+                    let on = subject(plan, step, detail);
+                    return Err(LaunchError::Step { step, on, cause: io::Error::from_raw_os_error(errno) });
+                }
+            },
+        }
+    }
+}
+
+fn channel_error(error: PassError) -> LaunchError {
+    LaunchError::Channel(match error {
+        PassError::Io(cause) => cause,
+        other => io::Error::other(other.to_string()),
+    })
+}
+
+/// On what a step worked, for people.
+fn subject(plan: &Plan, step: Step, detail: u16) -> String {
+    let index = usize::from(detail);
+    let text = match step {
+        Step::Sources | Step::Mount => plan.mounts.get(index).map(|mount| format!("{mount:?}")),
+        Step::Mask => plan.masked.iter().chain(&plan.read_only).nth(index).cloned(),
+        Step::Limits => plan.rlimits.get(index).map(|limit| format!("{limit:?}")),
+        Step::Descriptors => plan.descriptors.get(index).map(|descriptor| format!("{descriptor:?}")),
+        Step::Directory => Some(plan.working_directory.clone()),
+        Step::Execute | Step::Open => Some(match &plan.executable {
+            Executable::Path(path) => path.clone(),
+            Executable::Slot(slot) => format!("the image in slot {slot}"),
+        }),
+        _ => None,
+    };
+    text.unwrap_or_else(|| plan.label.clone())
+}
+
+/// The second stage: starts the program of a plan inside the namespaces that exist already (a monitor calls it as
+/// PID 1 of them). No namespace, mount or cgroup is made; everything of the process itself is.
+pub fn inner(plan: &Plan, slots: &[OwnedFd], features: &Features) -> Result<Launched, LaunchError> {
+    let mut plan = plan.clone().inner();
+    plan.required = crate::guard::GuardSet::of(
+        &plan
+            .required
+            .iter()
+            .filter(|guard| !effective::OF_THE_HOUSE.contains(guard))
+            .collect::<Vec<Guard>>(),
+    );
+    launch(&plan, slots, features, None)
+}
+
+/// Duplicates of borrowed descriptors, for callers that keep theirs.
+pub fn duplicate_all(fds: &[BorrowedFd<'_>]) -> io::Result<Vec<OwnedFd>> {
+    fds.iter().map(BorrowedFd::try_clone_to_owned).collect()
+}

@@ -1,0 +1,6 @@
+//! Real launches, as root (where the tests run so) and as nobody. The stage launches, its probe attempts.
+
+#[cfg(test)]
+mod common;
+#[cfg(test)]
+mod isolation;
