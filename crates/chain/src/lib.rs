@@ -10,6 +10,7 @@ mod diagnose;
 mod entry;
 mod entry_type;
 mod fault;
+pub mod genesis;
 mod group;
 mod head;
 pub mod merkle;

@@ -1,1 +1,3 @@
 //! The service contract in code: what every service must do is written once here.
+
+pub mod token;

@@ -1,0 +1,79 @@
+//! Which tokens no longer hold, folded from the log by every service that accepts tokens (IDN-40, IDN open point 11).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use base::{AxiomTime, IdentityId, TokenId};
+use chain::payload::{
+    Payload,
+    identity::{IdentityChange, IdentityStatus},
+};
+
+use super::{Claims, LIFE_NS_MAX};
+
+/// Revoked tokens remembered at once; each is forgotten after the longest life of a token. When more are revoked, the
+/// oldest take all tokens with them that were issued before: refusing too much is the safe side.
+pub const REVOKED_MAX: usize = 65_536;
+
+/// Single tokens, and per identity the time up to which its tokens do not count.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Revocations {
+    tokens: BTreeMap<TokenId, AxiomTime>,
+    by_time: BTreeSet<(AxiomTime, TokenId)>,
+    /// Identities that are not active now.
+    barred: BTreeSet<IdentityId>,
+    /// A change of status ends every token issued up to then, also after the identity is active again.
+    ended: BTreeMap<IdentityId, AxiomTime>,
+    /// Tokens issued up to here do not count for anyone.
+    all_ended: AxiomTime,
+}
+
+impl Revocations {
+    /// Folds one committed entry; `time` is the entry's.
+    pub fn apply(&mut self, time: AxiomTime, payload: &Payload) {
+        let Payload::IdentityUpdated(update) = payload else { return };
+        let identity = update.body.identity;
+        match &update.body.change {
+            IdentityChange::Status { new, .. } => {
+                match new {
+                    IdentityStatus::Active => self.barred.remove(&identity),
+                    IdentityStatus::Suspended | IdentityStatus::Revoked => self.barred.insert(identity),
+                };
+                self.ended.insert(identity, time);
+            }
+            IdentityChange::TokenRevoked { token, .. } => {
+                if let Some(before) = self.tokens.insert(*token, time) {
+                    self.by_time.remove(&(before, *token));
+                }
+                self.by_time.insert((time, *token));
+            }
+            IdentityChange::TokenIssued { .. } | IdentityChange::AuthenticationFailed { .. } => {}
+        }
+        self.forget(time);
+    }
+
+    fn forget(&mut self, time: AxiomTime) {
+        let over = |(revoked_at, _): &(AxiomTime, TokenId)| time.since(*revoked_at) > LIFE_NS_MAX;
+        while self.by_time.len() > REVOKED_MAX || self.by_time.first().is_some_and(over) {
+            if let Some((revoked_at, token)) = self.by_time.pop_first() {
+                self.tokens.remove(&token);
+                if time.since(revoked_at) <= LIFE_NS_MAX {
+                    self.all_ended = self.all_ended.max(revoked_at);
+                }
+            }
+        }
+    }
+
+    /// Single revoked tokens that are remembered now.
+    #[must_use]
+    pub fn remembered(&self) -> usize {
+        self.tokens.len()
+    }
+
+    #[must_use]
+    pub fn covers(&self, claims: &Claims) -> bool {
+        self.tokens.contains_key(&claims.id)
+            || self.barred.contains(&claims.identity)
+            || self.ended.get(&claims.identity).is_some_and(|ended| claims.issued_at <= *ended)
+            || (self.all_ended > AxiomTime::ZERO && claims.issued_at <= self.all_ended)
+    }
+}
