@@ -1,3 +1,44 @@
-//! The service contract in code: what every service must do is written once here.
+//! The service contract in code: what every service must do is written once here and cannot be skipped.
+//!
+//! Promises: no handler runs before `Started`, without a complete context, without a row in the authority table,
+//! or beyond the limits; the caller is the socket on which a call arrives; an act that was sent is answered or sent
+//! again with the same key; a service that does not hear the log treats every expiry as reached.
+//! Never does: decide (policy does), open network sockets, write files. Calls axiom's feed and policy's authority
+//! channel on inherited sockets. Dies with its service; the sockets live on in the keeper and calls wait there.
 
+pub mod admission;
+pub mod authority;
+mod channel;
+pub mod client;
+mod clock;
+pub mod context;
+pub mod env;
+mod error;
+mod feed;
+mod frames;
+mod gate;
+mod http_error;
+mod json;
+mod lifecycle;
+mod local;
+pub mod observe;
+mod phase;
+mod server;
+mod service;
+mod table;
 pub mod token;
+
+pub use channel::{Caller, ChannelKind};
+pub use client::Peer;
+pub use clock::{AxiomClock, CLOCK_STALE_NS, boot_time_ns};
+pub use context::{ActorType, ContextFields, OperationContext, Origin};
+pub use error::{CallError, ERROR_METADATA, Guilty, IntoRefusal, KitError, Retry, error_info};
+pub use feed::{FEED_SILENCE_MAX, FEED_WAIT_MAX, Feed, FeedEntry, FeedPlan};
+pub use http_error::{HTTP_CODES, HttpCode, http_code};
+pub use local::{Held, LocalState};
+pub use observe::Counter;
+pub use phase::Phase;
+pub use service::{
+    BoxError, Component, DRAIN_TIMEOUT, FailStart, InitContext, Node, Service, Settings, Threads, caller, context_of, run, serve, uncancelled,
+};
+pub use table::{Callers, Cost, Effect, Operation, Table, check_table, is_capability_name};

@@ -1,0 +1,78 @@
+//! Who is calling: the socket on which a call arrives says it, nothing in the message does.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+/// What a socket is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ChannelKind {
+    /// From the supervisor alone.
+    Lifecycle,
+    /// Requests of one client, one socket for each (client, server) edge of the manifests.
+    Edge,
+    /// The log feed of one service, served by axiom.
+    Feed,
+    /// The decision channel of one service, served by policy.
+    Authority,
+    /// Appends of policy or of the supervisor, served by axiom.
+    Append,
+    /// The operator, checked by peer credentials.
+    Admin,
+    /// The one socket to the key boundary; not served by the kit.
+    Boundary,
+}
+
+impl ChannelKind {
+    pub const ALL: [Self; 7] =
+        [Self::Lifecycle, Self::Edge, Self::Feed, Self::Authority, Self::Append, Self::Admin, Self::Boundary];
+
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Lifecycle => "lifecycle",
+            Self::Edge => "edge",
+            Self::Feed => "feed",
+            Self::Authority => "authority",
+            Self::Append => "append",
+            Self::Admin => "admin",
+            Self::Boundary => "boundary",
+        }
+    }
+
+    /// True if a socket of this kind belongs to one named client.
+    #[must_use]
+    pub const fn has_client(self) -> bool {
+        matches!(self, Self::Edge | Self::Feed | Self::Authority | Self::Append)
+    }
+}
+
+impl fmt::Display for ChannelKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for ChannelKind {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or(())
+    }
+}
+
+/// Stands in the extensions of every request (`request.extensions().get::<Caller>()`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    pub channel: ChannelKind,
+    /// Boot name of the client; `admin` for the operator, `supervisor` for the lifecycle.
+    pub client: Arc<str>,
+    /// On `admin` only: peer credentials do not survive namespaces between services.
+    pub peer_uid: Option<u32>,
+    pub peer_pid: Option<i32>,
+}
+
+impl Caller {
+    #[must_use]
+    pub fn is_admin(&self) -> bool {
+        self.channel == ChannelKind::Admin
+    }
+}

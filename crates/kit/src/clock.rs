@@ -1,0 +1,97 @@
+//! Axiom time in a service: what the feed said last, advanced by the boot clock.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use base::AxiomTime;
+
+/// A service that has heard nothing for so long treats every expiry as reached (DESIGN 7).
+pub const CLOCK_STALE_NS: u64 = 5_000_000_000;
+
+/// `CLOCK_BOOTTIME` in nanoseconds: goes on through suspend, never steps.
+#[must_use]
+pub fn boot_time_ns() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    u64::try_from(time.tv_sec).unwrap_or(0).saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+#[derive(Debug, Default)]
+struct State {
+    heard: AtomicBool,
+    /// Axiom time less boot time, wrapping; it only grows.
+    offset_ns: AtomicU64,
+    /// Boot time at which the feed was heard last.
+    heard_ns: AtomicU64,
+}
+
+/// Shared by all handlers of a service; two atomic reads for each look.
+#[derive(Clone, Debug, Default)]
+pub struct AxiomClock {
+    state: Arc<State>,
+}
+
+impl AxiomClock {
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The feed said: at `boot_time_ns` it was `axiom_time`.
+    pub fn tell(&self, axiom_time: AxiomTime, boot_time_ns: u64) {
+        self.state.offset_ns.store(axiom_time.0.wrapping_sub(boot_time_ns), Ordering::Release);
+        self.state.heard_ns.fetch_max(boot_time_ns, Ordering::AcqRel);
+        self.state.heard.store(true, Ordering::Release);
+    }
+
+    /// None while the feed is silent: then nothing that expires is valid.
+    #[must_use]
+    pub fn now(&self) -> Option<AxiomTime> {
+        self.at(boot_time_ns())
+    }
+
+    /// The same at a given moment of the boot clock.
+    #[must_use]
+    pub fn at(&self, boot_ns: u64) -> Option<AxiomTime> {
+        if !self.state.heard.load(Ordering::Acquire) {
+            return None;
+        }
+        let silent = boot_ns.saturating_sub(self.state.heard_ns.load(Ordering::Acquire));
+        (silent <= CLOCK_STALE_NS).then(|| AxiomTime(boot_ns.wrapping_add(self.state.offset_ns.load(Ordering::Acquire))))
+    }
+
+    /// True from `expiry` on, and whenever nobody knows the time.
+    #[must_use]
+    pub fn has_expired(&self, expiry: AxiomTime) -> bool {
+        self.now().is_none_or(|now| now >= expiry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_goes_on_by_the_boot_clock_and_stops_when_the_feed_is_silent() {
+        let clock = AxiomClock::new();
+        assert_eq!(clock.at(7), None, "nothing heard yet");
+        assert!(clock.has_expired(AxiomTime(u64::MAX)));
+        clock.tell(AxiomTime(1_000_000), 100);
+        assert_eq!(clock.at(100), Some(AxiomTime(1_000_000)));
+        assert_eq!(clock.at(350), Some(AxiomTime(1_000_250)));
+        assert_eq!(clock.at(100 + CLOCK_STALE_NS), Some(AxiomTime(1_000_000 + CLOCK_STALE_NS)));
+        assert_eq!(clock.at(101 + CLOCK_STALE_NS), None);
+        clock.tell(AxiomTime(9_000_000_000), 101 + CLOCK_STALE_NS);
+        assert_eq!(clock.at(102 + CLOCK_STALE_NS), Some(AxiomTime(9_000_000_001)));
+    }
+
+    #[test]
+    fn an_expiry_is_reached_at_its_very_time() {
+        let clock = AxiomClock::new();
+        let boot = boot_time_ns();
+        clock.tell(AxiomTime(5), boot);
+        assert!(clock.has_expired(AxiomTime(5)));
+        assert!(!clock.has_expired(AxiomTime(5 + 60_000_000_000)));
+    }
+}

@@ -1,0 +1,404 @@
+//! What a service is to the kit, and how the kit runs it.
+
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use base::{CapabilityId, IdentityId, KeyPath};
+use contracts::lifecycle::v1::lifecycle_server::LifecycleServer as LifecycleContract;
+use thiserror::Error;
+use tokio::{
+    sync::{Mutex, Notify, mpsc},
+    task::JoinSet,
+};
+use tonic::{Request, Status, service::Routes};
+
+use crate::{
+    admission::{Admission, Limits},
+    authority::Authority,
+    channel::{Caller, ChannelKind},
+    client::Peer,
+    clock::AxiomClock,
+    context::OperationContext,
+    env::{EnvError, Inherited},
+    error::KitError,
+    feed::{Feed, FeedEntry, FeedPlan},
+    gate::Gate,
+    lifecycle::{LifecycleServer, Shared},
+    local::LocalState,
+    observe::{self, Counter, Metrics},
+    phase::{Life, Phase},
+    server::{CLOSE_TIMEOUT, accept_loop},
+    table::{Operation, Table},
+};
+
+/// Any error of a service's own; it ends in the log, never with a caller.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// How long work in hand may take after `PrepareStop`; below the supervisor's default stop timeout of 10 s.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Stack of a worker thread: handlers keep their data on the heap.
+const THREAD_STACK_BYTES: usize = 512 * 1024;
+/// Threads for blocking file work, made on demand.
+const BLOCKING_THREADS_MAX: usize = 4;
+/// A thread without work ends after this, so that idle services have few.
+const THREAD_KEEP_ALIVE: Duration = Duration::from_secs(2);
+
+/// Threads that run a service's tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threads {
+    /// One: most services wait most of the time.
+    One,
+    /// So many, for services on the hot path.
+    Many(usize),
+}
+
+/// A part of a service's health.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Component {
+    pub name: String,
+    pub healthy: bool,
+    pub message: Option<String>,
+}
+
+impl Component {
+    #[must_use]
+    pub fn healthy(name: &str) -> Self {
+        Self { name: name.to_owned(), healthy: true, message: None }
+    }
+
+    #[must_use]
+    pub fn failed(name: &str, message: impl Into<String>) -> Self {
+        Self { name: name.to_owned(), healthy: false, message: Some(message.into()) }
+    }
+}
+
+/// One service. Everything that is the same for all of them stands in the kit.
+pub trait Service: Send + Sync + Sized + 'static {
+    /// Boot name.
+    const NAME: &'static str;
+    const VERSION: &'static str;
+    /// Endpoints, `name protocol/major.minor`.
+    const PROVIDES: &'static [&'static str] = &[];
+    const THREADS: Threads = Threads::One;
+    const LIMITS: Limits = Limits::DEFAULT;
+    /// Counters beside those of the kit.
+    const COUNTERS: &'static [&'static Counter] = &[];
+
+    /// One row for each operation; one without a row does not exist.
+    fn table() -> &'static [Operation];
+
+    /// Which entries of the log this service folds; none for axiom itself.
+    fn feed() -> Option<FeedPlan> {
+        Some(FeedPlan::of_types(&[]))
+    }
+
+    /// Makes the service from what `Init` brought. An error ends the process before the reply.
+    fn init(context: InitContext) -> impl Future<Output = Result<Self, BoxError>> + Send;
+
+    /// Handlers on a kind of socket: `edge` and `admin`; `feed` and `append` for axiom, `authority` for policy.
+    /// Use `.max_decoding_message_size(base::limits::MESSAGE_BYTES_MAX)` on each.
+    fn routes(self: &Arc<Self>, kind: ChannelKind) -> Routes;
+
+    /// Applies one entry, in order. An error stops the fold: from then on every expiry counts as reached.
+    fn fold(&self, _entry: &FeedEntry) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    /// Its own parts; all healthy means healthy.
+    fn health(&self) -> Vec<Component> {
+        Vec::new()
+    }
+
+    /// After the last call has ended and before `ReadyToStop`.
+    fn drain(&self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+}
+
+/// What `Init` brought.
+#[derive(Debug)]
+pub struct InitContext {
+    pub name: &'static str,
+    pub version: String,
+    /// TOML, as loaded.
+    pub manifest: String,
+    pub identity: IdentityId,
+    pub key_path: KeyPath,
+    pub permissions: Vec<String>,
+    pub capabilities: Vec<CapabilityId>,
+    pub state_folder: PathBuf,
+    pub node: Node,
+    /// The socket to the key boundary.
+    pub boundary: Option<std::os::fd::OwnedFd>,
+}
+
+#[derive(Debug)]
+struct NodeState {
+    service: &'static str,
+    run_folder: PathBuf,
+    identity: OnceLock<IdentityId>,
+    clock: AxiomClock,
+    feed: Feed,
+    local: Arc<LocalState>,
+    authority: Authority,
+}
+
+/// The node as a service sees it: log time, folded state, the road of acts, other services. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Node {
+    state: Arc<NodeState>,
+}
+
+impl Node {
+    /// Needs a running tokio runtime; connects to nothing yet.
+    #[must_use]
+    pub fn new(service: &'static str, run_folder: &Path) -> Self {
+        let clock = AxiomClock::new();
+        let feed = Feed::new();
+        let authority = Authority::at(run_folder.join("authority.sock"), service, feed.clone());
+        Self {
+            state: Arc::new(NodeState {
+                service,
+                run_folder: run_folder.to_owned(),
+                identity: OnceLock::new(),
+                clock,
+                feed,
+                local: Arc::new(LocalState::new()),
+                authority,
+            }),
+        }
+    }
+
+    pub(crate) fn set_identity(&self, identity: IdentityId) {
+        let _ = self.state.identity.set(identity);
+    }
+
+    /// Boot name of this service.
+    #[must_use]
+    pub fn service(&self) -> &'static str {
+        self.state.service
+    }
+
+    /// This service's own identity; zero before `Init`.
+    #[must_use]
+    pub fn identity(&self) -> IdentityId {
+        self.state.identity.get().copied().unwrap_or(IdentityId([0; 32]))
+    }
+
+    #[must_use]
+    pub fn clock(&self) -> &AxiomClock {
+        &self.state.clock
+    }
+
+    #[must_use]
+    pub fn feed(&self) -> &Feed {
+        &self.state.feed
+    }
+
+    /// Identities, capabilities and rules as folded here.
+    #[must_use]
+    pub fn local(&self) -> &LocalState {
+        &self.state.local
+    }
+
+    #[must_use]
+    pub fn authority(&self) -> &Authority {
+        &self.state.authority
+    }
+
+    /// Another service; its socket is there if the manifest names it.
+    #[must_use]
+    pub fn peer(&self, server: &str) -> Peer {
+        Peer::at(self.state.run_folder.join(format!("{server}.sock")))
+    }
+
+    /// Follows the log for the process's life: the shared state first, then `fold`.
+    pub(crate) fn follow(
+        &self,
+        plan: FeedPlan,
+        fold: impl Fn(&FeedEntry) -> Result<(), BoxError> + Send + Sync + 'static,
+    ) {
+        let local = Arc::clone(&self.state.local);
+        let socket = self.state.run_folder.join("feed.sock");
+        self.state.feed.follow(socket, plan, self.state.clock.clone(), move |entry| {
+            local.apply(entry)?;
+            fold(entry)
+        });
+    }
+}
+
+/// What may differ between a node and a test.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub run_folder: PathBuf,
+    pub state_folder: PathBuf,
+    pub owner_uid: Option<u32>,
+    pub drain_timeout: Duration,
+    pub limits: Option<Limits>,
+}
+
+/// Why a service ended otherwise than by `Stop`.
+#[derive(Debug, Error)]
+pub enum FailStart {
+    #[error(transparent)]
+    Environment(#[from] EnvError),
+    #[error("cannot start the runtime")]
+    Runtime(#[source] std::io::Error),
+    #[error("cannot serve the socket of {name}")]
+    Listen { name: String, source: std::io::Error },
+    #[error("`Init` failed: {0}")]
+    Init(BoxError),
+}
+
+/// Runs a service until `Stop`. The exit code is 0 after `Stop`, 1 if it could not be initialized, 2 if it was not
+/// started by the supervisor.
+#[must_use]
+pub fn serve<S: Service>() -> ExitCode {
+    observe::start_log(S::NAME);
+    match start::<S>() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            tracing::error!(service = S::NAME, %error, cause, "the service ends");
+            ExitCode::from(if matches!(error, FailStart::Environment(_)) { 2 } else { 1 })
+        }
+    }
+}
+
+fn start<S: Service>() -> Result<(), FailStart> {
+    let inherited = Inherited::from_env()?;
+    let mut builder = match S::THREADS {
+        Threads::One => tokio::runtime::Builder::new_current_thread(),
+        Threads::Many(count) => {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(count.max(1));
+            builder
+        }
+    };
+    let runtime = builder
+        .enable_all()
+        .thread_stack_size(THREAD_STACK_BYTES)
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_keep_alive(THREAD_KEEP_ALIVE)
+        .thread_name(S::NAME)
+        .build()
+        .map_err(FailStart::Runtime)?;
+    let settings = Settings::of(&inherited);
+    let result = runtime.block_on(run::<S>(inherited, settings));
+    runtime.shutdown_background();
+    result
+}
+
+impl Settings {
+    #[must_use]
+    pub fn of(inherited: &Inherited) -> Self {
+        Self {
+            run_folder: inherited.run_folder.clone(),
+            state_folder: inherited.state_folder.clone(),
+            owner_uid: inherited.owner_uid,
+            drain_timeout: DRAIN_TIMEOUT,
+            limits: None,
+        }
+    }
+}
+
+/// The same inside a running runtime; returns after `Stop`.
+pub async fn run<S: Service>(inherited: Inherited, settings: Settings) -> Result<(), FailStart> {
+    let life = Arc::new(Life::default());
+    let metrics = Arc::new(Metrics::new(S::NAME, S::table()));
+    let routes = Arc::new(OnceLock::new());
+    let ended = Arc::new(Notify::new());
+    let node = Node::new(S::NAME, &settings.run_folder);
+    let (failed, mut failure) = mpsc::channel(1);
+    let gate = Gate {
+        service: S::NAME,
+        table: Table::new(S::table()),
+        life: Arc::clone(&life),
+        admission: Admission::new(S::NAME, settings.limits.unwrap_or(S::LIMITS)),
+        metrics: Arc::clone(&metrics),
+        routes: Arc::clone(&routes),
+        lifecycle: Routes::default(),
+        tools: OnceLock::new(),
+        rows: S::table(),
+        counters: S::COUNTERS,
+        feed: node.feed().clone(),
+        owner_uid: settings.owner_uid,
+        ended: Arc::clone(&ended),
+    };
+    let shared = Arc::new(Shared::<S> {
+        life: Arc::clone(&life),
+        node,
+        settings,
+        metrics,
+        routes,
+        ended,
+        service: OnceLock::new(),
+        init: Mutex::new(inherited.boundary),
+        failed,
+    });
+    let lifecycle = LifecycleContract::new(LifecycleServer(shared))
+        .max_decoding_message_size(base::limits::MESSAGE_BYTES_MAX);
+    let gate = Arc::new(Gate { lifecycle: Routes::new(lifecycle).prepare(), ..gate });
+    let (alive, mut last_connection) = mpsc::channel::<()>(1);
+    let mut sockets = JoinSet::new();
+    for listener in inherited.listeners {
+        let name = format!("{}:{}", listener.kind, listener.client);
+        let (gate, alive) = (Arc::clone(&gate), alive.clone());
+        sockets.spawn(async move { (name, accept_loop(listener, gate, alive).await) });
+    }
+    drop(alive);
+    let result = tokio::select! {
+        () = life.reached(Phase::Ended) => Ok(()),
+        Some(error) = failure.recv() => Err(error),
+        error = broken_socket(&mut sockets) => Err(error),
+    };
+    life.advance(Phase::Ended);
+    sockets.abort_all();
+    while sockets.join_next().await.is_some() {}
+    // Nothing is ever sent: this ends when the last connection has.
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, last_connection.recv()).await;
+    result
+}
+
+async fn broken_socket(sockets: &mut JoinSet<(String, std::io::Result<()>)>) -> FailStart {
+    loop {
+        match sockets.join_next().await {
+            Some(Ok((name, Err(source)))) => return FailStart::Listen { name, source },
+            Some(_) => {}
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Runs to its end even if the caller goes away: what lies between a commit and its effect must not be cut.
+pub async fn uncancelled<F>(work: F) -> F::Output
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    match tokio::spawn(work).await {
+        Ok(output) => output,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is shutting down: nobody waits for this any more.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+/// Who calls, by the socket.
+#[expect(clippy::result_large_err, reason = "tonic's own error type, returned by every handler")]
+pub fn caller<T>(request: &Request<T>) -> Result<&Caller, Status> {
+    request.extensions().get().ok_or_else(|| KitError::HandlerDied.into())
+}
+
+/// The checked context of a call.
+#[expect(clippy::result_large_err, reason = "tonic's own error type, returned by every handler")]
+pub fn context_of<T>(request: &Request<T>) -> Result<&Arc<OperationContext>, Status> {
+    request.extensions().get().ok_or_else(|| KitError::EnvelopeInvalid("no context".to_owned()).into())
+}

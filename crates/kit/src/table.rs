@@ -1,0 +1,164 @@
+//! The authority table: one row for each operation. An operation without a row does not exist.
+
+use std::collections::{BTreeSet, HashMap};
+
+use prost::Message;
+
+/// How much one call costs (ADM-08).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cost {
+    /// A look-up in memory: expected below 1 ms.
+    Light,
+    /// A commit, a signature, a file: expected below 50 ms.
+    Medium,
+    /// A process, an image, a scan of the log: expected below 5 s.
+    Heavy,
+}
+
+/// Whether an operation changes anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Needs a committed decision before its effect.
+    Acts,
+    /// Reads local state.
+    Reads,
+}
+
+/// On which sockets an operation exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Callers {
+    /// Every edge of the manifests, and the operator.
+    Any,
+    /// The operator alone.
+    Admin,
+    /// These clients alone.
+    Only(&'static [&'static str]),
+    /// These clients and the operator.
+    AdminAnd(&'static [&'static str]),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operation {
+    /// `/bailiwick.keys.v1.Keys/Sign`.
+    pub path: &'static str,
+    pub cost: Cost,
+    /// `system.keys.sign` (GRT-04).
+    pub capability: &'static str,
+    pub effect: Effect,
+    pub callers: Callers,
+    /// A context without a requester is let in.
+    pub public: bool,
+    /// Answers when something happens or streams for long: no time limit, and the class's slot is given back
+    /// once the call is admitted; it counts towards the calls in flight of its socket alone.
+    pub long: bool,
+}
+
+impl Operation {
+    #[must_use]
+    pub const fn acts(path: &'static str, cost: Cost, capability: &'static str) -> Self {
+        Self { path, cost, capability, effect: Effect::Acts, callers: Callers::Any, public: false, long: false }
+    }
+
+    #[must_use]
+    pub const fn reads(path: &'static str, cost: Cost, capability: &'static str) -> Self {
+        Self { path, cost, capability, effect: Effect::Reads, callers: Callers::Any, public: false, long: false }
+    }
+
+    #[must_use]
+    pub const fn callers(mut self, callers: Callers) -> Self {
+        self.callers = callers;
+        self
+    }
+
+    #[must_use]
+    pub const fn public(mut self) -> Self {
+        self.public = true;
+        self
+    }
+
+    #[must_use]
+    pub const fn long(mut self) -> Self {
+        self.long = true;
+        self
+    }
+
+    /// Whether a client may call at all; `is_admin` comes from the socket.
+    #[must_use]
+    pub fn lets_in(&self, client: &str, is_admin: bool) -> bool {
+        match self.callers {
+            Callers::Any => true,
+            Callers::Admin => is_admin,
+            Callers::Only(clients) => !is_admin && clients.contains(&client),
+            Callers::AdminAnd(clients) => is_admin || clients.contains(&client),
+        }
+    }
+}
+
+/// Rows by path.
+#[derive(Debug)]
+pub struct Table {
+    rows: HashMap<&'static str, (usize, &'static Operation)>,
+}
+
+impl Table {
+    #[must_use]
+    pub fn new(rows: &'static [Operation]) -> Self {
+        Self { rows: rows.iter().enumerate().map(|(index, row)| (row.path, (index, row))).collect() }
+    }
+
+    /// The row and its place in the table.
+    #[must_use]
+    pub fn find(&self, path: &str) -> Option<(usize, &'static Operation)> {
+        self.rows.get(path).copied()
+    }
+}
+
+/// Compares a table with the contracts that a service serves (`["bailiwick.keys.v1.Keys"]`): every operation has
+/// one row, every row an operation, every capability the form `area.service.verb`. Returns what is wrong.
+#[must_use]
+pub fn check_table(services: &[&str], table: &[Operation]) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut contract: BTreeSet<String> = BTreeSet::new();
+    match prost_types::FileDescriptorSet::decode(contracts::FILE_DESCRIPTOR_SET) {
+        Ok(set) => {
+            for file in &set.file {
+                for service in &file.service {
+                    let name = format!("{}.{}", file.package(), service.name());
+                    if services.contains(&name.as_str()) {
+                        contract.extend(service.method.iter().map(|method| format!("/{name}/{}", method.name())));
+                    }
+                }
+            }
+        }
+        Err(error) => faults.push(format!("the descriptor set cannot be read: {error}")),
+    }
+    for service in services {
+        if !contract.iter().any(|path| path.starts_with(&format!("/{service}/"))) {
+            faults.push(format!("no contract has a service {service}"));
+        }
+    }
+    let mut rows = BTreeSet::new();
+    for row in table {
+        if !rows.insert(row.path.to_owned()) {
+            faults.push(format!("{} has two rows", row.path));
+        }
+        if !is_capability_name(row.capability) {
+            faults.push(format!("{} has capability {:?}, not `area.service.verb`", row.path, row.capability));
+        }
+    }
+    faults.extend(contract.difference(&rows).map(|path| format!("{path} has no row")));
+    faults.extend(rows.difference(&contract).map(|path| format!("row {path} has no operation")));
+    faults
+}
+
+/// `<area>.<service>.<verb>` in lower snake segments, at most 64 bytes (GRT-04, open point 15); `system.admin` too.
+#[must_use]
+pub fn is_capability_name(text: &str) -> bool {
+    let segment = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_lowercase())
+            && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    };
+    text.len() <= base::limits::NAME_BYTES_MAX
+        && (2..=4).contains(&text.split('.').count())
+        && text.split('.').all(segment)
+}
