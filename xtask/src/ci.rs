@@ -15,7 +15,7 @@ pub(crate) enum Extent {
 
 /// What every change may cost on two cores; exceeding it is said, and is a reason to move something to the night.
 const BUDGET: Duration = Duration::from_secs(25 * 60);
-const QUICK_LIMIT: Duration = Duration::from_secs(5 * 60);
+pub(crate) const QUICK_LIMIT: Duration = Duration::from_secs(5 * 60);
 const LONG_LIMIT: Duration = Duration::from_secs(40 * 60);
 const FUZZ_SECONDS: u64 = 10;
 const FUZZ_SECONDS_NIGHTLY: u64 = 600;
@@ -61,7 +61,7 @@ pub(crate) fn contracts(options: &[&str]) -> Result<()> {
     cargo(&arguments, LONG_LIMIT)
 }
 
-fn cargo(arguments: &[&str], limit: Duration) -> Result<()> {
+pub(crate) fn cargo(arguments: &[&str], limit: Duration) -> Result<()> {
     proc::check(proc::cargo(arguments).current_dir(workspace::root()?), limit)
 }
 

@@ -8,6 +8,7 @@ mod ci;
 mod conformance;
 mod leftovers;
 mod mutants;
+mod new_service;
 mod proc;
 mod source;
 mod spec;
@@ -27,6 +28,7 @@ usage: cargo xtask <command>
   conformance [-o json] [--missing] every row of docs/spec with the tests that cover it
   contracts [--check | --new-baseline]
                                     generates crates/contracts from proto/, refuses what breaks older clients
+  new-service NAME [--phase FOLDER] makes a service (in services/6-node unless said) that passes all checks
   mutants                           how many mutants of the pure cores the tests kill";
 
 fn main() -> ExitCode {
@@ -43,6 +45,8 @@ fn main() -> ExitCode {
             None => return usage(),
         },
         ["contracts", options @ ..] => ci::contracts(options),
+        ["new-service", name] => new_service::run(name, new_service::DEFAULT_PHASE),
+        ["new-service", name, "--phase", phase] => new_service::run(name, phase),
         ["mutants"] => mutants::run(),
         ["-h" | "--help" | "help"] => {
             println!("{USAGE}");

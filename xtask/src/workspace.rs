@@ -36,7 +36,9 @@ pub(crate) fn metadata() -> Result<Metadata> {
 }
 
 pub(crate) fn root() -> Result<PathBuf> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // Asked at run time: two checkouts may share a target directory, and with it this executable.
+    let here = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
     here.parent().map(Path::to_path_buf).context("this crate does not lie below the workspace")
 }
 

@@ -118,8 +118,10 @@ fn refuse_breaks(before: &lock::Surface, now: &lock::Surface) -> Result<()> {
 }
 
 fn workspace_root() -> Result<PathBuf> {
-    // This crate lies in <root>/xtask/contracts-gen.
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // This crate lies in <root>/xtask/contracts-gen. Asked at run time: two checkouts may share a target directory,
+    // and with it this executable.
+    let here = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
     here.ancestors()
         .nth(2)
         .map(Path::to_path_buf)
