@@ -19,8 +19,8 @@ pub const REVOKED_MAX: usize = 65_536;
 pub struct Revocations {
     tokens: BTreeMap<TokenId, AxiomTime>,
     by_time: BTreeSet<(AxiomTime, TokenId)>,
-    /// Identities that are not active now.
-    barred: BTreeSet<IdentityId>,
+    /// Identities that are not active now, and whether that is final.
+    barred: BTreeMap<IdentityId, IdentityStatus>,
     /// A change of status ends every token issued up to then, also after the identity is active again.
     ended: BTreeMap<IdentityId, AxiomTime>,
     /// Tokens issued up to here do not count for anyone.
@@ -34,10 +34,13 @@ impl Revocations {
         let identity = update.body.identity;
         match &update.body.change {
             IdentityChange::Status { new, .. } => {
-                match new {
-                    IdentityStatus::Active => self.barred.remove(&identity),
-                    IdentityStatus::Suspended | IdentityStatus::Revoked => self.barred.insert(identity),
-                };
+                // `Revoked` is final (IDN-38), even if an entry said otherwise.
+                if self.barred.get(&identity) != Some(&IdentityStatus::Revoked) {
+                    match new {
+                        IdentityStatus::Active => self.barred.remove(&identity),
+                        barring => self.barred.insert(identity, *barring),
+                    };
+                }
                 self.ended.insert(identity, time);
             }
             IdentityChange::TokenRevoked { token, .. } => {
@@ -72,7 +75,7 @@ impl Revocations {
     #[must_use]
     pub fn covers(&self, claims: &Claims) -> bool {
         self.tokens.contains_key(&claims.id)
-            || self.barred.contains(&claims.identity)
+            || self.barred.contains_key(&claims.identity)
             || self.ended.get(&claims.identity).is_some_and(|ended| claims.issued_at <= *ended)
             || (self.all_ended > AxiomTime::ZERO && claims.issued_at <= self.all_ended)
     }

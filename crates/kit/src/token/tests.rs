@@ -209,6 +209,15 @@ fn revocation_and_change_of_status_end_tokens() {
     assert_eq!(after(&[(1, other, status(IdentityStatus::Revoked))]), Ok(()));
     let back = [(1, own, status(IdentityStatus::Suspended)), (2, own, status(IdentityStatus::Active))];
     assert_eq!(after(&back), Err(TokenError::Revoked), "what was issued before the suspension stays ended");
+    let mut revoked = Revocations::default();
+    for new in [IdentityStatus::Suspended, IdentityStatus::Active] {
+        revoked.apply(AxiomTime(1), &update(own, status(new)));
+    }
+    assert!(!revoked.covers(&claims()), "issued after it was active again");
+    for new in [IdentityStatus::Revoked, IdentityStatus::Active] {
+        revoked.apply(AxiomTime(1), &update(own, status(new)));
+    }
+    assert!(revoked.covers(&claims()), "revoked is final");
 }
 
 #[test]

@@ -187,6 +187,22 @@ fn after_many_operations_no_seed_or_key_is_left_outside_the_secret_pages() {
     assert_eq!(boundary.end(), 2, "2 + one for each secret found, 100 when the control was missed");
 }
 
+/// Prints what a signature costs its caller: `cargo test -p keys --release -- --ignored --nocapture cost`.
+#[test]
+#[ignore = "a measurement, not a check"]
+fn cost_of_a_signature() {
+    const TIMES: u32 = 2000;
+    let folder = tempfile::tempdir().unwrap();
+    let mut boundary = Boundary::start("boundary", None, Some(&key_file(folder.path(), 1)));
+    boundary.client.create(SecretKind::KeyFile).unwrap();
+    let alice = path("/orbital/users/alice/signing");
+    let start = Instant::now();
+    for _ in 0..TIMES {
+        boundary.client.sign(&alice, Hash([7; 32])).unwrap();
+    }
+    println!("sign through the boundary: {:?}", start.elapsed() / TIMES);
+}
+
 /// What must not be found, each byte inverted so that this table is not found itself: the seed of the fixed vectors,
 /// its master key, a derived key, and the sealing secret. Values as in the vectors of `core::derive`.
 fn needles() -> [[u8; 32]; 4] {

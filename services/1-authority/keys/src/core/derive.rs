@@ -198,4 +198,33 @@ mod tests {
             prop_assert_eq!(one == derive(&a, &format!("/{y}")).public_key(), x == y);
         }
     }
+
+    /// Prints what a key costs: `cargo test -p keys --release -- --ignored --nocapture cost`.
+    #[test]
+    #[ignore = "a measurement, not a check"]
+    fn cost_of_a_key() {
+        const TIMES: u32 = 5000;
+        let seed = hex(COUNTING);
+        let time = |name: &str, mut work: Box<dyn FnMut() + '_>| {
+            let start = std::time::Instant::now();
+            (0..TIMES).for_each(|_| work());
+            println!("{name}: {:?}", start.elapsed() / TIMES);
+        };
+        let path = KeyPath::parse("/orbital/users/alice/signing").unwrap();
+        let key = DerivedKey::derive(&seed, &path);
+        let (public, message) = (key.public_key(), Hash([7; 32]));
+        let signature = key.sign(&message);
+        time("derive, 4 segments", Box::new(|| drop(std::hint::black_box(DerivedKey::derive(&seed, &path)))));
+        time(
+            "derive with a clean stack",
+            Box::new(|| drop(std::hint::black_box(with_clean_stack(|| DerivedKey::derive(&seed, &path))))),
+        );
+        time(
+            "sign",
+            Box::new(|| {
+                std::hint::black_box(key.sign(&message));
+            }),
+        );
+        time("verify", Box::new(|| drop(std::hint::black_box(verify(&public, &message.0, &signature)))));
+    }
 }
