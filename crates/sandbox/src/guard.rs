@@ -139,11 +139,18 @@ pub struct Missing {
     /// For people: what is missing and what would give it.
     #[n(1)]
     pub why: String,
+    /// Nothing of the guard is left; else it holds in part, as `why` says. A required guard may be partial.
+    #[n(2)]
+    pub whole: bool,
 }
 
 impl Missing {
-    pub(crate) fn new(guard: Guard, why: impl Into<String>) -> Missing {
-        Missing { guard, why: why.into() }
+    pub(crate) fn whole(guard: Guard, why: impl Into<String>) -> Missing {
+        Missing { guard, why: why.into(), whole: true }
+    }
+
+    pub(crate) fn part(guard: Guard, why: impl Into<String>) -> Missing {
+        Missing { guard, why: why.into(), whole: false }
     }
 }
 

@@ -55,9 +55,12 @@ fn allowed(access: Access) -> u64 {
 /// What a kernel with this ABI cannot hold of the plan.
 #[must_use]
 pub(crate) fn missing(landlock: &Landlock, abi: u32) -> Vec<Missing> {
-    let lack = |why: &str| Missing::new(Guard::Landlock, why);
+    let lack = |why: &str| Missing::part(Guard::Landlock, why);
     if abi == 0 {
-        return vec![lack("the kernel has no landlock; files are held by the mount namespace alone")];
+        return vec![Missing::whole(
+            Guard::Landlock,
+            "the kernel has no landlock; files are held by the mount namespace alone",
+        )];
     }
     let mut list = Vec::new();
     if abi < 3 {

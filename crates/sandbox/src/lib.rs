@@ -11,6 +11,7 @@ pub mod fdpass;
 mod features;
 mod guard;
 pub mod inherited;
+pub mod keeper_protocol;
 mod landlock;
 mod launch;
 pub mod notify;
@@ -27,8 +28,8 @@ pub use launch::{
     prepare,
 };
 pub use plan::{
-    ARGUMENT_BYTES_MAX, ARGUMENTS_MAX, Access, DESCRIPTOR_TARGET_MAX, DESCRIPTORS_MAX, Descriptor,
-    Executable, HOST_NAME_BYTES_MAX, Identity, LANDLOCK_RULES_MAX, Landlock, Limits, MASKED_USUALLY,
-    MOUNTS_MAX, Mount, Namespaces, PATH_BYTES_MAX, PLAN_BYTES_MAX, PRIORITY_MAX, PRIORITY_NORMAL, PathRule,
-    Plan, PlanError, READ_ONLY_USUALLY, Resource, Rlimit, Seccomp, Sockets,
+    ARGUMENT_BYTES_MAX, ARGUMENTS_MAX, Access, CAPABILITIES_UNTOUCHED, DESCRIPTOR_TARGET_MAX,
+    DESCRIPTORS_MAX, Descriptor, Executable, HOST_NAME_BYTES_MAX, Identity, LANDLOCK_RULES_MAX, Landlock,
+    Limits, MASKED_USUALLY, MOUNTS_MAX, Mount, Namespaces, PATH_BYTES_MAX, PLAN_BYTES_MAX, PRIORITY_MAX,
+    PRIORITY_NORMAL, PathRule, Plan, PlanError, READ_ONLY_USUALLY, Resource, Rlimit, Seccomp, Sockets,
 };

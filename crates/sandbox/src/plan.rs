@@ -313,7 +313,7 @@ pub struct Plan {
     pub limits: Limits,
     #[n(15)]
     pub no_new_privs: bool,
-    /// Bits of capabilities that survive `execve`; 0 is none.
+    /// Bits of capabilities that survive `execve`; 0 is none, [`CAPABILITIES_UNTOUCHED`] changes nothing.
     #[n(16)]
     pub capabilities_kept: u64,
     /// SIGKILL when the process that launches dies.
@@ -416,6 +416,20 @@ impl Plan {
             disabled: GuardSet::EMPTY,
             required: GuardSet::of(&[Guard::Seccomp, Guard::NoNewPrivs, Guard::Caps]),
         }
+    }
+
+    /// A process of the house itself (the supervisor): nothing is taken from it, only its life is tied.
+    #[must_use]
+    pub fn trusted(label: &str, executable: Executable) -> Plan {
+        let mut plan = Plan::new(label, executable, Profile::Service);
+        plan.namespaces = Namespaces::NONE;
+        (plan.landlock, plan.seccomp) = (None, None);
+        plan.rlimits.clear();
+        plan.no_new_privs = false;
+        plan.dumpable = true;
+        plan.capabilities_kept = CAPABILITIES_UNTOUCHED;
+        plan.required = GuardSet::EMPTY;
+        plan
     }
 
     /// Sets the mounts, and the Landlock rules and masks that belong to them.
@@ -569,6 +583,8 @@ impl Plan {
     }
 }
 
+/// No step is taken about capabilities.
+pub const CAPABILITIES_UNTOUCHED: u64 = u64::MAX;
 /// Priorities of PRC-33.
 pub const PRIORITY_NORMAL: u8 = 16;
 pub const PRIORITY_MAX: u8 = 31;

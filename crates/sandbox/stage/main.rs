@@ -63,11 +63,19 @@ fn features(options: &[&str]) -> Features {
 fn stage(options: &[&str]) -> io::Result<ExitCode> {
     let mut bytes = Vec::new();
     io::stdin().read_to_end(&mut bytes)?;
-    let slots = slots()?;
+    let mut slots = slots()?;
+    for option in options {
+        if let Some(path) = option.strip_prefix("slot=") {
+            slots.push(File::open(path)?.into());
+        }
+    }
     let plan = Plan::decode(&bytes, slots.len()).map_err(io::Error::other)?;
     let features = features(options);
     // Two unrelated open files, close-on-exec and not: neither may reach the program.
     let _stray = rustix::io::dup(io::stdout())?;
+    if options.contains(&"threads") {
+        std::thread::spawn(|| std::thread::sleep(std::time::Duration::from_secs(60)));
+    }
     let tree = options
         .contains(&"cgroup")
         .then(|| Tree::create(&features, &format!("test-{}", std::process::id()), false));

@@ -16,7 +16,7 @@ use rustix::thread::{Gid, Uid};
 use super::{Prepared, Step, mounts};
 use crate::fdpass::{Channel, PassError};
 use crate::guard::Guard;
-use crate::plan::{DESCRIPTOR_TARGET_MAX, Executable, Resource};
+use crate::plan::{CAPABILITIES_UNTOUCHED, DESCRIPTOR_TARGET_MAX, Executable, Resource};
 use crate::{landlock, sys};
 
 /// Descriptors of the launcher stand above every number that a plan can name.
@@ -296,6 +296,9 @@ fn drop_capabilities(prepared: &Prepared<'_>) -> io::Result<()> {
     const SETPCAP: u64 = 1 << 8;
     /// noroot, no setuid fixup, no ambient raise, each locked; keep_caps locked off.
     const LOCKED_DOWN: libc::c_ulong = 0b1110_1111;
+    if prepared.plan.capabilities_kept == CAPABILITIES_UNTOUCHED {
+        return Ok(());
+    }
     let held = sys::effective_capabilities()?;
     let kept = if prepared.effective.caps { prepared.plan.capabilities_kept & held } else { held };
     if held & SETPCAP != 0 {

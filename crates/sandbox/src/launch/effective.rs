@@ -140,7 +140,7 @@ pub fn prepare(plan: &Plan, features: &Features, group: Option<&Group>) -> Effec
 
 fn lacking(plan: &Plan, missing: &mut Vec<Missing>, guard: Guard, why: &str) {
     let why = if plan.disabled.contains(guard) { "switched off by the plan" } else { why };
-    missing.push(Missing::new(guard, why));
+    missing.push(Missing::whole(guard, why));
 }
 
 fn namespaces(plan: &Plan, features: &Features, missing: &mut Vec<Missing>) -> Namespaces {
@@ -222,7 +222,7 @@ fn seccomp(plan: &Plan, features: &Features, missing: &mut Vec<Missing>) -> Opti
     }
     if !seccomp.notify.is_empty() && !features.seccomp_notify {
         seccomp.notify.clear();
-        missing.push(Missing::new(Guard::Seccomp, "no user notification: refused paths cannot be named"));
+        missing.push(Missing::part(Guard::Seccomp, "no user notification: refused paths cannot be named"));
     }
     Some(seccomp)
 }
@@ -232,7 +232,7 @@ fn scheduling(priority: u8, features: &Features, missing: &mut Vec<Missing>) -> 
     let steps = i32::from(priority) - i32::from(PRIORITY_NORMAL);
     let nice = if steps < 0 { steps / 2 } else { steps * 19 / 15 };
     if nice < 0 && !features.nice {
-        missing.push(Missing::new(Guard::Rlimits, "a priority above normal needs CAP_SYS_NICE"));
+        missing.push(Missing::part(Guard::Rlimits, "a priority above normal needs CAP_SYS_NICE"));
         return (0, None);
     }
     let idle = (priority == crate::plan::PRIORITY_MAX).then_some(libc::SCHED_IDLE);
@@ -261,18 +261,19 @@ fn limits(plan: &Plan, group: Option<&Group>, effective: &mut Effective) {
         };
         enforced.push(Enforced { limit: kind, by });
         if kind != LimitKind::CpuTime || by == EnforcedBy::Nothing {
-            let text = format!("no writable cgroup holds {kind:?}; held by {by:?}");
-            let why = if plan.disabled.contains(Guard::Cgroup) {
-                "switched off by the plan".to_owned()
+            missing.push(if plan.disabled.contains(Guard::Cgroup) {
+                Missing::whole(Guard::Cgroup, "switched off by the plan")
             } else {
-                text
-            };
-            missing.push(Missing::new(Guard::Cgroup, why));
+                let text = format!("no writable cgroup holds {kind:?}; held by {by:?}");
+                Missing { guard: Guard::Cgroup, why: text, whole: by == EnforcedBy::Nothing }
+            });
         }
     };
     let missing = &mut effective.missing;
     stand_in(LimitKind::Memory, Some(Resource::AddressSpace), limits.memory_bytes_max, missing);
-    stand_in(LimitKind::Processes, Some(Resource::Processes), limits.processes_max, missing);
+    // The kernel exempts uid 0 of the host from this one.
+    let processes = (effective.host_uid != 0).then_some(Resource::Processes);
+    stand_in(LimitKind::Processes, processes, limits.processes_max, missing);
     stand_in(LimitKind::CpuWeight, None, limits.cpu_weight.map(u64::from), missing);
     stand_in(LimitKind::CpuQuota, None, limits.cpu_millicores_max.map(u64::from), missing);
     stand_in(LimitKind::CpuTime, Some(Resource::CpuSeconds), limits.cpu_seconds_max, missing);

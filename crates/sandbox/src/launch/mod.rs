@@ -193,8 +193,9 @@ pub fn launch(
 ) -> Result<Launched, LaunchError> {
     plan.validate(slots.len())?;
     let effective = prepare(plan, features, group);
-    let lacks =
-        |missing: &&Missing| plan.required.contains(missing.guard) && !plan.disabled.contains(missing.guard);
+    let lacks = |missing: &&Missing| {
+        missing.whole && plan.required.contains(missing.guard) && !plan.disabled.contains(missing.guard)
+    };
     if let Some(missing) = effective.missing.iter().find(lacks) {
         return Err(LaunchError::Required(missing.clone()));
     }

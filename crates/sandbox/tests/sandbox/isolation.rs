@@ -1,24 +1,130 @@
 //! What a program in the sandbox can see and do, launched by root and by nobody.
 
-use crate::common::{launchers, line, probe, run};
+use sandbox::{Descriptor, Mount};
+
+use crate::common::{As, NOBODY, is_root, launchers, line, probe, run};
 
 /// covers: PRC-17, SUP-02
 #[test]
 fn it_sees_nothing_of_the_host() {
     for launcher in launchers() {
         let plan = probe(
-            "pid , uid , list / , list /proc/1/root , stat /etc/passwd , stat /root , stat /work , host_name , connect 127.0.0.1:22 , env",
+            "pid , uid , list / , list /proc/1/root , stat /etc/passwd , stat /root , stat /usr , host_name , \
+             connect 127.0.0.1:22 , env , kill 2 , list /tmp",
         );
         let text = run(*launcher, &plan, &[]);
         assert_eq!(line(&text, "ok pid"), "1", "{text}");
         assert_eq!(line(&text, "ok uid"), "1000 1000");
         assert_eq!(line(&text, "ok list / "), "dev proc tmp");
-        for path in ["/etc/passwd", "/root", "/work"] {
+        for path in ["/etc/passwd", "/root", "/usr"] {
             line(&text, &format!("error 2 stat {path}"));
         }
         assert_eq!(line(&text, "ok host_name"), "bailiwick");
-        assert!(text.contains("error ") && !text.contains("ok connect"), "{text}");
+        assert!(!text.contains("ok connect"), "{text}");
         assert_eq!(line(&text, "ok env"), "");
+        line(&text, &format!("error {} kill 2", libc::ESRCH));
+        assert_eq!(line(&text, "ok list /tmp"), "");
         line(&text, "exit 0");
+    }
+}
+
+#[test]
+fn it_has_no_rights_and_cannot_gain_any() {
+    for launcher in launchers() {
+        let plan = probe(
+            "status CapEff , status CapPrm , status CapBnd , status CapInh , status CapAmb , status NoNewPrivs , \
+             status Seccomp , status Groups , mount , set_host_name",
+        );
+        let text = run(*launcher, &plan, &[]);
+        for set in ["CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb"] {
+            assert_eq!(line(&text, &format!("ok status {set}")), "0000000000000000", "{text}");
+        }
+        assert_eq!(line(&text, "ok status NoNewPrivs"), "1");
+        assert_eq!(line(&text, "ok status Seccomp"), "2");
+        line(&text, &format!("error {} mount", libc::EPERM));
+        line(&text, &format!("error {} set_host_name", libc::EPERM));
+        if *launcher == As::Root {
+            assert_eq!(line(&text, "ok status Groups"), "");
+        }
+    }
+}
+
+#[test]
+fn the_root_is_read_only_and_what_is_private_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(folder.path(), open).unwrap();
+    std::fs::write(folder.path().join("seen"), "text").unwrap();
+    let source = folder.path().to_str().unwrap().to_owned();
+    let bind = |target: &str, writable| Mount::Bind {
+        source: source.clone(),
+        target: target.to_owned(),
+        writable,
+        optional: false,
+    };
+    for launcher in launchers() {
+        let plan = probe(
+            "write /new , write /dev/new , write /tmp/new , list /tmp , write /proc/sys/kernel/hostname , \
+             read /shown/seen , write /shown/seen , write /work/deep/made , read /proc/interrupts , write /dev/null",
+        );
+        let mut mounts = plan.mounts.clone();
+        mounts.extend([bind("/shown", false), bind("/work/deep", true)]);
+        assert!(!std::fs::read("/proc/interrupts").unwrap().is_empty());
+        let text = run(*launcher, &plan.with_mounts(mounts), &[]);
+        for path in ["/new", "/dev/new", "/proc/sys/kernel/hostname", "/shown/seen"] {
+            assert!(!text.contains(&format!("ok write {path} ")), "{text}");
+        }
+        assert_eq!(line(&text, "ok list /tmp"), "new");
+        assert_eq!(line(&text, "ok read /shown/seen"), "text");
+        assert!(text.contains("ok write /work/deep/made"), "{text}");
+        assert_eq!(line(&text, "ok read /proc/interrupts"), "");
+        assert!(text.contains("ok write /dev/null"), "{text}");
+        std::fs::remove_file(folder.path().join("made")).unwrap();
+        assert!(!std::path::Path::new("/tmp/new").exists());
+    }
+}
+
+#[test]
+fn exactly_the_planned_descriptors_arrive_under_their_numbers() {
+    for launcher in launchers() {
+        let mut plan = probe("fds , list /proc/self/fd");
+        plan.descriptors = vec![
+            Descriptor { slot: 2, target: 1 },
+            Descriptor { slot: 4, target: 7 },
+            // Crossed with what the launcher itself holds at these numbers.
+            Descriptor { slot: 4, target: 4 },
+            Descriptor { slot: 4, target: 255 },
+        ];
+        let text = run(*launcher, &plan, &[]);
+        assert_eq!(line(&text, "ok fds"), "0 1 2 4 7 255", "{text}");
+    }
+}
+
+#[test]
+fn root_can_give_an_own_uid_and_nobody_is_told_that_it_cannot() {
+    for launcher in launchers() {
+        for user in [true, false] {
+            let mut plan = probe("uid , read /proc/self/uid_map , write /tmp/x");
+            plan.namespaces.user = user;
+            plan.identity.host_uid = Some(70_123);
+            plan.identity.host_gid = Some(70_124);
+            if *launcher == As::Nobody && !user {
+                continue;
+            }
+            let text = run(*launcher, &plan, &[]);
+            let inside = if user { "1000 1000" } else { "70123 70124" };
+            assert_eq!(line(&text, "ok uid"), inside, "{text}");
+            assert!(text.contains("ok write /tmp/x"), "{text}");
+            match (launcher, user) {
+                (As::Root, true) => assert_eq!(line(&text, "ok read /proc/self/uid_map"), "1000_70123_1"),
+                (As::Nobody, _) => {
+                    line(&text, "missing uid");
+                    if is_root() {
+                        assert_eq!(line(&text, "ok read /proc/self/uid_map"), format!("1000_{NOBODY}_1"));
+                    }
+                }
+                _ => assert!(!text.contains("missing uid")),
+            }
+        }
     }
 }

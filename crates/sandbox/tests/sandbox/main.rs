@@ -3,4 +3,10 @@
 #[cfg(test)]
 mod common;
 #[cfg(test)]
+mod guards;
+#[cfg(test)]
 mod isolation;
+#[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod stages;

@@ -1,0 +1,95 @@
+//! Limits hold, by cgroup where one can be made, and the report says by what.
+
+use sandbox::{Features, Guard, GuardSet};
+
+use crate::common::{As, is_root, launchers, line, probe, run};
+
+const MEBIBYTE: u64 = 1 << 20;
+
+fn cgroups_here() -> bool {
+    let features = Features::detect();
+    let here = is_root() && features.memory.is_some() && features.pids.is_some() && features.cpu.is_some();
+    if !here {
+        println!("skipped: no writable cgroup with memory, pids and cpu");
+    }
+    here
+}
+
+/// covers: PRC-13, PRC-32
+#[test]
+fn memory_is_held_by_a_cgroup() {
+    if !cgroups_here() {
+        return;
+    }
+    let mut plan = probe("memory 268435456");
+    plan.limits.memory_bytes_max = Some(64 * MEBIBYTE);
+    let text = run(As::Root, &plan, &["cgroup"]);
+    assert!(line(&text, "enforced Memory").contains("Cgroup"), "{text}");
+    assert_eq!(line(&text, "signal"), "9", "{text}");
+    assert!(line(&text, "oom_kills").parse::<u64>().unwrap() >= 1, "{text}");
+    assert!(line(&text, "memory_peak_bytes").parse::<u64>().unwrap() <= 64 * MEBIBYTE);
+    plan.disabled = GuardSet::of(&[Guard::Cgroup, Guard::Rlimits]);
+    let text = run(As::Root, &plan, &["cgroup"]);
+    assert!(text.contains("ok memory"), "{text}");
+}
+
+/// covers: PRC-13, PRC-32
+#[test]
+fn processes_are_held_by_a_cgroup() {
+    if !cgroups_here() {
+        return;
+    }
+    let mut plan = probe("processes 50");
+    plan.limits.processes_max = Some(10);
+    let text = run(As::Root, &plan, &["cgroup"]);
+    line(&text, &format!("error {} processes", libc::EAGAIN));
+    plan.limits.processes_max = Some(60);
+    assert!(run(As::Root, &plan, &["cgroup"]).contains("ok processes 50 50"));
+}
+
+/// covers: PRC-13
+#[test]
+fn the_processor_is_held_by_a_cgroup() {
+    if !cgroups_here() {
+        return;
+    }
+    let mut plan = probe("spin");
+    plan.limits.cpu_millicores_max = Some(200);
+    let text = run(As::Root, &plan, &["cgroup"]);
+    assert!(line(&text, "enforced CpuQuota").contains("Cgroup"), "{text}");
+    let used: u64 = line(&text, "cpu_time_us").parse().unwrap();
+    // One second of spinning at a fifth of a core; twice that leaves room for start and accounting.
+    assert!(used > 0 && used < 450_000, "{text}");
+}
+
+/// covers: PRC-13, PRC-32
+#[test]
+fn without_cgroups_rlimits_stand_in_and_it_is_said() {
+    for launcher in launchers() {
+        let options = ["cgroup", "cgroups=no"];
+        let mut plan = probe("memory 268435456");
+        plan.limits.memory_bytes_max = Some(64 * MEBIBYTE);
+        plan.limits.cpu_millicores_max = Some(100);
+        let text = run(*launcher, &plan, &options);
+        assert_eq!(line(&text, "enforced Memory"), "by Rlimit", "{text}");
+        assert_eq!(line(&text, "enforced CpuQuota"), "by Nothing", "{text}");
+        line(&text, "missing cgroup");
+        assert!(!text.contains("ok memory"), "{text}");
+        let mut plan = probe("processes 50");
+        plan.limits.processes_max = Some(10);
+        let text = run(*launcher, &plan, &options);
+        if *launcher == As::Root {
+            // Its uid is 0 of the host, which the kernel exempts: nothing holds, and that is what is said.
+            assert_eq!(line(&text, "enforced Processes"), "by Nothing", "{text}");
+            plan.identity.host_uid = Some(70_125);
+        }
+        let text = run(*launcher, &plan, &options);
+        assert_eq!(line(&text, "enforced Processes"), "by Rlimit", "{text}");
+        line(&text, &format!("error {} processes", libc::EAGAIN));
+        let mut plan = probe("spin_on");
+        plan.limits.cpu_seconds_max = Some(1);
+        let text = run(*launcher, &plan, &options);
+        let signal: i32 = line(&text, "signal").parse().unwrap();
+        assert!(signal == libc::SIGXCPU || signal == libc::SIGKILL, "{text}");
+    }
+}
