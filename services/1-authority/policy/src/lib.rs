@@ -6,3 +6,4 @@
 //! Calls `axiom` alone. When it dies, nothing consequential happens until its replacement has folded the log again.
 
 pub mod core;
+pub mod rules;

@@ -1,9 +1,14 @@
 //! The engine itself: pure, so that every recorded decision can be made again from the log alone.
 
+mod admit;
 mod anchor;
+pub mod authority;
 mod condition;
+mod denials;
 mod digest;
+pub mod engine;
 pub mod evaluate;
+pub mod explain;
 pub mod glob;
 mod identities;
 mod index;
@@ -11,20 +16,30 @@ pub mod limits;
 mod rates;
 mod recent;
 mod request;
+mod rule_list;
 mod rule_set;
+mod seal;
 mod state;
+mod validate;
+pub mod verify;
 
 use base::RuleId;
 use thiserror::Error;
 
+pub use admit::Refusal;
 pub use condition::{Fault, is_at_or_below, is_normal_path};
+pub use denials::{counted_reason, plain_reason};
+pub use engine::{Engine, Entry, Item, OutOfOrder, Outcome, Settled, Unit};
 pub use evaluate::{Layer, Verdict, decide, evaluate};
 pub use identities::{Identities, Principal};
 pub use rates::Rates;
 pub use recent::{Recent, RecentDecision, Used};
 pub use request::resource_of;
+pub use rule_list::{PolicyStateSnapshot, RuleFilter};
 pub use rule_set::{Match, RuleSet, StoredRule};
+pub use seal::{SealedUnit, seal};
 pub use state::{Pinned, PolicyState};
+pub use validate::validate;
 
 /// Why the engine did not decide, or did not change its rules (POL open point 12).
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

@@ -81,6 +81,11 @@ impl Rates {
         self.events
     }
 
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.events >= self.events_max
+    }
+
     /// Allowed decisions inside the window that ends now; None if that is not known.
     pub(super) fn count(
         &self,

@@ -108,13 +108,20 @@ impl PolicyState {
             || self.pinned().is_some_and(|pinned| pinned.admin == *id)
     }
 
+    /// True if the entry was not folded before; it counts as folded now.
+    pub(super) fn advance(&mut self, at: AxiomRef) -> bool {
+        let fresh = self.position.is_none_or(|position| at.sequence > position);
+        if fresh {
+            self.position = Some(at.sequence);
+        }
+        fresh
+    }
+
     /// Folds one entry. One that was folded before changes nothing, so the feed and the engine's own results may overlap.
     pub fn apply(&mut self, at: AxiomRef, payload: &Payload) {
-        if self.position.is_some_and(|position| at.sequence <= position) {
-            return;
+        if self.advance(at) {
+            self.fold(Some(at), payload);
         }
-        self.position = Some(at.sequence);
-        self.fold(Some(at), payload);
     }
 
     /// `at` is None for an entry that is on its way to the log.
@@ -147,6 +154,14 @@ impl PolicyState {
         }
     }
 
+    /// The same state with one rule more, to try it out.
+    pub(super) fn with_rule(&self, rule: chain::payload::policy::PolicyRule) -> Self {
+        let mut tried = self.clone();
+        Arc::make_mut(&mut tried.rules).add(rule, None, IdentityId([0; 32]));
+        tried.rehash();
+        tried
+    }
+
     /// Marks the decision that allows an entry as used.
     pub(super) fn use_up(&mut self, request: &Hash, used: Used) {
         Arc::make_mut(&mut self.recent).use_up(request, used);
@@ -154,10 +169,10 @@ impl PolicyState {
 
     /// `apply`, and the use of the decision that the entry cites. `bytes` is the payload as recorded.
     pub fn apply_entry(&mut self, at: AxiomRef, payload: &Payload, bytes: &[u8]) {
-        if self.position.is_some_and(|position| at.sequence <= position) {
+        if !self.advance(at) {
             return;
         }
-        self.apply(at, payload);
+        self.fold(Some(at), payload);
         if let Some(request) = payload.head().authorization {
             self.use_up(&request, Used { payload: Hash::of(bytes), entry: Some(at) });
         }

@@ -2,5 +2,7 @@
 
 mod actions;
 mod conditions;
+mod engine;
 mod reference;
+mod rules;
 mod support;

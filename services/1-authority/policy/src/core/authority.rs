@@ -1,0 +1,222 @@
+//! Which service may speak for what. A service without a row may record receipts and nothing else.
+
+use base::{Hash, IdentityId, KeyPath, key_paths};
+use chain::payload::{
+    Payload,
+    identity::{IdentityChange, KeyOperation},
+    policy::{ActionKind, PolicyAction},
+};
+
+use super::{Principal, state::PolicyState};
+
+/// One service's authority over the log.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Boot name, which is the name of its channel.
+    pub service: &'static str,
+    /// Kinds of action for which it may ask a decision.
+    pub actions: &'static [ActionKind],
+    /// Entry types that it may append on a decision.
+    pub acts: &'static [u32],
+    /// Entry types that it may append without one.
+    pub records: &'static [u32],
+}
+
+const RECEIPT: u32 = 80;
+/// What any service may record: that an act of its own is closed.
+pub const RECORDS_OF_ANYONE: &[u32] = &[RECEIPT];
+
+/// The engine's own powers, which no rule widens (POL-51): decisions, and failed signatures as `IdentityUpdated`.
+pub const UNGUARDED: &[u32] = &[85, 89];
+
+/// Everything that may be asked through the engine's own contract; the performing service redeems it.
+const EVERY_ACTION: &[ActionKind] = &[
+    ActionKind::CreateProcess,
+    ActionKind::TerminateProcess,
+    ActionKind::CreateFile,
+    ActionKind::ReadFile,
+    ActionKind::WriteFile,
+    ActionKind::DeleteFile,
+    ActionKind::Connect,
+    ActionKind::Listen,
+    ActionKind::Sign,
+    ActionKind::Encrypt,
+    ActionKind::Decrypt,
+    ActionKind::CreateIdentity,
+    ActionKind::AddCredential,
+    ActionKind::RevokeCredential,
+    ActionKind::DelegateCapability,
+    ActionKind::RevokeCapability,
+    ActionKind::UpgradeSystem,
+    ActionKind::ModifyPolicy,
+    ActionKind::ControlService,
+    ActionKind::ModifyIdentity,
+    ActionKind::Authenticate,
+    ActionKind::ControlProcess,
+];
+
+pub const TABLE: &[Row] = &[
+    Row { service: "policy", actions: EVERY_ACTION, acts: &[86, 87], records: &[] },
+    Row {
+        service: "keys",
+        actions: &[ActionKind::Sign, ActionKind::Encrypt, ActionKind::Decrypt],
+        acts: &[92],
+        records: &[92],
+    },
+    Row {
+        service: "identity",
+        actions: &[
+            ActionKind::CreateIdentity,
+            ActionKind::AddCredential,
+            ActionKind::RevokeCredential,
+            ActionKind::ModifyIdentity,
+            ActionKind::Authenticate,
+        ],
+        acts: &[88, 89, 90, 91],
+        // Failed authentications alone, see `fits_no_decision`.
+        records: &[89],
+    },
+    Row {
+        service: "capability_service",
+        actions: &[ActionKind::DelegateCapability, ActionKind::RevokeCapability],
+        acts: &[10, 11],
+        records: &[],
+    },
+    Row {
+        service: "process_manager",
+        actions: &[ActionKind::CreateProcess, ActionKind::TerminateProcess, ActionKind::ControlProcess],
+        acts: &[30, 32],
+        records: &[31],
+    },
+    Row {
+        service: "supervisor",
+        actions: &[ActionKind::ControlService, ActionKind::UpgradeSystem],
+        acts: &[20, 21, 22],
+        records: &[20, 21, 22, 23],
+    },
+    Row {
+        service: "filesystem",
+        actions: &[
+            ActionKind::CreateFile,
+            ActionKind::ReadFile,
+            ActionKind::WriteFile,
+            ActionKind::DeleteFile,
+        ],
+        acts: &[40, 41, 42, 43, 44],
+        records: &[],
+    },
+    Row {
+        service: "network",
+        actions: &[ActionKind::Connect, ActionKind::Listen],
+        acts: &[60, 61],
+        records: &[],
+    },
+    Row {
+        service: "update_manager",
+        actions: &[ActionKind::UpgradeSystem],
+        acts: &[12, 100, 101, 102],
+        records: &[],
+    },
+];
+
+#[must_use]
+pub fn row_of(service: &str) -> Option<&'static Row> {
+    TABLE.iter().find(|row| row.service == service)
+}
+
+#[must_use]
+pub fn may_ask(service: &str, kind: ActionKind) -> bool {
+    row_of(service).is_some_and(|row| row.actions.contains(&kind))
+}
+
+#[must_use]
+pub fn may_act(service: &str, entry_type: u32) -> bool {
+    row_of(service).is_some_and(|row| row.acts.contains(&entry_type))
+}
+
+#[must_use]
+pub fn may_record(service: &str, entry_type: u32) -> bool {
+    RECORDS_OF_ANYONE.contains(&entry_type)
+        || row_of(service).is_some_and(|row| row.records.contains(&entry_type))
+}
+
+/// The identity under which a service submits: the one with its key path.
+#[must_use]
+pub fn identity_of<'a>(state: &'a PolicyState, service: &str) -> Option<&'a Principal> {
+    let path = KeyPath::parse(&format!("{}/{service}", key_paths::SERVICES)).ok()?;
+    state.identities().by_key_path(&path)
+}
+
+/// A record that needs no decision must be one that can do nothing.
+#[must_use]
+pub fn fits_no_decision(payload: &Payload) -> bool {
+    match payload {
+        Payload::IdentityUpdated(e) => matches!(e.body.change, IdentityChange::AuthenticationFailed { .. }),
+        _ => true,
+    }
+}
+
+/// Whether an entry does what the decision allows and no more.
+#[must_use]
+pub fn fits_decision(state: &PolicyState, action: &PolicyAction, by: IdentityId, payload: &Payload) -> bool {
+    match (action, payload) {
+        (PolicyAction::DelegateCapability { capability, to }, Payload::CapabilityGrant(e)) => {
+            e.body.grantee == *to
+                && (e.body.parent == Some(*capability) || e.body.capability_id == *capability)
+        }
+        (PolicyAction::RevokeCapability { capability }, Payload::CapabilityRevoke(e)) => {
+            e.body.capability == *capability && e.body.by == by
+        }
+        (PolicyAction::ControlService { service, .. }, Payload::ServiceRegister(e)) => {
+            e.body.name == *service
+        }
+        (PolicyAction::ControlService { service, .. }, Payload::ServiceStart(e)) => e.body.name == *service,
+        (PolicyAction::ControlService { service, .. }, Payload::ServiceStop(e)) => e.body.name == *service,
+        (PolicyAction::CreateProcess { image }, Payload::ProcessCreate(e)) => {
+            e.body.image == *image && e.body.by == by
+        }
+        (PolicyAction::TerminateProcess { pid }, Payload::ProcessKill(e)) => {
+            e.body.pid == *pid && e.body.by == by
+        }
+        (PolicyAction::ModifyPolicy { rule }, Payload::PolicyRuleAdded(e)) => {
+            e.body.rule == **rule && e.body.created_by == by
+        }
+        (PolicyAction::ModifyPolicy { rule }, Payload::PolicyRuleRemoved(e)) => {
+            let stored = state.rules().get(&e.body.rule);
+            stored.is_some_and(|stored| *stored.rule == **rule) && e.body.removed_by == by
+        }
+        (PolicyAction::CreateIdentity { parent, name }, Payload::IdentityCreated(e)) => {
+            e.body.parent == Some(*parent) && e.body.name == *name
+        }
+        (action, Payload::IdentityUpdated(e)) => fits_update(action, &e.body.identity, &e.body.change, by),
+        (action, Payload::KeyUsage(e)) => {
+            let usage = &e.body;
+            usage.identity == by && fits_key(action, &usage.key_path, usage.operation, usage.message_hash)
+        }
+        _ => false,
+    }
+}
+
+fn fits_update(action: &PolicyAction, whose: &IdentityId, change: &IdentityChange, by: IdentityId) -> bool {
+    match (action, change) {
+        (PolicyAction::ModifyIdentity { identity }, IdentityChange::Status { by: changed_by, .. }) => {
+            identity == whose && *changed_by == by
+        }
+        (PolicyAction::ModifyIdentity { identity }, IdentityChange::TokenRevoked { by: revoked_by, .. }) => {
+            identity == whose && *revoked_by == by
+        }
+        (PolicyAction::Authenticate { identity }, IdentityChange::TokenIssued { .. }) => identity == whose,
+        _ => false,
+    }
+}
+
+fn fits_key(action: &PolicyAction, path: &KeyPath, operation: KeyOperation, message: Option<Hash>) -> bool {
+    match (action, operation) {
+        (PolicyAction::Sign { key_path, message_hash }, KeyOperation::Sign) => {
+            key_path == path && message == Some(*message_hash)
+        }
+        (PolicyAction::Encrypt { key_path }, KeyOperation::Encrypt) => key_path == path,
+        (PolicyAction::Decrypt { key_path }, KeyOperation::Decrypt) => key_path == path,
+        _ => false,
+    }
+}

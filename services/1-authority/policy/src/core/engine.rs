@@ -1,0 +1,528 @@
+//! Plans what goes to the log, in log order, against a state that includes everything sent and not yet answered.
+//!
+//! A unit whose rejection could change a later evaluation (it changes rules or principals, or counts towards a rate
+//! limit of the same requestor) is alone in flight in that respect: what depends on it waits for its result. So every
+//! recorded decision re-evaluates to itself, whatever the sequencer rejects.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use base::{AxiomRef, AxiomTime, EntryKey, Hash, IdentityId, Sequence, cbor, limits::DECISION_VALIDITY_NS};
+use chain::payload::{
+    Envelope, Payload,
+    identity::{IdentityChange, IdentityStatus, IdentityUpdated},
+    policy::{DecisionBody, PolicyRequest},
+};
+use thiserror::Error;
+
+use super::{
+    PolicyError, PolicyState,
+    admit::{self, Refusal},
+    authority::identity_of,
+    denials::{Denials, Note, counted_reason, plain_reason},
+    evaluate::evaluate,
+    limits::UNITS_IN_FLIGHT_MAX,
+    recent::Used,
+};
+
+/// What a full engine tells its caller to wait, in milliseconds.
+const RETRY_AFTER_MS: u32 = 5;
+const IDENTITY_UPDATED: u32 = 89;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub entry_type: u32,
+    /// CBOR envelope, as its author built it.
+    pub payload: Vec<u8>,
+}
+
+/// What a service asks on its authority channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// `request` is CBOR `PolicyRequest`.
+    Act {
+        request: Vec<u8>,
+        entry: Entry,
+    },
+    Evaluate {
+        request: Vec<u8>,
+    },
+    Redeem {
+        decision: Sequence,
+        entry: Entry,
+    },
+    Record {
+        entry: Entry,
+    },
+}
+
+/// Goes into the log whole or not at all. `seal` makes it ready to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unit {
+    pub id: u64,
+    /// CBOR `DecisionBody`.
+    pub decision: Option<Vec<u8>>,
+    pub entry: Option<Entry>,
+    /// The decision allows; true for records.
+    pub allows: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Send it; the answer to the caller follows from its result.
+    Planned(Unit),
+    /// Depends on what is in flight: offer the item again after the next result.
+    Wait,
+    /// Was done before, with the same payload.
+    Done {
+        decision: Option<AxiomRef>,
+        entry: AxiomRef,
+    },
+    Busy {
+        retry_after_ms: u32,
+    },
+    /// `record` is to be sent all the same: a failed authentication leaves a trace (POL-54).
+    Refused {
+        refusal: Refusal,
+        record: Option<Unit>,
+    },
+}
+
+/// What a result means for the caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    pub decision: Option<AxiomRef>,
+    pub entry: Option<AxiomRef>,
+    pub allowed: bool,
+}
+
+/// The result is not for the oldest unit in flight: engine and log disagree, and the process must end and fold again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("a result for unit {got} came while unit {expected:?} was the oldest in flight")]
+pub struct OutOfOrder {
+    pub got: u64,
+    pub expected: Option<u64>,
+}
+
+struct Pending {
+    id: u64,
+    /// Kept for a new evaluation.
+    request: Option<PolicyRequest>,
+    body: Option<Arc<DecisionBody>>,
+    act: Option<Act>,
+    holds: Holds,
+}
+
+struct Act {
+    entry: Entry,
+    payload: Payload,
+    /// Request whose decision this uses.
+    uses: Option<Hash>,
+}
+
+/// What must wait while a unit is in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holds {
+    Nothing,
+    Requestor(IdentityId),
+    Everything,
+}
+
+#[derive(Default)]
+pub struct Engine {
+    confirmed: PolicyState,
+    speculative: PolicyState,
+    pending: VecDeque<Pending>,
+    unit_next: u64,
+    denials: Denials,
+    held_all: usize,
+    held: HashMap<IdentityId, usize>,
+}
+
+impl Engine {
+    /// From the folded log.
+    #[must_use]
+    pub fn new(confirmed: PolicyState) -> Self {
+        Self { speculative: confirmed.clone(), confirmed, ..Self::default() }
+    }
+
+    /// What the log holds.
+    #[must_use]
+    pub fn confirmed(&self) -> &PolicyState {
+        &self.confirmed
+    }
+
+    /// What the log will hold if everything sent is accepted.
+    #[must_use]
+    pub fn speculative(&self) -> &PolicyState {
+        &self.speculative
+    }
+
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Folds an entry that came by the feed. What the engine sent itself may come both ways, in any order.
+    pub fn apply_entry(&mut self, at: AxiomRef, payload: &Payload, bytes: &[u8]) {
+        self.confirmed.apply_entry(at, payload, bytes);
+        if self.pending.is_empty() {
+            self.speculative.apply_entry(at, payload, bytes);
+        }
+    }
+
+    pub fn propose(&mut self, channel: &str, item: &Item, now: AxiomTime) -> Outcome {
+        if self.held_all > 0 || self.pending.len() >= UNITS_IN_FLIGHT_MAX {
+            return Outcome::Wait;
+        }
+        if self.speculative.recent().is_full() {
+            return Outcome::Busy { retry_after_ms: RETRY_AFTER_MS };
+        }
+        let planned = match item {
+            Item::Act { request, entry } => self.decide(channel, request, Some(entry), now),
+            Item::Evaluate { request } => self.decide(channel, request, None, now),
+            Item::Redeem { decision, entry } => self.redeem(channel, *decision, entry, now),
+            Item::Record { entry } => admit::record(&self.speculative, channel, entry).map(|payload| {
+                Outcome::Planned(self.plan(
+                    None,
+                    None,
+                    Some(Act { entry: entry.clone(), payload, uses: None }),
+                ))
+            }),
+        };
+        planned.unwrap_or_else(|refusal| Outcome::Refused { refusal, record: None })
+    }
+
+    fn decide(
+        &mut self,
+        channel: &str,
+        bytes: &[u8],
+        entry: Option<&Entry>,
+        now: AxiomTime,
+    ) -> Result<Outcome, Refusal> {
+        let request = admit::request(channel, bytes)?;
+        if self.held.contains_key(&request.requestor) {
+            return Ok(Outcome::Wait);
+        }
+        let hash = request.hash();
+        if let Some(answer) = self.used_before(&hash, entry) {
+            return answer;
+        }
+        let state = &self.speculative;
+        let payload = match entry {
+            Some(entry) => Some(admit::act(state, channel, entry, hash, &request.action, request.requestor)?),
+            None => None,
+        };
+        let body = match evaluate(state, &request, now) {
+            Ok(body) => body,
+            Err(error) => return Ok(self.refuse_signature(channel, &request, error, now)),
+        };
+        if !body.allows() {
+            return Ok(self.deny(request, body, now));
+        }
+        if let Some(payload) = &payload {
+            admit::rule_change(state, &request.requestor, payload)?;
+        }
+        let act =
+            entry.cloned().zip(payload).map(|(entry, payload)| Act { entry, payload, uses: Some(hash) });
+        Ok(Outcome::Planned(self.plan(Some(request), Some(body), act)))
+    }
+
+    /// A request whose decision was used gets the same answer for the same payload, and none for another.
+    fn used_before(&self, request: &Hash, entry: Option<&Entry>) -> Option<Result<Outcome, Refusal>> {
+        let used = self.speculative.recent().get(request)?.used.as_ref()?;
+        if entry.map(|entry| Hash::of(&entry.payload)) != Some(used.payload) {
+            return Some(Err(Refusal::DecisionUsed));
+        }
+        let known = self.confirmed.recent().get(request);
+        let done = known.and_then(|known| Some((known.decision, known.used.as_ref()?.entry?)));
+        Some(Ok(match done {
+            Some((decision, entry)) => Outcome::Done { decision, entry },
+            None => Outcome::Busy { retry_after_ms: RETRY_AFTER_MS },
+        }))
+    }
+
+    fn redeem(
+        &mut self,
+        channel: &str,
+        decision: Sequence,
+        entry: &Entry,
+        now: AxiomTime,
+    ) -> Result<Outcome, Refusal> {
+        let state = &self.speculative;
+        let request =
+            self.confirmed.recent().request_of(decision).ok_or(Refusal::DecisionNotFound(decision))?;
+        if let Some(answer) = self.used_before(&request, Some(entry)) {
+            return answer;
+        }
+        let recent = state.recent().get(&request).ok_or(Refusal::DecisionNotFound(decision))?;
+        let body = recent.body.clone().ok_or(Refusal::DecisionUsed)?;
+        if now.since(recent.timestamp) >= DECISION_VALIDITY_NS {
+            return Err(Refusal::DecisionExpired);
+        }
+        let requestor = state.identities().get(&body.requestor);
+        if requestor.is_none_or(|requestor| requestor.status != IdentityStatus::Active) {
+            let text = "the requestor was suspended or revoked after the decision".to_owned();
+            return Err(PolicyError::Unauthorized(text).into());
+        }
+        let payload = admit::act(state, channel, entry, request, &body.action, body.requestor)?;
+        admit::rule_change(state, &body.requestor, &payload)?;
+        let act = Act { entry: entry.clone(), payload, uses: Some(request) };
+        Ok(Outcome::Planned(self.plan(None, None, Some(act))))
+    }
+
+    /// None for one whom nobody knows.
+    fn known(&self, requestor: IdentityId) -> Option<IdentityId> {
+        self.speculative.identities().get(&requestor).map(|known| known.id)
+    }
+
+    fn deny(&mut self, request: PolicyRequest, mut body: DecisionBody, now: AxiomTime) -> Outcome {
+        match self.denials.note(self.known(request.requestor), &request, now) {
+            Note::Counted => Outcome::Busy { retry_after_ms: ms_to_next_second(now) },
+            Note::Single { others } => {
+                body.reason = body.reason.map(|reason| counted_reason(&reason, others));
+                Outcome::Planned(self.plan(Some(request), Some(body), None))
+            }
+        }
+    }
+
+    fn refuse_signature(
+        &mut self,
+        channel: &str,
+        request: &PolicyRequest,
+        error: PolicyError,
+        now: AxiomTime,
+    ) -> Outcome {
+        match self.denials.note(self.known(request.requestor), request, now) {
+            Note::Counted => Outcome::Busy { retry_after_ms: ms_to_next_second(now) },
+            Note::Single { others } => {
+                let reason = counted_reason(&error.to_string(), others);
+                let record = self.failed_authentication(channel, request, reason, now);
+                Outcome::Refused { refusal: error.into(), record }
+            }
+        }
+    }
+
+    fn failed_authentication(
+        &mut self,
+        channel: &str,
+        request: &PolicyRequest,
+        reason: String,
+        now: AxiomTime,
+    ) -> Option<Unit> {
+        let submitter = identity_of(&self.speculative, "policy")?.id;
+        let parts: [&[u8]; 3] =
+            [b"bailiwick failed authentication v1\0", &request.hash().0, &now.0.to_be_bytes()];
+        let key = EntryKey(Hash::of_parts(&parts).0.first_chunk::<16>().copied()?);
+        let change = IdentityChange::AuthenticationFailed { channel: channel.to_owned(), reason };
+        let body = IdentityUpdated { identity: request.requestor, change };
+        let envelope = Envelope { submitter, key, authorization: None, body };
+        let entry = Entry { entry_type: IDENTITY_UPDATED, payload: envelope.to_bytes().ok()? };
+        let payload = Payload::IdentityUpdated(Box::new(envelope));
+        Some(self.plan(None, None, Some(Act { entry, payload, uses: None })))
+    }
+
+    /// Once a second: denials that were only counted become one entry for each requestor.
+    pub fn tick(&mut self, now: AxiomTime) -> Vec<Unit> {
+        if self.held_all > 0 || self.pending.len() >= UNITS_IN_FLIGHT_MAX {
+            return Vec::new();
+        }
+        let mut units = Vec::new();
+        for (request, others) in self.denials.due(now) {
+            let requestor = self.known(request.requestor);
+            let held = self.held.contains_key(&request.requestor);
+            match evaluate(&self.speculative, &request, now) {
+                Ok(mut body) if !held && !body.allows() => {
+                    body.reason = body.reason.map(|reason| counted_reason(&reason, others));
+                    units.push(self.plan(Some(request), Some(body), None));
+                }
+                // Would be allowed by now: nobody asked again, so only the number is kept.
+                _ => self.denials.carry(requestor, others.saturating_add(1), now),
+            }
+        }
+        units
+    }
+
+    fn plan(&mut self, request: Option<PolicyRequest>, body: Option<DecisionBody>, act: Option<Act>) -> Unit {
+        let id = self.unit_next;
+        self.unit_next += 1;
+        let body = body.map(Arc::new);
+        let holds = self.holds(body.as_deref(), act.as_ref());
+        let pending = Pending { id, request, body, act, holds };
+        let unit = unit_of(&pending);
+        carry_out(&mut self.speculative, &pending, None);
+        self.hold(holds);
+        self.pending.push_back(pending);
+        unit
+    }
+
+    fn holds(&self, body: Option<&DecisionBody>, act: Option<&Act>) -> Holds {
+        let changes = act.is_some_and(|act| match &act.payload {
+            Payload::PolicyRuleAdded(_) | Payload::PolicyRuleRemoved(_) | Payload::IdentityCreated(_) => true,
+            Payload::IdentityUpdated(e) => matches!(e.body.change, IdentityChange::Status { .. }),
+            _ => false,
+        });
+        let counts = body.filter(|body| body.allows()).filter(|body| {
+            self.speculative.rules().get(&body.deciding_rule).is_some_and(|stored| stored.rate.is_some())
+        });
+        match counts {
+            _ if changes => Holds::Everything,
+            // A full memory of rates blinds every limit.
+            Some(_) if self.speculative.rates().is_full() => Holds::Everything,
+            Some(body) => Holds::Requestor(body.requestor),
+            None => Holds::Nothing,
+        }
+    }
+
+    fn hold(&mut self, holds: Holds) {
+        match holds {
+            Holds::Nothing => {}
+            Holds::Requestor(id) => *self.held.entry(id).or_default() += 1,
+            Holds::Everything => self.held_all += 1,
+        }
+    }
+
+    fn release(&mut self, holds: Holds) {
+        match holds {
+            Holds::Nothing => {}
+            Holds::Requestor(id) => {
+                if let Some(count) = self.held.get_mut(&id) {
+                    *count = count.saturating_sub(1);
+                    if *count == 0 {
+                        self.held.remove(&id);
+                    }
+                }
+            }
+            Holds::Everything => self.held_all = self.held_all.saturating_sub(1),
+        }
+    }
+
+    fn oldest(&mut self, id: u64) -> Result<Pending, OutOfOrder> {
+        let expected = self.pending.front().map(|pending| pending.id);
+        match self.pending.pop_front() {
+            Some(pending) if pending.id == id => {
+                self.release(pending.holds);
+                Ok(pending)
+            }
+            _ => Err(OutOfOrder { got: id, expected }),
+        }
+    }
+
+    /// The unit is durable. `entries` are its references in order.
+    pub fn committed(&mut self, id: u64, entries: &[AxiomRef]) -> Result<Settled, OutOfOrder> {
+        let pending = self.oldest(id)?;
+        carry_out(&mut self.confirmed, &pending, Some(entries));
+        // It has these effects already.
+        entries.iter().for_each(|at| {
+            self.speculative.advance(*at);
+        });
+        Ok(settled(&pending, entries))
+    }
+
+    /// The entry stands in the log since an earlier submission, so this decision was not recorded.
+    pub fn duplicate(&mut self, id: u64, entries: &[AxiomRef]) -> Result<(Settled, Vec<Unit>), OutOfOrder> {
+        let pending = self.oldest(id)?;
+        Ok((settled(&pending, entries), self.evaluate_again()))
+    }
+
+    /// The unit is not in the log. Returns what must be sent in place of units already sent: those that come out
+    /// otherwise without it. They keep their ids and their places.
+    pub fn rejected(&mut self, id: u64) -> Result<Vec<Unit>, OutOfOrder> {
+        self.oldest(id)?;
+        Ok(self.evaluate_again())
+    }
+
+    /// The append channel is lost and nobody knows what landed: everything in flight is forgotten, and the feed tells.
+    /// Returns the ids, to be answered as `AxiomUnavailable`.
+    pub fn abandon(&mut self) -> Vec<u64> {
+        self.held.clear();
+        self.held_all = 0;
+        self.speculative = self.confirmed.clone();
+        self.pending.drain(..).map(|pending| pending.id).collect()
+    }
+
+    fn evaluate_again(&mut self) -> Vec<Unit> {
+        self.speculative = self.confirmed.clone();
+        let mut again = Vec::new();
+        let mut pending = std::mem::take(&mut self.pending);
+        (self.held_all, self.held) = (0, HashMap::new());
+        for unit in &mut pending {
+            if self.reconsider(unit) {
+                again.push(unit_of(unit));
+            }
+            unit.holds = self.holds(unit.body.as_deref(), unit.act.as_ref());
+            carry_out(&mut self.speculative, unit, None);
+            self.hold(unit.holds);
+        }
+        self.pending = pending;
+        again
+    }
+
+    /// True if the decision comes out otherwise than it was sent.
+    fn reconsider(&self, unit: &mut Pending) -> bool {
+        let (Some(request), Some(sent)) = (&unit.request, &unit.body) else { return false };
+        let Ok(mut body) = evaluate(&self.speculative, request, sent.timestamp) else { return false };
+        let same_reason = |a: &Option<String>, b: &Option<String>| {
+            a.as_deref().map(plain_reason) == b.as_deref().map(plain_reason)
+        };
+        if same_reason(&body.reason, &sent.reason) {
+            body.reason.clone_from(&sent.reason);
+        }
+        if body == **sent {
+            return false;
+        }
+        if !body.allows() {
+            unit.act = None;
+        }
+        unit.body = Some(Arc::new(body));
+        true
+    }
+}
+
+fn ms_to_next_second(now: AxiomTime) -> u32 {
+    let left_ns = 1_000_000_000 - now.0 % 1_000_000_000;
+    u32::try_from(left_ns.div_ceil(1_000_000)).unwrap_or(RETRY_AFTER_MS)
+}
+
+fn settled(pending: &Pending, entries: &[AxiomRef]) -> Settled {
+    let decision = pending.body.is_some().then(|| entries.first().copied()).flatten();
+    let entry = pending.act.is_some().then(|| entries.last().copied()).flatten();
+    Settled { decision, entry, allowed: pending.body.as_ref().is_none_or(|body| body.allows()) }
+}
+
+fn unit_of(pending: &Pending) -> Unit {
+    Unit {
+        id: pending.id,
+        decision: pending.body.as_ref().map(|body| cbor::encode(body.as_ref())),
+        entry: pending.act.as_ref().map(|act| act.entry.clone()),
+        allows: pending.body.as_ref().is_none_or(|body| body.allows()),
+    }
+}
+
+/// Puts a unit's effects into a state; without references while it is on its way.
+fn carry_out(state: &mut PolicyState, pending: &Pending, entries: Option<&[AxiomRef]>) {
+    let mut entries = entries.map(|entries| entries.iter().copied());
+    let mut next = || entries.as_mut().map(Iterator::next);
+    if let Some(body) = &pending.body {
+        match next() {
+            None => state.fold_decision(None, body),
+            Some(at) => {
+                if let Some(at) = at.filter(|at| state.advance(*at)) {
+                    state.fold_decision(Some(at), body);
+                }
+            }
+        }
+    }
+    let Some(act) = &pending.act else { return };
+    let at = match next() {
+        None => None,
+        Some(Some(at)) if state.advance(at) => Some(at),
+        Some(_) => return,
+    };
+    state.fold(at, &act.payload);
+    if let Some(request) = act.uses {
+        state.use_up(&request, Used { payload: Hash::of(&act.entry.payload), entry: at });
+    }
+}

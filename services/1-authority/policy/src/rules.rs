@@ -1,0 +1,154 @@
+//! Rule files: TOML with one `[[rule]]` table for each rule. The default rules are one such file.
+
+use base::IdentityId;
+use chain::payload::policy::PolicyRule;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use toml::{
+    Spanned, Value,
+    de::{DeTable, DeValue},
+};
+
+use crate::core::{PolicyError, limits::RULE_BYTES_MAX, validate};
+
+/// Bytes of a rule file.
+pub const FILE_BYTES_MAX: usize = 64 * RULE_BYTES_MAX;
+/// The default rules, the first thing that an operator reads.
+pub const DEFAULT: &str = include_str!("../rules/default.toml");
+/// Stands in a rule file for the id of the first admin, which only genesis knows.
+const ADMIN: &str = "@admin";
+
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{file}:{line}:{column}: {text}{}", key.as_ref().map(|key| format!(" (at `{key}`)")).unwrap_or_default())]
+pub struct RuleFileError {
+    pub file: String,
+    /// From 1.
+    pub line: usize,
+    /// From 1, in characters.
+    pub column: usize,
+    /// The key at fault, if it is known.
+    pub key: Option<String>,
+    pub text: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RuleFile {
+    #[serde(default)]
+    rule: Vec<Spanned<PolicyRule>>,
+}
+
+/// The default rules of a node with this admin.
+pub fn defaults(admin: IdentityId) -> Result<Vec<PolicyRule>, RuleFileError> {
+    parse("default.toml", DEFAULT, admin)
+}
+
+/// One rule as a rule file holds it.
+#[must_use]
+pub fn to_toml(rule: &PolicyRule) -> String {
+    #[derive(Serialize)]
+    struct Out<'a> {
+        rule: [&'a PolicyRule; 1],
+    }
+    // A rule is made of what TOML can hold; were it not, there would be nothing to suggest.
+    toml::to_string(&Out { rule: [rule] }).unwrap_or_default()
+}
+
+/// The rules of a file, valid and each with an id of its own. `"@admin"` stands for the first admin's id.
+pub fn parse(file: &str, text: &str, admin: IdentityId) -> Result<Vec<PolicyRule>, RuleFileError> {
+    let source = Source { file, text };
+    if text.len() > FILE_BYTES_MAX {
+        let why = format!("a rule file has at most {FILE_BYTES_MAX} bytes, not {}", text.len());
+        return Err(source.fault(0, None, why));
+    }
+    let table = DeTable::parse(text).map_err(|error| source.syntax(&error))?;
+    let rules = typed(source, text, admin)?;
+    let given = table.get_ref().get("rule").and_then(|all| all.get_ref().as_array());
+    let mut seen = std::collections::BTreeSet::new();
+    for (at, rule, given) in
+        rules.iter().zip(given.into_iter().flatten()).map(|((at, rule), given)| (*at, rule, given))
+    {
+        if let Ok(taken) = Value::try_from(rule) {
+            refuse_unknown(source, given, &taken)?;
+        }
+        if !seen.insert(rule.id.clone()) {
+            return Err(source.fault(
+                at,
+                Some("id".to_owned()),
+                format!("the rule id {} is used twice", rule.id),
+            ));
+        }
+        if let Err(PolicyError::InvalidRule { rule, place, text }) = validate(rule) {
+            return Err(source.fault(at, Some(place), format!("rule {rule} is not valid: {text}")));
+        }
+    }
+    Ok(rules.into_iter().map(|(_, rule)| rule).collect())
+}
+
+/// Each rule with the place where it begins.
+fn typed(
+    source: Source<'_>,
+    text: &str,
+    admin: IdentityId,
+) -> Result<Vec<(usize, PolicyRule)>, RuleFileError> {
+    let quoted = format!("\"{ADMIN}\"");
+    let filled = text.replace(&quoted, &format!("\"{admin}\""));
+    let growth = admin.to_string().len().saturating_sub(ADMIN.len());
+    // Back to the place in the file as it was given.
+    let given = |at: usize| {
+        let before = filled.get(..at).map_or(0, |before| before.matches(&admin.to_string()).count());
+        at.saturating_sub(before * growth)
+    };
+    let parsed: RuleFile = toml::from_str(&filled).map_err(|error| {
+        source.fault(given(error.span().map_or(0, |span| span.start)), None, error.message().to_owned())
+    })?;
+    Ok(parsed.rule.into_iter().map(|rule| (given(rule.span().start), rule.into_inner())).collect())
+}
+
+/// Every key that was given must be one that was taken; what is silently dropped would be a rule that nobody wrote.
+fn refuse_unknown(
+    source: Source<'_>,
+    given: &Spanned<DeValue<'_>>,
+    taken: &Value,
+) -> Result<(), RuleFileError> {
+    match (given.get_ref(), taken) {
+        (DeValue::Table(table), Value::Table(known)) => {
+            table.iter().try_for_each(|(key, value)| match known.get(key.get_ref().as_ref()) {
+                Some(taken) => refuse_unknown(source, value, taken),
+                None => {
+                    let name = key.get_ref().to_string();
+                    let why = format!("unknown key {name:?}");
+                    Err(source.fault(key.span().start, Some(name), why))
+                }
+            })
+        }
+        (DeValue::Array(given), Value::Array(taken)) => {
+            given.iter().zip(taken).try_for_each(|(given, taken)| refuse_unknown(source, given, taken))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    file: &'a str,
+    text: &'a str,
+}
+
+impl Source<'_> {
+    fn syntax(&self, error: &toml::de::Error) -> RuleFileError {
+        self.fault(error.span().map_or(0, |span| span.start), None, error.message().to_owned())
+    }
+
+    fn fault(&self, at: usize, key: Option<String>, text: String) -> RuleFileError {
+        let before = self.text.get(..at).unwrap_or(self.text);
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        RuleFileError {
+            file: self.file.to_owned(),
+            line: before.matches('\n').count() + 1,
+            column: before.get(line_start..).map_or(0, |line| line.chars().count()) + 1,
+            key,
+            text,
+        }
+    }
+}
