@@ -1,7 +1,7 @@
 //! The process that holds the seed: one thread, no async runtime, no network, no file but what it was handed.
 //!
-//! Promises: after `run` has locked down it can only receive a request, derive, sign, and send the answer; the seed lies
-//! in secret memory and nowhere else; a malformed request ends the connection, never the process by a panic.
+//! Promises: it only receives a request, derives, signs, and sends the answer, under the sandbox's profile `boundary`;
+//! the seed lies in secret memory and nowhere else; a malformed request ends the connection, never the process by a panic.
 //! Never does: open a file by name, write a file, return private material. Calls nobody.
 //! When it dies, the supervisor starts it again with the same descriptors.
 
@@ -12,4 +12,4 @@ pub mod protocol;
 
 pub use client::{BoundaryClient, ClientError};
 pub use holder::SealingError;
-pub use process::{BoundaryError, Inputs, SYSTEM_CALLS, main};
+pub use process::{BoundaryError, Inputs, main};

@@ -1,11 +1,11 @@
-//! Start, lock-down and the loop.
+//! Start, hardening and the loop.
 
 use rustix::{
     fd::{AsFd, OwnedFd},
     io::{Errno, retry_on_intr},
     net::{RecvFlags, SendFlags, recv, send},
     process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit},
-    thread::set_no_new_privs,
+    thread::{no_new_privs, set_no_new_privs},
 };
 use sandbox::secret_memory::SecretMemoryError;
 use thiserror::Error;
@@ -15,23 +15,6 @@ use super::{
     protocol::{MESSAGE_BYTES_MAX, Refusal, Request, Response, SecretKind},
 };
 use crate::core::seal::SEALED_BYTES;
-
-/// System calls after lock-down, each with its use; anything else ends the process.
-pub const SYSTEM_CALLS: [(&str, &str); 13] = [
-    ("recvfrom", "take a request"),
-    ("sendto", "give an answer"),
-    ("getrandom", "make the seed, the salt and the nonce"),
-    ("brk", "heap of a request's path, and of Argon2's blocks"),
-    ("mmap", "the same, for large blocks"),
-    ("mremap", "the same"),
-    ("munmap", "give them back; unmap the sealing secret"),
-    ("madvise", "the allocator returns pages"),
-    ("mprotect", "the allocator grows an arena"),
-    ("rt_sigreturn", "leave a signal handler"),
-    ("restart_syscall", "a stopped and continued process takes up its wait"),
-    ("close", "the socket, at the end"),
-    ("exit_group", "end"),
-];
 
 /// What the boundary is started with. Everything is an open descriptor: it has no names to open.
 #[derive(Debug)]
@@ -54,25 +37,22 @@ pub enum BoundaryError {
     Memory(#[from] SecretMemoryError),
     #[error("cannot read the sealed seed")]
     Sealed(#[source] std::io::Error),
-    #[error("cannot lock down: {0}")]
-    LockDown(String),
     #[error("the socket failed: {0}")]
     Socket(Errno),
     #[error("ended the connection: {0}")]
     Misuse(Refusal),
 }
 
-/// Runs the boundary until its peer closes the socket. `lock_down` takes away every system call but `SYSTEM_CALLS`.
+/// Runs the boundary until its peer closes the socket. Its launcher has put it under the sandbox's profile `boundary`.
 ///
 /// A seed that does not open is no error: the boundary then answers `Locked`, and says why in its status.
-pub fn main(inputs: Inputs, lock_down: impl FnOnce() -> Result<(), String>) -> Result<(), BoundaryError> {
+pub fn main(inputs: Inputs) -> Result<(), BoundaryError> {
     harden()?;
     let Inputs { socket, sealed, secret } = inputs;
     let sealing =
         secret.map(|(kind, fd)| Sealing::read(kind, |buffer| Ok(read_up_to(&fd, buffer)?))).transpose()?;
     let sealed = sealed.map(|fd| read_sealed(&fd)).transpose()?;
     let mut holder = Holder::new(sealing, |buffer| getrandom::fill(buffer).is_ok())?;
-    lock_down().map_err(BoundaryError::LockDown)?;
     if let Some(sealed) = sealed {
         // How it went is kept in the holder's state, which `Status` tells.
         drop(holder.answer(Request::Unseal { sealed }));
@@ -86,6 +66,10 @@ fn harden() -> Result<(), BoundaryError> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(failed("prctl PR_SET_DUMPABLE"))?;
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     setrlimit(Resource::Core, none).map_err(failed("setrlimit RLIMIT_CORE"))?;
+    // The launcher's filter lets it be asked, not set.
+    if no_new_privs().is_ok_and(|set| set) {
+        return Ok(());
+    }
     set_no_new_privs(true).map_err(failed("prctl PR_SET_NO_NEW_PRIVS"))
 }
 

@@ -107,6 +107,15 @@ mod tests {
     }
 
     #[test]
+    fn a_second_decision_for_the_same_request_does_not_make_it_usable_again() {
+        let mut ledger = Ledger::default();
+        assert!(ledger.use_once(numbered(1), AxiomTime(10)));
+        assert!(!ledger.use_once(numbered(1), AxiomTime(10)));
+        assert!(!ledger.use_once(numbered(1), AxiomTime(11)), "decided again, later");
+        assert!(ledger.use_once(numbered(2), AxiomTime(10)));
+    }
+
+    #[test]
     fn committed_decisions_are_bounded_and_found_by_their_body() {
         let mut ledger = Ledger::default();
         for n in 0..=DECISIONS_MAX as u64 {
