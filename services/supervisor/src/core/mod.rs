@@ -1,0 +1,11 @@
+//! Everything that the supervisor decides, without a file, socket, clock, thread or dice.
+//!
+//! Read `state` first (eight states, seventeen transitions), then `supervisor` (the machine around them).
+
+pub mod catalogue;
+pub mod graph;
+pub mod health;
+pub mod lifecycle;
+pub mod restart;
+pub mod state;
+pub mod supervisor;

@@ -1,0 +1,222 @@
+//! After the supervisor itself died: the services run, the keeper holds them, and what was known is read back.
+
+use std::collections::BTreeSet;
+
+use base::Hash;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Child, ChildExit, Effect, Monotonic, Record, Signal, Supervisor,
+    boot::BootProgress,
+    service::{Goal, Instance, Permit, Stage},
+};
+use crate::{
+    core::{
+        catalogue,
+        catalogue::Phase,
+        restart::RestartLedger,
+        state::{ServiceState, Transition},
+    },
+    manifest::HealthCheck,
+};
+
+/// What must outlive the supervisor; the shell lets the keeper hold it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Memory {
+    pub nonce: [u8; 16],
+    pub next_launch: u64,
+    pub next_record: u64,
+    pub booted_at: Monotonic,
+    /// The boot was done.
+    pub booted: bool,
+    pub gated: bool,
+    /// Emergency or not, and why.
+    pub shutdown: Option<(bool, String)>,
+    pub services: Vec<ServiceMemory>,
+    pub records: Vec<Record>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceMemory {
+    pub name: String,
+    pub state: ServiceState,
+    pub wanted: bool,
+    pub given_up: bool,
+    /// The decision under which it was started: none if it has none, none inside if it needed none.
+    pub permit: Option<Option<Hash>>,
+    pub restarts: u32,
+    pub ledger: RestartLedger,
+    pub last_start: Monotonic,
+    pub last_error: Option<String>,
+}
+
+impl Supervisor {
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        let services = self.services.values().map(|service| ServiceMemory {
+            name: service.name().to_owned(),
+            state: service.state,
+            wanted: service.goal == Goal::Up,
+            given_up: service.given_up,
+            permit: match service.permit {
+                Permit::Granted(authorization) => Some(authorization),
+                _ => None,
+            },
+            restarts: service.restarts,
+            ledger: service.ledger.clone(),
+            last_start: service.last_start,
+            last_error: service.last_error.clone(),
+        });
+        Memory {
+            nonce: self.records.nonce,
+            next_launch: self.next_launch,
+            next_record: self.records.next,
+            booted_at: self.booted_at,
+            booted: matches!(self.boot, BootProgress::Done | BootProgress::Ended),
+            gated: self.gated,
+            shutdown: self.shutdown.as_ref().map(|s| (s.emergency, s.reason.clone())),
+            services: services.collect(),
+            records: self.records.waiting.iter().map(|(record, _)| record.clone()).collect(),
+        }
+    }
+
+    pub(super) fn adopt(&mut self, memory: Option<Memory>, children: Vec<Child>, exits: Vec<ChildExit>) {
+        if self.boot != BootProgress::NotBegun {
+            return;
+        }
+        self.booted_at = self.now;
+        self.boot = BootProgress::Phase(Phase::Authority);
+        // Without memory: everything is wanted, and a Policy Engine that runs has run before.
+        self.services.values_mut().for_each(|service| service.goal = Goal::Up);
+        self.gated = children.iter().any(|child| child.service == catalogue::DECIDER);
+        let ran: BTreeSet<String> = match &memory {
+            Some(memory) => {
+                let ran = |s: &&ServiceMemory| s.state.serves() || s.state == ServiceState::Stopping;
+                memory.services.iter().filter(ran).map(|s| s.name.clone()).collect()
+            }
+            None => children.iter().map(|child| child.service.clone()).collect(),
+        };
+        let resumed = memory.as_ref().and_then(|memory| memory.shutdown.clone());
+        if let Some(memory) = memory {
+            self.recall(memory);
+        }
+        let highest = children.iter().map(|c| c.launch.0).chain(exits.iter().map(|e| e.launch.0)).max();
+        self.next_launch = self.next_launch.max(highest.unwrap_or(0).saturating_add(1));
+        self.take_up_all(children, &ran);
+        for exit in exits {
+            self.take_in_exit(exit, &ran);
+        }
+        // Those that waited for their restart go on waiting.
+        for name in self.names() {
+            self.settle_failed(&name);
+        }
+        if let Some((emergency, reason)) = resumed {
+            self.begin_shutdown(emergency, &reason);
+        }
+        self.changed = true;
+        self.unremembered = true;
+    }
+
+    fn recall(&mut self, memory: Memory) {
+        self.next_launch = memory.next_launch;
+        self.booted_at = memory.booted_at;
+        self.gated |= memory.gated;
+        if memory.booted {
+            self.boot = BootProgress::Done;
+        }
+        self.records.nonce = memory.nonce;
+        self.records.next = memory.next_record;
+        self.records.waiting = memory.records.into_iter().map(|record| (record, false)).collect();
+        for known in memory.services {
+            let Some(service) = self.services.get_mut(&known.name) else { continue };
+            service.goal = if known.wanted { Goal::Up } else { Goal::Down };
+            service.given_up = known.given_up;
+            service.permit = known.permit.map_or(Permit::None, Permit::Granted);
+            service.restarts = known.restarts;
+            service.ledger = known.ledger;
+            service.last_start = known.last_start;
+            service.last_error = known.last_error;
+            // Until a child is found, only rest or a failure is true.
+            service.state = match known.state {
+                ServiceState::Registered | ServiceState::Failed { .. } => known.state,
+                _ => ServiceState::Stopped,
+            };
+        }
+    }
+
+    /// Of two processes of one service the newer stays; what belongs to no service ends.
+    fn take_up_all(&mut self, mut children: Vec<Child>, ran: &BTreeSet<String>) {
+        children.sort_by_key(|child| std::cmp::Reverse(child.launch));
+        for child in children {
+            let free = self.services.get(&child.service).is_some_and(|service| service.instance.is_none());
+            if free {
+                self.take_up(&child, ran.contains(&child.service));
+            } else {
+                let why = format!(
+                    "{} (pid {}) belongs to no registered service and is ended",
+                    child.service, child.pid
+                );
+                self.effects.push(Effect::Warn(why));
+                self.effects.push(Effect::Signal { launch: child.launch, signal: Signal::Kill });
+            }
+        }
+    }
+
+    /// The service goes through `Starting` again: it answers `Init` and `Start` a second time without any change.
+    fn take_up(&mut self, child: &Child, ran: bool) {
+        if matches!(self.state_of(&child.service), Some(ServiceState::Failed { .. })) {
+            return self.kill_again(child);
+        }
+        if !self.go(&child.service, Transition::Start, "taken over") {
+            return;
+        }
+        let now = self.now;
+        let Some(service) = self.services.get_mut(&child.service) else { return };
+        if service.permit == Permit::None {
+            service.permit = Permit::Granted(None);
+        }
+        let mut instance = Instance::new(child.launch);
+        instance.pid = Some(child.pid);
+        instance.stage = Stage::Readying;
+        instance.deadline = Some(now.after(service.startup_timeout()));
+        service.instance = Some(instance);
+        // READY=1 was said to the supervisor that died.
+        if ran && matches!(service.check, HealthCheck::SdNotify { .. }) {
+            self.ready(&child.service);
+        } else {
+            self.await_ready(&child.service);
+        }
+    }
+
+    /// It was being killed when the supervisor died.
+    fn kill_again(&mut self, child: &Child) {
+        let Some(service) = self.services.get_mut(&child.service) else { return };
+        let mut instance = Instance::new(child.launch);
+        instance.pid = Some(child.pid);
+        service.instance = Some(instance);
+        self.kill(&child.service);
+    }
+
+    /// It ended while nobody listened: the same as if it ended now.
+    fn take_in_exit(&mut self, exit: ChildExit, ran: &BTreeSet<String>) {
+        let name = exit.service.as_str();
+        let idle = |s: &super::service::Service| s.instance.is_none() && s.state.rests();
+        let was_stopping = self.services.get(name).is_some_and(|s| idle(s) && !s.is_wanted());
+        if was_stopping && ran.contains(name) {
+            self.record_stop(name);
+        } else if self.services.get(name).is_some_and(idle) && self.go(name, Transition::Start, "taken over")
+        {
+            if let Some(service) = self.services.get_mut(name) {
+                service.instance = Some(Instance::new(exit.launch));
+                if service.permit == Permit::None {
+                    service.permit = Permit::Granted(None);
+                }
+            }
+            if ran.contains(name) {
+                self.ready(name);
+            }
+            self.ended(name, exit.status);
+        }
+        self.effects.push(Effect::Acknowledge { launch: exit.launch });
+    }
+}

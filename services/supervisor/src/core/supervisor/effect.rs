@@ -1,0 +1,133 @@
+use std::{sync::Arc, time::Duration};
+
+use base::Hash;
+use chain::payload::{policy::ServiceOperation, service::ServiceError};
+use thiserror::Error;
+
+use super::{ActId, CallId, LaunchId, Record, RequestId, ServiceEvent, ServiceStatus, SubscriberId};
+use crate::{
+    core::lifecycle::LifecycleMessage,
+    manifest::{HealthCheck, LoadedManifest},
+};
+
+/// What the shell carries out, in order. A later effect may rely on an earlier one having been handed over.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Store `memory()` where the keeper keeps it. Comes before whatever must not be forgotten.
+    Remember,
+    /// Ask the Policy Engine; answered by `ActResult`.
+    Act {
+        act: ActId,
+        service: String,
+        operation: ServiceOperation,
+        /// On whose behalf; none for what the boot itself starts.
+        request: Option<RequestId>,
+    },
+    /// Into the log; answered by `CommitResult`.
+    Append(Record),
+    /// Check that the program has this hash and start it; answered by `Launched` or `LaunchFailed`.
+    Launch {
+        launch: LaunchId,
+        service: String,
+        manifest: Arc<LoadedManifest>,
+        binary: Hash,
+    },
+    /// Answered by `LifecycleReply` with the same call, or `LifecycleClosed`. A new message replaces one that is unanswered.
+    SendLifecycle {
+        launch: LaunchId,
+        call: CallId,
+        message: LifecycleMessage,
+    },
+    /// Answered by `ProbeResult` with the same call.
+    Probe {
+        launch: LaunchId,
+        call: CallId,
+        check: HealthCheck,
+        timeout: Duration,
+    },
+    Signal {
+        launch: LaunchId,
+        signal: Signal,
+    },
+    /// The exit was taken in: the keeper may forget it.
+    Acknowledge {
+        launch: LaunchId,
+    },
+    Notify {
+        subscribers: Vec<SubscriberId>,
+        event: ServiceEvent,
+    },
+    /// Too many listen already.
+    RefuseSubscriber {
+        subscriber: SubscriberId,
+        error: SupervisorError,
+    },
+    Reply {
+        request: RequestId,
+        result: Result<Reply, SupervisorError>,
+    },
+    /// All phases are done; `missing` lists services that should run and do not.
+    Booted {
+        missing: Vec<String>,
+    },
+    /// Leave the marker that the next boot reads; shutdown has begun.
+    Emergency {
+        reason: String,
+    },
+    /// All has ended, except what could not be killed.
+    Finished {
+        emergency: bool,
+        survivors: Vec<String>,
+    },
+    /// For the operator's log.
+    Warn(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    Terminate,
+    Kill,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    Status(Box<ServiceStatus>),
+    Done,
+}
+
+/// The error texts say what was asked of which service and what stands against it.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum SupervisorError {
+    #[error("there is no service {0:?}; `status` lists those that are known")]
+    NotFound(String),
+    #[error("service {0} does not run")]
+    NotRunning(String),
+    #[error("service {0} has no endpoint")]
+    NoEndpoint(String),
+    #[error("service {service} offers {offered}, the caller needs {wanted}")]
+    IncompatibleVersion { service: String, wanted: String, offered: String },
+    #[error("service {service} cannot be stopped: {core} is a core service, which only a shutdown stops")]
+    CoreService { service: String, core: String },
+    #[error("policy refuses; the refusal has id {refusal}")]
+    PolicyDenied { refusal: u64 },
+    #[error("the manifest is refused: {0}")]
+    InvalidManifest(String),
+    #[error("service {service} was not started: {why}")]
+    DependencyNotRunning { service: String, why: String },
+    #[error("service {0} was not ready in time")]
+    StartupTimeout(String),
+    #[error("service {service} failed: {text}")]
+    ServiceCrashed { service: String, error: ServiceError, text: String },
+    #[error("the new manifest of service {service} failed, the one before is in its place again: {text}")]
+    RolledBack { service: String, text: String },
+    #[error("service {0} must be stopped first")]
+    NotStopped(String),
+    #[error("service {0} was asked for something else before this was done")]
+    Superseded(String),
+    #[error("nobody can decide now: {0}; try again")]
+    Unavailable(String),
+    #[error("the node is shutting down")]
+    ShuttingDown,
+    #[error("at most {limit} {what} are possible at a time; try again later")]
+    Busy { what: &'static str, limit: usize },
+}

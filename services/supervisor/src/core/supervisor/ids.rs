@@ -1,0 +1,65 @@
+use std::{fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+/// Nanoseconds of a clock that never goes back and goes on while the supervisor is dead; only the shell reads it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Monotonic(pub u64);
+
+impl Monotonic {
+    #[must_use]
+    pub const fn from_ms(ms: u64) -> Self {
+        Self(ms.saturating_mul(1_000_000))
+    }
+
+    #[must_use]
+    pub fn after(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+    }
+
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub u64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+number!(
+    /// One start of one service; never used again in a node's life.
+    LaunchId
+);
+number!(
+    /// A call that somebody waits for; the shell chooses it.
+    RequestId
+);
+number!(
+    /// Whoever listens to events; the shell chooses it.
+    SubscriberId
+);
+number!(
+    /// A question to the Policy Engine.
+    ActId
+);
+number!(
+    /// A lifecycle message or a probe that awaits its answer.
+    CallId
+);
+number!(
+    /// An entry that awaits its place in the log.
+    RecordId
+);

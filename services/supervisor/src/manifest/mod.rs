@@ -1,0 +1,26 @@
+//! What a service is, as data: `ServiceManifest` and how it is read from TOML (seed 003 §4).
+//!
+//! Pure: the loader takes file names and texts. A text is accepted whole or refused with every place named;
+//! unknown keys are refused, never skipped.
+
+mod check;
+mod health;
+pub mod limits;
+mod load;
+mod locate;
+mod program;
+mod protocol;
+mod restart;
+mod schema;
+pub mod shipped;
+
+pub use chain::payload::service::ServiceType;
+pub use health::{HealthCheck, HealthConfig, HealthKind};
+pub use load::{LoadedManifest, Loading, ManifestError, load, parse};
+pub use program::{FsGrant, NetworkSwitch, ProgramConfig, SandboxSwitches};
+pub use protocol::{Protocol, ProtocolError, ProtocolVersion};
+pub use restart::{RestartMode, RestartTable};
+pub use schema::{
+    CapabilityRequirement, CapabilityRequirements, Dependency, EndpointDefinition, Permission, Priority,
+    RUNNING_IMAGE, ResourceRequirements, ServiceIdentityConfig, ServiceInfo, ServiceManifest,
+};

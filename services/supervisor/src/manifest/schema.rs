@@ -1,0 +1,167 @@
+use base::{Hash, HashError, KeyPath};
+use semver::{Version, VersionReq};
+use serde::{Deserialize, Serialize};
+
+use super::{HealthConfig, ProgramConfig, Protocol, RestartTable, SandboxSwitches, ServiceType};
+
+/// Stands for the hash of the image that the node runs from. `up` puts the real hash in its place, so that a shipped
+/// manifest needs no edit when the binary is built; it is no hash, so it can never be taken for one.
+pub const RUNNING_IMAGE: &str = "blake3:running-image";
+
+/// One service (SUP-23). TOML on disk.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceManifest {
+    /// Format of the manifest.
+    pub version: u32,
+    pub service: ServiceInfo,
+    /// Left out: a key path below `/orbital/services`, no permissions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<ServiceIdentityConfig>,
+    #[serde(default)]
+    pub capabilities: CapabilityRequirements,
+    #[serde(default)]
+    pub resources: ResourceRequirements,
+    #[serde(default)]
+    pub health: HealthConfig,
+    /// Left out: by service type (SUP open point 5).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart: Option<RestartTable>,
+    /// What a foreign program is; a service of Bailiwick has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<ProgramConfig>,
+    #[serde(default)]
+    pub sandbox: SandboxSwitches,
+    #[serde(default)]
+    pub dependencies: Vec<Dependency>,
+    #[serde(default)]
+    pub endpoints: Vec<EndpointDefinition>,
+}
+
+impl ServiceManifest {
+    /// Where the service's key is, named or not.
+    #[must_use]
+    pub fn key_path(&self) -> Option<KeyPath> {
+        match &self.identity {
+            Some(identity) => Some(identity.key_path.clone()),
+            None => KeyPath::parse(base::key_paths::SERVICES).ok()?.child(&self.service.name).ok(),
+        }
+    }
+
+    #[must_use]
+    pub fn permissions(&self) -> &[Permission] {
+        self.identity.as_ref().map_or(&[], |identity| &identity.permissions)
+    }
+
+    /// The hash of the program that may start; the text is checked here, not when the file is loaded (SUP-25).
+    pub fn binary_hash(&self) -> Result<Hash, HashError> {
+        self.service.binary.parse()
+    }
+
+    /// With the placeholder for the running image replaced.
+    #[must_use]
+    pub fn with_running_image(mut self, image: Hash) -> Self {
+        if self.service.binary == RUNNING_IMAGE {
+            self.service.binary = image.to_string();
+        }
+        self
+    }
+}
+
+/// SUP-24.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceInfo {
+    /// Unique; folder, socket and log field are named after it.
+    pub name: String,
+    pub version: Version,
+    pub service_type: ServiceType,
+    /// `blake3:` and the digest. Left out: the running image, which is the launcher of a `[program]` too.
+    #[serde(default = "running_image")]
+    pub binary: String,
+    #[serde(default)]
+    pub description: String,
+}
+
+fn running_image() -> String {
+    RUNNING_IMAGE.to_owned()
+}
+
+/// SUP-27.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceIdentityConfig {
+    pub key_path: KeyPath,
+    #[serde(default)]
+    pub permissions: Vec<Permission>,
+}
+
+/// A capability string such as `fs.read`.
+pub type Permission = String;
+
+/// SUP-31.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CapabilityRequirements {
+    #[serde(default)]
+    pub required: Vec<CapabilityRequirement>,
+    #[serde(default)]
+    pub optional: Vec<CapabilityRequirement>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CapabilityRequirement {
+    #[serde(rename = "type")]
+    pub capability_type: String,
+    #[serde(default)]
+    pub permissions: Vec<Permission>,
+}
+
+/// SUP-32. What is left out is not limited, except that every service has a share of the processor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ResourceRequirements {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_mb: Option<u32>,
+    pub cpu_shares: u32,
+    pub priority: Priority,
+}
+
+impl Default for ResourceRequirements {
+    fn default() -> Self {
+        Self { memory_mb: None, cpu_shares: 100, priority: Priority::Normal }
+    }
+}
+
+/// The catalogue's priorities, and one below them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Priority {
+    Critical,
+    High,
+    Normal,
+    Low,
+}
+
+/// SUP-33.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dependency {
+    pub name: String,
+    #[serde(default)]
+    pub version: VersionReq,
+    #[serde(default = "yes")]
+    pub required: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// SUP-34.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointDefinition {
+    pub name: String,
+    pub protocol: Protocol,
+}
