@@ -1,0 +1,209 @@
+//! What the keeper remembers: children and stored descriptors, each of one client. Fixed capacity.
+
+use std::os::fd::OwnedFd;
+
+use sandbox::cgroup::Group;
+use sandbox::keeper_protocol::{Child, Exit, GroupUsage, NAME_BYTES_MAX};
+use sandbox::process::{Reaped, Signal, pidfd_send_signal};
+
+use super::{CHILDREN_MAX, STORED_MAX};
+
+/// One child, from its launch until its exit is acknowledged.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) client: usize,
+    pub(super) id: u64,
+    pub(super) pid: i32,
+    pub(super) pidfd: OwnedFd,
+    pub(super) group: Option<Group>,
+    exit: Option<Exit>,
+    told: bool,
+}
+
+impl Kept {
+    pub(super) fn new(client: usize, id: u64, pid: i32, pidfd: OwnedFd, group: Option<Group>) -> Kept {
+        Kept { client, id, pid, pidfd, group, exit: None, told: false }
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.exit.is_none()
+    }
+
+    pub(super) fn as_child(&self) -> Child {
+        Child { id: self.id, pid: self.pid, exit: self.exit }
+    }
+
+    /// The child and whatever shares its group.
+    pub(super) fn kill_all(&self) {
+        // Already gone is what is wanted, and a failure shows: the keeper does not end before its children.
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+        if let Some(group) = &self.group {
+            let _ = group.kill();
+        }
+    }
+}
+
+pub(super) fn measure(group: &Group) -> GroupUsage {
+    GroupUsage {
+        memory_bytes: group.memory_bytes().unwrap_or(0),
+        memory_peak_bytes: group.memory_peak_bytes().unwrap_or(0),
+        oom_kills: group.oom_kills().unwrap_or(0),
+        cpu_time_us: group.cpu_time_us().unwrap_or(0),
+        processes: group.processes().map_or(0, |processes| processes.len() as u64),
+    }
+}
+
+struct Stored {
+    client: usize,
+    name: String,
+    fd: OwnedFd,
+}
+
+/// Both tables are short and searched from the front: a thousand entries take a microsecond.
+pub(super) struct Table {
+    children: Vec<Kept>,
+    stored: Vec<Stored>,
+}
+
+impl Table {
+    pub(super) fn new() -> Table {
+        Table { children: Vec::with_capacity(CHILDREN_MAX), stored: Vec::with_capacity(2 * STORED_MAX) }
+    }
+
+    pub(super) fn store(&mut self, client: usize, name: &str, fd: OwnedFd) -> Result<(), String> {
+        if name.is_empty() || name.len() > NAME_BYTES_MAX {
+            return Err(format!("the name has {} bytes, allowed are 1 to {NAME_BYTES_MAX}", name.len()));
+        }
+        if let Some(stored) = self.stored.iter_mut().find(|one| one.client == client && one.name == name) {
+            stored.fd = fd;
+            return Ok(());
+        }
+        if self.stored.iter().filter(|one| one.client == client).count() >= STORED_MAX {
+            return Err(format!("{STORED_MAX} descriptors are stored already; forget one first"));
+        }
+        self.stored.push(Stored { client, name: name.to_owned(), fd });
+        Ok(())
+    }
+
+    pub(super) fn fetch(&self, client: usize, name: &str) -> Result<OwnedFd, String> {
+        let stored = self.stored.iter().find(|one| one.client == client && one.name == name);
+        let stored = stored.ok_or_else(|| format!("no descriptor is stored as {name:?}"))?;
+        stored.fd.try_clone().map_err(|error| format!("duplicating the descriptor {name:?}: {error}"))
+    }
+
+    pub(super) fn forget(&mut self, client: usize, name: &str) -> Result<(), String> {
+        let at = self.stored.iter().position(|one| one.client == client && one.name == name);
+        self.stored.swap_remove(at.ok_or_else(|| format!("no descriptor is stored as {name:?}"))?);
+        Ok(())
+    }
+
+    /// Whether this client may have one more child of this id.
+    pub(super) fn admits(&self, client: usize, id: u64) -> Result<(), String> {
+        if self.find(client, id).is_ok() {
+            return Err(format!("the id {id} is in use; acknowledge its exit first"));
+        }
+        if self.children.len() >= CHILDREN_MAX {
+            return Err(format!(
+                "{CHILDREN_MAX} children are kept already, ended ones until they are acknowledged"
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn add(&mut self, kept: Kept) {
+        self.children.push(kept);
+    }
+
+    pub(super) fn find(&self, client: usize, id: u64) -> Result<&Kept, String> {
+        let found = self.children.iter().find(|one| one.client == client && one.id == id);
+        found.ok_or_else(|| format!("no child has the id {id}"))
+    }
+
+    /// Children of a client above an id, lowest first.
+    pub(super) fn after(&self, client: usize, id: u64) -> Vec<&Kept> {
+        let mut list: Vec<&Kept> =
+            self.children.iter().filter(|one| one.client == client && one.id > id).collect();
+        list.sort_unstable_by_key(|kept| kept.id);
+        list
+    }
+
+    pub(super) fn running(&self) -> impl Iterator<Item = &Kept> {
+        self.children.iter().filter(|one| one.is_running())
+    }
+
+    /// Takes the exit down; the group comes back to be removed.
+    pub(super) fn record_exit(&mut self, reaped: &Reaped) -> Option<Group> {
+        let kept = self.children.iter_mut().find(|one| one.pid == reaped.pid && one.is_running())?;
+        let group = kept.group.take();
+        let used = group.as_ref().map(measure).unwrap_or_default();
+        kept.exit = Some(Exit { status: reaped.status, usage: reaped.usage, group: used });
+        group
+    }
+
+    /// The next exit that this client has not been told of; it counts as told from now on.
+    pub(super) fn next_untold(&mut self, client: usize) -> Option<(u64, Exit)> {
+        let kept =
+            self.children.iter_mut().find(|one| one.client == client && one.exit.is_some() && !one.told)?;
+        kept.told = true;
+        Some((kept.id, kept.exit?))
+    }
+
+    /// A new client on the channel: it is told again.
+    pub(super) fn tell_again(&mut self, client: usize) {
+        self.children.iter_mut().filter(|one| one.client == client).for_each(|one| one.told = false);
+    }
+
+    pub(super) fn acknowledge(&mut self, client: usize, id: u64) -> Result<(), String> {
+        if self.find(client, id)?.is_running() {
+            return Err(format!("the child {id} has not ended"));
+        }
+        self.children.retain(|one| one.client != client || one.id != id);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fd() -> OwnedFd {
+        std::fs::File::open("/dev/null").unwrap().into()
+    }
+
+    #[test]
+    fn clients_see_only_their_own_and_limits_hold() {
+        let mut table = Table::new();
+        for n in 0..STORED_MAX {
+            table.store(0, &n.to_string(), fd()).unwrap();
+        }
+        assert!(table.store(0, "one more", fd()).is_err());
+        table.store(0, "0", fd()).unwrap();
+        table.store(1, "x", fd()).unwrap();
+        assert!(table.fetch(0, "x").is_err());
+        assert!(table.fetch(1, "0").is_err());
+        assert!(table.fetch(1, "x").is_ok());
+        table.forget(0, "7").unwrap();
+        table.store(0, "one more", fd()).unwrap();
+        assert!(table.store(1, &"n".repeat(NAME_BYTES_MAX), fd()).is_ok());
+        assert!(table.store(1, &"n".repeat(NAME_BYTES_MAX + 1), fd()).is_err());
+    }
+
+    #[test]
+    fn an_exit_is_kept_until_acknowledged_and_told_again_to_a_new_client() {
+        let mut table = Table::new();
+        table.add(Kept::new(0, 5, 77, fd(), None));
+        assert!(table.admits(0, 5).is_err());
+        assert!(table.admits(1, 5).is_ok());
+        assert!(table.acknowledge(0, 5).is_err());
+        let status = sandbox::process::ExitStatus::Code(3);
+        let reaped = Reaped { pid: 77, status, usage: Default::default() };
+        assert!(table.record_exit(&reaped).is_none());
+        assert_eq!(table.next_untold(1), None);
+        assert_eq!(table.next_untold(0).map(|(id, exit)| (id, exit.status)), Some((5, status)));
+        assert_eq!(table.next_untold(0), None);
+        table.tell_again(0);
+        assert!(table.next_untold(0).is_some());
+        table.acknowledge(0, 5).unwrap();
+        assert!(table.find(0, 5).is_err());
+    }
+}

@@ -1,0 +1,270 @@
+//! A real keeper with a supervisor that does what it is told.
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::{BufRead, BufReader, Write};
+    use std::path::PathBuf;
+    use std::process::{Child, ChildStdin, Command, Stdio};
+    use std::sync::mpsc::{Receiver, channel};
+    use std::time::{Duration, Instant};
+
+    use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+    /// Nothing here takes a second; a test that hangs must not.
+    const PATIENCE: Duration = Duration::from_secs(15);
+
+    struct Keeper {
+        process: Child,
+        input: ChildStdin,
+        lines: Receiver<String>,
+        supervisor: i32,
+    }
+
+    impl Keeper {
+        fn start(role: &str) -> Keeper {
+            let mut process = Command::new(env!("CARGO_BIN_EXE_keeper_stage"))
+                .args(["keeper", role])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let (sender, lines) = channel();
+            let output = BufReader::new(process.stdout.take().unwrap());
+            std::thread::spawn(move || {
+                output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+            });
+            let input = process.stdin.take().unwrap();
+            let mut keeper = Keeper { process, input, lines, supervisor: 0 };
+            if role == "supervisor" {
+                keeper.greet();
+            }
+            keeper
+        }
+
+        /// Waits for a supervisor and says hello for it.
+        fn greet(&mut self) {
+            let line = self.expect("supervisor ");
+            self.supervisor = line.rsplit(' ').next().unwrap().parse().unwrap();
+            self.say("hello 7");
+            self.expect("greeted");
+        }
+
+        fn say(&mut self, command: &str) {
+            writeln!(self.input, "{command}").unwrap();
+        }
+
+        fn expect(&self, start: &str) -> String {
+            let line = self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no {start:?}"));
+            assert!(line.starts_with(start), "{start:?} expected, not {line:?}");
+            line
+        }
+
+        fn ask(&mut self, command: &str, start: &str) -> String {
+            self.say(command);
+            self.expect(start)
+        }
+
+        /// Launches and gives the pid.
+        fn launch(&mut self, command: &str) -> i32 {
+            let line = self.ask(command, "Launched");
+            assert!(line.ends_with("fds 1"), "{line}");
+            line.split("pid: ").nth(1).unwrap().split(',').next().unwrap().parse().unwrap()
+        }
+
+        fn pid(&self) -> i32 {
+            self.process.id() as i32
+        }
+
+        fn signal(&self, signal: Signal) {
+            kill_process(Pid::from_raw(self.pid()).unwrap(), signal).unwrap();
+        }
+
+        fn ended(&mut self) {
+            let deadline = Instant::now() + PATIENCE;
+            while self.process.try_wait().unwrap().is_none() {
+                assert!(Instant::now() < deadline, "the keeper did not end");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            assert_eq!(groups_of(self.pid()), Vec::<PathBuf>::new());
+        }
+    }
+
+    impl Drop for Keeper {
+        fn drop(&mut self) {
+            let _ = self.process.kill();
+            let _ = self.process.wait();
+            // A killed keeper cannot tidy up, and what died with it may take a moment.
+            for _ in 0..200 {
+                for tree in groups_of(self.pid()) {
+                    for group in fs::read_dir(&tree).into_iter().flatten().flatten() {
+                        let _ = fs::remove_dir(group.path());
+                    }
+                    let _ = fs::remove_dir(&tree);
+                }
+                if groups_of(self.pid()).is_empty() {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+
+    /// The sub-trees that the keeper of this number made, below its own groups.
+    fn groups_of(keeper: i32) -> Vec<PathBuf> {
+        let name = format!("test-keeper-{keeper}");
+        let mut found = Vec::new();
+        let mut folders = vec![PathBuf::from("/sys/fs/cgroup")];
+        while let Some(folder) = folders.pop() {
+            for path in fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+                if path.ends_with(&name) {
+                    found.push(path);
+                } else if path.is_dir() && !path.is_symlink() {
+                    folders.push(path);
+                }
+            }
+        }
+        found
+    }
+
+    fn lives(pid: i32) -> bool {
+        // A zombie answers too; its state tells.
+        let running = |text: String| !text.contains("State:\tZ");
+        test_kill_process(Pid::from_raw(pid).unwrap()).is_ok()
+            && fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(running)
+    }
+
+    fn gone(pid: i32) {
+        let deadline = Instant::now() + PATIENCE;
+        while lives(pid) {
+            assert!(Instant::now() < deadline, "{pid} still lives");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn an_exit_is_kept_until_it_is_acknowledged() {
+        let mut keeper = Keeper::start("supervisor");
+        let pid = keeper.launch("launch 1 exit 7");
+        let told = keeper.ask("wait", "Exited { id: 1");
+        assert!(told.contains("Code(7)"), "{told}");
+        gone(pid);
+        for _ in 0..2 {
+            assert!(keeper.ask("list", "Children").contains("Code(7)"));
+        }
+        keeper.ask("launch 1 exit 0", "Refused");
+        keeper.ask("ack 1", "Acked");
+        assert_eq!(keeper.ask("list", "Children"), "Children { children: [], more: false } fds 0");
+        keeper.ask("ack 1", "Refused");
+        keeper.ask("signal 1 9", "Refused");
+        keeper.ask("shutdown", "ShuttingDown");
+        keeper.say("quit");
+        keeper.expect("ending Shutdown");
+        keeper.ended();
+    }
+
+    /// covers: SUP-80
+    #[test]
+    fn a_killed_supervisor_is_replaced_and_its_children_do_not_notice() {
+        let mut keeper = Keeper::start("supervisor");
+        let child = keeper.launch("launch 5 exec sleep 60");
+        keeper.ask("store edge:keys", "Stored");
+        let short = keeper.launch("launch 6 exit 3");
+        gone(short);
+        let before = keeper.supervisor;
+        kill_process(Pid::from_raw(before).unwrap(), Signal::KILL).unwrap();
+        keeper.greet();
+        assert_ne!(keeper.supervisor, before);
+        // What was meant for the dead one is dropped by the greeting; what is unacknowledged is said again.
+        assert!(keeper.ask("wait", "Exited { id: 6").contains("Code(3)"));
+        let list = keeper.ask("list", "Children");
+        assert!(
+            list.contains(&format!("id: 5, pid: {child}, exit: None")) && list.ends_with("fds 1"),
+            "{list}"
+        );
+        assert!(keeper.ask("fetch edge:keys", "Fetched").ends_with("fds 1"));
+        assert!(lives(child));
+        keeper.ask("signal 5 15", "Signalled");
+        assert!(keeper.ask("wait", "Exited { id: 5").contains("Signal(15)"));
+        keeper.ask("shutdown", "ShuttingDown");
+        keeper.say("quit");
+        keeper.expect("ending Shutdown");
+        keeper.ended();
+    }
+
+    #[test]
+    fn orphans_come_to_the_keeper_and_end_with_it() {
+        let mut keeper = Keeper::start("supervisor");
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pid");
+        keeper.launch(&format!("loose 1 sleep 60 & echo $! > {}; exit 0", file.display()));
+        keeper.ask("wait", "Exited { id: 1");
+        let orphan: i32 = fs::read_to_string(&file).unwrap().trim().parse().unwrap();
+        let status = fs::read_to_string(format!("/proc/{orphan}/status")).unwrap();
+        assert!(status.contains(&format!("PPid:\t{}\n", keeper.pid())), "{status}");
+        kill_process(Pid::from_raw(orphan).unwrap(), Signal::KILL).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while fs::exists(format!("/proc/{orphan}")).unwrap() {
+            assert!(Instant::now() < deadline, "the orphan was not reaped");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn children_die_with_the_keeper() {
+        let mut keeper = Keeper::start("supervisor");
+        let child = keeper.launch("launch 1 exec sleep 60");
+        keeper.signal(Signal::KILL);
+        gone(child);
+        gone(keeper.supervisor);
+    }
+
+    #[test]
+    fn the_first_sigterm_is_handed_on_and_the_second_ends_everything() {
+        let mut keeper = Keeper::start("supervisor");
+        let child = keeper.launch("launch 1 exec sleep 60");
+        keeper.signal(Signal::TERM);
+        keeper.ask("wait", "ShutdownRequested");
+        assert!(lives(child));
+        keeper.signal(Signal::TERM);
+        keeper.expect("ending Forced");
+        gone(child);
+        keeper.ended();
+    }
+
+    #[test]
+    fn the_second_client_sees_only_its_own_and_cannot_end_the_node() {
+        let mut keeper = Keeper::start("supervisor");
+        keeper.launch("launch 1 exec sleep 60");
+        keeper.ask("store secret", "Stored");
+        keeper.ask("programs", "switched");
+        assert_eq!(keeper.ask("list", "Children"), "Children { children: [], more: false } fds 0");
+        keeper.ask("fetch secret", "Refused");
+        keeper.ask("signal 1 9", "Refused");
+        keeper.ask("shutdown", "Refused");
+        keeper.launch("launch 1 exit 4");
+        assert!(keeper.ask("wait", "Exited { id: 1").contains("Code(4)"));
+    }
+
+    #[test]
+    fn failures_name_their_step_and_large_plans_arrive() {
+        let mut keeper = Keeper::start("supervisor");
+        let failed = keeper.ask("broken 1", "LaunchFailed");
+        assert!(failed.contains("open executable") && failed.contains("errno: 2"), "{failed}");
+        keeper.launch("large 2 exit ${#LARGE}");
+        assert!(keeper.ask("wait", "Exited { id: 2").contains("Code(160)"), "100 000 modulo 256");
+        keeper.launch("launch 3 exec sleep 60");
+        keeper.ask("measure 3", "Measured");
+        keeper.ask("shutdown", "ShuttingDown");
+        keeper.say("quit");
+        keeper.expect("ending Shutdown");
+        keeper.ended();
+    }
+
+    #[test]
+    fn a_supervisor_that_keeps_dying_is_given_up() {
+        let mut keeper = Keeper::start("dies");
+        keeper.expect("ending SupervisorLost");
+        keeper.ended();
+    }
+}
