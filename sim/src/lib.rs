@@ -1,1 +1,16 @@
 //! All cores in one thread from one seed, with simulated disk, clock and bus.
+//!
+//! Promises: the same seed gives the same run; a failure names the seed and the step that repeat it; what is audited is
+//! the real store, the real recovery and the real verifier on a disk that forgets, tears and reorders.
+//! Never does: touch the machine's disk or clock. Calls `axiom`'s store and core, `chain`'s verifier.
+
+mod disk;
+mod powercut;
+mod random;
+mod tamper;
+mod workload;
+
+pub use disk::{Fault, SimDisk, SimFile};
+pub use powercut::{Report, faults, powercut, replay};
+pub use random::Random;
+pub use tamper::{TamperReport, tamper};

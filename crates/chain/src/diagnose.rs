@@ -17,7 +17,7 @@ const CHUNK_BYTES: usize = 64 * 1024;
 static ZEROS: [u8; CHUNK_BYTES] = [0; CHUNK_BYTES];
 
 /// Offset of the first byte from `from` to `end` that is not zero.
-pub(crate) fn first_not_zero(segment: &impl ReadAt, from: u64, end: u64) -> io::Result<Option<u64>> {
+pub fn first_not_zero(segment: &impl ReadAt, from: u64, end: u64) -> io::Result<Option<u64>> {
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut at = from;
     while at < end {
@@ -109,12 +109,15 @@ fn try_name(
     point: &ChainPoint,
 ) -> io::Result<Fault> {
     let bytes = read_group(segment, header, offset)?;
-    let torn = later_group(segment, header, offset.saturating_add(1))?.is_none();
+    // Mostly the next group stands where this one says; only if it does not, all that follows is searched.
+    let group = GroupHeader::decode_unchecked(&bytes);
+    let stated = group.map_or(0, |group| u64::from(group.body_bytes)).saturating_add(GROUP_HEADER_BYTES as u64);
+    let follows = group_at(segment, header, offset.saturating_add(stated))?.is_some();
+    let torn = !follows && later_group(segment, header, offset.saturating_add(1))?.is_none();
     let fault = |at: u64, part: Part, cause: Cause| Fault {
         may_be_torn_tail: torn,
         ..Fault::new(name, at, part, cause)
     };
-    let group = GroupHeader::decode_unchecked(&bytes);
     let has_magic = bytes.starts_with(&GROUP_MAGIC);
     let walk = Walk::over(bytes.get(GROUP_HEADER_BYTES..).unwrap_or_default(), point);
     if let Some(group) = group.filter(|_| has_magic || walk.entries > 0) {

@@ -23,6 +23,7 @@ mod verify;
 
 pub use entry::{Entry, EntryHeader, HeaderError};
 pub use entry_type::{EntryType, UnknownEntryType};
+pub use diagnose::first_not_zero;
 pub use fault::{Cause, Fault, Part};
 pub use group::{
     GROUP_BODY_BYTES_MAX, GROUP_ENTRIES_MAX, GROUP_HEADER_BYTES, GROUP_MAGIC, GroupBuilder, GroupError,

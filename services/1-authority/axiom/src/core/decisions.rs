@@ -1,0 +1,153 @@
+//! Decisions that an act may still redeem: once, within 30 seconds of Axiom time.
+
+use std::collections::{HashMap, VecDeque};
+
+use base::{AxiomTime, Hash, PublicKey, Signature, limits::DECISION_VALIDITY_NS};
+use chain::{
+    EntryType, merkle,
+    payload::policy::{ActionKind, DecisionBody, PolicyAction, SignedDecision},
+};
+
+use super::reply::RejectionReason;
+
+/// Decisions are remembered this long after they expired, so that a late act learns why it is refused.
+const REMEMBERED_NS: u64 = 10 * DECISION_VALIDITY_NS;
+/// How far a decision may lie ahead of the sequencer's time: the engine reads the same boot clock, a moment earlier or later.
+const AHEAD_NS_MAX: u64 = 1_000_000_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Decision {
+    pub request: Hash,
+    pub time: AxiomTime,
+    pub allows: bool,
+    pub action: ActionKind,
+    pub only_takes_away: bool,
+    pub used: bool,
+}
+
+impl Decision {
+    pub(super) fn of(body: &DecisionBody) -> Self {
+        Self {
+            request: body.request_hash,
+            time: body.timestamp,
+            allows: body.allows(),
+            action: body.action.kind(),
+            only_takes_away: PolicyAction::only_takes_away(&body.action),
+            used: false,
+        }
+    }
+
+    pub(super) fn check_fresh(&self, now: AxiomTime) -> Result<(), (RejectionReason, &'static str)> {
+        let fresh = now.since(self.time) <= DECISION_VALIDITY_NS && self.time.since(now) <= AHEAD_NS_MAX;
+        if fresh {
+            Ok(())
+        } else {
+            Err((RejectionReason::PolicyDecisionExpired, "the decision is not from the last 30 s"))
+        }
+    }
+
+    /// Whether an entry of this type may redeem the decision.
+    pub(super) fn check_redeem(
+        &self,
+        kind: EntryType,
+        now: AxiomTime,
+    ) -> Result<(), (RejectionReason, &'static str)> {
+        use RejectionReason::PolicyMismatch;
+        match () {
+            () if !self.allows => Err((PolicyMismatch, "the decision denies")),
+            () if self.used => Err((PolicyMismatch, "the decision was redeemed before")),
+            () if !action_allows(self.action, kind) => {
+                Err((PolicyMismatch, "the decision is about another kind of action"))
+            }
+            () => self.check_fresh(now),
+        }
+    }
+}
+
+/// Entry types by which an action is carried out.
+pub(super) const fn action_allows(action: ActionKind, kind: EntryType) -> bool {
+    use EntryType as T;
+    match action {
+        ActionKind::CreateProcess => matches!(kind, T::ProcessCreate | T::JobSubmit),
+        ActionKind::TerminateProcess | ActionKind::ControlProcess => matches!(kind, T::ProcessKill),
+        ActionKind::CreateFile => {
+            matches!(kind, T::FileCreate | T::DirectoryCreate | T::BlockAllocation | T::SnapshotCreate)
+        }
+        ActionKind::ReadFile => false,
+        ActionKind::WriteFile => {
+            matches!(kind, T::FileMetadataUpdate | T::BlockAllocation | T::SnapshotRestore)
+        }
+        ActionKind::DeleteFile => matches!(kind, T::FileDelete | T::DirectoryDelete | T::BlockDeallocation),
+        ActionKind::Connect | ActionKind::Listen => {
+            matches!(kind, T::ConnectionAuthorize | T::ConnectionRevoke)
+        }
+        ActionKind::Sign | ActionKind::Encrypt | ActionKind::Decrypt => matches!(kind, T::KeyUsage),
+        ActionKind::CreateIdentity => matches!(kind, T::IdentityCreated),
+        ActionKind::AddCredential => matches!(kind, T::CredentialAdded),
+        ActionKind::RevokeCredential => matches!(kind, T::CredentialRevoked),
+        ActionKind::DelegateCapability => matches!(kind, T::CapabilityGrant),
+        ActionKind::RevokeCapability => matches!(kind, T::CapabilityRevoke),
+        ActionKind::UpgradeSystem => matches!(kind, T::ImageStage | T::ImageActivate | T::ImageRollback),
+        ActionKind::ModifyPolicy => {
+            matches!(kind, T::PolicyRuleAdded | T::PolicyRuleRemoved | T::PolicyUpdate)
+        }
+        ActionKind::ControlService => {
+            matches!(kind, T::ServiceRegister | T::ServiceStart | T::ServiceStop | T::Shutdown)
+        }
+        ActionKind::ModifyIdentity | ActionKind::Authenticate => matches!(kind, T::IdentityUpdated),
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Decisions {
+    by_request: HashMap<Hash, Decision>,
+    by_age: VecDeque<(AxiomTime, Hash)>,
+    /// The root that was verified last: one signature serves a group.
+    verified: Option<(Hash, Signature)>,
+}
+
+impl Decisions {
+    pub(super) fn get(&self, request: &Hash) -> Option<&Decision> {
+        self.by_request.get(request)
+    }
+
+    pub(super) fn insert(&mut self, decision: Decision) {
+        self.by_age.push_back((decision.time, decision.request));
+        self.by_request.insert(decision.request, decision);
+    }
+
+    pub(super) fn mark_used(&mut self, request: &Hash) {
+        if let Some(decision) = self.by_request.get_mut(request) {
+            decision.used = true;
+        }
+    }
+
+    pub(super) fn forget_before(&mut self, now: AxiomTime) {
+        while let Some((time, request)) = self.by_age.front() {
+            if now.since(*time) <= REMEMBERED_NS {
+                return;
+            }
+            self.by_request.remove(request);
+            self.by_age.pop_front();
+        }
+    }
+
+    /// The signature over the decision's body, by way of its group's root.
+    pub(super) fn verify(&mut self, key: &PublicKey, signed: &SignedDecision) -> bool {
+        let signature = &signed.signature;
+        let leaf = merkle::leaf(&signed.body);
+        let Some(root) = merkle::root_from_path(leaf, signature.index, signature.count, &signature.path)
+        else {
+            return false;
+        };
+        let seen = Some((root, signature.root));
+        if self.verified == seen {
+            return true;
+        }
+        let valid = merkle::verify_root(key, &root, &signature.root);
+        if valid {
+            self.verified = seen;
+        }
+        valid
+    }
+}

@@ -1,0 +1,88 @@
+//! Idempotency keys: one submitter, one key, one entry (AX-41). Remembered as long as the entry is in the log.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+};
+
+use base::{AxiomRef, EntryKey, Hash, IdentityId};
+use chain::EntryType;
+
+/// The first half of a BLAKE3 over submitter and key.
+type Id = [u8; 16];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    New,
+    /// The same bytes of the same type.
+    Same(AxiomRef),
+    /// Something else under the same key.
+    Other(AxiomRef),
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Keys {
+    known: HashMap<Id, Seen, BuildHasherDefault<IdHasher>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    entry: AxiomRef,
+    content: Hash,
+}
+
+impl Keys {
+    pub(super) fn look_up(
+        &self,
+        submitter: &IdentityId,
+        key: &EntryKey,
+        kind: EntryType,
+        payload: &Hash,
+    ) -> Known {
+        match self.known.get(&id(submitter, key)) {
+            None => Known::New,
+            Some(seen) if seen.content == content(kind, payload) => Known::Same(seen.entry),
+            Some(seen) => Known::Other(seen.entry),
+        }
+    }
+
+    pub(super) fn insert(
+        &mut self,
+        submitter: &IdentityId,
+        key: &EntryKey,
+        kind: EntryType,
+        payload: &Hash,
+        entry: AxiomRef,
+    ) {
+        self.known.insert(id(submitter, key), Seen { entry, content: content(kind, payload) });
+    }
+}
+
+fn id(submitter: &IdentityId, key: &EntryKey) -> Id {
+    Hash::of_parts(&[&submitter.0, &key.0]).0.first_chunk().copied().unwrap_or_default()
+}
+
+/// The payload's hash with the type's code mixed in, as the same bytes can stand under two types.
+fn content(kind: EntryType, payload: &Hash) -> Hash {
+    let mut content = *payload;
+    content.0.iter_mut().zip(kind.code().to_le_bytes()).for_each(|(byte, code)| *byte ^= code);
+    content
+}
+
+/// Ids are hashes already: their first eight bytes will do.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 = u64::from_le_bytes(*first);
+        }
+    }
+
+    fn write_usize(&mut self, _length: usize) {}
+}

@@ -1,0 +1,37 @@
+use base::AxiomRef;
+use chain::{Fault, GroupError};
+use durable::{DiskError, PoolError};
+use thiserror::Error;
+
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// Damage below the head, or damage that no power cut explains.
+    #[error("the log is damaged and is not opened: {0}; restore it from a copy, then `bailiwick log verify`")]
+    Damaged(Fault),
+    #[error("the head {head} was acknowledged, but there is no log: restore it from a copy")]
+    LogMissing { head: AxiomRef },
+    #[error(
+        "the log has {entries} entries, but the head that belongs to it is missing: restore the head's file"
+    )]
+    HeadMissing { entries: u64 },
+    #[error("the head's file is damaged: {0}")]
+    Head(chain::HeadError),
+    #[error("the first entry must be genesis at sequence 0 after a zero hash")]
+    NotGenesis,
+    #[error("a group does not follow the last one, or does not fit a segment")]
+    Layout,
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    #[error("no space is left for the log, not even its reserve")]
+    Full,
+    #[error("entry {0} is not in the log")]
+    NotFound(base::Sequence),
+    #[error("an earlier write failed and may have landed: this process must end and read the disk again")]
+    Stopped,
+    #[error("the committer's thread cannot be started")]
+    Thread(#[source] std::io::Error),
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+}

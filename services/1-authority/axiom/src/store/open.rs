@@ -1,0 +1,313 @@
+//! Opening: everything is read and verified, a torn tail is cut, a first boot writes genesis.
+
+use std::sync::Arc;
+
+use base::{AxiomRef, Hash, Sequence};
+use chain::{
+    Cause, ChainPoint, Entry, Fault, GROUP_BODY_BYTES_MAX, GROUP_HEADER_BYTES, HEAD_FILE_BYTES, HeadError,
+    HeadFile, Part, Placed, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentReader, segment_name,
+};
+use durable::{Disk, DiskError, DiskFile, Pool, read_small, replace};
+
+use super::{
+    adapter::Segment,
+    committer::Committer,
+    error::StoreError,
+    index::{Index, Point},
+    layout::{Layout, salt_of},
+    options::{HEAD_FILE, LOCK_FILE, LOG_FOLDER, SNAPSHOT_FOLDER, SPARE_FOLDER, StoreOptions},
+    reader::{LogReader, Shared},
+};
+
+/// What the start found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    pub first_boot: bool,
+    /// A write that was never acknowledged and did not land whole; it was cut off.
+    pub torn_tail: Option<Fault>,
+    /// Durable entries above the head: written, perhaps never acknowledged.
+    pub above_head: u64,
+}
+
+/// An open log, in the three parts that work at the same time.
+pub struct Opened<D: Disk> {
+    /// For the thread that orders and hashes.
+    pub layout: Layout<D>,
+    /// For the thread that writes.
+    pub committer: Committer<D>,
+    /// For everybody.
+    pub reader: LogReader<D>,
+    pub recovery: Recovery,
+}
+
+/// What `open` needs.
+pub struct Store<'a, D: Disk> {
+    pub disk: &'a D,
+    /// Where the head is kept: outside the log's folder.
+    pub head_disk: &'a D,
+    pub options: StoreOptions,
+}
+
+/// The scan's result.
+struct Scan<D: Disk> {
+    segments: u64,
+    entries: u64,
+    index: Index,
+    point: ChainPoint,
+    /// The last segment.
+    end: Option<(D::File, SegmentHeader, u64)>,
+    torn_tail: Option<Fault>,
+    first: Sequence,
+    head_hash: Option<Hash>,
+    /// Where the bytes above the head begin in the last segment.
+    above_head_from: u64,
+}
+
+impl<D: Disk> Store<'_, D> {
+    /// Opens the log or makes it with `genesis` where neither log nor head exists. Shows every entry to `visit`, in order.
+    pub fn open(
+        self,
+        genesis: impl FnOnce() -> Option<(Entry, Hash)>,
+        mut visit: impl FnMut(&Placed<'_>),
+    ) -> Result<Opened<D>, StoreError> {
+        let lock = self.disk.lock(LOCK_FILE)?;
+        for folder in [LOG_FOLDER, SPARE_FOLDER, SNAPSHOT_FOLDER] {
+            self.disk.create_dir(folder)?;
+        }
+        self.disk.sync_dir("")?;
+        let head = self.read_head()?;
+        let options = &self.options;
+        let pool = Pool::open(
+            self.disk,
+            SPARE_FOLDER,
+            options.segment_bytes,
+            options.spare_files,
+            options.fill_in_background,
+        )?;
+        let pool = Arc::new(pool);
+        let mut recovery = Recovery::default();
+        let mut scan = self.scan(head, &mut visit)?;
+        if scan.end.is_none() {
+            if let Some(head) = head {
+                return Err(StoreError::LogMissing { head });
+            }
+            recovery.first_boot = true;
+            self.write_genesis(&pool, genesis().ok_or(StoreError::NotGenesis)?)?;
+            scan = self.scan(None, &mut visit)?;
+        }
+        recovery.torn_tail = scan.torn_tail.take();
+        let (file, header, offset) = scan.end.ok_or(StoreError::NotGenesis)?;
+        let last = scan.point.last().ok_or(StoreError::NotGenesis)?;
+        check_head(head, last, &header, scan.entries, scan.head_hash, scan.first)?;
+        recovery.above_head = last.sequence.0.saturating_sub(head.map_or(0, |head| head.sequence.0));
+        // What the last process wrote and did not sync is about to be shown to readers: make it durable first. Written
+        // anew, because after a failed sync the kernel takes these pages for clean and would not write them.
+        write_again(&file, scan.above_head_from, offset)?;
+        file.sync_data()?;
+        self.disk.sync_dir(LOG_FOLDER)?;
+        let (head, head_offset) = self.raise_head(last)?;
+        let segment = Arc::new(file);
+        let shared = Arc::new(Shared::new(self.disk.clone(), scan.index, last));
+        shared.begin_segment(header.entry_count, Arc::clone(&segment));
+        let reader = LogReader::new(Arc::clone(&shared));
+        let mut layout = Layout::new(pool, self.options.clone(), scan.point, header, offset, scan.segments);
+        layout.hold_reserve();
+        let disk = self.disk.clone();
+        let committer = Committer { disk, segment, head, head_offset, shared, stopped: false, _lock: lock };
+        Ok(Opened { layout, committer, reader, recovery })
+    }
+
+    fn read_head(&self) -> Result<Option<AxiomRef>, StoreError> {
+        let bytes = match read_small(self.head_disk, HEAD_FILE, HEAD_FILE_BYTES) {
+            Err(DiskError::Failed { source, .. }) if source.kind() == std::io::ErrorKind::FileTooLarge => {
+                return Err(StoreError::Head(HeadError::Damaged));
+            }
+            other => other?,
+        };
+        match bytes {
+            Some(bytes) => Ok(HeadFile::decode(&bytes).map_err(StoreError::Head)?.head),
+            None => Ok(None),
+        }
+    }
+
+    /// Writes the head of the log as found, durably, and opens its file for the committer.
+    fn raise_head(&self, last: AxiomRef) -> Result<(D::File, u64), StoreError> {
+        let mut bytes = chain_head_bytes(last);
+        bytes.resize(HEAD_FILE_BYTES, 0);
+        replace(self.head_disk, HEAD_FILE, &[&bytes])?;
+        Ok((self.head_disk.open(HEAD_FILE)?, HeadFile::other_offset(0)))
+    }
+
+    fn scan(
+        &self,
+        head: Option<AxiomRef>,
+        visit: &mut impl FnMut(&Placed<'_>),
+    ) -> Result<Scan<D>, StoreError> {
+        let mut names = self.disk.list(LOG_FOLDER)?;
+        names.retain(|name| name.ends_with(".seg"));
+        names.sort_unstable();
+        let mut scan = Scan {
+            segments: 0,
+            entries: 0,
+            index: Index::default(),
+            point: ChainPoint::GENESIS,
+            end: None,
+            torn_tail: None,
+            first: Sequence(0),
+            head_hash: None,
+            above_head_from: SEGMENT_HEADER_BYTES as u64,
+        };
+        for (at, name) in names.iter().enumerate() {
+            let is_last = at.saturating_add(1) == names.len();
+            self.scan_segment(name, is_last, head, &mut scan, visit)?;
+        }
+        Ok(scan)
+    }
+
+    fn scan_segment(
+        &self,
+        name: &str,
+        is_last: bool,
+        head: Option<AxiomRef>,
+        scan: &mut Scan<D>,
+        visit: &mut impl FnMut(&Placed<'_>),
+    ) -> Result<(), StoreError> {
+        let file = self.disk.open(&format!("{LOG_FOLDER}/{name}"))?;
+        let segment = Segment(file);
+        let mut reader =
+            SegmentReader::open(&segment, name, Some(&scan.point)).map_err(StoreError::Damaged)?;
+        let first = reader.header().entry_count;
+        scan.above_head_from = SEGMENT_HEADER_BYTES as u64;
+        loop {
+            let group = reader.next_group(|placed| {
+                let sequence = placed.record.header.sequence;
+                if Index::wants(sequence, first) {
+                    let (offset, group_end) = (placed.offset, placed.group_end);
+                    scan.index.push(Point { sequence: sequence.0, segment: first, offset, group_end });
+                }
+                if head.is_some_and(|head| head.sequence == sequence) {
+                    scan.head_hash = Some(placed.hash);
+                    scan.above_head_from = placed.group_end;
+                }
+                scan.entries = scan.entries.saturating_add(1);
+                visit(placed);
+            });
+            match group {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(fault) => {
+                    let above_head = head.is_none_or(|head| reader.point().next_sequence > head.sequence);
+                    if !(is_last && fault.may_be_torn_tail && above_head) {
+                        return Err(StoreError::Damaged(fault));
+                    }
+                    cut_tail(&segment, reader.header(), reader.offset()).map_err(|cut| match cut {
+                        Some(error) => error,
+                        None => StoreError::Damaged(fault.clone()),
+                    })?;
+                    scan.torn_tail = Some(fault);
+                    break;
+                }
+            }
+        }
+        scan.point = reader.point();
+        scan.segments = scan.segments.saturating_add(1);
+        let (header, offset) = (*reader.header(), reader.offset());
+        drop(reader);
+        scan.end = Some((segment.0, header, offset));
+        Ok(())
+    }
+
+    /// Segment 0 with genesis is made whole in a spare file and then renamed: a crash before leaves no log at all.
+    fn write_genesis(&self, pool: &Pool<D>, genesis: (Entry, Hash)) -> Result<(), StoreError> {
+        let (entry, hash) = genesis;
+        let at_start = entry.header.sequence == Sequence(0) && entry.header.prev_hash == Hash::ZERO;
+        if !at_start || entry.header.entry_type != chain::EntryType::Genesis || entry.hash() != hash {
+            return Err(StoreError::NotGenesis);
+        }
+        let salt = salt_of(&self.options.salt_seed, Sequence(0));
+        let header = SegmentHeader::at(&ChainPoint::GENESIS, self.options.segment_bytes, salt);
+        let mut group = chain::GroupBuilder::new(Vec::new(), Sequence(0));
+        group.push(&entry, &hash)?;
+        let bytes = group.finish(&salt)?;
+        if bytes.len().saturating_add(SEGMENT_HEADER_BYTES) as u64 > self.options.segment_bytes {
+            return Err(StoreError::Layout);
+        }
+        let (file, spare_name) = pool.take()?;
+        file.write_at(0, &header.encode())?;
+        file.write_at(SEGMENT_HEADER_BYTES as u64, &bytes)?;
+        file.sync_data()?;
+        self.disk.rename(&spare_name, &format!("{LOG_FOLDER}/{}", segment_name(Sequence(0))))?;
+        self.disk.sync_dir(LOG_FOLDER)?;
+        Ok(())
+    }
+}
+
+fn write_again<F: DiskFile>(file: &F, from: u64, end: u64) -> Result<(), StoreError> {
+    let mut buffer = vec![0; 64 * 1024];
+    let mut at = from;
+    while at < end {
+        let step = usize::try_from(end.saturating_sub(at)).unwrap_or(buffer.len()).min(buffer.len());
+        let bytes = buffer.get_mut(..step).unwrap_or_default();
+        file.read_at(at, bytes)?;
+        file.write_at(at, bytes)?;
+        at = at.saturating_add(step as u64);
+    }
+    Ok(())
+}
+
+fn chain_head_bytes(last: AxiomRef) -> Vec<u8> {
+    chain::HeadSlot(last).encode().to_vec()
+}
+
+/// Zeros what a torn write left behind `offset`, durably. None if more lies there than one write can have left.
+fn cut_tail<F: DiskFile>(
+    segment: &Segment<F>,
+    header: &SegmentHeader,
+    offset: u64,
+) -> Result<(), Option<StoreError>> {
+    let reach =
+        offset.saturating_add(GROUP_HEADER_BYTES as u64).saturating_add(u64::from(GROUP_BODY_BYTES_MAX));
+    let end = reach.min(header.capacity_bytes);
+    let wrap = |error: DiskError| Some(StoreError::Disk(error));
+    match chain::first_not_zero(segment, end, header.capacity_bytes) {
+        Ok(None) => {}
+        Ok(Some(_)) => return Err(None),
+        Err(error) => return Err(wrap(DiskError::new(durable::Operation::Read, LOG_FOLDER, error))),
+    }
+    let zeros = vec![0; 64 * 1024];
+    let mut at = offset;
+    while at < end {
+        let step = usize::try_from(end.saturating_sub(at)).unwrap_or(zeros.len()).min(zeros.len());
+        segment.0.write_at(at, zeros.get(..step).unwrap_or_default()).map_err(wrap)?;
+        at = at.saturating_add(step as u64);
+    }
+    segment.0.sync_data().map_err(wrap)
+}
+
+/// The log must reach the head and have the head's entry.
+fn check_head(
+    head: Option<AxiomRef>,
+    last: AxiomRef,
+    end: &SegmentHeader,
+    entries: u64,
+    head_hash: Option<Hash>,
+    first: Sequence,
+) -> Result<(), StoreError> {
+    let name = segment_name(Sequence(end.entry_count));
+    let fault = |cause| {
+        let part = Part::Head;
+        StoreError::Damaged(Fault { segment: name.clone(), offset: 0, part, cause, may_be_torn_tail: false })
+    };
+    match head {
+        // Genesis is synced before the head's file is made: a crash between the two leaves this and nothing more.
+        None if entries > 1 => Err(StoreError::HeadMissing { entries }),
+        None => Ok(()),
+        Some(head) if head.sequence > last.sequence => {
+            Err(fault(Cause::BelowHead { last: last.sequence, head }))
+        }
+        Some(head) if head.sequence >= first && head_hash != Some(head.hash) => {
+            Err(fault(Cause::HeadMismatch { head }))
+        }
+        Some(_) => Ok(()),
+    }
+}

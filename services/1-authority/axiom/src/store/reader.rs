@@ -1,0 +1,273 @@
+//! Reading the durable part of the log while it is written.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    time::Duration,
+};
+
+use base::{AxiomRef, Sequence};
+use chain::{Entry, GROUP_HEADER_BYTES, Part, RECORD_BYTES_MAX, Record, segment_name};
+use durable::{Disk, DiskFile};
+
+use super::{
+    error::StoreError,
+    index::{Index, Point},
+    options::LOG_FOLDER,
+};
+
+/// Entries of one answer to `range`.
+pub const RANGE_ENTRIES_MAX: usize = 4096;
+/// Bytes of payload in one answer to `range`.
+pub const RANGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Newest entries kept in memory, so that followers that keep up read no file.
+const RECENT_ENTRIES_MAX: usize = 8192;
+/// Bytes of payload that these may hold.
+const RECENT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes read ahead at once.
+const READ_BYTES: usize = 256 * 1024;
+/// Segment files kept open for reading.
+const OPEN_SEGMENTS_MAX: usize = 8;
+
+pub(super) struct Shared<D: Disk> {
+    disk: D,
+    state: Mutex<State<D>>,
+    grown: Condvar,
+}
+
+type Listener = Box<dyn Fn(AxiomRef) + Send>;
+
+struct State<D: Disk> {
+    index: Index,
+    open: BTreeMap<u64, Arc<D::File>>,
+    recent: VecDeque<Arc<Entry>>,
+    recent_bytes: usize,
+    last: AxiomRef,
+    listeners: Vec<Listener>,
+}
+
+impl<D: Disk> Shared<D> {
+    pub(super) fn new(disk: D, index: Index, last: AxiomRef) -> Self {
+        let (open, recent) = (BTreeMap::new(), VecDeque::new());
+        let state = State { index, open, recent, recent_bytes: 0, last, listeners: Vec::new() };
+        Self { disk, state: Mutex::new(state), grown: Condvar::new() }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State<D>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn begin_segment(&self, first: u64, file: Arc<D::File>) {
+        self.lock().keep_open(first, file);
+    }
+
+    /// Shows a durable group to readers.
+    pub(super) fn publish(&self, points: Vec<Point>, entries: Vec<Arc<Entry>>, last: AxiomRef) {
+        let mut state = self.lock();
+        points.into_iter().for_each(|point| state.index.push(point));
+        state.recent_bytes =
+            entries.iter().fold(state.recent_bytes, |sum, entry| sum.saturating_add(entry.payload.len()));
+        state.recent.extend(entries);
+        while state.recent.len() > RECENT_ENTRIES_MAX || state.recent_bytes > RECENT_BYTES_MAX {
+            let Some(oldest) = state.recent.pop_front() else { break };
+            state.recent_bytes = state.recent_bytes.saturating_sub(oldest.payload.len());
+        }
+        state.last = last;
+        state.listeners.iter().for_each(|listener| listener(last));
+        drop(state);
+        self.grown.notify_all();
+    }
+
+    fn segment(&self, first: u64) -> Result<Arc<D::File>, StoreError> {
+        if let Some(file) = self.lock().open.get(&first) {
+            return Ok(Arc::clone(file));
+        }
+        let name = format!("{LOG_FOLDER}/{}", segment_name(Sequence(first)));
+        let file = Arc::new(self.disk.open(&name)?);
+        self.lock().keep_open(first, Arc::clone(&file));
+        Ok(file)
+    }
+}
+
+impl<D: Disk> State<D> {
+    fn keep_open(&mut self, first: u64, file: Arc<D::File>) {
+        while self.open.len() >= OPEN_SEGMENTS_MAX {
+            self.open.pop_first();
+        }
+        self.open.insert(first, file);
+    }
+
+    fn recent(&self, sequence: Sequence) -> Option<&Arc<Entry>> {
+        let first = self.recent.front()?.header.sequence.0;
+        self.recent.get(usize::try_from(sequence.0.checked_sub(first)?).ok()?)
+    }
+}
+
+/// Reads durable entries; cheap to clone.
+pub struct LogReader<D: Disk> {
+    shared: Arc<Shared<D>>,
+}
+
+impl<D: Disk> Clone for LogReader<D> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<D: Disk> LogReader<D> {
+    pub(super) const fn new(shared: Arc<Shared<D>>) -> Self {
+        Self { shared }
+    }
+
+    /// The last durable entry.
+    #[must_use]
+    pub fn last(&self) -> AxiomRef {
+        self.shared.lock().last
+    }
+
+    /// Called after each durable group, by the thread that wrote it: must not block. For shells that wake tasks.
+    pub fn on_growth(&self, listener: impl Fn(AxiomRef) + Send + 'static) {
+        self.shared.lock().listeners.push(Box::new(listener));
+    }
+
+    /// Waits until the log reaches beyond `sequence`; false when the time is over.
+    #[must_use]
+    pub fn wait_beyond(&self, sequence: Sequence, timeout: Duration) -> bool {
+        let state = self.shared.lock();
+        let (state, _) = self
+            .shared
+            .grown
+            .wait_timeout_while(state, timeout, |state| state.last.sequence <= sequence)
+            .unwrap_or_else(PoisonError::into_inner);
+        state.last.sequence > sequence
+    }
+
+    /// One entry with its hash, checked against its record.
+    pub fn read(&self, sequence: Sequence) -> Result<Arc<Entry>, StoreError> {
+        let mut found = self.range(sequence, 1)?;
+        found.pop().ok_or(StoreError::NotFound(sequence))
+    }
+
+    /// Entries from `from` on: at most `entries_max`, `RANGE_ENTRIES_MAX` and about `RANGE_BYTES_MAX`; at least one
+    /// unless the log ends before.
+    pub fn range(&self, from: Sequence, entries_max: usize) -> Result<Vec<Arc<Entry>>, StoreError> {
+        let limit = entries_max.min(RANGE_ENTRIES_MAX);
+        let (point, last) = {
+            let state = self.shared.lock();
+            if state.recent(from).is_some() {
+                return Ok(from_memory(&state, from, limit));
+            }
+            (state.index.before(from), state.last.sequence)
+        };
+        let Some(point) = point.filter(|_| from <= last && limit > 0) else { return Ok(Vec::new()) };
+        let file = self.shared.segment(point.segment)?;
+        let mut cursor = Cursor { file, point, buffer: Vec::new(), buffer_at: 0 };
+        let mut entries = Vec::new();
+        let mut bytes = 0_usize;
+        while entries.len() < limit && bytes < RANGE_BYTES_MAX {
+            let Some(entry) = cursor.next(from, last)? else { break };
+            bytes = bytes.saturating_add(entry.payload.len());
+            entries.push(Arc::new(entry));
+        }
+        Ok(entries)
+    }
+}
+
+fn from_memory<D: Disk>(state: &State<D>, from: Sequence, limit: usize) -> Vec<Arc<Entry>> {
+    let first = state.recent.front().map_or(0, |entry| entry.header.sequence.0);
+    let skip = usize::try_from(from.0.saturating_sub(first)).unwrap_or(usize::MAX);
+    let mut bytes = 0_usize;
+    let fits = |entry: &&Arc<Entry>| {
+        let fits = bytes < RANGE_BYTES_MAX;
+        bytes = bytes.saturating_add(entry.payload.len());
+        fits
+    };
+    state.recent.iter().skip(skip).take(limit).take_while(fits).cloned().collect()
+}
+
+/// Walks records of one segment from an index point.
+struct Cursor<F> {
+    file: Arc<F>,
+    /// Of the next record.
+    point: Point,
+    buffer: Vec<u8>,
+    buffer_at: u64,
+}
+
+impl<F: DiskFile> Cursor<F> {
+    /// The next entry at or behind `from`; None at the end of the segment or behind `last`.
+    fn next(&mut self, from: Sequence, last: Sequence) -> Result<Option<Entry>, StoreError> {
+        loop {
+            if self.point.sequence > last.0 || !self.enter_group()? {
+                return Ok(None);
+            }
+            let at = self.point.offset;
+            let (sequence, segment) = (Sequence(self.point.sequence), self.point.segment);
+            let damaged =
+                |error: chain::RecordError| damage(segment, at, Part::Entry(sequence), error.into());
+            let bytes = self.bytes(RECORD_BYTES_MAX)?;
+            let (record, _) = Record::split(bytes).map_err(damaged)?;
+            let size_bytes = record.size_bytes() as u64;
+            let wanted = sequence >= from;
+            if wanted {
+                record.verify_alone().map_err(damaged)?;
+            }
+            let expected = record.header.sequence == sequence;
+            let entry = wanted.then(|| record.to_entry());
+            if !expected {
+                let found = chain::ChainError::SequenceGap { expected: sequence, found: Sequence(u64::MAX) };
+                return Err(damage(segment, at, Part::Entry(sequence), found.into()));
+            }
+            self.point.offset = at.saturating_add(size_bytes);
+            self.point.sequence = sequence.0.saturating_add(1);
+            if entry.is_some() {
+                return Ok(entry);
+            }
+        }
+    }
+
+    /// At the end of a group: steps over the next one's header. False at the end of the segment.
+    fn enter_group(&mut self) -> Result<bool, StoreError> {
+        if self.point.offset < self.point.group_end {
+            return Ok(true);
+        }
+        let header = self.bytes(GROUP_HEADER_BYTES)?;
+        let Some(header) =
+            chain::GroupHeader::decode_unchecked(header).filter(|header| header.entry_count > 0)
+        else {
+            return Ok(false);
+        };
+        if header.first.0 != self.point.sequence {
+            return Ok(false);
+        }
+        self.point.offset = self.point.offset.saturating_add(GROUP_HEADER_BYTES as u64);
+        self.point.group_end = self.point.offset.saturating_add(u64::from(header.body_bytes));
+        Ok(true)
+    }
+
+    /// Up to `wanted` bytes at the cursor, fewer at the end of the file.
+    fn bytes(&mut self, wanted: usize) -> Result<&[u8], StoreError> {
+        let inside = |buffer: &[u8], buffer_at: u64, at: u64| {
+            let from = usize::try_from(at.checked_sub(buffer_at)?).ok()?;
+            (buffer.len().checked_sub(from)? >= wanted).then_some(from)
+        };
+        let at = self.point.offset;
+        let from = match inside(&self.buffer, self.buffer_at, at) {
+            Some(from) => from,
+            None => {
+                let left = self.file.size_bytes()?.saturating_sub(at);
+                let ahead = usize::try_from(left).unwrap_or(READ_BYTES).min(READ_BYTES.max(wanted));
+                self.buffer.resize(ahead, 0);
+                self.file.read_at(at, &mut self.buffer)?;
+                self.buffer_at = at;
+                0
+            }
+        };
+        Ok(self.buffer.get(from..).unwrap_or_default())
+    }
+}
+
+fn damage(segment: u64, offset: u64, part: Part, cause: chain::Cause) -> StoreError {
+    let segment = segment_name(Sequence(segment));
+    StoreError::Damaged(chain::Fault { segment, offset, part, cause, may_be_torn_tail: false })
+}
