@@ -48,7 +48,13 @@ pub enum Directive {
 
 /// The decision, from telemetry alone: the same numbers give the same directive (ADM-09).
 #[must_use]
-pub fn decide(service: &'static str, phase: Phase, running: usize, queued: usize, limit: ClassLimit) -> Directive {
+pub fn decide(
+    service: &'static str,
+    phase: Phase,
+    running: usize,
+    queued: usize,
+    limit: ClassLimit,
+) -> Directive {
     match phase {
         Phase::Initializing | Phase::Initialized => Directive::Deny(KitError::NotReady { service }),
         Phase::Draining | Phase::Ended => Directive::Deny(KitError::Draining { service }),
@@ -144,7 +150,8 @@ mod tests {
     #[test]
     fn one_directive_follows_from_the_numbers() {
         let says = |phase, running, queued| decide("keys", phase, running, queued, LIMIT);
-        let busy = KitError::Busy { what: "the queue of this class of operations", limit: 3, retry_after_ms: 7 };
+        let busy =
+            KitError::Busy { what: "the queue of this class of operations", limit: 3, retry_after_ms: 7 };
         assert_eq!(says(Phase::Serving, 1, 0), Directive::Allow);
         assert_eq!(says(Phase::Serving, 2, 0), Directive::Wait);
         assert_eq!(says(Phase::Serving, 1, 1), Directive::Wait, "nobody overtakes the queue");
@@ -186,7 +193,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_cancelled_wait_gives_its_place_back() {
-        let admission = Admission::new("keys", Limits { heavy: ClassLimit { running_max: 1, queued_max: 1, retry_after_ms: 1 }, ..Limits::DEFAULT });
+        let admission = Admission::new(
+            "keys",
+            Limits {
+                heavy: ClassLimit { running_max: 1, queued_max: 1, retry_after_ms: 1 },
+                ..Limits::DEFAULT
+            },
+        );
         let slot = admission.admit(Phase::Serving, Cost::Heavy).await.unwrap();
         let wait = std::time::Duration::from_millis(5);
         assert!(tokio::time::timeout(wait, admission.admit(Phase::Serving, Cost::Heavy)).await.is_err());

@@ -4,12 +4,13 @@
 //! knows the keys, so nothing happens twice. What was never sent fails after a while, and nothing has changed.
 
 mod driver;
-#[cfg(test)]
-mod tests;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use base::{AxiomRef, AxiomTime, EntryKey, Hash, IdentityId, Nonce, ProcessId, Sequence, cbor, limits::MESSAGE_BYTES_MAX};
+use base::{
+    AxiomRef, AxiomTime, EntryKey, Hash, IdentityId, Nonce, ProcessId, Sequence, cbor,
+    limits::MESSAGE_BYTES_MAX,
+};
 use chain::payload::{
     Body, Envelope, PayloadError,
     policy::{PolicyAction, PolicyContext, PolicyRequest, ResourceRef},
@@ -43,7 +44,8 @@ pub const UNSENT_MAX: Duration = Duration::from_secs(5);
 
 pub(crate) static ITEMS: Counter = Counter::new("authority_items_total", "items sent to policy");
 pub(crate) static BATCHES: Counter = Counter::new("authority_batches_total", "batches sent to policy");
-pub(crate) static RESENT: Counter = Counter::new("authority_resent_total", "items sent again after a broken stream");
+pub(crate) static RESENT: Counter =
+    Counter::new("authority_resent_total", "items sent again after a broken stream");
 
 /// What was committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,7 +153,11 @@ pub struct Entry {
 
 impl Entry {
     /// An entry that `request` asks for; its key is new.
-    pub fn for_request<T: Body>(submitter: IdentityId, request: &PolicyRequest, body: T) -> Result<Self, AuthorityError> {
+    pub fn for_request<T: Body>(
+        submitter: IdentityId,
+        request: &PolicyRequest,
+        body: T,
+    ) -> Result<Self, AuthorityError> {
         Self::build(submitter, Some(request.hash()), EntryKey(random_16()?), body)
     }
 

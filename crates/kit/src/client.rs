@@ -74,7 +74,12 @@ impl Peer {
     }
 
     /// The same with a deadline of its own.
-    pub fn within(&self, context: &OperationContext, token: Option<&str>, timeout: Duration) -> Result<Calls, KitError> {
+    pub fn within(
+        &self,
+        context: &OperationContext,
+        token: Option<&str>,
+        timeout: Duration,
+    ) -> Result<Calls, KitError> {
         let outgoing = Outgoing::new(context, token, timeout)?;
         Ok(InterceptedService::new(self.channel.clone(), outgoing))
     }

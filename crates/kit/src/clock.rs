@@ -14,7 +14,10 @@ pub const CLOCK_STALE_NS: u64 = 5_000_000_000;
 #[must_use]
 pub fn boot_time_ns() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    u64::try_from(time.tv_sec).unwrap_or(0).saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
+    u64::try_from(time.tv_sec)
+        .unwrap_or(0)
+        .saturating_mul(1_000_000_000)
+        .saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 #[derive(Debug, Default)]
@@ -58,7 +61,8 @@ impl AxiomClock {
             return None;
         }
         let silent = boot_ns.saturating_sub(self.state.heard_ns.load(Ordering::Acquire));
-        (silent <= CLOCK_STALE_NS).then(|| AxiomTime(boot_ns.wrapping_add(self.state.offset_ns.load(Ordering::Acquire))))
+        (silent <= CLOCK_STALE_NS)
+            .then(|| AxiomTime(boot_ns.wrapping_add(self.state.offset_ns.load(Ordering::Acquire))))
     }
 
     /// True from `expiry` on, and whenever nobody knows the time.

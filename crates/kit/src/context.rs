@@ -337,13 +337,23 @@ mod tests {
     /// covers: CTX-03, CTX-04
     #[test]
     fn each_missing_member_is_named() {
-        for name in ["app_id", "actor_type", "is_remote", "trace_id", "requester_identity_id", "device_id", "capability"] {
+        for name in [
+            "app_id",
+            "actor_type",
+            "is_remote",
+            "trace_id",
+            "requester_identity_id",
+            "device_id",
+            "capability",
+        ] {
             let text = check(&without(local(), name), false).unwrap_err();
             assert!(text.contains(&format!("`{name}` is missing")), "{name}: {text}");
             let null = check(&with(local(), name, Value::Null), false).unwrap_err();
             assert_eq!(null, text);
         }
-        for name in ["app_id", "actor_type", "is_remote", "trace_id", "sync_domain", "remote_node_identity_id"] {
+        for name in
+            ["app_id", "actor_type", "is_remote", "trace_id", "sync_domain", "remote_node_identity_id"]
+        {
             let text = check(&without(remote(), name), false).unwrap_err();
             assert!(text.contains(&format!("`{name}` is missing")), "{name}: {text}");
         }

@@ -110,8 +110,15 @@ impl Inherited {
     fn adopt(&mut self, descriptor: Descriptor) -> Result<(), EnvError> {
         let Descriptor { kind, client, raw } = descriptor;
         let name = format!("{kind}:{client}");
-        let fd = sandbox::inherited::adopt_descriptor(raw)
-            .map_err(|source| EnvError::Adopt { raw, name: name.clone(), source })?;
+        let fd = sandbox::inherited::adopt_descriptor(raw).map_err(|source| EnvError::Adopt {
+            raw,
+            name,
+            source,
+        })?;
+        self.take(kind, client, fd)
+    }
+
+    fn take(&mut self, kind: ChannelKind, client: Arc<str>, fd: OwnedFd) -> Result<(), EnvError> {
         if kind == ChannelKind::Boundary {
             self.boundary = Some(fd);
             return Ok(());
@@ -120,7 +127,7 @@ impl Inherited {
             .is_ok_and(|address| address.address_family() == rustix::net::AddressFamily::UNIX);
         let listens = rustix::net::sockopt::socket_acceptconn(&fd).unwrap_or(false);
         if !is_unix || !listens {
-            return Err(EnvError::NotListening(name));
+            return Err(EnvError::NotListening(format!("{kind}:{client}")));
         }
         self.listeners.push(Listener { kind, client, socket: UnixListener::from(fd) });
         Ok(())
@@ -137,7 +144,8 @@ pub fn parse_descriptors(text: &str) -> Result<Vec<Descriptor>, EnvError> {
         let descriptor =
             parse_token(token).ok_or_else(|| EnvError::Token(token.chars().take(80).collect()))?;
         if all.iter().any(|known| {
-            known.raw == descriptor.raw || (known.kind == descriptor.kind && known.client == descriptor.client)
+            known.raw == descriptor.raw
+                || (known.kind == descriptor.kind && known.client == descriptor.client)
         }) {
             return Err(EnvError::Twice(token.to_owned()));
         }
@@ -193,21 +201,46 @@ mod tests {
 
     #[test]
     fn a_wrong_token_is_refused_and_named() {
-        for text in
-            ["edge=4", "admin:me=4", "edge:=4", "edge:a/b=4", "edge:keys", "edge:keys=", "door=4", "admin=2", "admin=-1", "admin=x"]
-        {
-            assert!(matches!(parse_descriptors(text), Err(EnvError::Token(token)) if token == text), "{text}");
+        for text in [
+            "edge=4",
+            "admin:me=4",
+            "edge:=4",
+            "edge:a/b=4",
+            "edge:keys",
+            "edge:keys=",
+            "door=4",
+            "admin=2",
+            "admin=-1",
+            "admin=x",
+        ] {
+            assert!(
+                matches!(parse_descriptors(text), Err(EnvError::Token(token)) if token == text),
+                "{text}"
+            );
         }
         for text in ["admin=4,admin=5", "admin=4,lifecycle=4"] {
             assert!(matches!(parse_descriptors(text), Err(EnvError::Twice(_))), "{text}");
         }
     }
 
+    /// covers: SVC-24
+    #[test]
+    fn only_a_listening_unix_socket_is_served() {
+        let folder = tempfile::tempdir().unwrap();
+        let adopt = |fd: OwnedFd| Inherited::empty().take(ChannelKind::Admin, "admin".into(), fd);
+        let unix = UnixListener::bind(folder.path().join("a.sock")).unwrap();
+        assert!(adopt(unix.into()).is_ok());
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(matches!(adopt(tcp.into()), Err(EnvError::NotListening(name)) if name == "admin:admin"));
+        let (connected, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert!(matches!(adopt(connected.into()), Err(EnvError::NotListening(_))));
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert!(matches!(adopt(file.into()), Err(EnvError::NotListening(_))));
+    }
+
     #[test]
     fn the_number_of_descriptors_is_bounded_at_the_limit() {
-        let list = |count: usize| -> String {
-            (0..count).map(|n| format!("edge:c{n}={},", n + 3)).collect()
-        };
+        let list = |count: usize| -> String { (0..count).map(|n| format!("edge:c{n}={},", n + 3)).collect() };
         assert_eq!(parse_descriptors(&list(DESCRIPTORS_MAX)).unwrap().len(), DESCRIPTORS_MAX);
         assert!(matches!(parse_descriptors(&list(DESCRIPTORS_MAX + 1)), Err(EnvError::TooMany)));
     }

@@ -146,9 +146,12 @@ fn without_info(code: Code, text: String) -> CallError {
     let reason = format!("{code:?}");
     match code {
         Code::Unavailable => CallError::Gone { reason, text, retry: Retry::After(0) },
-        Code::Cancelled | Code::DeadlineExceeded | Code::Unknown | Code::Internal | Code::Aborted | Code::DataLoss => {
-            CallError::Gone { reason, text, retry: Retry::Never }
-        }
+        Code::Cancelled
+        | Code::DeadlineExceeded
+        | Code::Unknown
+        | Code::Internal
+        | Code::Aborted
+        | Code::DataLoss => CallError::Gone { reason, text, retry: Retry::Never },
         Code::InvalidArgument | Code::Unimplemented | Code::OutOfRange => CallError::Misuse { reason, text },
         _ => CallError::Refused { reason, text, refusal: None, retry: Retry::Never },
     }
@@ -249,5 +252,97 @@ impl IntoRefusal for KitError {
 impl From<KitError> for Status {
     fn from(error: KitError) -> Self {
         error.to_status()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Error)]
+    enum TestError {
+        #[error("{0}")]
+        Denied(String),
+        #[error("path is wrong")]
+        Path,
+        #[error("boundary is away")]
+        Away,
+    }
+
+    impl IntoRefusal for TestError {
+        const DOMAIN: &'static str = "bailiwick.keys.v1";
+
+        fn reason(&self) -> &'static str {
+            match self {
+                Self::Denied(_) => "PolicyDenied",
+                Self::Path => "InvalidPath",
+                Self::Away => "CryptoFailure",
+            }
+        }
+
+        fn guilty(&self) -> Guilty {
+            match self {
+                Self::Denied(_) => Guilty::Refused,
+                Self::Path => Guilty::Misuse,
+                Self::Away => Guilty::Gone,
+            }
+        }
+
+        fn retry(&self) -> Retry {
+            if matches!(self, Self::Away) { Retry::After(7) } else { Retry::Never }
+        }
+
+        fn refusal(&self) -> Option<Sequence> {
+            matches!(self, Self::Denied(_)).then_some(Sequence(41))
+        }
+    }
+
+    #[test]
+    fn the_guilty_side_survives_the_wire() {
+        let call = |error: TestError| CallError::from(error.to_status());
+        assert_eq!(
+            call(TestError::Denied("no".to_owned())),
+            CallError::Refused {
+                reason: "PolicyDenied".to_owned(),
+                text: "no".to_owned(),
+                refusal: Some(Sequence(41)),
+                retry: Retry::Never
+            }
+        );
+        assert_eq!(
+            call(TestError::Path),
+            CallError::Misuse { reason: "InvalidPath".to_owned(), text: "path is wrong".to_owned() }
+        );
+        assert_eq!(
+            call(TestError::Away),
+            CallError::Gone {
+                reason: "CryptoFailure".to_owned(),
+                text: "boundary is away".to_owned(),
+                retry: Retry::After(7)
+            }
+        );
+        assert_eq!(error_info(&TestError::Path.to_status()).unwrap().domain, "bailiwick.keys.v1");
+    }
+
+    #[test]
+    fn a_failure_without_info_is_never_a_refusal_by_accident() {
+        for code in
+            [Code::Unavailable, Code::Cancelled, Code::DeadlineExceeded, Code::Unknown, Code::Internal]
+        {
+            assert!(matches!(CallError::from(Status::new(code, "x")), CallError::Gone { .. }), "{code:?}");
+        }
+        assert!(matches!(CallError::from(Status::unimplemented("x")), CallError::Misuse { .. }));
+        let mut status = Status::unavailable("x");
+        status.metadata_mut().insert_bin(ERROR_METADATA, MetadataValue::from_bytes(&[0xff; 9]));
+        assert!(matches!(CallError::from(status), CallError::Gone { .. }));
+    }
+
+    #[test]
+    fn texts_are_cut_at_the_limit() {
+        let text = |bytes: usize| TestError::Denied("x".repeat(bytes)).to_status().message().len();
+        assert_eq!(text(ERROR_TEXT_BYTES_MAX), ERROR_TEXT_BYTES_MAX);
+        assert_eq!(text(ERROR_TEXT_BYTES_MAX + 1), ERROR_TEXT_BYTES_MAX);
+        let accents = TestError::Denied("é".repeat(ERROR_TEXT_BYTES_MAX)).to_status();
+        assert!(accents.message().len() <= ERROR_TEXT_BYTES_MAX);
     }
 }

@@ -9,7 +9,9 @@ use std::{
 use base::{AxiomRef, AxiomTime, Hash, Sequence};
 use chain::payload::{Payload, PayloadError};
 use contracts::{
-    axiom::v1::{Entry, FeedBatch, FollowRequest, FollowStart, feed_client::FeedClient, follow_request::Step},
+    axiom::v1::{
+        Entry, FeedBatch, FollowRequest, FollowStart, feed_client::FeedClient, follow_request::Step,
+    },
     common::v1 as common,
 };
 use thiserror::Error;
@@ -82,7 +84,8 @@ pub struct FeedEntry {
 
 impl FeedEntry {
     fn read(entry: Entry, replay: bool) -> Result<Self, FeedFault> {
-        let hash = Hash::from_slice(&entry.hash).ok_or(FeedFault::Malformed("an entry hash has not 32 bytes"))?;
+        let hash =
+            Hash::from_slice(&entry.hash).ok_or(FeedFault::Malformed("an entry hash has not 32 bytes"))?;
         Ok(Self {
             sequence: Sequence(entry.sequence),
             hash,
@@ -94,6 +97,11 @@ impl FeedEntry {
         })
     }
 
+    #[cfg(test)]
+    pub(crate) fn read_for_test(entry: Entry) -> Self {
+        Self::read(entry, false).unwrap()
+    }
+
     #[must_use]
     pub fn reference(&self) -> AxiomRef {
         AxiomRef { sequence: self.sequence, hash: self.hash }
@@ -101,7 +109,10 @@ impl FeedEntry {
 
     /// Decoded once, for whoever asks first.
     pub fn decode(&self) -> Result<&Payload, PayloadError> {
-        self.decoded.get_or_init(|| Payload::decode(self.entry_type, &self.payload)).as_ref().map_err(Clone::clone)
+        self.decoded
+            .get_or_init(|| Payload::decode(self.entry_type, &self.payload))
+            .as_ref()
+            .map_err(Clone::clone)
     }
 }
 
@@ -153,7 +164,12 @@ impl Default for Feed {
 impl Feed {
     #[must_use]
     pub fn new() -> Self {
-        Self { progress: Arc::new(Progress { next: watch::Sender::new(0), caught_up: watch::Sender::new(false) }) }
+        Self {
+            progress: Arc::new(Progress {
+                next: watch::Sender::new(0),
+                caught_up: watch::Sender::new(false),
+            }),
+        }
     }
 
     /// Highest sequence folded; what a request cites as seen.
@@ -229,7 +245,10 @@ impl<F: FnMut(&FeedEntry) -> Result<(), BoxError> + Send> Follower<F> {
         let start = FollowStart {
             from: self.next(),
             entry_types: self.plan.entry_types.clone(),
-            seen: self.plan.seen.map(|seen| common::AxiomRef { sequence: seen.sequence.0, hash: seen.hash.0.to_vec() }),
+            seen: self
+                .plan
+                .seen
+                .map(|seen| common::AxiomRef { sequence: seen.sequence.0, hash: seen.hash.0.to_vec() }),
         };
         let first = FollowRequest { step: Some(Step::Start(start)) };
         acks.try_send(first).map_err(|_| FeedFault::Ended)?;
@@ -309,7 +328,11 @@ impl<F: FnMut(&FeedEntry) -> Result<(), BoxError> + Send> Follower<F> {
 
 fn read_status(status: tonic::Status) -> FeedFault {
     let error = CallError::from(status);
-    if error.reason() == "Truncated" { FeedFault::Truncated(error.to_string()) } else { FeedFault::Gone(error) }
+    if error.reason() == "Truncated" {
+        FeedFault::Truncated(error.to_string())
+    } else {
+        FeedFault::Gone(error)
+    }
 }
 
 #[cfg(test)]
@@ -324,7 +347,9 @@ mod tests {
         FeedBatch { entries, up_to, replay: false, axiom_time_ns: 1000, boot_time_ns: 10 }
     }
 
-    fn follower(plan: FeedPlan) -> (Follower<impl FnMut(&FeedEntry) -> Result<(), BoxError>>, Arc<std::sync::Mutex<Vec<u64>>>) {
+    type Folded = Arc<std::sync::Mutex<Vec<u64>>>;
+
+    fn follower(plan: FeedPlan) -> (Follower<impl FnMut(&FeedEntry) -> Result<(), BoxError>>, Folded) {
         let folded = Arc::new(std::sync::Mutex::new(Vec::new()));
         let seen = Arc::clone(&folded);
         let fold = move |entry: &FeedEntry| -> Result<(), BoxError> {
@@ -353,7 +378,10 @@ mod tests {
     fn a_gap_is_refused_unless_entries_are_filtered() {
         let (mut whole, folded) = follower(FeedPlan::all());
         whole.fold_batch(batch(vec![entry(0, 1)], 0)).unwrap();
-        assert!(matches!(whole.fold_batch(batch(vec![entry(2, 3)], 2)), Err(FeedFault::Gap { wanted: 1, found: 2 })));
+        assert!(matches!(
+            whole.fold_batch(batch(vec![entry(2, 3)], 2)),
+            Err(FeedFault::Gap { wanted: 1, found: 2 })
+        ));
         assert!(matches!(whole.fold_batch(batch(vec![], 5)), Err(FeedFault::Gap { wanted: 1, found: 5 })));
         assert_eq!((whole.next(), folded.lock().unwrap().len()), (1, 1));
         let (mut filtered, _) = follower(FeedPlan::of_types(&[30]));

@@ -65,7 +65,8 @@ enum Face {
 
 impl Face {
     fn of(headers: &HeaderMap) -> Self {
-        let grpc = headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        let grpc =
+            headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         if grpc { Self::Grpc } else { Self::Json }
     }
 }
@@ -204,11 +205,13 @@ impl Gate {
         request: &Request<Incoming>,
     ) -> Result<(OperationContext, Slot), KitError> {
         let mut headers = request.headers().get_all(CONTEXT_METADATA).iter();
-        let header = headers
-            .next()
-            .ok_or_else(|| KitError::EnvelopeInvalid(format!("the header `{CONTEXT_METADATA}` is missing")))?;
+        let header = headers.next().ok_or_else(|| {
+            KitError::EnvelopeInvalid(format!("the header `{CONTEXT_METADATA}` is missing"))
+        })?;
         if headers.next().is_some() {
-            return Err(KitError::EnvelopeInvalid(format!("the header `{CONTEXT_METADATA}` stands there twice")));
+            return Err(KitError::EnvelopeInvalid(format!(
+                "the header `{CONTEXT_METADATA}` stands there twice"
+            )));
         }
         let context = OperationContext::parse(header.as_bytes(), operation.public)?;
         if context.origin() == Origin::Remote && &*caller.client != MESH_CLIENT {
@@ -258,7 +261,9 @@ impl Gate {
             let Ok(response) = routes.call(request).await;
             match method {
                 None => response,
-                Some(method) => json::write_response(self.service, self.life.phase(), &method, response).await,
+                Some(method) => {
+                    json::write_response(self.service, self.life.phase(), &method, response).await
+                }
             }
         };
         let response = match limit {
@@ -285,7 +290,10 @@ impl Gate {
             return Ok((request.map(|body| Body::new(Metered::new(body))), None));
         }
         let (mut parts, body) = request.into_parts();
-        let is_json = parts.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+        let is_json = parts
+            .headers
+            .get(CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
         if parts.method != Method::POST || !is_json {
             return Err(KitError::MalformedBody("send a POST with content-type application/json".to_owned()));
         }
@@ -298,10 +306,10 @@ impl Gate {
     }
 
     fn check_owner(&self, caller: &Caller) -> Result<(), KitError> {
-        match caller.peer_uid {
-            Some(0) => Ok(()),
-            Some(uid) if Some(uid) == self.owner_uid => Ok(()),
-            other => Err(KitError::NotOwner(other)),
+        if is_owner(caller.peer_uid, self.owner_uid) {
+            Ok(())
+        } else {
+            Err(KitError::NotOwner(caller.peer_uid))
         }
     }
 
@@ -311,6 +319,11 @@ impl Gate {
             json::text_response("text/plain; version=0.0.4", text)
         })
     }
+}
+
+/// Root or the owner; an unknown peer is nobody, also where no owner is named.
+fn is_owner(peer: Option<u32>, owner: Option<u32>) -> bool {
+    peer.is_some() && (peer == Some(0) || peer == owner)
 }
 
 fn path_of(request: &Request<Incoming>) -> String {
@@ -384,6 +397,17 @@ fn build_tools(rows: &'static [Operation], life: &Arc<Life>) -> Routes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_admin_socket_is_for_root_and_the_owner() {
+        assert!(is_owner(Some(0), None) && is_owner(Some(0), Some(7)) && is_owner(Some(7), Some(7)));
+        assert!(
+            !is_owner(Some(8), Some(7))
+                && !is_owner(Some(8), None)
+                && !is_owner(None, None)
+                && !is_owner(None, Some(7))
+        );
+    }
 
     #[test]
     fn timeouts_are_read_as_grpc_writes_them() {

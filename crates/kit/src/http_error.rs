@@ -93,7 +93,8 @@ pub(crate) fn http_error(service: &str, phase: Phase, status: &Status) -> (u16, 
     if info.retry_after_ms != 0 {
         data.insert("retry_after_ms".to_owned(), json!(info.retry_after_ms));
     }
-    let message = if row.code == "internal_error" { "the service failed; see its log" } else { status.message() };
+    let message =
+        if row.code == "internal_error" { "the service failed; see its log" } else { status.message() };
     (row.http, json!({ "code": row.code, "category": row.category, "message": message, "data": data }))
 }
 
@@ -125,8 +126,18 @@ mod tests {
     /// covers: ERR-01, ERR-02
     #[test]
     fn a_body_has_four_members_and_a_known_category() {
-        let known =
-            ["structural", "schema", "acl", "storage", "state", "config", "auth", "network", "dos", "internal"];
+        let known = [
+            "structural",
+            "schema",
+            "acl",
+            "storage",
+            "state",
+            "config",
+            "auth",
+            "network",
+            "dos",
+            "internal",
+        ];
         for row in HTTP_CODES {
             assert!(known.contains(&row.category), "{row:?}");
         }
@@ -142,10 +153,20 @@ mod tests {
     #[test]
     fn the_status_is_a_function_of_the_code() {
         for (code, http) in [
-            ("envelope_invalid", 400), ("object_invalid", 400), ("identifier_invalid", 400), ("acl_denied", 400),
-            ("schema_unknown_type", 400), ("schema_validation_failed", 400), ("storage_error", 400),
-            ("sequence_error", 400), ("config_invalid", 400), ("network_rejected", 400),
-            ("dos_challenge_required", 400), ("auth_required", 401), ("auth_invalid", 401), ("app_not_found", 404),
+            ("envelope_invalid", 400),
+            ("object_invalid", 400),
+            ("identifier_invalid", 400),
+            ("acl_denied", 400),
+            ("schema_unknown_type", 400),
+            ("schema_validation_failed", 400),
+            ("storage_error", 400),
+            ("sequence_error", 400),
+            ("config_invalid", 400),
+            ("network_rejected", 400),
+            ("dos_challenge_required", 400),
+            ("auth_required", 401),
+            ("auth_invalid", 401),
+            ("app_not_found", 404),
             ("internal_error", 500),
         ] {
             for kind in (0..17).map(Code::from_i32) {
@@ -160,9 +181,13 @@ mod tests {
     #[test]
     fn unavailability_says_which_service_and_whether_to_retry() {
         for area in ["SYS", "APP"] {
-            for (name, retryable) in
-                [("NOT_READY", true), ("DEPENDENCY_UNAVAILABLE", true), ("DRAINING", true), ("DISABLED", false), ("LOAD_FAILED", false)]
-            {
+            for (name, retryable) in [
+                ("NOT_READY", true),
+                ("DEPENDENCY_UNAVAILABLE", true),
+                ("DRAINING", true),
+                ("DISABLED", false),
+                ("LOAD_FAILED", false),
+            ] {
                 let code = format!("ERR_SVC_{area}_{name}");
                 assert_eq!(http_code(&code, Code::Unknown).http, 503, "{code}");
                 let mut data = Map::new();
@@ -175,7 +200,10 @@ mod tests {
         assert_eq!((http, &body["data"]["service_state"]), (503, &json!("draining")));
         assert_eq!(body["data"]["retry_after_ms"], json!(500));
         let not_ready = KitError::NotReady { service: "keys" }.to_status();
-        assert_eq!(http_error("keys", Phase::Initializing, &not_ready).1["data"]["service_state"], "initializing");
+        assert_eq!(
+            http_error("keys", Phase::Initializing, &not_ready).1["data"]["service_state"],
+            "initializing"
+        );
     }
 
     #[test]

@@ -11,7 +11,9 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Frame};
 use prost::Message;
-use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, MethodDescriptor, SerializeOptions};
+use prost_reflect::{
+    DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, MethodDescriptor, SerializeOptions,
+};
 use serde_json::{Value, json};
 use tonic::{Status, body::Body};
 
@@ -27,7 +29,8 @@ static DESCRIPTORS: OnceLock<Option<DescriptorPool>> = OnceLock::new();
 
 /// The operation behind `/package.Service/Method`.
 pub(crate) fn find_method(path: &str) -> Option<MethodDescriptor> {
-    let pool = DESCRIPTORS.get_or_init(|| DescriptorPool::decode(contracts::FILE_DESCRIPTOR_SET).ok()).as_ref()?;
+    let pool =
+        DESCRIPTORS.get_or_init(|| DescriptorPool::decode(contracts::FILE_DESCRIPTOR_SET).ok()).as_ref()?;
     let (service, method) = path.strip_prefix('/')?.split_once('/')?;
     pool.get_service_by_name(service)?.methods().find(|known| known.name() == method)
 }
@@ -57,7 +60,8 @@ fn parse(kind: MessageDescriptor, bytes: &[u8]) -> Result<DynamicMessage, KitErr
     let text: &[u8] = if bytes.is_empty() { b"{}" } else { bytes };
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let message =
-        DynamicMessage::deserialize_with_options(kind, &mut deserializer, &DeserializeOptions::new()).map_err(malformed)?;
+        DynamicMessage::deserialize_with_options(kind, &mut deserializer, &DeserializeOptions::new())
+            .map_err(malformed)?;
     deserializer.end().map_err(malformed)?;
     Ok(message)
 }
@@ -67,7 +71,10 @@ fn to_json(kind: &MessageDescriptor, bytes: &[u8]) -> Result<Value, Status> {
     let message = DynamicMessage::decode(kind.clone(), bytes)
         .map_err(|error| Status::internal(format!("the handler's answer cannot be read: {error}")))?;
     message
-        .serialize_with_options(serde_json::value::Serializer, &SerializeOptions::new().skip_default_fields(false))
+        .serialize_with_options(
+            serde_json::value::Serializer,
+            &SerializeOptions::new().skip_default_fields(false),
+        )
         .map_err(|error| Status::internal(format!("the handler's answer is no JSON: {error}")))
 }
 
@@ -102,7 +109,8 @@ async fn unary(method: &MethodDescriptor, body: Body) -> Result<Value, Status> {
         .map_err(|error| Status::internal(error.to_string()))?;
     check_trailers(collected.trailers())?;
     let mut buffer = collected.to_bytes().to_vec();
-    let message = take_message(&mut buffer).ok_or_else(|| Status::internal("the handler answered nothing"))?;
+    let message =
+        take_message(&mut buffer).ok_or_else(|| Status::internal("the handler answered nothing"))?;
     to_json(&method.output(), &message)
 }
 
@@ -130,7 +138,11 @@ pub(crate) fn text_response(kind: &'static str, text: String) -> Response<Body> 
 
 pub(crate) fn error_response(service: &str, phase: Phase, status: &Status) -> Response<Body> {
     let (http, body) = http_error(service, phase, status);
-    answer(StatusCode::from_u16(http).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), "application/json", full(&body))
+    answer(
+        StatusCode::from_u16(http).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+        "application/json",
+        full(&body),
+    )
 }
 
 /// No route, so no body either (ERR-10).
@@ -167,7 +179,10 @@ impl hyper::body::Body for Lines {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         loop {
             if self.ended {
                 return Poll::Ready(None);

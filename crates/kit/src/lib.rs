@@ -39,6 +39,7 @@ pub use local::{Held, LocalState};
 pub use observe::Counter;
 pub use phase::Phase;
 pub use service::{
-    BoxError, Component, DRAIN_TIMEOUT, FailStart, InitContext, Node, Service, Settings, Threads, caller, context_of, run, serve, uncancelled,
+    BoxError, Component, DRAIN_TIMEOUT, FailStart, InitContext, Node, Service, Settings, Threads, caller,
+    context_of, run, serve, uncancelled,
 };
 pub use table::{Callers, Cost, Effect, Operation, Table, check_table, is_capability_name};

@@ -4,8 +4,9 @@ use std::sync::{Arc, OnceLock};
 
 use base::{CapabilityId, IdentityId, KeyPath};
 use contracts::lifecycle::v1::{
-    ComponentHealth, HealthCheckRequest, HealthStatus, InitComplete, InitRequest, PrepareStopRequest, ReadyToStop,
-    ServiceStatus, ServiceStatusRequest, StartRequest, Started, StopRequest, Stopped, lifecycle_server::Lifecycle,
+    ComponentHealth, HealthCheckRequest, HealthStatus, InitComplete, InitRequest, PrepareStopRequest,
+    ReadyToStop, ServiceStatus, ServiceStatusRequest, StartRequest, Started, StopRequest, Stopped,
+    lifecycle_server::Lifecycle,
 };
 use tokio::sync::{Mutex, Notify, mpsc};
 use tonic::{Request, Response, Status};
@@ -55,12 +56,18 @@ impl<S: Service> Shared<S> {
         if self.service.get().is_some() {
             return Ok(());
         }
-        let context = self.read_init(request, boundary.take())?;
+        let context = self.read_init(request, &mut boundary)?;
         let service = match S::init(context).await {
             Ok(service) => Arc::new(service),
             Err(error) => return Err(self.fail(FailStart::Init(error)).await),
         };
-        let kinds = [ChannelKind::Edge, ChannelKind::Admin, ChannelKind::Feed, ChannelKind::Authority, ChannelKind::Append];
+        let kinds = [
+            ChannelKind::Edge,
+            ChannelKind::Admin,
+            ChannelKind::Feed,
+            ChannelKind::Authority,
+            ChannelKind::Append,
+        ];
         let routes = kinds.into_iter().map(|kind| (kind, service.routes(kind).prepare())).collect();
         let _ = self.routes.set(routes);
         if let Some(plan) = S::feed() {
@@ -72,7 +79,11 @@ impl<S: Service> Shared<S> {
         Ok(())
     }
 
-    fn read_init(&self, request: InitRequest, boundary: Option<std::os::fd::OwnedFd>) -> Result<InitContext, Status> {
+    fn read_init(
+        &self,
+        request: InitRequest,
+        boundary: &mut Option<std::os::fd::OwnedFd>,
+    ) -> Result<InitContext, Status> {
         let wrong = |text: &str| Status::invalid_argument(text.to_owned());
         let config = request.config.ok_or_else(|| wrong("`config` is missing"))?;
         if config.name != S::NAME {
@@ -84,9 +95,11 @@ impl<S: Service> Shared<S> {
         if request.capabilities.len() > CAPABILITIES_MAX {
             return Err(wrong("more than 256 capabilities"));
         }
-        let capabilities = request.capabilities.iter().map(|id| CapabilityId::from_slice(id)).collect::<Option<_>>();
+        let capabilities =
+            request.capabilities.iter().map(|id| CapabilityId::from_slice(id)).collect::<Option<_>>();
         let identity = request.identity.ok_or_else(|| wrong("`identity` is missing"))?;
-        let id = IdentityId::from_slice(&identity.id).ok_or_else(|| wrong("`identity.id` has not 32 bytes"))?;
+        let id =
+            IdentityId::from_slice(&identity.id).ok_or_else(|| wrong("`identity.id` has not 32 bytes"))?;
         let key_path = KeyPath::parse(&identity.key_path).map_err(|error| wrong(&error.to_string()))?;
         self.node.set_identity(id);
         Ok(InitContext {
@@ -99,7 +112,7 @@ impl<S: Service> Shared<S> {
             capabilities: capabilities.ok_or_else(|| wrong("a capability id has not 16 bytes"))?,
             state_folder: self.settings.state_folder.clone(),
             node: self.node.clone(),
-            boundary,
+            boundary: boundary.take(),
         })
     }
 
@@ -128,7 +141,8 @@ impl<S: Service> Shared<S> {
     fn health(&self) -> HealthStatus {
         let own = self.service.get().map(|service| service.health()).unwrap_or_default();
         let phase = self.life.phase();
-        let healthy = matches!(phase, Phase::Serving | Phase::Draining) && own.iter().all(|part| part.healthy);
+        let healthy =
+            matches!(phase, Phase::Serving | Phase::Draining) && own.iter().all(|part| part.healthy);
         let last_error = own.iter().find(|part| !part.healthy).and_then(|part| part.message.clone());
         let mut components: Vec<ComponentHealth> = own
             .into_iter()
@@ -136,7 +150,8 @@ impl<S: Service> Shared<S> {
             .collect();
         if S::feed().is_some() {
             let hears = self.node.clock().now().is_some();
-            let message = (!hears).then(|| "nothing heard from the log: every expiry counts as reached".to_owned());
+            let message =
+                (!hears).then(|| "nothing heard from the log: every expiry counts as reached".to_owned());
             components.push(ComponentHealth { name: "feed".to_owned(), healthy: hears, message });
         }
         HealthStatus { healthy, components, last_error, uptime_ms: self.metrics.uptime_ms() }
@@ -183,7 +198,10 @@ impl<S: Service> Lifecycle for LifecycleServer<S> {
         Ok(Response::new(self.0.health()))
     }
 
-    async fn status_request(&self, _: Request<ServiceStatusRequest>) -> Result<Response<ServiceStatus>, Status> {
+    async fn status_request(
+        &self,
+        _: Request<ServiceStatusRequest>,
+    ) -> Result<Response<ServiceStatus>, Status> {
         let (requests, refused) = self.0.metrics.totals();
         Ok(Response::new(ServiceStatus {
             name: S::NAME.to_owned(),

@@ -40,6 +40,9 @@ struct OperationCount {
     duration_ns: AtomicU64,
 }
 
+/// One number of a row.
+type Reading = fn(&OperationCount) -> u64;
+
 /// Counts of one service, a row for each operation.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -103,16 +106,21 @@ impl Metrics {
     pub(crate) fn text(&self, folded: u64, own: &[&'static Counter]) -> String {
         let mut text = String::with_capacity(512 + self.rows.len() * 320);
         let service = self.service;
-        let families: [(&str, &str, fn(&OperationCount) -> u64); 3] = [
+        let families: [(&str, &str, Reading); 3] = [
             ("bailiwick_requests_total", "calls answered", |c| c.requests.load(Ordering::Relaxed)),
-            ("bailiwick_refused_total", "calls answered with an error", |c| c.refused.load(Ordering::Relaxed)),
-            ("bailiwick_request_nanoseconds_total", "time spent on calls", |c| c.duration_ns.load(Ordering::Relaxed)),
+            ("bailiwick_refused_total", "calls answered with an error", |c| {
+                c.refused.load(Ordering::Relaxed)
+            }),
+            ("bailiwick_request_nanoseconds_total", "time spent on calls", |c| {
+                c.duration_ns.load(Ordering::Relaxed)
+            }),
         ];
         // Writing to a String cannot fail.
         for (name, help, value) in families {
             let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} counter\n");
             for (path, count) in &self.rows {
-                let _ = writeln!(text, "{name}{{service=\"{service}\",operation=\"{path}\"}} {}", value(count));
+                let _ =
+                    writeln!(text, "{name}{{service=\"{service}\",operation=\"{path}\"}} {}", value(count));
             }
         }
         for (name, kind, value) in [

@@ -41,7 +41,11 @@ pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Serves one listening socket until the service ends.
 ///
 /// `alive` is held by each connection, so that the process can wait until the last answer was written.
-pub(crate) async fn accept_loop(listener: Listener, gate: Arc<Gate>, alive: mpsc::Sender<()>) -> io::Result<()> {
+pub(crate) async fn accept_loop(
+    listener: Listener,
+    gate: Arc<Gate>,
+    alive: mpsc::Sender<()>,
+) -> io::Result<()> {
     listener.socket.set_nonblocking(true)?;
     let socket = UnixListener::from_std(listener.socket)?;
     let connections = Arc::new(Semaphore::new(CONNECTIONS_PER_SOCKET_MAX));

@@ -392,13 +392,11 @@ where
 }
 
 /// Who calls, by the socket.
-#[expect(clippy::result_large_err, reason = "tonic's own error type, returned by every handler")]
 pub fn caller<T>(request: &Request<T>) -> Result<&Caller, Status> {
     request.extensions().get().ok_or_else(|| KitError::HandlerDied.into())
 }
 
 /// The checked context of a call.
-#[expect(clippy::result_large_err, reason = "tonic's own error type, returned by every handler")]
 pub fn context_of<T>(request: &Request<T>) -> Result<&Arc<OperationContext>, Status> {
     request.extensions().get().ok_or_else(|| KitError::EnvelopeInvalid("no context".to_owned()).into())
 }

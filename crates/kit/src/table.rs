@@ -56,12 +56,28 @@ pub struct Operation {
 impl Operation {
     #[must_use]
     pub const fn acts(path: &'static str, cost: Cost, capability: &'static str) -> Self {
-        Self { path, cost, capability, effect: Effect::Acts, callers: Callers::Any, public: false, long: false }
+        Self {
+            path,
+            cost,
+            capability,
+            effect: Effect::Acts,
+            callers: Callers::Any,
+            public: false,
+            long: false,
+        }
     }
 
     #[must_use]
     pub const fn reads(path: &'static str, cost: Cost, capability: &'static str) -> Self {
-        Self { path, cost, capability, effect: Effect::Reads, callers: Callers::Any, public: false, long: false }
+        Self {
+            path,
+            cost,
+            capability,
+            effect: Effect::Reads,
+            callers: Callers::Any,
+            public: false,
+            long: false,
+        }
     }
 
     #[must_use]
@@ -125,7 +141,8 @@ pub fn check_table(services: &[&str], table: &[Operation]) -> Vec<String> {
                 for service in &file.service {
                     let name = format!("{}.{}", file.package(), service.name());
                     if services.contains(&name.as_str()) {
-                        contract.extend(service.method.iter().map(|method| format!("/{name}/{}", method.name())));
+                        contract
+                            .extend(service.method.iter().map(|method| format!("/{name}/{}", method.name())));
                     }
                 }
             }
@@ -161,4 +178,78 @@ pub fn is_capability_name(text: &str) -> bool {
     text.len() <= base::limits::NAME_BYTES_MAX
         && (2..=4).contains(&text.split('.').count())
         && text.split('.').all(segment)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEYS: &str = "bailiwick.keys.v1.Keys";
+
+    fn rows() -> Vec<Operation> {
+        ["DerivePublicKey", "Sign", "Verify", "GetKeyInfo"]
+            .into_iter()
+            .map(|name| format!("/{KEYS}/{name}").leak() as &'static str)
+            .map(|path| Operation::reads(path, Cost::Light, "system.keys.use"))
+            .collect()
+    }
+
+    /// covers: GRT-04
+    #[test]
+    fn a_table_is_compared_with_its_contract() {
+        assert_eq!(check_table(&[KEYS], &rows()), Vec::<String>::new());
+        let mut missing = rows();
+        missing.pop();
+        assert_eq!(check_table(&[KEYS], &missing), ["/bailiwick.keys.v1.Keys/GetKeyInfo has no row"]);
+        let mut extra = rows();
+        extra.push(Operation::reads("/bailiwick.keys.v1.Keys/Leak", Cost::Light, "system.keys.leak"));
+        assert_eq!(check_table(&[KEYS], &extra), ["row /bailiwick.keys.v1.Keys/Leak has no operation"]);
+        let mut twice = rows();
+        twice.push(twice[0]);
+        assert_eq!(check_table(&[KEYS], &twice).len(), 1);
+        let mut wrong = rows();
+        wrong[0].capability = "Keys.Sign";
+        assert_eq!(check_table(&[KEYS], &wrong).len(), 1);
+        assert!(!check_table(&["bailiwick.keys.v1.Kees"], &rows()).is_empty());
+    }
+
+    /// covers: GRT-04
+    #[test]
+    fn capability_names_have_lower_snake_segments() {
+        for good in ["system.admin", "system.keys.sign", "system.apps.publish", "a.b_2.c"] {
+            assert!(is_capability_name(good), "{good}");
+        }
+        for bad in [
+            "",
+            "system",
+            "System.keys.sign",
+            "system..sign",
+            ".system.keys",
+            "system.keys.2x",
+            "a.b.c.d.e",
+            "a b.c",
+        ] {
+            assert!(!is_capability_name(bad), "{bad}");
+        }
+        let name = |bytes: usize| format!("a.{}", "b".repeat(bytes - 2));
+        assert!(is_capability_name(&name(64)));
+        assert!(!is_capability_name(&name(65)));
+    }
+
+    #[test]
+    fn rows_say_who_may_call() {
+        let row = |callers| Operation::reads("/a.B/C", Cost::Light, "system.a.c").callers(callers);
+        let lets = |callers, client, admin| row(callers).lets_in(client, admin);
+        assert!(lets(Callers::Any, "keys", false) && lets(Callers::Any, "admin", true));
+        assert!(lets(Callers::Admin, "admin", true) && !lets(Callers::Admin, "admin", false));
+        assert!(
+            lets(Callers::Only(&["keys"]), "keys", false) && !lets(Callers::Only(&["keys"]), "policy", false)
+        );
+        assert!(!lets(Callers::Only(&["admin"]), "admin", true));
+        assert!(
+            lets(Callers::AdminAnd(&["keys"]), "keys", false)
+                && lets(Callers::AdminAnd(&["keys"]), "x", true)
+        );
+        assert!(!lets(Callers::AdminAnd(&["keys"]), "policy", false));
+    }
 }

@@ -3,19 +3,22 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     path::PathBuf,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use contracts::policy::v1::{
     AuthorityBatch, AuthorityItem, AuthorityReplies, authority_client::AuthorityClient, authority_item::Item,
 };
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    time::Instant,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use super::{
-    AuthorityError, BATCH_BYTES_MAX, BATCH_ITEMS_MAX, BATCHES, Committed, IN_FLIGHT_MAX, ITEMS, RESENT, UNSENT_MAX,
-    read_reply,
+    AuthorityError, BATCH_BYTES_MAX, BATCH_ITEMS_MAX, BATCHES, Committed, IN_FLIGHT_MAX, ITEMS, RESENT,
+    UNSENT_MAX, read_reply,
 };
 use crate::client::Peer;
 

@@ -1,0 +1,171 @@
+//! A service follows the log over the socket, across restarts of axiom.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, also in its helpers"
+)]
+
+mod common;
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use base::Sequence;
+use common::{Following, Wish, init_request, rig, until};
+use contracts::{
+    axiom::v1::{
+        Entry, FeedBatch, FollowRequest, FollowStart,
+        feed_server::{Feed, FeedServer},
+        follow_request::Step,
+    },
+    lifecycle::v1 as lifecycle,
+};
+use kit::{AxiomClock, FeedPlan, boot_time_ns};
+use tokio::{net::UnixListener, sync::mpsc, task::JoinHandle};
+use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tonic::{Request, Response, Status, Streaming, transport::Server};
+
+/// What axiom was asked, and what it says on the connection that is open.
+#[derive(Default)]
+struct Script {
+    starts: Vec<FollowStart>,
+    acks: Vec<u64>,
+    open: Option<mpsc::Sender<Result<FeedBatch, Status>>>,
+}
+
+#[derive(Clone, Default)]
+struct FakeAxiom(Arc<Mutex<Script>>);
+
+#[tonic::async_trait]
+impl Feed for FakeAxiom {
+    type FollowStream = ReceiverStream<Result<FeedBatch, Status>>;
+
+    async fn follow(
+        &self,
+        request: Request<Streaming<FollowRequest>>,
+    ) -> Result<Response<Self::FollowStream>, Status> {
+        let mut steps = request.into_inner();
+        let script = Arc::clone(&self.0);
+        let (open, batches) = mpsc::channel(16);
+        tokio::spawn(async move {
+            while let Ok(Some(FollowRequest { step: Some(step) })) = steps.message().await {
+                let mut script = script.lock().unwrap();
+                match step {
+                    Step::Start(start) => {
+                        script.starts.push(start);
+                        script.open = Some(open.clone());
+                    }
+                    Step::Folded(sequence) => script.acks.push(sequence),
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(batches)))
+    }
+}
+
+impl FakeAxiom {
+    fn serve(&self, socket: &std::path::Path) -> JoinHandle<()> {
+        let _ = std::fs::remove_file(socket);
+        let listener = UnixListener::bind(socket).unwrap();
+        let server = Server::builder().add_service(FeedServer::new(self.clone()));
+        tokio::spawn(
+            async move { server.serve_with_incoming(UnixListenerStream::new(listener)).await.unwrap() },
+        )
+    }
+
+    async fn say(&self, sequences: &[u64], up_to: u64, replay: bool) {
+        until("a follow is open", || self.0.lock().unwrap().open.is_some()).await;
+        let entries = sequences
+            .iter()
+            .map(|sequence| Entry {
+                sequence: *sequence,
+                hash: vec![1; 32],
+                entry_type: 30,
+                ..Entry::default()
+            })
+            .collect();
+        let batch = FeedBatch { entries, up_to, replay, axiom_time_ns: 500, boot_time_ns: boot_time_ns() };
+        let open = self.0.lock().unwrap().open.clone().unwrap();
+        open.send(Ok(batch)).await.unwrap();
+    }
+
+    fn hang_up(&self) {
+        self.0.lock().unwrap().open = None;
+    }
+}
+
+#[tokio::test]
+async fn start_is_answered_after_the_replay_and_a_broken_feed_goes_on_where_it_was() {
+    let rig = rig::<Following>(Wish::default());
+    let axiom = FakeAxiom::default();
+    let _server = axiom.serve(&rig.socket("feed"));
+    rig.lifecycle().init(init_request()).await.unwrap();
+    let mut supervisor = rig.lifecycle();
+    let mut starting = tokio::spawn(async move { supervisor.start(lifecycle::StartRequest {}).await });
+    axiom.say(&[0, 1], 1, true).await;
+    until("two entries are folded", || rig.probe.folded.lock().unwrap().len() == 2).await;
+    assert!(
+        tokio::time::timeout(Duration::from_millis(50), &mut starting).await.is_err(),
+        "the replay has not ended"
+    );
+    axiom.say(&[2], 2, false).await;
+    starting.await.unwrap().unwrap();
+    axiom.hang_up();
+    // The fold asks for what comes next and tells what it has seen; what comes twice is folded once.
+    axiom.say(&[2, 3], 3, false).await;
+    until("the last is folded", || rig.probe.folded.lock().unwrap().len() == 4).await;
+    assert_eq!(*rig.probe.folded.lock().unwrap(), [0, 1, 2, 3]);
+    until("all is acknowledged", || axiom.0.lock().unwrap().acks == [1, 2, 3]).await;
+    let starts = axiom.0.lock().unwrap().starts.clone();
+    assert_eq!(starts.iter().map(|start| start.from).collect::<Vec<_>>(), [0, 3]);
+    assert_eq!((starts[0].seen.clone(), starts[1].seen.as_ref().map(|seen| seen.sequence)), (None, Some(2)));
+    let status =
+        rig.lifecycle().status_request(lifecycle::ServiceStatusRequest {}).await.unwrap().into_inner();
+    assert_eq!(status.folded_sequence, 3);
+}
+
+#[tokio::test]
+async fn a_gap_is_asked_for_again_and_nothing_is_skipped() {
+    let folder = tempfile::tempdir().unwrap();
+    let axiom = FakeAxiom::default();
+    let _server = axiom.serve(&folder.path().join("feed.sock"));
+    let folded = Arc::new(Mutex::new(Vec::new()));
+    let (feed, clock, seen) = (kit::Feed::new(), AxiomClock::new(), Arc::clone(&folded));
+    feed.follow(folder.path().join("feed.sock"), FeedPlan::all(), clock.clone(), move |entry| {
+        seen.lock().unwrap().push(entry.sequence.0);
+        Ok(())
+    });
+    assert_eq!(clock.now(), None, "nothing heard");
+    axiom.say(&[0], 0, false).await;
+    feed.wait_for(Sequence(0)).await.ok();
+    until("the clock was told", || clock.now().is_some()).await;
+    axiom.say(&[2], 2, false).await;
+    until("the follow begins again", || axiom.0.lock().unwrap().starts.len() == 2).await;
+    assert_eq!(axiom.0.lock().unwrap().starts[1].from, 1);
+    axiom.say(&[1, 2], 2, false).await;
+    until("all is folded", || *folded.lock().unwrap() == [0, 1, 2]).await;
+}
+
+#[tokio::test]
+async fn a_log_that_lost_what_was_seen_stops_the_fold() {
+    let folder = tempfile::tempdir().unwrap();
+    let axiom = FakeAxiom::default();
+    let _server = axiom.serve(&folder.path().join("feed.sock"));
+    let (feed, clock) = (kit::Feed::new(), AxiomClock::new());
+    feed.follow(folder.path().join("feed.sock"), FeedPlan::all(), clock, |_| Ok(()));
+    axiom.say(&[0, 1], 1, false).await;
+    until("folded", || feed.folded() == Sequence(1)).await;
+    let rewritten = Entry { sequence: 1, hash: vec![2; 32], entry_type: 30, ..Entry::default() };
+    let batch = FeedBatch { entries: vec![rewritten], up_to: 5, ..FeedBatch::default() };
+    let open = axiom.0.lock().unwrap().open.clone().unwrap();
+    open.send(Ok(batch)).await.unwrap();
+    until("the connection is closed", || open.is_closed()).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(axiom.0.lock().unwrap().starts.len(), 1, "it does not follow such a log again");
+    assert_eq!(feed.folded(), Sequence(1));
+}
