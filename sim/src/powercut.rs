@@ -77,7 +77,7 @@ fn run_all(seed: u64, points: u64, kinds: &[Fault]) -> Report {
     for point in 0..points {
         let step = point.checked_rem(steps).unwrap_or(0);
         if step == 0 {
-            run_seed = seeds.next();
+            run_seed = seeds.number();
         }
         let kind = kinds.get(seeds.below(kinds.len() as u64) as usize).copied().unwrap_or(Fault::PowerCut);
         report.add(Run::new(run_seed, step, kind).go());

@@ -79,7 +79,7 @@ impl Sample {
             let mut point = layout.point();
             let mut entries = Vec::new();
             for _ in 0..=random.below(5) {
-                let payload = vec![random.next() as u8; 200 + random.below(1800) as usize];
+                let payload = vec![random.number() as u8; 200 + random.below(1800) as usize];
                 bytes = bytes.saturating_add(payload.len() as u64 + 110);
                 let sequence = point.next_sequence;
                 let made =

@@ -84,7 +84,7 @@ impl Node {
         let mut point = self.layout.point();
         let mut entries = Vec::new();
         for _ in 0..=random.below(4) {
-            let payload = vec![random.next() as u8; random.below(900) as usize];
+            let payload = vec![random.number() as u8; random.below(900) as usize];
             let sequence = point.next_sequence;
             let entry =
                 Entry::next(sequence, point.last_hash, AxiomTime(sequence.0), EntryType::Receipt, payload);

@@ -1,5 +1,5 @@
 //! The store on a real disk: reading while writing, starting again, refusing what is not whole.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests may stop the test")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests may stop the test")]
 
 use std::{
     path::Path,

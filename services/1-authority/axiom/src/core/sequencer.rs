@@ -116,6 +116,12 @@ impl Sequencer {
         &self.state
     }
 
+    /// Time of the last entry.
+    #[must_use]
+    pub const fn last_time(&self) -> AxiomTime {
+        self.last_time
+    }
+
     /// The place of the next entry.
     #[must_use]
     pub const fn point(&self) -> ChainPoint {

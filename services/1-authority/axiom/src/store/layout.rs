@@ -103,7 +103,7 @@ impl<D: Disk> Layout<D> {
             return Space::Full;
         }
         // The reserve is entered by everybody only if another one can be had behind it.
-        let quota = self.segments.saturating_add(2).saturating_mul(self.options.segment_bytes);
+        let quota = self.segments.saturating_add(1).saturating_mul(self.options.segment_bytes);
         if quota <= self.options.log_bytes_max
             && (self.pool.ready() > 0 || matches!(self.pool.fill_one(), Ok(true)))
         {

@@ -27,4 +27,4 @@ pub use options::{
     StoreOptions,
 };
 pub use reader::{LogReader, RANGE_BYTES_MAX, RANGE_ENTRIES_MAX};
-pub use snapshot::{Snapshot, SnapshotError, load_snapshot, save_snapshot};
+pub use snapshot::{RefusedSnapshots, Snapshot, SnapshotError, load_snapshot, save_snapshot};

@@ -3,12 +3,12 @@ pub const SEGMENT_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
 /// Zeroed files kept ready beside the reserve.
 pub const SPARE_FILES_DEFAULT: usize = 2;
 /// Most that the log may take unless told otherwise.
-pub const LOG_BYTES_DEFAULT: u64 = 64 * 1024 * 1024 * 1024;
+pub(super) const LOG_BYTES_DEFAULT: u64 = 64 * 1024 * 1024 * 1024;
 
 pub const LOG_FOLDER: &str = "log";
 pub const SPARE_FOLDER: &str = "spare";
 pub const SNAPSHOT_FOLDER: &str = "snapshot";
-pub const LOCK_FILE: &str = "lock";
+pub(super) const LOCK_FILE: &str = "lock";
 /// On the head's own disk.
 pub const HEAD_FILE: &str = "head";
 

@@ -36,6 +36,9 @@ pub struct Snapshot {
     pub state: Vec<u8>,
 }
 
+/// Names of snapshots that did not load, and why.
+pub type RefusedSnapshots = Vec<(String, SnapshotError)>;
+
 /// Writes a snapshot durably and removes all but the newest two. `note` is the signed head with the state's hash.
 pub fn save_snapshot<D: Disk>(
     disk: &D,
@@ -57,7 +60,7 @@ pub fn save_snapshot<D: Disk>(
 pub fn load_snapshot<D: Disk>(
     disk: &D,
     key: &PublicKey,
-) -> Result<(Option<Snapshot>, Vec<(String, SnapshotError)>), DiskError> {
+) -> Result<(Option<Snapshot>, RefusedSnapshots), DiskError> {
     let mut refused = Vec::new();
     for (sequence, name) in names(disk)?.into_iter().rev() {
         let Some(bytes) = read_small(disk, &name, SMALL_FILE_BYTES_MAX)? else { continue };
