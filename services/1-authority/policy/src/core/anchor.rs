@@ -26,8 +26,17 @@ pub(super) type Actions = u32;
 pub(super) struct Anchors {
     pub(super) actions: Actions,
     identity: Option<Vec<u64>>,
-    resource: Option<Vec<u64>>,
+    resource: Option<Vec<ResourceKey>>,
 }
+
+/// A key, and where in a resource it is found: one bit for each depth of a path and for each other kind of key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ResourceKey {
+    pub(super) key: u64,
+    pub(super) place: u64,
+}
+
+const ANYWHERE: ResourceKey = ResourceKey { key: ANY, place: 1 };
 
 impl Anchors {
     const NOTHING_KNOWN: Self = Self { actions: Actions::MAX, identity: None, resource: None };
@@ -62,14 +71,10 @@ impl Anchors {
 
     /// Either side's keys are necessary; fewer are better.
     fn both(self, other: Self) -> Self {
-        let fewer = |a: Option<Vec<u64>>, b: Option<Vec<u64>>| match (a, b) {
-            (Some(a), Some(b)) => Some(if rank(&b) < rank(&a) { b } else { a }),
-            (a, b) => a.or(b),
-        };
         Self {
             actions: self.actions & other.actions,
-            identity: fewer(self.identity, other.identity),
-            resource: fewer(self.resource, other.resource),
+            identity: fewer(self.identity, other.identity, |key| *key),
+            resource: fewer(self.resource, other.resource, |key| key.key),
         }
     }
 
@@ -77,13 +82,6 @@ impl Anchors {
         if self.actions == 0 || other.actions == 0 {
             return if self.actions == 0 { other } else { self };
         }
-        let union = |a: Option<Vec<u64>>, b: Option<Vec<u64>>| {
-            let mut keys = a?;
-            keys.extend(b?);
-            keys.sort_unstable();
-            keys.dedup();
-            (keys.len() <= KEYS_MAX).then_some(keys)
-        };
         Self {
             actions: self.actions | other.actions,
             identity: union(self.identity, other.identity),
@@ -95,14 +93,26 @@ impl Anchors {
         self.identity.as_deref().unwrap_or(&[ANY])
     }
 
-    pub(super) fn resource_keys(&self) -> &[u64] {
-        self.resource.as_deref().unwrap_or(&[ANY])
+    pub(super) fn resource_keys(&self) -> &[ResourceKey] {
+        self.resource.as_deref().unwrap_or(&[ANYWHERE])
     }
 }
 
-/// Smaller is more selective: the kind of the widest key, then how many.
-fn rank(keys: &[u64]) -> (u64, usize) {
-    (keys.iter().map(|key| key & 7).max().unwrap_or(7), keys.len())
+fn fewer<K>(a: Option<Vec<K>>, b: Option<Vec<K>>, key: impl Fn(&K) -> u64) -> Option<Vec<K>> {
+    // Smaller is more selective: the kind of the widest key, then how many.
+    let rank = |keys: &[K]| (keys.iter().map(|k| key(k) & 7).max().unwrap_or(7), keys.len());
+    match (a, b) {
+        (Some(a), Some(b)) => Some(if rank(&b) < rank(&a) { b } else { a }),
+        (a, b) => a.or(b),
+    }
+}
+
+fn union<K: Ord>(a: Option<Vec<K>>, b: Option<Vec<K>>) -> Option<Vec<K>> {
+    let mut keys = a?;
+    keys.extend(b?);
+    keys.sort_unstable();
+    keys.dedup();
+    (keys.len() <= KEYS_MAX).then_some(keys)
 }
 
 fn action_bits(matcher: &ActionMatcher) -> Actions {
@@ -117,18 +127,20 @@ fn identity_keys(matcher: &IdentityMatcher) -> Option<Vec<u64>> {
         IdentityMatcher::Exact(id) => Some(vec![id_key(EXACT, id)]),
         IdentityMatcher::Group(id) => Some(vec![id_key(GROUP, id)]),
         IdentityMatcher::Type(wanted) => Some(vec![identity_type_key(*wanted)]),
-        IdentityMatcher::Pattern(name) if is_literal(name) => Some(vec![key(LITERAL, text_hash(name))]),
+        IdentityMatcher::Pattern(name) if is_literal(name) => Some(vec![name_key(name)]),
         IdentityMatcher::Pattern(_) => None,
     }
 }
 
-fn resource_keys(matcher: &ResourceMatcher) -> Option<Vec<u64>> {
+fn resource_keys(matcher: &ResourceMatcher) -> Option<Vec<ResourceKey>> {
     match matcher {
-        ResourceMatcher::Exact(resource) => Some(vec![exact_key(resource)]),
+        ResourceMatcher::Exact(resource) => {
+            Some(vec![exact_key(resource.resource_type, text_hash(&resource.id))])
+        }
         ResourceMatcher::PathPrefix(prefix) if is_normal_path(prefix) => Some(vec![prefix_key(prefix)]),
         ResourceMatcher::Type(wanted) => Some(vec![resource_type_key(*wanted)]),
         ResourceMatcher::OwnKeyPath => Some(vec![resource_type_key(ResourceType::Key)]),
-        ResourceMatcher::Pattern(text) if is_literal(text) => Some(vec![key(LITERAL, text_hash(text))]),
+        ResourceMatcher::Pattern(text) if is_literal(text) => Some(vec![literal_key(text_hash(text))]),
         ResourceMatcher::Pattern(pattern) if glob::check(pattern).is_ok() => folder_of(pattern),
         // What cannot be evaluated must be found by every request.
         ResourceMatcher::PathPrefix(_) | ResourceMatcher::Pattern(_) => None,
@@ -140,7 +152,7 @@ fn is_literal(pattern: &str) -> bool {
 }
 
 /// The whole components before the first wildcard, if they make a path below the root.
-fn folder_of(pattern: &str) -> Option<Vec<u64>> {
+fn folder_of(pattern: &str) -> Option<Vec<ResourceKey>> {
     let (folder, _) = glob::literal_prefix(pattern).rsplit_once('/')?;
     (folder != "/" && is_normal_path(folder)).then(|| vec![prefix_key(folder)])
 }
@@ -163,21 +175,41 @@ fn id_key(kind: u64, id: &IdentityId) -> u64 {
     key(kind, u64::from_le_bytes(first))
 }
 
+pub(super) fn name_key(name: &str) -> u64 {
+    key(LITERAL, text_hash(name))
+}
+
+/// True for the key of a group.
+pub(super) fn is_group(identity_key: u64) -> bool {
+    identity_key & 7 == GROUP
+}
+
 fn identity_type_key(identity_type: IdentityType) -> u64 {
     key(TYPE, identity_type as u64)
 }
 
-fn resource_type_key(resource_type: ResourceType) -> u64 {
-    key(TYPE, resource_type as u64)
+fn resource_type_key(resource_type: ResourceType) -> ResourceKey {
+    ResourceKey { key: key(TYPE, resource_type as u64), place: 1 << 1 }
 }
 
-fn exact_key(resource: &ResourceRef) -> u64 {
-    key(EXACT, text_hash(&resource.id).wrapping_add(resource.resource_type as u64))
+fn literal_key(hash: u64) -> ResourceKey {
+    ResourceKey { key: key(LITERAL, hash), place: 1 << 2 }
 }
 
-fn prefix_key(prefix: &str) -> u64 {
+fn exact_key(resource_type: ResourceType, hash: u64) -> ResourceKey {
+    ResourceKey { key: key(EXACT, hash.wrapping_add(resource_type as u64)), place: 1 << 3 }
+}
+
+/// A path of so many components; none for the root.
+fn depth_key(components: usize, hash: u64) -> ResourceKey {
+    ResourceKey { key: key(PREFIX, hash), place: 1 << (4 + components.min(PATH_KEYS_MAX)) }
+}
+
+fn prefix_key(prefix: &str) -> ResourceKey {
     let end = prefix.match_indices('/').nth(PATH_KEYS_MAX).map_or(prefix.len(), |(at, _)| at);
-    key(PREFIX, prefix.get(..end).map_or(0, text_hash))
+    let kept = prefix.get(..end).unwrap_or(prefix);
+    let components = if kept == "/" { 0 } else { kept.matches('/').count() };
+    depth_key(components, text_hash(kept))
 }
 
 const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;
@@ -191,63 +223,68 @@ fn text_hash(text: &str) -> u64 {
 }
 
 /// Keys of a request in one dimension, without an allocation.
-pub(super) struct Keys<const N: usize> {
-    keys: [u64; N],
+pub(super) struct Keys<K, const N: usize> {
+    keys: [K; N],
     len: usize,
 }
 
-impl<const N: usize> Keys<N> {
-    const fn new() -> Self {
-        Self { keys: [0; N], len: 0 }
+impl<K: Copy + Default, const N: usize> Keys<K, N> {
+    fn new() -> Self {
+        Self { keys: [K::default(); N], len: 0 }
     }
 
-    fn push(&mut self, key: u64) {
+    fn push(&mut self, key: K) {
         if let Some(slot) = self.keys.get_mut(self.len) {
             *slot = key;
             self.len += 1;
         }
     }
 
-    pub(super) fn as_slice(&self) -> &[u64] {
+    pub(super) fn as_slice(&self) -> &[K] {
         self.keys.get(..self.len).unwrap_or(&[])
     }
 }
 
-/// Any, exact, name, type, and the lineage.
-pub(super) fn keys_of_requestor(requestor: &Principal) -> Keys<{ super::limits::IDENTITY_DEPTH_MAX + 4 }> {
+/// Any, exact, name, type, and the lineage if rules name groups.
+pub(super) fn keys_of_requestor(
+    requestor: &Principal,
+    with_groups: bool,
+) -> Keys<u64, { super::limits::IDENTITY_DEPTH_MAX + 4 }> {
     let mut keys = Keys::new();
     keys.push(ANY);
     keys.push(id_key(EXACT, &requestor.id));
-    keys.push(key(LITERAL, text_hash(&requestor.name)));
+    keys.push(requestor.name_key);
     keys.push(identity_type_key(requestor.identity_type));
-    requestor.lineage.iter().for_each(|id| keys.push(id_key(GROUP, id)));
+    if with_groups {
+        requestor.lineage.iter().for_each(|id| keys.push(id_key(GROUP, id)));
+    }
     keys
 }
 
 /// Any, exact, literal, type, and every prefix of whole components.
-pub(super) fn keys_of_resource(resource: &ResourceRef) -> Keys<{ PATH_KEYS_MAX + 6 }> {
+pub(super) fn keys_of_resource(resource: &ResourceRef) -> Keys<ResourceKey, { PATH_KEYS_MAX + 6 }> {
     let mut keys = Keys::new();
-    keys.push(ANY);
+    keys.push(ANYWHERE);
     keys.push(resource_type_key(resource.resource_type));
     let mut hash = FNV_START;
     let mut slashes = 0;
     for byte in resource.id.bytes() {
         if byte == b'/' {
-            slashes += 1;
             // What stands before the second slash is the first component.
-            if slashes > 1 && slashes <= PATH_KEYS_MAX + 1 {
-                keys.push(key(PREFIX, hash));
+            if (1..=PATH_KEYS_MAX).contains(&slashes) {
+                keys.push(depth_key(slashes, hash));
             }
+            slashes += 1;
         }
         hash = fnv(hash, byte);
     }
     if slashes > 0 {
         if slashes <= PATH_KEYS_MAX {
-            keys.push(key(PREFIX, hash));
+            keys.push(depth_key(slashes, hash));
         }
-        keys.push(key(PREFIX, fnv(FNV_START, b'/')));
+        keys.push(depth_key(0, fnv(FNV_START, b'/')));
     }
-    keys.push(key(LITERAL, hash));
-    keys.push(key(EXACT, hash.wrapping_add(resource.resource_type as u64)));
+    keys.push(literal_key(hash));
+    keys.push(exact_key(resource.resource_type, hash));
     keys
 }

@@ -40,12 +40,29 @@ pub struct Verdict<'a> {
     /// None for `DEFAULT_DENY`.
     pub deciding: Option<&'a StoredRule>,
     pub matched: Vec<Match<'a>>,
-    pub reason: Option<String>,
+    /// Where no rule gives the reason.
+    other_reason: Option<String>,
 }
 
 impl Verdict<'_> {
-    fn denied(layer: Layer, reason: String) -> Self {
-        Self { layer, effect: PolicyEffect::Deny, deciding: None, matched: Vec::new(), reason: Some(reason) }
+    fn denied(layer: Layer, reason: Option<String>) -> Self {
+        Self { layer, effect: PolicyEffect::Deny, deciding: None, matched: Vec::new(), other_reason: reason }
+    }
+
+    /// Why not, for people; made when it is asked for. None if it is allowed.
+    #[must_use]
+    pub fn reason(&self) -> Option<String> {
+        if self.effect != PolicyEffect::Deny {
+            return None;
+        }
+        let of_rule = self.deciding.map(|stored| {
+            let rule = &stored.rule;
+            match self.matched.first().and_then(|first| first.fault) {
+                Some(fault) => format!("rule {} cannot be evaluated: {fault}", rule.id),
+                None => format!("rule {} denies: {}", rule.id, rule.name),
+            }
+        });
+        Some(of_rule.or_else(|| self.other_reason.clone()).unwrap_or_else(|| "no rule matches".to_owned()))
     }
 }
 
@@ -54,17 +71,17 @@ impl Verdict<'_> {
 pub fn decide<'a>(state: &'a PolicyState, request: &PolicyRequest, now: AxiomTime) -> Verdict<'a> {
     let requestor = match authenticate(state, request) {
         Ok(requestor) => requestor,
-        Err(reason) => return Verdict::denied(Layer::Authentication, reason),
+        Err(reason) => return Verdict::denied(Layer::Authentication, Some(reason)),
     };
     if let Some(reason) = fault_of(request) {
-        return Verdict::denied(Layer::Request, reason);
+        return Verdict::denied(Layer::Request, Some(reason));
     }
     let facts = Facts { request, kind: request.action.kind(), requestor, now, rates: state.rates() };
     let mut matched = Vec::with_capacity(8);
     state.rules().matching(&facts, &mut matched);
     if matched.len() > MATCHED_RULES_MAX {
         let reason = format!("{} rules match, at most {MATCHED_RULES_MAX} can be recorded", matched.len());
-        return Verdict::denied(Layer::Evaluation, reason);
+        return Verdict::denied(Layer::Evaluation, Some(reason));
     }
     settle(matched)
 }
@@ -72,20 +89,13 @@ pub fn decide<'a>(state: &'a PolicyState, request: &PolicyRequest, now: AxiomTim
 /// The first match decides (POL-40).
 fn settle(matched: Vec<Match<'_>>) -> Verdict<'_> {
     let Some(first) = matched.first().copied() else {
-        return Verdict::denied(Layer::Default, "no rule matches".to_owned());
+        return Verdict::denied(Layer::Default, None);
     };
-    let rule = &first.stored.rule;
-    let (layer, effect, reason) = match (first.fault, rule.effect) {
-        (Some(fault), _) => {
-            let reason = format!("rule {} cannot be evaluated: {fault}", rule.id);
-            (Layer::Evaluation, PolicyEffect::Deny, Some(reason))
-        }
-        (None, PolicyEffect::Deny) => {
-            (Layer::Rule, PolicyEffect::Deny, Some(format!("rule {} denies: {}", rule.id, rule.name)))
-        }
-        (None, effect) => (Layer::Rule, effect, None),
+    let (layer, effect) = match first.fault {
+        Some(_) => (Layer::Evaluation, PolicyEffect::Deny),
+        None => (Layer::Rule, first.stored.rule.effect),
     };
-    Verdict { layer, effect, deciding: Some(first.stored), matched, reason }
+    Verdict { layer, effect, deciding: Some(first.stored), matched, other_reason: None }
 }
 
 fn authenticate<'a>(state: &'a PolicyState, request: &PolicyRequest) -> Result<&'a Principal, String> {
@@ -141,7 +151,7 @@ pub(super) fn body_of(
         deciding_rule: verdict.deciding.map_or_else(RuleId::default_deny, |stored| stored.rule.id.clone()),
         conditions: conditions(&verdict),
         timestamp: now,
-        reason: verdict.reason,
+        reason: verdict.reason(),
     }
 }
 

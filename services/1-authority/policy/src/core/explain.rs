@@ -45,7 +45,7 @@ pub fn explain(state: &PolicyState, request: &PolicyRequest, now: AxiomTime) -> 
     Explanation {
         effect: verdict.effect,
         layer: verdict.layer,
-        reason: verdict.reason.unwrap_or_else(|| format!("rule {rule} allows it")),
+        reason: verdict.reason().unwrap_or_else(|| format!("rule {rule} allows it")),
         rule,
         request: format!(
             "{name} wanted {:?} on {:?} {} through {}",

@@ -20,6 +20,8 @@ pub struct Principal {
     pub status: IdentityStatus,
     /// Itself, then its parents up to the root.
     pub lineage: Arc<[IdentityId]>,
+    /// Its name's key in the index of rules, so that a decision need not read the name.
+    pub(super) name_key: u64,
     /// False if a parent is not known or the chain is too long: whether it belongs to a group cannot be told.
     pub lineage_complete: bool,
 }
@@ -98,6 +100,7 @@ impl Identities {
             status: IdentityStatus::Active,
             lineage,
             lineage_complete,
+            name_key: super::anchor::name_key(&new.name),
         };
         record(&mut self.digest, &principal);
         self.by_key_path.entry(new.key_path.clone()).or_insert(new.identity_id);
