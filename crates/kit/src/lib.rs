@@ -23,6 +23,8 @@ mod lifecycle;
 mod local;
 pub mod observe;
 mod phase;
+mod principals;
+mod requestor;
 mod server;
 mod service;
 mod table;
@@ -38,8 +40,9 @@ pub use http_error::{HTTP_CODES, HttpCode, http_code};
 pub use local::{Held, LocalState};
 pub use observe::Counter;
 pub use phase::Phase;
+pub use requestor::{Requestor, requestor, requestor_in};
 pub use service::{
     BoxError, Component, DRAIN_TIMEOUT, FailStart, InitContext, Node, Service, Settings, Threads, caller,
-    context_of, run, serve, uncancelled,
+    context_of, run, run_made, serve, uncancelled,
 };
 pub use table::{Callers, Cost, Effect, Operation, Table, check_table, is_capability_name};

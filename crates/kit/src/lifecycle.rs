@@ -61,6 +61,13 @@ impl<S: Service> Shared<S> {
             Ok(service) => Arc::new(service),
             Err(error) => return Err(self.fail(FailStart::Init(error)).await),
         };
+        self.install(service);
+        self.life.advance(Phase::Initialized);
+        Ok(())
+    }
+
+    /// Routes, feed and health are there from now on.
+    pub(crate) fn install(&self, service: Arc<S>) {
         let kinds = [
             ChannelKind::Edge,
             ChannelKind::Admin,
@@ -75,8 +82,6 @@ impl<S: Service> Shared<S> {
             self.node.follow(plan, move |entry| folder.fold(entry));
         }
         let _ = self.service.set(service);
-        self.life.advance(Phase::Initialized);
-        Ok(())
     }
 
     fn read_init(

@@ -309,6 +309,23 @@ impl Settings {
 
 /// The same inside a running runtime; returns after `Stop`.
 pub async fn run<S: Service>(inherited: Inherited, settings: Settings) -> Result<(), FailStart> {
+    run_with::<S>(inherited, settings, None).await
+}
+
+/// For the one process whose lifecycle nobody drives, the supervisor: the service is there already and serves at once.
+pub async fn run_made<S: Service>(
+    service: Arc<S>,
+    inherited: Inherited,
+    settings: Settings,
+) -> Result<(), FailStart> {
+    run_with(inherited, settings, Some(service)).await
+}
+
+async fn run_with<S: Service>(
+    inherited: Inherited,
+    settings: Settings,
+    made: Option<Arc<S>>,
+) -> Result<(), FailStart> {
     let life = Arc::new(Life::default());
     let metrics = Arc::new(Metrics::new(S::NAME, S::table()));
     let routes = Arc::new(OnceLock::new());
@@ -341,6 +358,10 @@ pub async fn run<S: Service>(inherited: Inherited, settings: Settings) -> Result
         init: Mutex::new(inherited.boundary),
         failed,
     });
+    if let Some(service) = made {
+        shared.install(service);
+        life.advance(Phase::Serving);
+    }
     let lifecycle = LifecycleContract::new(LifecycleServer(shared))
         .max_decoding_message_size(base::limits::MESSAGE_BYTES_MAX);
     let gate = Arc::new(Gate { lifecycle: Routes::new(lifecycle).prepare(), ..gate });
