@@ -5,4 +5,7 @@
 //! Calls nobody. When it dies nothing else stops: appends wait, and the next start verifies the log before it serves.
 
 pub mod core;
+mod shell;
 pub mod store;
+
+pub use shell::main;

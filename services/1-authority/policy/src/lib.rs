@@ -7,3 +7,6 @@
 
 pub mod core;
 pub mod rules;
+mod shell;
+
+pub use shell::main;

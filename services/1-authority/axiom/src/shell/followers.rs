@@ -1,0 +1,121 @@
+//! Who follows the log, and how far each has folded it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::Notify;
+
+#[derive(Clone, Copy, Debug)]
+struct Progress {
+    folded: Option<u64>,
+    /// A follower that connects again before its old connection has ended has two for a moment.
+    connections: u32,
+}
+
+/// Followers by the name of their channel.
+#[derive(Default)]
+pub(super) struct Followers {
+    progress: Mutex<BTreeMap<Arc<str>, Progress>>,
+    changed: Notify,
+}
+
+impl Followers {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Progress>> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn join(&self, name: &Arc<str>) {
+        let mut progress = self.lock();
+        let entry = progress.entry(Arc::clone(name)).or_insert(Progress { folded: None, connections: 0 });
+        // It folds from its beginning again: what an earlier process had folded says nothing.
+        entry.folded = None;
+        entry.connections = entry.connections.saturating_add(1);
+    }
+
+    pub(super) fn leave(&self, name: &str) {
+        let mut progress = self.lock();
+        if let Some(entry) = progress.get_mut(name) {
+            entry.connections = entry.connections.saturating_sub(1);
+            if entry.connections == 0 {
+                progress.remove(name);
+            }
+        }
+        drop(progress);
+        self.changed.notify_waiters();
+    }
+
+    pub(super) fn folded(&self, name: &str, sequence: u64) {
+        if let Some(entry) = self.lock().get_mut(name) {
+            entry.folded = Some(entry.folded.map_or(sequence, |known| known.max(sequence)));
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// Those that have not folded this entry. One that is not connected serves nobody: it folds before it starts.
+    pub(super) fn behind(&self, sequence: u64) -> Vec<String> {
+        let progress = self.lock();
+        let behind = progress.iter().filter(|(_, entry)| entry.folded.is_none_or(|folded| folded < sequence));
+        behind.map(|(name, _)| name.to_string()).collect()
+    }
+
+    /// Waits until nobody is behind; names those that are when the time is over.
+    pub(super) async fn wait(&self, sequence: u64, timeout: std::time::Duration) -> Vec<String> {
+        let all = async {
+            loop {
+                let changed = self.changed.notified();
+                tokio::pin!(changed);
+                // Registered before looking, so that no change in between is missed.
+                changed.as_mut().enable();
+                if self.behind(sequence).is_empty() {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        match tokio::time::timeout(timeout, all).await {
+            Ok(()) => Vec::new(),
+            Err(_) => self.behind(sequence),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn laggards_are_named_and_those_who_leave_are_not_waited_for() {
+        let followers = Followers::default();
+        let (keys, policy): (Arc<str>, Arc<str>) = ("keys".into(), "policy".into());
+        followers.join(&keys);
+        followers.join(&policy);
+        followers.folded("keys", 9);
+        assert_eq!(followers.wait(9, Duration::from_millis(5)).await, ["policy"]);
+        followers.folded("policy", 8);
+        assert_eq!(followers.behind(9), ["policy"]);
+        followers.leave("policy");
+        assert_eq!(followers.wait(9, Duration::from_secs(5)).await, Vec::<String>::new());
+        // A new process of the same name starts from nothing.
+        followers.join(&keys);
+        assert_eq!(followers.behind(1), ["keys"]);
+        followers.leave("keys");
+        assert_eq!(followers.behind(1), ["keys"], "its second connection is still there");
+    }
+
+    #[tokio::test]
+    async fn a_wait_ends_as_soon_as_the_last_one_has_folded() {
+        let followers = Arc::new(Followers::default());
+        let name: Arc<str> = "keys".into();
+        followers.join(&name);
+        let waiting = tokio::spawn({
+            let followers = Arc::clone(&followers);
+            async move { followers.wait(3, Duration::from_secs(30)).await }
+        });
+        tokio::task::yield_now().await;
+        followers.folded("keys", 3);
+        assert_eq!(waiting.await.unwrap(), Vec::<String>::new());
+    }
+}

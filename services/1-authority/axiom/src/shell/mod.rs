@@ -1,0 +1,111 @@
+//! Serves the log: one thread orders, one writes, handlers only pass on and read.
+
+mod append;
+mod feed;
+mod followers;
+mod order;
+mod reads;
+mod start;
+
+use std::{process::ExitCode, sync::Arc};
+
+use base::limits::MESSAGE_BYTES_MAX;
+use contracts::axiom::v1::{
+    append_server::AppendServer, axiom_server::AxiomServer as AxiomContract, feed_server::FeedServer,
+};
+use durable::RealDisk;
+use kit::{BoxError, ChannelKind, Component, Cost, FeedPlan, InitContext, Operation, Service, Threads};
+use tokio::sync::watch;
+use tonic::service::Routes;
+
+use crate::store::LogReader;
+use followers::Followers;
+use order::Orders;
+use start::Identity;
+
+/// Becomes the process `axiom`.
+#[must_use]
+pub fn main() -> ExitCode {
+    kit::serve::<AxiomService>()
+}
+
+static TABLE: [Operation; 5] = [
+    Operation::reads("/bailiwick.axiom.v1.Axiom/Read", Cost::Light, "system.axiom.read"),
+    Operation::reads("/bailiwick.axiom.v1.Axiom/Range", Cost::Heavy, "system.axiom.range").long(),
+    Operation::reads("/bailiwick.axiom.v1.Axiom/GetHead", Cost::Light, "system.axiom.get_head"),
+    Operation::reads("/bailiwick.axiom.v1.Axiom/GetState", Cost::Medium, "system.axiom.get_state"),
+    Operation::reads("/bailiwick.axiom.v1.Axiom/AwaitFolded", Cost::Light, "system.axiom.await_folded"),
+];
+
+/// The log, open.
+pub(crate) struct AxiomService {
+    orders: Orders,
+    reader: LogReader<RealDisk>,
+    followers: Followers,
+    /// The last durable sequence; wakes followers.
+    grown: watch::Receiver<u64>,
+    identity: Identity,
+}
+
+impl Service for AxiomService {
+    const NAME: &'static str = "axiom";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    const PROVIDES: &'static [&'static str] = &["axiom.log Axiom/1.0"];
+    // One for the append channel, one for followers; ordering and writing have threads of their own.
+    const THREADS: Threads = Threads::Many(2);
+
+    fn table() -> &'static [Operation] {
+        &TABLE
+    }
+
+    /// It is what others follow.
+    fn feed() -> Option<FeedPlan> {
+        None
+    }
+
+    async fn init(context: InitContext) -> Result<Self, BoxError> {
+        // Reading and verifying a whole log takes its time and would hold up the lifecycle.
+        tokio::task::spawn_blocking(move || start::open(&context)).await?
+    }
+
+    fn routes(self: &Arc<Self>, kind: ChannelKind) -> Routes {
+        let service = Arc::clone(self);
+        match kind {
+            ChannelKind::Edge | ChannelKind::Admin => {
+                let server = AxiomContract::new(reads::Reads(service));
+                Routes::new(server.max_decoding_message_size(MESSAGE_BYTES_MAX))
+            }
+            ChannelKind::Append => {
+                let server = AppendServer::new(append::Appends(service));
+                Routes::new(server.max_decoding_message_size(append::BATCH_BYTES_MAX))
+            }
+            ChannelKind::Feed => {
+                let server = FeedServer::new(feed::Feeds(service));
+                Routes::new(server.max_decoding_message_size(MESSAGE_BYTES_MAX))
+            }
+            _ => Routes::default(),
+        }
+    }
+
+    fn health(&self) -> Vec<Component> {
+        vec![if self.orders.is_alive() {
+            Component::healthy("log")
+        } else {
+            Component::failed("log", "the ordering thread has ended")
+        }]
+    }
+
+    async fn drain(&self) {
+        self.orders.settle().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_the_contract() {
+        assert_eq!(kit::check_table(&["bailiwick.axiom.v1.Axiom"], &TABLE), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,242 @@
+//! The ordering thread: takes what waits, makes one group of it, hands it to the committer, answers when it is durable.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use base::{AxiomTime, Hash, Sequence};
+use chain::{GROUP_ENTRIES_MAX, record_bytes};
+use durable::RealDisk;
+use tokio::sync::oneshot;
+
+use super::start::read_clocks;
+use crate::{
+    core::{Limits, Sequencer, Source, UNIT_ENTRIES_MAX, Unit, UnitReply},
+    store::{CommitterThread, Layout, Space, StoreError},
+};
+
+/// Batches that wait for the ordering thread; each is at most one message.
+const QUEUE_BATCHES_MAX: usize = 256;
+/// The log can no longer be trusted to be what memory says: only a new start knows (invariant 4).
+const EXIT_UNCERTAIN: i32 = 70;
+/// How often a caller with a full queue tries again.
+const FULL_PAUSE: Duration = Duration::from_millis(1);
+
+/// Replies in the order of the units, and the time of the entries.
+pub(super) type Answer = (Vec<UnitReply>, AxiomTime);
+
+struct Batch {
+    source: Source,
+    units: Vec<Unit>,
+    answer: Answerer,
+}
+
+type Answerer = Box<dyn FnOnce(Answer) + Send>;
+
+enum Work {
+    Batch(Batch),
+    /// Hash of the control state, and up to where.
+    State(oneshot::Sender<(Hash, Sequence)>),
+    /// Answered when everything before it is durable.
+    Settle(oneshot::Sender<()>),
+}
+
+/// The way to the ordering thread.
+pub(super) struct Orders {
+    queue: SyncSender<Work>,
+    alive: Arc<AtomicBool>,
+    _thread: JoinHandle<()>,
+}
+
+impl Orders {
+    pub(super) fn start(
+        sequencer: Sequencer,
+        layout: Layout<RealDisk>,
+        committer: CommitterThread<RealDisk>,
+    ) -> Result<Self, StoreError> {
+        let (queue, work) = sync_channel(QUEUE_BATCHES_MAX);
+        let alive = Arc::new(AtomicBool::new(true));
+        let mut thread = OrderingThread { sequencer, layout, committer, alive: Arc::clone(&alive) };
+        let handle = std::thread::Builder::new()
+            .name("order".into())
+            .spawn(move || thread.run(&work))
+            .map_err(StoreError::Thread)?;
+        Ok(Self { queue, alive, _thread: handle })
+    }
+
+    pub(super) fn is_alive(&self) -> bool {
+        self.alive.load(Ordering::Acquire)
+    }
+
+    /// Hands a batch over; `answer` is called from another thread, once all its entries are durable.
+    pub(super) async fn submit(
+        &self,
+        source: Source,
+        units: Vec<Unit>,
+        answer: impl FnOnce(Answer) + Send + 'static,
+    ) {
+        self.hand(Work::Batch(Batch { source, units, answer: Box::new(answer) })).await;
+    }
+
+    pub(super) async fn state(&self) -> Option<(Hash, Sequence)> {
+        let (send, receive) = oneshot::channel();
+        self.hand(Work::State(send)).await;
+        receive.await.ok()
+    }
+
+    pub(super) async fn settle(&self) {
+        let (send, receive) = oneshot::channel();
+        self.hand(Work::Settle(send)).await;
+        let _ = receive.await;
+    }
+
+    async fn hand(&self, mut work: Work) {
+        loop {
+            match self.queue.try_send(work) {
+                Ok(()) | Err(TrySendError::Disconnected(_)) => return,
+                Err(TrySendError::Full(back)) => work = back,
+            }
+            tokio::time::sleep(FULL_PAUSE).await;
+        }
+    }
+}
+
+struct OrderingThread {
+    sequencer: Sequencer,
+    layout: Layout<RealDisk>,
+    committer: CommitterThread<RealDisk>,
+    alive: Arc<AtomicBool>,
+}
+
+/// Bytes that a batch takes in the log if all of it is accepted.
+fn body_bytes(batch: &Batch) -> u64 {
+    let drafts = batch.units.iter().flat_map(|unit| &unit.entries);
+    drafts.map(|draft| record_bytes(draft.payload.len(), false) as u64).sum()
+}
+
+fn entry_count(batch: &Batch) -> usize {
+    batch.units.len().saturating_mul(UNIT_ENTRIES_MAX)
+}
+
+impl OrderingThread {
+    fn run(&mut self, queue: &Receiver<Work>) {
+        let mut held = None;
+        loop {
+            let work = match held.take() {
+                Some(work) => work,
+                None => match queue.recv() {
+                    Ok(work) => work,
+                    Err(_) => break,
+                },
+            };
+            match work {
+                Work::State(answer) => {
+                    let sequence = self.sequencer.point().next_sequence.0.saturating_sub(1);
+                    let _ = answer.send((self.sequencer.state().hash(), Sequence(sequence)));
+                }
+                Work::Settle(answer) => {
+                    self.wait_idle();
+                    let _ = answer.send(());
+                }
+                Work::Batch(first) => held = self.group(first, queue),
+            }
+        }
+        self.alive.store(false, Ordering::Release);
+    }
+
+    /// Makes one group of this batch and of those that wait behind it. Returns what did not belong to it.
+    fn group(&mut self, first: Batch, queue: &Receiver<Work>) -> Option<Work> {
+        let body_max = self.layout.group_body_bytes_max();
+        let mut bytes = body_bytes(&first);
+        let mut count = entry_count(&first);
+        let mut batches = vec![first];
+        let mut held = None;
+        while let Ok(work) = queue.try_recv() {
+            match work {
+                Work::Batch(batch)
+                    if bytes.saturating_add(body_bytes(&batch)) <= body_max
+                        && count.saturating_add(entry_count(&batch)) <= GROUP_ENTRIES_MAX as usize =>
+                {
+                    bytes = bytes.saturating_add(body_bytes(&batch));
+                    count = count.saturating_add(entry_count(&batch));
+                    batches.push(batch);
+                }
+                other => {
+                    held = Some(other);
+                    break;
+                }
+            }
+        }
+        self.commit(batches, bytes, body_max);
+        held
+    }
+
+    fn commit(&mut self, batches: Vec<Batch>, bytes: u64, body_max: u64) {
+        let space = self.layout.space(bytes.min(body_max));
+        let mut limits = Limits {
+            body_bytes_max: body_max,
+            reserve_only: space == Space::ReserveOnly,
+            full: space == Space::Full,
+        };
+        let reading = read_clocks();
+        let now = self.sequencer.now(reading);
+        let mut entries = Vec::new();
+        let mut answers: Vec<(Answerer, Vec<UnitReply>)> = Vec::with_capacity(batches.len());
+        for Batch { source, units, answer } in batches {
+            let ordered = self.sequencer.batch(reading, limits, source, units);
+            let used: u64 = ordered
+                .entries
+                .iter()
+                .map(|(entry, _)| record_bytes(entry.payload.len(), false) as u64)
+                .sum();
+            limits.body_bytes_max = limits.body_bytes_max.saturating_sub(used);
+            entries.extend(ordered.entries);
+            answers.push((answer, ordered.replies));
+        }
+        let tell = move || {
+            for (answer, replies) in answers {
+                answer((replies, now));
+            }
+        };
+        if entries.is_empty() {
+            // A duplicate is answered with an entry that may still be under way.
+            self.wait_idle();
+            return tell();
+        }
+        let group = match self.layout.prepare(entries) {
+            Ok(group) => group,
+            Err(error) => stop(&error),
+        };
+        if self.committer.is_idle() {
+            match self.committer.commit_here(group) {
+                Ok(committed) => self.layout.recycle(committed.buffer),
+                Err(error) => stop(&error),
+            }
+            tell();
+        } else {
+            self.committer.submit(group, move |result| match result {
+                Ok(_) => tell(),
+                Err(error) => stop(&error),
+            });
+        }
+    }
+
+    fn wait_idle(&self) {
+        while !self.committer.is_idle() {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// A write may have landed or not. Nothing that this process remembers is worth anything now: end, and let the next
+/// start read the disk.
+fn stop(error: &StoreError) -> ! {
+    tracing::error!(%error, "the log could not be written; this process ends and the next one recovers from disk");
+    std::process::exit(EXIT_UNCERTAIN)
+}

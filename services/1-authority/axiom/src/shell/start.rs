@@ -1,0 +1,134 @@
+//! Opening the log: verify, replay, start the threads.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Mutex,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use base::{AxiomRef, AxiomTime};
+use chain::{SignedHead, UnsignedHead};
+use durable::RealDisk;
+use ed25519_dalek::SigningKey;
+use kit::{BoxError, InitContext, boot_time_ns};
+use tokio::sync::watch;
+
+use super::{AxiomService, followers::Followers, order::Orders};
+use crate::{
+    core::{Clock, Reading, Sequencer, genesis_entry},
+    store::{CommitterThread, SEGMENT_BYTES_DEFAULT, Store, StoreOptions},
+};
+
+/// Folder of the head, outside of the log's own; set where the service runs without its mounts.
+const HEAD_VARIABLE: &str = "BAILIWICK_HEAD";
+const HEAD_FOLDER: &str = "/head";
+/// Genesis as the first `up` wrote it.
+const GENESIS_VARIABLE: &str = "BAILIWICK_GENESIS";
+const GENESIS_FILE: &str = "/genesis.cbor";
+/// Bytes of a segment, for small nodes and tests.
+const SEGMENT_VARIABLE: &str = "BAILIWICK_SEGMENT_BYTES";
+/// The sequencer's own key, which genesis pins.
+const SIGNING_KEY_FILE: &str = "signing.key";
+
+/// Who signs heads, and the clock that followers are told.
+pub(super) struct Identity {
+    node_name: String,
+    key: SigningKey,
+    clock: Mutex<Clock>,
+}
+
+impl Identity {
+    /// The head as text that somebody keeps elsewhere.
+    pub(super) fn sign(&self, head: AxiomRef) -> Result<SignedHead, chain::NoteError> {
+        UnsignedHead { name: self.node_name.clone(), head, state: None }.sign(&self.key)
+    }
+
+    /// Axiom time now and the boot clock at the same moment.
+    pub(super) fn time(&self) -> (AxiomTime, u64) {
+        let reading = read_clocks();
+        let mut clock = self.clock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        (clock.now(reading), reading.boot_ns)
+    }
+}
+
+/// Both clocks of the kernel.
+pub(super) fn read_clocks() -> Reading {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Reading { wall_ns: u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX), boot_ns: boot_time_ns() }
+}
+
+fn place(variable: &str, default: &str) -> PathBuf {
+    std::env::var_os(variable).map_or_else(|| PathBuf::from(default), PathBuf::from)
+}
+
+pub(super) fn open(context: &InitContext) -> Result<AxiomService, BoxError> {
+    let disk = RealDisk::open(&context.state_folder)?;
+    let head_disk = RealDisk::open(place(HEAD_VARIABLE, HEAD_FOLDER))?;
+    let mut salt_seed = [0; 32];
+    getrandom::fill(&mut salt_seed)?;
+    let mut options = StoreOptions::new(salt_seed);
+    options.segment_bytes = segment_bytes()?;
+    let genesis_file = place(GENESIS_VARIABLE, GENESIS_FILE);
+    let mut sequencer = Sequencer::new();
+    let mut unreadable = None;
+    let store = Store { disk: &disk, head_disk: &head_disk, options };
+    let opened = store.open(
+        || genesis_entry(&std::fs::read(&genesis_file).ok()?).ok(),
+        |placed| {
+            if !sequencer.replay(&placed.record.header, placed.record.payload, placed.hash) {
+                unreadable.get_or_insert(placed.record.header.sequence);
+            }
+        },
+    )?;
+    if let Some(sequence) = unreadable {
+        return Err(format!("entry {sequence} cannot be read by this build; a newer one wrote it").into());
+    }
+    let reading = read_clocks();
+    let clock = Clock::start(sequencer.last_time(), reading);
+    sequencer.start(reading);
+    let node_name = match &sequencer.state().pinned {
+        Some(pinned) => pinned.node_name.clone(),
+        None => return Err("the log does not begin with genesis".into()),
+    };
+    let last = opened.reader.last();
+    tracing::info!(
+        entries = last.sequence.0 + 1,
+        first_boot = opened.recovery.first_boot,
+        torn_tail = opened.recovery.torn_tail.is_some(),
+        above_head = opened.recovery.above_head,
+        "the log is sound"
+    );
+    if let Some(fault) = &opened.recovery.torn_tail {
+        tracing::warn!(%fault, "a write that was never acknowledged was cut off");
+    }
+    let (grow, grown) = watch::channel(last.sequence.0);
+    opened.reader.on_growth(move |last| {
+        grow.send_replace(last.sequence.0);
+    });
+    let key = signing_key(&context.state_folder)?;
+    let orders = Orders::start(sequencer, opened.layout, CommitterThread::start(opened.committer)?)?;
+    Ok(AxiomService {
+        orders,
+        reader: opened.reader,
+        followers: Followers::default(),
+        grown,
+        identity: Identity { node_name, key, clock: Mutex::new(clock) },
+    })
+}
+
+fn segment_bytes() -> Result<u64, BoxError> {
+    match std::env::var(SEGMENT_VARIABLE) {
+        Ok(text) => Ok(text.parse().map_err(|_| format!("{SEGMENT_VARIABLE} is no number: {text:?}"))?),
+        Err(_) => Ok(SEGMENT_BYTES_DEFAULT),
+    }
+}
+
+fn signing_key(folder: &Path) -> Result<SigningKey, BoxError> {
+    let file = folder.join(SIGNING_KEY_FILE);
+    let bytes = std::fs::read(&file).map_err(|error| format!("reading {}: {error}", file.display()))?;
+    let secret: [u8; 32] = bytes
+        .as_slice()
+        .try_into()
+        .map_err(|_| format!("{} has {} bytes, not 32", file.display(), bytes.len()))?;
+    Ok(SigningKey::from_bytes(&secret))
+}

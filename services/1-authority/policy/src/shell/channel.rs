@@ -1,0 +1,103 @@
+//! The authority channel of one service: batches of items in, batches of replies out.
+
+use std::{pin::Pin, sync::Arc};
+
+use base::Sequence;
+use contracts::policy::v1::{
+    AuthorityBatch, AuthorityItem, AuthorityReplies, AuthorityReply, Proposal, Refused, authority_item,
+    authority_reply, authority_server::Authority,
+};
+use tokio::sync::mpsc;
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{
+    PolicyService,
+    engine::{Asked, Replies},
+};
+use crate::core::{Entry, Item};
+
+/// Items of one message, as the contract says.
+const BATCH_ITEMS_MAX: usize = 256;
+/// Replies of one message.
+const REPLIES_MAX: usize = 512;
+/// Messages of replies that are not sent yet.
+const MESSAGES_QUEUED_MAX: usize = 16;
+
+pub(super) struct Channels(pub(super) Arc<PolicyService>);
+
+type Outgoing = Pin<Box<dyn Stream<Item = Result<AuthorityReplies, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Authority for Channels {
+    type ChannelStream = Outgoing;
+
+    async fn channel(
+        &self,
+        request: Request<Streaming<AuthorityBatch>>,
+    ) -> Result<Response<Outgoing>, Status> {
+        let name = Arc::clone(&kit::caller(&request)?.client);
+        let service = Arc::clone(&self.0);
+        let mut batches = request.into_inner();
+        let (replies, mut ready) = mpsc::unbounded_channel::<AuthorityReply>();
+        let (send, receive) = mpsc::channel(MESSAGES_QUEUED_MAX);
+        let failures = send.clone();
+        tokio::spawn(async move {
+            let mut waiting = Vec::with_capacity(REPLIES_MAX);
+            while ready.recv_many(&mut waiting, REPLIES_MAX).await > 0 {
+                let message = AuthorityReplies { replies: std::mem::take(&mut waiting) };
+                if send.send(Ok(message)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        tokio::spawn(async move {
+            let ended = loop {
+                match batches.message().await {
+                    Ok(Some(batch)) if batch.items.len() > BATCH_ITEMS_MAX => {
+                        let text =
+                            format!("a batch has at most {BATCH_ITEMS_MAX} items, not {}", batch.items.len());
+                        break Some(Status::invalid_argument(text));
+                    }
+                    Ok(Some(batch)) => take_in(&service, &name, batch, &replies).await,
+                    Ok(None) | Err(_) => break None,
+                }
+            };
+            if let Some(status) = ended {
+                let _ = failures.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receive))))
+    }
+}
+
+async fn take_in(service: &PolicyService, name: &Arc<str>, batch: AuthorityBatch, replies: &Replies) {
+    for AuthorityItem { id, item } in batch.items {
+        match item.and_then(item_of) {
+            Some(item) => {
+                let asked = Asked { channel: Arc::clone(name), id, item, replies: replies.clone() };
+                service.desk.ask(asked).await;
+            }
+            None => {
+                let refused = Refused {
+                    reason: "InvalidRequest".to_owned(),
+                    text: "the item is empty or lacks its entry".to_owned(),
+                };
+                let result = Some(authority_reply::Result::Refused(refused));
+                let _ = replies.send(AuthorityReply { id, result });
+            }
+        }
+    }
+}
+
+fn item_of(item: authority_item::Item) -> Option<Item> {
+    let entry = |proposal: Proposal| Entry { entry_type: proposal.entry_type, payload: proposal.payload };
+    Some(match item {
+        authority_item::Item::Act(act) => Item::Act { request: act.request, entry: entry(act.entry?) },
+        authority_item::Item::Evaluate(request) => Item::Evaluate { request: request.request },
+        authority_item::Item::Redeem(redeem) => {
+            Item::Redeem { decision: Sequence(redeem.decision), entry: entry(redeem.entry?) }
+        }
+        authority_item::Item::Record(proposal) => Item::Record { entry: entry(proposal) },
+    })
+}

@@ -1,0 +1,110 @@
+//! Serves decisions: one task owns the engine; channels bring items, the append channel takes units away.
+
+mod channel;
+mod contract;
+mod engine;
+mod log;
+
+use std::{process::ExitCode, sync::Arc};
+
+use base::limits::MESSAGE_BYTES_MAX;
+use contracts::policy::v1::{
+    authority_server::AuthorityServer, policy_engine_server::PolicyEngineServer as PolicyContract,
+};
+use ed25519_dalek::SigningKey;
+use kit::{BoxError, ChannelKind, Component, Cost, FeedPlan, InitContext, Node, Operation, Service, Threads};
+use tonic::service::Routes;
+
+use engine::Desk;
+
+/// Becomes the process `policy`.
+#[must_use]
+pub fn main() -> ExitCode {
+    kit::serve::<PolicyService>()
+}
+
+static TABLE: [Operation; 6] = [
+    Operation::acts("/bailiwick.policy.v1.PolicyEngine/Evaluate", Cost::Light, "system.policy.evaluate"),
+    Operation::reads(
+        "/bailiwick.policy.v1.PolicyEngine/GetPolicyState",
+        Cost::Light,
+        "system.policy.get_policy_state",
+    ),
+    Operation::acts("/bailiwick.policy.v1.PolicyEngine/AddRule", Cost::Medium, "system.policy.add_rule"),
+    Operation::acts(
+        "/bailiwick.policy.v1.PolicyEngine/RemoveRule",
+        Cost::Medium,
+        "system.policy.remove_rule",
+    ),
+    Operation::reads("/bailiwick.policy.v1.PolicyEngine/ListRules", Cost::Medium, "system.policy.list_rules"),
+    Operation::reads("/bailiwick.policy.v1.PolicyEngine/Explain", Cost::Medium, "system.policy.explain"),
+];
+
+/// The engine's own signing key, which genesis pins; never reachable through `keys`.
+const SIGNING_KEY_FILE: &str = "signing.key";
+
+pub(crate) struct PolicyService {
+    node: Node,
+    desk: Desk,
+}
+
+impl Service for PolicyService {
+    const NAME: &'static str = "policy";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    const PROVIDES: &'static [&'static str] = &["policy.engine PolicyEngine/1.0"];
+    // One for the engine, one for the channels.
+    const THREADS: Threads = Threads::Many(2);
+
+    fn table() -> &'static [Operation] {
+        &TABLE
+    }
+
+    /// What policy appends it knows from its own channel; the feed brings time and the kit's shared state.
+    fn feed() -> Option<FeedPlan> {
+        Some(FeedPlan::of_types(&[]))
+    }
+
+    async fn init(context: InitContext) -> Result<Self, BoxError> {
+        let file = context.state_folder.join(SIGNING_KEY_FILE);
+        let bytes = std::fs::read(&file).map_err(|error| format!("reading {}: {error}", file.display()))?;
+        let secret: [u8; 32] = bytes
+            .as_slice()
+            .try_into()
+            .map_err(|_| format!("{} has {} bytes, not 32", file.display(), bytes.len()))?;
+        let desk = Desk::start(context.node.clone(), SigningKey::from_bytes(&secret)).await?;
+        Ok(Self { node: context.node, desk })
+    }
+
+    fn routes(self: &Arc<Self>, kind: ChannelKind) -> Routes {
+        let service = Arc::clone(self);
+        match kind {
+            ChannelKind::Edge | ChannelKind::Admin => {
+                let server = PolicyContract::new(contract::Contract(service));
+                Routes::new(server.max_decoding_message_size(MESSAGE_BYTES_MAX))
+            }
+            ChannelKind::Authority => {
+                let server = AuthorityServer::new(channel::Channels(service));
+                // Payloads of one message, and what surrounds each of them.
+                Routes::new(server.max_decoding_message_size(2 * MESSAGE_BYTES_MAX))
+            }
+            _ => Routes::default(),
+        }
+    }
+
+    fn health(&self) -> Vec<Component> {
+        vec![match self.desk.is_connected() {
+            true => Component::healthy("append channel"),
+            false => Component::failed("append channel", "axiom is not there; nothing can be decided"),
+        }]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_the_contract() {
+        assert_eq!(kit::check_table(&["bailiwick.policy.v1.PolicyEngine"], &TABLE), Vec::<String>::new());
+    }
+}
