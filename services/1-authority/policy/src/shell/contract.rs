@@ -273,7 +273,7 @@ impl PolicyEngine for Contract {
         &self,
         request: Request<wire::AddRuleRequest>,
     ) -> Result<Response<wire::AddRuleReply>, Status> {
-        let caller = kit::requestor(&self.0.node, &request, true)?.id();
+        let caller = kit::requestor(&self.0.node, &request, true)?;
         let rule =
             request.into_inner().rule.ok_or(ContractError::Malformed(ConvertError::Missing("rule")))?;
         let rule = PolicyRule::try_from(&rule).map_err(ContractError::from)?;
