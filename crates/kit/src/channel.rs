@@ -75,4 +75,11 @@ impl Caller {
     pub fn is_admin(&self) -> bool {
         self.channel == ChannelKind::Admin
     }
+
+    /// What a token names as the channel that it holds on: the client's name, the same on every server's socket for it,
+    /// and `admin` for the operator.
+    #[must_use]
+    pub fn channel_name(&self) -> &str {
+        &self.client
+    }
 }

@@ -1,10 +1,12 @@
 //! Errors name the guilty side, once for gRPC and once for HTTP.
 
-use base::Sequence;
+use base::{IdentityId, Sequence};
 use contracts::common::v1::{ErrorInfo, Guilty as WireGuilty};
 use prost::Message;
 use thiserror::Error;
 use tonic::{Code, Status, metadata::MetadataValue};
+
+use crate::token::TokenError;
 
 /// Metadata of every failed call.
 pub const ERROR_METADATA: &str = "bailiwick-error-bin";
@@ -184,6 +186,14 @@ pub enum KitError {
     TooSlow { limit_ms: u64 },
     #[error("the log has not reached {wanted} here, only {folded}; ask again")]
     Behind { wanted: Sequence, folded: Sequence },
+    #[error("a token is needed for this on the admin socket; ask the identity service for one")]
+    TokenRequired,
+    #[error("{0}")]
+    TokenRefused(TokenError),
+    #[error("no identity is known for the channel {0:?}")]
+    NobodyThere(String),
+    #[error("identity {0} is suspended or revoked")]
+    NotActive(IdentityId),
     #[error("the handler ended without an answer")]
     HandlerDied,
 }
@@ -201,8 +211,12 @@ impl IntoRefusal for KitError {
             Self::Draining { .. } => "ERR_SVC_SYS_DRAINING",
             Self::Busy { .. } => "Busy",
             Self::UnknownOperation(_) => "UnknownOperation",
-            Self::NotOwner(_) => "auth_invalid",
-            Self::CallerNotAllowed { .. } | Self::CapabilityMismatch { .. } => "acl_denied",
+            Self::TokenRequired => "auth_required",
+            Self::NotOwner(_) | Self::TokenRefused(_) => "auth_invalid",
+            Self::CallerNotAllowed { .. }
+            | Self::CapabilityMismatch { .. }
+            | Self::NobodyThere(_)
+            | Self::NotActive(_) => "acl_denied",
             Self::MalformedBody(_) | Self::MessageTooLarge { .. } => "object_invalid",
             Self::TooSlow { .. } => "DeadlineExceeded",
             Self::Behind { .. } => "Unavailable",
@@ -217,7 +231,13 @@ impl IntoRefusal for KitError {
             | Self::MalformedBody(_)
             | Self::CapabilityMismatch { .. }
             | Self::MessageTooLarge { .. } => Guilty::Misuse,
-            Self::NotOwner(_) | Self::CallerNotAllowed { .. } | Self::Busy { .. } => Guilty::Refused,
+            Self::NotOwner(_)
+            | Self::TokenRequired
+            | Self::TokenRefused(_)
+            | Self::NobodyThere(_)
+            | Self::NotActive(_)
+            | Self::CallerNotAllowed { .. }
+            | Self::Busy { .. } => Guilty::Refused,
             Self::NotReady { .. }
             | Self::Draining { .. }
             | Self::TooSlow { .. }
@@ -238,8 +258,11 @@ impl IntoRefusal for KitError {
     fn code(&self) -> Code {
         match self {
             Self::UnknownOperation(_) => Code::Unimplemented,
-            Self::NotOwner(_) => Code::Unauthenticated,
-            Self::CallerNotAllowed { .. } | Self::CapabilityMismatch { .. } => Code::PermissionDenied,
+            Self::NotOwner(_) | Self::TokenRequired | Self::TokenRefused(_) => Code::Unauthenticated,
+            Self::CallerNotAllowed { .. }
+            | Self::CapabilityMismatch { .. }
+            | Self::NobodyThere(_)
+            | Self::NotActive(_) => Code::PermissionDenied,
             Self::Busy { .. } | Self::MessageTooLarge { .. } => Code::ResourceExhausted,
             Self::TooSlow { .. } => Code::DeadlineExceeded,
             Self::HandlerDied => Code::Internal,

@@ -12,7 +12,7 @@ use chain::payload::{
     identity::{IdentityChange, IdentityCreated, IdentityStatus},
 };
 
-use crate::{feed::FeedEntry, service::BoxError};
+use crate::{feed::FeedEntry, principals::Principals, service::BoxError};
 
 /// Nanoseconds of a day.
 const DAY_NS: u64 = 86_400_000_000_000;
@@ -54,12 +54,18 @@ impl Held {
     }
 }
 
+/// Status and holdings together: one look-up finds both. Nobody who was not created has a status.
+#[derive(Debug, Default)]
+struct Person {
+    status: Option<IdentityStatus>,
+    held: HashMap<Resource, Vec<Held>>,
+}
+
 #[derive(Debug, Default)]
 struct State {
-    identities: HashMap<IdentityId, IdentityStatus>,
+    people: HashMap<IdentityId, Person>,
     grants: HashMap<CapabilityId, CapabilityGrant>,
     children: HashMap<CapabilityId, Vec<CapabilityId>>,
-    holders: HashMap<IdentityId, HashMap<Resource, Vec<Held>>>,
     rules: BTreeSet<RuleId>,
 }
 
@@ -67,6 +73,7 @@ struct State {
 #[derive(Debug, Default)]
 pub struct LocalState {
     state: RwLock<State>,
+    principals: RwLock<Principals>,
 }
 
 impl LocalState {
@@ -77,6 +84,10 @@ impl LocalState {
 
     fn read(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn principals(&self) -> RwLockReadGuard<'_, Principals> {
+        self.principals.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, State> {
@@ -95,8 +106,9 @@ impl LocalState {
     ) -> bool {
         let Some(now) = now else { return false };
         let state = self.read();
-        state.identities.get(identity) == Some(&IdentityStatus::Active)
-            && state.holders.get(identity).and_then(|all| all.get(resource)).is_some_and(|all| {
+        let Some(person) = state.people.get(identity) else { return false };
+        person.status == Some(IdentityStatus::Active)
+            && person.held.get(resource).is_some_and(|all| {
                 all.iter()
                     .any(|held| !held.needs_check && held.permissions.contains(asked) && held.is_valid(now))
             })
@@ -104,7 +116,7 @@ impl LocalState {
 
     #[must_use]
     pub fn identity_status(&self, identity: &IdentityId) -> Option<IdentityStatus> {
-        self.read().identities.get(identity).copied()
+        self.read().people.get(identity).and_then(|person| person.status)
     }
 
     #[must_use]
@@ -128,8 +140,13 @@ impl LocalState {
         if !matches!(entry.entry_type, 0 | 10 | 11 | 86..=89) {
             return Ok(());
         }
+        let payload = entry.decode()?;
+        if matches!(entry.entry_type, 0 | 88 | 89) {
+            let mut principals = self.principals.write().unwrap_or_else(PoisonError::into_inner);
+            principals.apply(entry.timestamp, payload);
+        }
         let mut state = self.write();
-        match entry.decode()? {
+        match payload {
             Payload::Genesis(genesis) => {
                 genesis.body.identities.iter().for_each(|identity| state.create(identity));
                 genesis.body.initial_capabilities.iter().for_each(|grant| state.grant(grant));
@@ -138,7 +155,7 @@ impl LocalState {
             Payload::IdentityCreated(created) => state.create(&created.body),
             Payload::IdentityUpdated(updated) => {
                 if let IdentityChange::Status { new, .. } = &updated.body.change {
-                    state.identities.insert(updated.body.identity, *new);
+                    state.people.entry(updated.body.identity).or_default().status = Some(*new);
                 }
             }
             Payload::CapabilityGrant(grant) => state.grant(&grant.body),
@@ -157,7 +174,7 @@ impl LocalState {
 
 impl State {
     fn create(&mut self, identity: &IdentityCreated) {
-        self.identities.entry(identity.identity_id).or_insert(IdentityStatus::Active);
+        self.people.entry(identity.identity_id).or_default().status.get_or_insert(IdentityStatus::Active);
     }
 
     /// A grant whose parent is gone gives nothing.
@@ -169,8 +186,8 @@ impl State {
             self.children.entry(parent).or_default().push(grant.capability_id);
         }
         if self.grants.insert(grant.capability_id, grant.clone()).is_none() {
-            let held = self.holders.entry(grant.grantee).or_default();
-            held.entry(grant.resource.clone()).or_default().push(Held::of(grant));
+            let person = self.people.entry(grant.grantee).or_default();
+            person.held.entry(grant.resource.clone()).or_default().push(Held::of(grant));
         }
     }
 
@@ -185,15 +202,12 @@ impl State {
         while let Some(id) = left.pop() {
             left.extend(self.children.remove(&id).unwrap_or_default());
             let Some(grant) = self.grants.remove(&id) else { continue };
-            let Some(resources) = self.holders.get_mut(&grant.grantee) else { continue };
-            if let Some(held) = resources.get_mut(&grant.resource) {
+            let Some(person) = self.people.get_mut(&grant.grantee) else { continue };
+            if let Some(held) = person.held.get_mut(&grant.resource) {
                 held.retain(|held| held.id != id);
                 if held.is_empty() {
-                    resources.remove(&grant.resource);
+                    person.held.remove(&grant.resource);
                 }
-            }
-            if resources.is_empty() {
-                self.holders.remove(&grant.grantee);
             }
         }
     }
