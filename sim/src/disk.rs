@@ -53,6 +53,8 @@ struct State {
     step: u64,
     plan: Option<(u64, Fault)>,
     dead: bool,
+    /// Syncs are answered and not done.
+    lies: bool,
     random: Option<Random>,
 }
 
@@ -76,6 +78,11 @@ impl SimDisk {
 
     pub fn no_plan(&self) {
         self.lock_state().plan = None;
+    }
+
+    /// From now on syncs are answered and not done.
+    pub fn lie(&self) {
+        self.lock_state().lies = true;
     }
 
     /// Changes so far: writes, syncs, creations, renamings, removals.
@@ -352,6 +359,9 @@ impl DiskFile for SimFile {
 
     fn sync_data(&self) -> Result<(), DiskError> {
         self.disk.change(Operation::Sync, &self.name, |state| {
+            if state.lies {
+                return;
+            }
             let content = state.content(self.file);
             for (sector, versions) in std::mem::take(&mut content.dirty) {
                 if let Some(version) = versions.last() {

@@ -4,12 +4,14 @@
 //! the real store, the real recovery and the real verifier on a disk that forgets, tears and reorders.
 //! Never does: touch the machine's disk or clock. Calls `axiom`'s store and core, `chain`'s verifier.
 
+mod broken;
 mod disk;
 mod powercut;
 mod random;
 mod tamper;
 mod workload;
 
+pub use broken::Broken;
 pub use disk::{Fault, SimDisk, SimFile};
 pub use powercut::{Report, faults, powercut, replay};
 pub use random::Random;

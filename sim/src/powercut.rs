@@ -5,6 +5,7 @@ use base::AxiomRef;
 use chain::{VerifyOptions, verify_log};
 
 use crate::{
+    broken::Broken,
     disk::{Fault, SimDisk},
     random::Random,
     workload::{Known, Node},
@@ -52,24 +53,24 @@ impl Report {
 /// Cuts the power at `points` steps, in turn at every write, sync, creation and renaming of a run from first boot on,
 /// and once more during each recovery.
 #[must_use]
-pub fn powercut(seed: u64, points: u64) -> Report {
-    run_all(seed, points, &[Fault::PowerCut])
+pub fn powercut(seed: u64, points: u64, broken: Broken) -> Report {
+    run_all(seed, points, &[Fault::PowerCut], broken)
 }
 
 /// Lets writes, syncs and renamings fail, without and with having happened, each followed by a restart of the process
 /// and then by a power cut.
 #[must_use]
 pub fn faults(seed: u64, points: u64) -> Report {
-    run_all(seed, points, &[Fault::Failed, Fault::FailedButHappened])
+    run_all(seed, points, &[Fault::Failed, Fault::FailedButHappened], Broken::Nothing)
 }
 
 /// Repeats one point, as a failure names it.
 #[must_use]
 pub fn replay(seed: u64, step: u64, fault: Fault) -> Report {
-    Run::new(seed, step, fault).go()
+    Run::new(seed, step, fault, Broken::Nothing).go()
 }
 
-fn run_all(seed: u64, points: u64, kinds: &[Fault]) -> Report {
+fn run_all(seed: u64, points: u64, kinds: &[Fault], broken: Broken) -> Report {
     let mut report = Report::default();
     let steps = steps_of_a_run(seed).max(1);
     let mut seeds = Random::new(seed);
@@ -80,14 +81,14 @@ fn run_all(seed: u64, points: u64, kinds: &[Fault]) -> Report {
             run_seed = seeds.number();
         }
         let kind = kinds.get(seeds.below(kinds.len() as u64) as usize).copied().unwrap_or(Fault::PowerCut);
-        report.add(Run::new(run_seed, step, kind).go());
+        report.add(Run::new(run_seed, step, kind, broken).go());
     }
     report
 }
 
 /// How many steps a run without a fault has.
 fn steps_of_a_run(seed: u64) -> u64 {
-    let mut run = Run::new(seed, u64::MAX, Fault::PowerCut);
+    let mut run = Run::new(seed, u64::MAX, Fault::PowerCut, Broken::Nothing);
     run.live();
     run.disk.steps()
 }
@@ -97,6 +98,7 @@ struct Run {
     seed: u64,
     step: u64,
     fault: Fault,
+    broken: Broken,
     disk: SimDisk,
     random: Random,
     known: Known,
@@ -104,10 +106,13 @@ struct Run {
 }
 
 impl Run {
-    fn new(seed: u64, step: u64, fault: Fault) -> Self {
+    fn new(seed: u64, step: u64, fault: Fault, broken: Broken) -> Self {
         let disk = SimDisk::new(seed ^ step.rotate_left(32));
+        if broken == Broken::Fsync {
+            disk.lie();
+        }
         let random = Random::new(seed);
-        Self { seed, step, fault, disk, random, known: Known::default(), report: Report::default() }
+        Self { seed, step, fault, broken, disk, random, known: Known::default(), report: Report::default() }
     }
 
     fn go(mut self) -> Report {
@@ -139,7 +144,7 @@ impl Run {
     /// Opens and works until something fails or the work is done.
     fn live_on(&mut self) {
         let mut known = self.known.clone();
-        let Ok(mut node) = Node::open(&self.disk, &self.disk, &mut known) else { return };
+        let Ok(mut node) = Node::open(&self.disk, &self.disk, &mut known, self.broken) else { return };
         self.known = known;
         let result = node.work(&mut self.random, GROUPS, &mut self.known);
         if result.is_err() && node.wrote_on(&mut self.random) {
@@ -151,7 +156,7 @@ impl Run {
     /// Opens the log and compares it with what is known outside.
     fn audit(&mut self, when: &str) {
         let mut found = Known::default();
-        if let Err(error) = Node::open(&self.disk, &self.disk, &mut found) {
+        if let Err(error) = Node::open(&self.disk, &self.disk, &mut found, self.broken) {
             self.report.unopenable = self.report.unopenable.saturating_add(1);
             return self.fail(&format!("{when} the log does not open: {error}"));
         }
@@ -196,7 +201,7 @@ mod tests {
     /// covers: AX-47, AX-48
     #[test]
     fn no_power_cut_loses_an_acknowledged_entry_or_shows_half_a_group() {
-        let report = powercut(0x5eed, 600);
+        let report = powercut(0x5eed, 600, Broken::Nothing);
         assert_eq!(report.failures, Vec::<String>::new());
         assert_eq!((report.points, report.lost, report.unopenable, report.half_groups), (600, 0, 0, 0));
         assert!(report.acknowledged > 600 * 10, "{report:?}");
@@ -211,7 +216,16 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_run() {
-        assert_eq!(powercut(1, 40), powercut(1, 40));
-        assert_ne!(powercut(1, 40).acknowledged, powercut(2, 40).acknowledged);
+        let run = |seed| powercut(seed, 40, Broken::Nothing);
+        assert_eq!(run(1), run(1));
+        assert_ne!(run(1).acknowledged, run(2).acknowledged);
+    }
+
+    #[test]
+    fn the_audits_notice_a_lying_disk_and_an_early_acknowledgement() {
+        let lying = powercut(1, 150, Broken::Fsync);
+        assert!(lying.lost + lying.unopenable > 20 && !lying.is_sound(), "{lying:?}");
+        let early = powercut(1, 150, Broken::Ack);
+        assert!(early.lost > 20 && !early.is_sound(), "{early:?}");
     }
 }

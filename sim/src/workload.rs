@@ -4,7 +4,7 @@ use axiom::store::{Committer, Layout, Opened, Space, Store, StoreError, StoreOpt
 use base::{AxiomRef, AxiomTime, Hash, Sequence};
 use chain::{Entry, EntryType};
 
-use crate::{disk::SimDisk, random::Random};
+use crate::{broken::Broken, disk::SimDisk, random::Random};
 
 /// Small, so that a short run begins many segments.
 const SEGMENT_BYTES: u64 = 8192;
@@ -37,18 +37,24 @@ pub(crate) struct Node {
     committer: Committer<SimDisk>,
     /// A write of the log failed.
     uncertain: bool,
+    acknowledges_early: bool,
 }
 
 impl Node {
     /// Opens the log. Entries found there count as acknowledged from now on: readers have seen them.
-    pub(crate) fn open(disk: &SimDisk, head: &SimDisk, known: &mut Known) -> Result<Self, StoreError> {
+    pub(crate) fn open(
+        disk: &SimDisk,
+        head: &SimDisk,
+        known: &mut Known,
+        broken: Broken,
+    ) -> Result<Self, StoreError> {
         let mut found = Vec::new();
         let Opened { layout, committer, .. } = store(disk, head).open(genesis, |placed| {
             found.push(AxiomRef { sequence: placed.record.header.sequence, hash: placed.hash });
         })?;
         known.group_ends.extend(found.first().copied());
         known.acknowledged = found;
-        Ok(Self { layout, committer, uncertain: false })
+        Ok(Self { layout, committer, uncertain: false, acknowledges_early: broken == Broken::Ack })
     }
 
     /// Appends groups until one fails.
@@ -65,10 +71,15 @@ impl Node {
                 .map(|(entry, hash)| AxiomRef { sequence: entry.header.sequence, hash: *hash })
                 .collect();
             known.group_ends.extend(references.last().copied());
+            if self.acknowledges_early {
+                known.acknowledged.extend(&references);
+            }
             let group = self.layout.prepare(entries)?;
             let committed = self.committer.commit(group).inspect_err(|_| self.uncertain = true)?;
             self.layout.recycle(committed.buffer);
-            known.acknowledged.extend(references);
+            if !self.acknowledges_early {
+                known.acknowledged.extend(references);
+            }
         }
         Ok(())
     }
