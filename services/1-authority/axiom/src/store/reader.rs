@@ -125,7 +125,8 @@ impl<D: Disk> LogReader<D> {
         self.shared.lock().last
     }
 
-    /// Called after each durable group, by the thread that wrote it: must not block. For shells that wake tasks.
+    /// Called after each durable group, by the thread that wrote it: must not block nor call this reader. For shells that
+    /// wake tasks.
     pub fn on_growth(&self, listener: impl Fn(AxiomRef) + Send + 'static) {
         self.shared.lock().listeners.push(Box::new(listener));
     }
