@@ -42,10 +42,12 @@ const BUSY_RETRY_MS: u32 = 10;
 /// An item that could not be sent for so long fails; it has changed nothing.
 pub const UNSENT_MAX: Duration = Duration::from_secs(5);
 
-pub(crate) static ITEMS: Counter = Counter::new("authority_items_total", "items sent to policy");
-pub(crate) static BATCHES: Counter = Counter::new("authority_batches_total", "batches sent to policy");
-pub(crate) static RESENT: Counter =
-    Counter::new("authority_resent_total", "items sent again after a broken stream");
+static ITEMS: Counter = Counter::new("authority_items_total", "items sent to policy");
+static BATCHES: Counter = Counter::new("authority_batches_total", "batches sent to policy");
+static RESENT: Counter = Counter::new("authority_resent_total", "items sent again after a broken stream");
+
+/// What every service counts about its acts.
+pub(crate) static COUNTERS: [&Counter; 3] = [&ITEMS, &BATCHES, &RESENT];
 
 /// What was committed.
 #[derive(Clone, Debug, PartialEq, Eq)]

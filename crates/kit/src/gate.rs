@@ -14,6 +14,7 @@ use tower::Service as _;
 
 use crate::{
     admission::{Admission, Slot},
+    authority,
     channel::{Caller, ChannelKind},
     context::{CONTEXT_METADATA, MESH_CLIENT, OperationContext, Origin},
     error::KitError,
@@ -315,7 +316,8 @@ impl Gate {
 
     fn tool(&self, request: &Request<Incoming>) -> Option<Response<Body>> {
         (request.method() == Method::GET && request.uri().path() == "/metrics").then(|| {
-            let text = self.metrics.text(self.feed.folded().0, self.counters);
+            let own = [self.counters, &authority::COUNTERS].concat();
+            let text = self.metrics.text(self.feed.folded().0, &own);
             json::text_response("text/plain; version=0.0.4", text)
         })
     }

@@ -311,6 +311,7 @@ async fn the_operator_sees_metrics_health_and_reflection() {
     assert!(metrics.body.contains(
         "bailiwick_requests_total{service=\"keys\",operation=\"/bailiwick.keys.v1.Keys/Verify\"} 1"
     ));
+    assert!(metrics.body.contains("bailiwick_authority_items_total{service=\"keys\"} 0"));
     assert_eq!(raw(&rig.socket("alice"), get).await.unwrap().status, 404, "not on an edge");
     let mut health =
         tonic_health::pb::health_client::HealthClient::new(Peer::at(rig.socket("admin")).channel());
