@@ -9,5 +9,7 @@
 
 pub mod boundary;
 pub mod core;
+mod shell;
 
 pub use core::KeyError;
+pub use shell::{EXIT_BOUNDARY_GONE, KeysService, main};

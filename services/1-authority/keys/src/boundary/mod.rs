@@ -7,9 +7,11 @@
 
 mod client;
 mod holder;
+mod inherited;
 mod process;
 pub mod protocol;
 
 pub use client::{BoundaryClient, ClientError};
 pub use holder::SealingError;
+pub use inherited::run;
 pub use process::{BoundaryError, Inputs, main};

@@ -63,6 +63,23 @@ pub const COST_MAX: StretchCost = StretchCost { memory_kib: 256 * 1024, passes: 
 pub const COST_MIN: StretchCost = StretchCost { memory_kib: 8 * 1024, passes: 1, lanes: 1 };
 
 impl SecretKind {
+    pub const ALL: [Self; 3] = [Self::KeyFile, Self::Credential, Self::Passphrase];
+
+    /// As it is named between processes and to people.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::KeyFile => "key_file",
+            Self::Credential => "credential",
+            Self::Passphrase => "passphrase",
+        }
+    }
+
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// What new files record. Passphrase: RFC 9106's second recommendation. Credential: OWASP's minimum, it is random.
     #[must_use]
     pub const fn cost(self) -> StretchCost {

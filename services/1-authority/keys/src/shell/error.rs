@@ -1,0 +1,67 @@
+//! Key errors as callers see them.
+
+use kit::{Guilty, IntoRefusal, Retry};
+use tonic::{Code, Status};
+
+use crate::core::KeyError;
+
+/// When to ask again for what another process must give first: a restarted boundary, a log that accepts entries.
+const GONE_RETRY_MS: u32 = 500;
+/// When to ask again after too many operations at once: about one group commit.
+const BUSY_RETRY_MS: u32 = 10;
+
+impl IntoRefusal for KeyError {
+    const DOMAIN: &'static str = "bailiwick.keys.v1";
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::InvalidPath(_) => "InvalidPath",
+            Self::Unauthorized(_) => "Unauthorized",
+            Self::InvalidDecision(_) => "InvalidDecision",
+            Self::DecisionExpired => "DecisionExpired",
+            Self::CryptoFailure(_) => "CryptoFailure",
+            Self::AuditUnavailable => "AuditUnavailable",
+            Self::Locked => "Locked",
+            Self::Busy { .. } => "Busy",
+        }
+    }
+
+    fn guilty(&self) -> Guilty {
+        match self {
+            Self::InvalidPath(_) => Guilty::Misuse,
+            Self::Unauthorized(_)
+            | Self::InvalidDecision(_)
+            | Self::DecisionExpired
+            | Self::CryptoFailure(_)
+            | Self::Busy { .. } => Guilty::Refused,
+            Self::AuditUnavailable | Self::Locked => Guilty::Gone,
+        }
+    }
+
+    /// A decision is spent by its use, so that the same call never succeeds after `AuditUnavailable`.
+    fn retry(&self) -> Retry {
+        match self {
+            Self::Locked => Retry::After(GONE_RETRY_MS),
+            Self::Busy { .. } => Retry::After(BUSY_RETRY_MS),
+            _ => Retry::Never,
+        }
+    }
+
+    fn code(&self) -> Code {
+        match self {
+            Self::InvalidPath(_) => Code::InvalidArgument,
+            Self::Unauthorized(_) => Code::PermissionDenied,
+            Self::InvalidDecision(_) | Self::DecisionExpired | Self::CryptoFailure(_) => {
+                Code::FailedPrecondition
+            }
+            Self::Busy { .. } => Code::ResourceExhausted,
+            Self::AuditUnavailable | Self::Locked => Code::Unavailable,
+        }
+    }
+}
+
+impl From<KeyError> for Status {
+    fn from(error: KeyError) -> Self {
+        error.to_status()
+    }
+}
