@@ -9,11 +9,10 @@ use rustix::{
     fd::OwnedFd,
     fs::{OFlags, fcntl_getfl, fcntl_setfl},
     io::Errno,
-    net::{RecvFlags, SendFlags, recv, send},
 };
 use thiserror::Error;
 use tokio::{
-    io::{Interest, unix::AsyncFd},
+    net::UnixDatagram,
     sync::{mpsc, oneshot},
 };
 
@@ -57,7 +56,8 @@ impl Link {
         on_gone: impl FnOnce(LinkError) + Send + 'static,
     ) -> std::io::Result<Self> {
         fcntl_setfl(&socket, fcntl_getfl(&socket)? | OFlags::NONBLOCK)?;
-        let socket = AsyncFd::register_with_interest(socket, Interest::READABLE | Interest::WRITABLE)?;
+        // One message for each call, as with datagrams, and an end that is read as nothing: the same calls fit both.
+        let socket = UnixDatagram::from_std(socket.into())?;
         // As many as the core lets in, so that a question finds room.
         let (questions, mut waiting) = mpsc::channel(PENDING_MAX);
         let fault = Arc::new(OnceLock::new());
@@ -86,7 +86,7 @@ impl Link {
     }
 }
 
-async fn serve(socket: &AsyncFd<OwnedFd>, waiting: &mut mpsc::Receiver<Question>) -> Result<(), LinkError> {
+async fn serve(socket: &UnixDatagram, waiting: &mut mpsc::Receiver<Question>) -> Result<(), LinkError> {
     loop {
         let question = tokio::select! {
             question = waiting.recv() => match question {
@@ -106,21 +106,14 @@ async fn serve(socket: &AsyncFd<OwnedFd>, waiting: &mut mpsc::Receiver<Question>
     }
 }
 
-async fn transmit(socket: &AsyncFd<OwnedFd>, message: &[u8]) -> Result<(), LinkError> {
-    let sent = socket
-        .async_io(Interest::WRITABLE, |fd| Ok(send(fd, message, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?))
-        .await;
-    sent.map(|_| ()).map_err(|error| failed(&error))
+async fn transmit(socket: &UnixDatagram, message: &[u8]) -> Result<(), LinkError> {
+    socket.send(message).await.map(|_| ()).map_err(|error| failed(&error))
 }
 
-async fn receive(socket: &AsyncFd<OwnedFd>) -> Result<Response, LinkError> {
-    let mut buffer = vec![0; MESSAGE_BYTES_MAX];
-    let received = socket
-        .async_io(Interest::READABLE, |fd| {
-            Ok(recv(fd, &mut buffer[..], RecvFlags::TRUNC | RecvFlags::DONTWAIT)?)
-        })
-        .await;
-    let (_, bytes) = received.map_err(|error| failed(&error))?;
+async fn receive(socket: &UnixDatagram) -> Result<Response, LinkError> {
+    // One byte more than a message has, so that a longer one is noticed.
+    let mut buffer = vec![0; MESSAGE_BYTES_MAX + 1];
+    let bytes = socket.recv(&mut buffer).await.map_err(|error| failed(&error))?;
     if bytes == 0 {
         return Err(LinkError::Gone);
     }
