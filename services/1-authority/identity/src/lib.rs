@@ -7,5 +7,7 @@
 //! again from the log.
 
 pub mod core;
+mod shell;
 
 pub use core::IdentityError;
+pub use shell::{IdentityService, main};

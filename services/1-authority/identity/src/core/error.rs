@@ -39,6 +39,8 @@ pub enum IdentityError {
     Act(#[from] ActFailure),
     #[error(transparent)]
     Token(#[from] TokenError),
+    #[error("axiom time is unknown, for nothing is heard from the log; ask again")]
+    TimeUnknown,
     #[error("{0} is the limit; nothing more is accepted for now")]
     Busy(usize),
 }

@@ -1,0 +1,231 @@
+//! The `Identities` contract.
+
+use std::sync::Arc;
+
+use base::{IdentityId, KeyPath, TokenId, TraceId};
+use chain::payload::identity::Identity;
+use contracts::{
+    convert::{ConvertError, bytes, from_name},
+    identity::v1 as wire,
+};
+use kit::token::{self, ScopeAction, TokenScope};
+use tonic::{Request, Response, Status};
+
+use super::IdentityService;
+use crate::core::{
+    CreateIdentityRequest, Event, IdentityError, IdentityFilter, IssueTokenRequest, Reply,
+    UpdateStatusRequest,
+};
+
+/// Identities in one answer: some 600 bytes each, so that they fit a message.
+pub(super) const LIST_MAX: usize = 1_500;
+const SECOND_NS: u64 = 1_000_000_000;
+
+pub(super) struct Handlers(pub(super) Arc<IdentityService>);
+
+fn misuse(error: &ConvertError) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+fn id(field: &'static str, value: &[u8]) -> Result<IdentityId, Status> {
+    bytes(field, value).map(IdentityId).map_err(|error| misuse(&error))
+}
+
+/// Empty text is no choice.
+fn chosen<T: serde::de::DeserializeOwned>(field: &'static str, value: &str) -> Result<Option<T>, Status> {
+    let named = (!value.is_empty()).then(|| from_name(field, value));
+    named.transpose().map_err(|error| misuse(&error))
+}
+
+fn trace_of<T>(request: &Request<T>) -> Result<TraceId, Status> {
+    kit::context_of(request).map(|context| context.trace_id())
+}
+
+fn scope(actions: &[String], resources: Vec<String>) -> Result<TokenScope, Status> {
+    let mut scope = TokenScope::default();
+    if !actions.is_empty() {
+        let kind = |name: &String| match name.as_str() {
+            "*" => Ok(ScopeAction::Any),
+            name => from_name("actions", name).map(ScopeAction::Kind).map_err(|error| misuse(&error)),
+        };
+        // Bounded before anything is made of it.
+        let named = actions.iter().take(token::SCOPE_ACTIONS_MAX + 1).map(kind);
+        scope.actions = named.collect::<Result<_, _>>()?;
+    }
+    if !resources.is_empty() {
+        scope.resources = resources;
+    }
+    Ok(scope)
+}
+
+impl Handlers {
+    fn wire_identity(&self, id: &IdentityId) -> Result<wire::Identity, Status> {
+        Ok(self.0.runner.read(|registry| registry.get(id).map(wire::Identity::from))?)
+    }
+}
+
+#[tonic::async_trait]
+impl wire::identities_server::Identities for Handlers {
+    async fn create_identity(
+        &self,
+        request: Request<wire::CreateIdentityRequest>,
+    ) -> Result<Response<wire::Identity>, Status> {
+        let service = Arc::clone(&self.0);
+        let requestor = kit::requestor(service.runner.node(), &request, true)?;
+        let trace = trace_of(&request)?;
+        let wire::CreateIdentityRequest { name, identity_type, parent, key_path } = request.into_inner();
+        let key_path = (!key_path.is_empty()).then(|| KeyPath::parse(&key_path));
+        let wanted = CreateIdentityRequest {
+            requestor: requestor.id(),
+            name,
+            identity_type: from_name("identity_type", &identity_type).map_err(|error| misuse(&error))?,
+            parent: id("parent", &parent)?,
+            key_path: key_path.transpose().map_err(IdentityError::from)?,
+        };
+        kit::uncancelled(async move {
+            let create = |id| Event::Create { id, request: wanted };
+            match service.runner.run(requestor, trace, create).await?.0 {
+                Reply::Identity(identity) => Ok(Response::new(wire::Identity::from(&*identity))),
+                _ => Err(Status::internal("another answer than an identity")),
+            }
+        })
+        .await
+    }
+
+    async fn get_identity(
+        &self,
+        request: Request<wire::GetIdentityRequest>,
+    ) -> Result<Response<wire::Identity>, Status> {
+        Ok(Response::new(self.wire_identity(&id("id", &request.get_ref().id)?)?))
+    }
+
+    async fn find_identity(
+        &self,
+        request: Request<wire::FindIdentityRequest>,
+    ) -> Result<Response<wire::FindIdentityReply>, Status> {
+        let name = &request.get_ref().name;
+        let identity = self.0.runner.read(|registry| registry.find(name).map(wire::Identity::from));
+        Ok(Response::new(wire::FindIdentityReply { identity }))
+    }
+
+    async fn list_identities(
+        &self,
+        request: Request<wire::IdentityFilter>,
+    ) -> Result<Response<wire::IdentityList>, Status> {
+        let wire::IdentityFilter { identity_type, status, parent, text } = request.into_inner();
+        let filter = IdentityFilter {
+            identity_type: chosen("identity_type", &identity_type)?,
+            status: chosen("status", &status)?,
+            parent: (!parent.is_empty()).then(|| id("parent", &parent)).transpose()?,
+            ..IdentityFilter::default()
+        };
+        let identities: Vec<_> = self.0.runner.read(|registry| {
+            let named = registry.list(&filter).filter(|identity| identity.name.contains(&text));
+            named.take(LIST_MAX + 1).map(wire::Identity::from).collect()
+        });
+        if identities.len() > LIST_MAX {
+            let text =
+                format!("more than {LIST_MAX} identities match; ask for fewer by type, parent or text");
+            return Err(Status::resource_exhausted(text));
+        }
+        Ok(Response::new(wire::IdentityList { identities }))
+    }
+
+    async fn update_status(
+        &self,
+        request: Request<wire::UpdateStatusRequest>,
+    ) -> Result<Response<wire::Identity>, Status> {
+        let service = Arc::clone(&self.0);
+        let requestor = kit::requestor(service.runner.node(), &request, true)?;
+        let trace = trace_of(&request)?;
+        let wire::UpdateStatusRequest { id: identity, status, reason } = request.into_inner();
+        let identity = id("id", &identity)?;
+        let status = from_name("status", &status).map_err(|error| misuse(&error))?;
+        let wanted = UpdateStatusRequest { requestor: requestor.id(), identity, status, reason };
+        kit::uncancelled(async move {
+            service.runner.run(requestor, trace, |id| Event::UpdateStatus { id, request: wanted }).await?;
+            // The fold may be a moment behind; what was committed is known.
+            let changed = |found: &Identity| wire::Identity::from(&Identity { status, ..found.clone() });
+            let changed = service.runner.read(|registry| registry.get(&identity).map(changed));
+            Ok(Response::new(changed?))
+        })
+        .await
+    }
+
+    async fn issue_token(
+        &self,
+        request: Request<wire::IssueTokenRequest>,
+    ) -> Result<Response<wire::Token>, Status> {
+        let service = Arc::clone(&self.0);
+        let requestor = kit::requestor(service.runner.node(), &request, false)?;
+        if requestor.claims().is_some() {
+            let text = "a token is issued for whom the channel vouches for; send no other token with this";
+            return Err(Status::invalid_argument(text));
+        }
+        let (trace, channel) = (trace_of(&request)?, kit::caller(&request)?.channel_name().to_owned());
+        let wire::IssueTokenRequest { lifetime_s, actions, resources } = request.into_inner();
+        let identity = requestor.id();
+        let wanted = IssueTokenRequest {
+            requestor: identity,
+            identity,
+            channel,
+            scope: scope(&actions, resources)?,
+            life_ns: (lifetime_s != 0).then(|| u64::from(lifetime_s) * SECOND_NS),
+            token: TokenId(kit::authority::random_16()?),
+        };
+        kit::uncancelled(async move {
+            let issue = |id| Event::IssueToken { id, request: wanted };
+            let Reply::Token(claims) = service.runner.run(requestor, trace, issue).await?.0 else {
+                return Err(Status::internal("another answer than a token"));
+            };
+            let identity =
+                service.runner.read(|registry| registry.get(&identity).map(wire::Identity::from))?;
+            let (issued_at_ns, expires_at_ns) = (claims.issued_at.0, claims.expires_at.0);
+            let id = claims.id.0.to_vec();
+            let token = token::issue(&service.signing_key, *claims).map_err(IdentityError::from)?.text;
+            let identity = Some(identity);
+            Ok(Response::new(wire::Token { token, id, issued_at_ns, expires_at_ns, identity }))
+        })
+        .await
+    }
+
+    async fn verify_token(
+        &self,
+        request: Request<wire::VerifyTokenRequest>,
+    ) -> Result<Response<wire::VerifyTokenReply>, Status> {
+        let own = kit::caller(&request)?.channel_name();
+        let wire::VerifyTokenRequest { token, channel } = request.get_ref();
+        let channel = if channel.is_empty() { own } else { channel.as_str() };
+        let now = self.0.runner.node().clock().now().unwrap_or(base::AxiomTime(u64::MAX));
+        let verified = self
+            .0
+            .runner
+            .read(|registry| registry.verify_token(token, now, channel).map(wire::Identity::from));
+        Ok(Response::new(wire::VerifyTokenReply { identity: Some(verified?) }))
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<wire::RevokeTokenRequest>,
+    ) -> Result<Response<wire::RevokeTokenReply>, Status> {
+        let service = Arc::clone(&self.0);
+        let requestor = kit::requestor(service.runner.node(), &request, true)?;
+        let trace = trace_of(&request)?;
+        let token = TokenId(bytes("id", &request.get_ref().id).map_err(|error| misuse(&error))?);
+        kit::uncancelled(async move {
+            let by = requestor.id();
+            let revoke = |id| Event::RevokeToken { id, requestor: by, token };
+            let (_, revoked_at) = service.runner.run(requestor, trace, revoke).await?;
+            Ok(Response::new(wire::RevokeTokenReply { revoked_at: revoked_at.map(Into::into) }))
+        })
+        .await
+    }
+
+    async fn who_am_i(
+        &self,
+        request: Request<wire::WhoAmIRequest>,
+    ) -> Result<Response<wire::Identity>, Status> {
+        let requestor = kit::requestor(self.0.runner.node(), &request, false)?;
+        Ok(Response::new(self.wire_identity(&requestor.id())?))
+    }
+}
