@@ -8,6 +8,7 @@
 
 pub mod admission;
 pub mod authority;
+mod broken;
 mod channel;
 pub mod client;
 mod clock;
@@ -30,6 +31,7 @@ mod service;
 mod table;
 pub mod token;
 
+pub use broken::{BREAK_VARIABLE, is_broken};
 pub use channel::{Caller, ChannelKind};
 pub use client::Peer;
 pub use clock::{AxiomClock, CLOCK_STALE_NS, boot_time_ns};

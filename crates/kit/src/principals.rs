@@ -73,6 +73,8 @@ impl LocalState {
     ) -> Result<Claims, TokenError> {
         let principals = self.principals();
         let issuer = principals.token_issuer.as_ref().ok_or(TokenError::BadSignature)?;
+        let claimed = token::claimed_channel(text).filter(|_| crate::is_broken("token-binding"));
+        let channel = claimed.as_deref().unwrap_or(channel);
         token::verify(issuer, text, now.unwrap_or(AxiomTime(u64::MAX)), channel, &principals.revocations)
     }
 }

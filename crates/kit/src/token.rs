@@ -167,5 +167,14 @@ pub fn verify(
     Ok(claims)
 }
 
+/// The channel that a token names, unproven.
+#[must_use]
+pub fn claimed_channel(text: &str) -> Option<String> {
+    let (token, _) = parse(text).ok()?;
+    // The last 64 bytes of a public token's message are its signature.
+    let payload = token.untrusted_message().split_last_chunk::<64>()?.0;
+    serde_json::from_slice::<Claims>(payload).ok().map(|claims| claims.channel)
+}
+
 #[cfg(test)]
 mod tests;

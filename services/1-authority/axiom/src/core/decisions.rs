@@ -104,9 +104,15 @@ pub(super) struct Decisions {
     by_age: VecDeque<(AxiomTime, Hash)>,
     /// The root that was verified last: one signature serves a group.
     verified: Option<(Hash, Signature)>,
+    /// Signatures are not looked at.
+    trusting: bool,
 }
 
 impl Decisions {
+    pub(super) fn trust(&mut self) {
+        self.trusting = true;
+    }
+
     pub(super) fn get(&self, request: &Hash) -> Option<&Decision> {
         self.by_request.get(request)
     }
@@ -134,6 +140,9 @@ impl Decisions {
 
     /// The signature over the decision's body, by way of its group's root.
     pub(super) fn verify(&mut self, key: &PublicKey, signed: &SignedDecision) -> bool {
+        if self.trusting {
+            return true;
+        }
         let signature = &signed.signature;
         let leaf = merkle::leaf(&signed.body);
         let Some(root) = merkle::root_from_path(leaf, signature.index, signature.count, &signature.path)
