@@ -89,7 +89,7 @@ mod tests {
         ALL.iter().filter(|entry| entry.priority == priority).map(|entry| entry.title).collect()
     }
 
-    /// covers: SUP-01, SUP-03
+    /// covers: SUP-03
     #[test]
     fn the_catalogue_has_thirteen_services_with_their_priorities() {
         assert_eq!(ALL.len(), 13);

@@ -5,7 +5,7 @@ use thiserror::Error;
 
 use super::{
     ServiceManifest, check,
-    limits::{MANIFEST_BYTES_MAX, SERVICES_MAX},
+    limits::{MANIFEST_BYTES_MAX, NAME_BYTES_MAX, SERVICES_MAX},
     locate,
 };
 use crate::core::catalogue;
@@ -139,6 +139,13 @@ fn at_key(file: &str, text: &str, key: &str, what: String) -> ManifestError {
     ManifestError { file: file.to_owned(), line, column, key: key.to_owned(), what }
 }
 
+/// What stands at an offset, where the text is too broken to have keys.
+fn word_at(text: &str, offset: usize) -> String {
+    let rest = text.get(offset..).unwrap_or_default();
+    let is_key = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    rest.chars().take_while(is_key).take(NAME_BYTES_MAX).collect()
+}
+
 fn of_toml(file: &str, text: &str, error: &toml::de::Error) -> ManifestError {
     let offset = error.span().map_or(0, |span| span.start);
     let (line, column) = locate::line_column(text, offset);
@@ -149,6 +156,7 @@ fn of_toml(file: &str, text: &str, error: &toml::de::Error) -> ManifestError {
             missing.to_owned()
         }
         Some(missing) => format!("{around}.{missing}"),
+        None if around.is_empty() => word_at(text, offset),
         None => around,
     };
     ManifestError { file: file.to_owned(), line, column, key, what: error.message().replace('\n', "; ") }

@@ -42,8 +42,9 @@ pub struct ServiceMemory {
     pub state: ServiceState,
     pub wanted: bool,
     pub given_up: bool,
-    /// The decision under which it was started: none if it has none, none inside if it needed none.
-    pub permit: Option<Option<Hash>>,
+    /// Its start was decided, or needed no decision.
+    pub permitted: bool,
+    pub authorization: Option<Hash>,
     pub restarts: u32,
     pub ledger: RestartLedger,
     pub last_start: Monotonic,
@@ -58,8 +59,9 @@ impl Supervisor {
             state: service.state,
             wanted: service.goal == Goal::Up,
             given_up: service.given_up,
-            permit: match service.permit {
-                Permit::Granted(authorization) => Some(authorization),
+            permitted: matches!(service.permit, Permit::Granted(_)),
+            authorization: match service.permit {
+                Permit::Granted(authorization) => authorization,
                 _ => None,
             },
             restarts: service.restarts,
@@ -131,7 +133,8 @@ impl Supervisor {
             let Some(service) = self.services.get_mut(&known.name) else { continue };
             service.goal = if known.wanted { Goal::Up } else { Goal::Down };
             service.given_up = known.given_up;
-            service.permit = known.permit.map_or(Permit::None, Permit::Granted);
+            service.permit =
+                if known.permitted { Permit::Granted(known.authorization) } else { Permit::None };
             service.restarts = known.restarts;
             service.ledger = known.ledger;
             service.last_start = known.last_start;

@@ -24,9 +24,13 @@ impl Supervisor {
         if self.is_ending() {
             return;
         }
-        for name in self.names() {
-            self.exchange(&name);
-            self.try_start(&name);
+        let names = self.names();
+        names.iter().for_each(|name| self.exchange(name));
+        // A dependency that still serves but is about to stop is none to start on: its dependents would take turns
+        // and it would never come to stop.
+        let leaving = self.leaving();
+        for name in names.iter().filter(|name| !leaving.contains(*name)) {
+            self.try_start(name);
         }
     }
 

@@ -35,7 +35,7 @@ impl Supervisor {
     }
 
     /// Services that must not run, or not go on running as they do.
-    fn leaving(&self) -> BTreeSet<String> {
+    pub(super) fn leaving(&self) -> BTreeSet<String> {
         let phase = self.stopping_phase();
         let mut leaving: BTreeSet<String> = BTreeSet::new();
         for name in self.graph.start_order() {

@@ -1,0 +1,157 @@
+use supervisor::core::state::ServiceState;
+use supervisor::core::supervisor::{
+    BootMode, Child, ChildExit, Event, ExitStatus, LaunchId, Memory, ServiceSetup, Supervisor,
+};
+
+use crate::world::{World, fixtures, requires, user};
+
+const RUNNING: ServiceState = ServiceState::Running;
+
+fn setups() -> Vec<ServiceSetup> {
+    let mut setups = fixtures();
+    setups.push(user("mine", "[health]\nkind = \"sd_notify\"\n"));
+    setups.push(user("other", &requires("mine")));
+    setups
+}
+
+fn booted() -> World {
+    let mut world = World::booted(setups());
+    let launch = world.launch_of("mine");
+    world.event(Event::Notify { launch, notification: supervisor::core::supervisor::Notification::Ready });
+    world.advance_ms(1_000);
+    assert!(world.machine.list().iter().all(|status| status.state == RUNNING));
+    world
+}
+
+/// The supervisor dies and another takes its place; `while_dead` is what happens to the processes meanwhile.
+fn replace(world: &mut World, memory: Option<Memory>, exits: Vec<ChildExit>) {
+    let children: Vec<Child> = world
+        .processes
+        .iter()
+        .map(|(launch, process)| Child {
+            launch: *launch,
+            service: process.service.clone(),
+            pid: process.pid,
+        })
+        .collect();
+    world.machine = Supervisor::new(setups(), [8; 16]).unwrap();
+    world.trace.clear();
+    world.event(Event::Adopted { memory: memory.map(Box::new), children, exits });
+}
+
+fn pids(world: &World) -> Vec<Option<u32>> {
+    world.machine.list().into_iter().map(|status| status.pid).collect()
+}
+
+fn dies_unseen(world: &mut World, service: &str) -> ChildExit {
+    let launch = world.launch_of(service);
+    world.processes.remove(&launch);
+    ChildExit { launch, service: service.to_owned(), status: ExitStatus::Signal(9) }
+}
+
+#[test]
+fn running_services_are_taken_up_with_their_pids() {
+    for keep in [true, false] {
+        let mut world = booted();
+        let before = pids(&world);
+        let entries = world.log.len();
+        let memory = keep.then(|| world.machine.memory());
+        replace(&mut world, memory, vec![]);
+        assert_eq!(pids(&world), before);
+        assert!(world.machine.list().iter().all(|status| status.state == RUNNING));
+        assert!(world.traced("Launch").is_empty() && world.traced("Kill").is_empty());
+        assert_eq!(world.log.len(), entries, "nothing new is recorded");
+    }
+}
+
+#[test]
+fn an_exit_while_nobody_listened_is_a_failure_like_any_other() {
+    let mut world = booted();
+    let memory = world.machine.memory();
+    let exit = dies_unseen(&mut world, "keys");
+    let launch = exit.launch;
+    replace(&mut world, Some(memory), vec![exit]);
+    assert_eq!((world.state("keys"), world.status("keys").restarts), (RUNNING, 1));
+    assert_eq!(world.traced("Acknowledge"), [launch.to_string()]);
+    let last: Vec<(u32, &str)> =
+        world.log.iter().rev().take(2).map(|r| (r.body.entry_type(), r.body.service().unwrap())).collect();
+    assert_eq!(last, [(21, "keys"), (23, "keys")]);
+    let remember = world.trace.iter().position(|line| line == "Remember").unwrap();
+    let acknowledge = world.trace.iter().position(|line| line.starts_with("Acknowledge")).unwrap();
+    assert!(remember < acknowledge, "what was taken in is stored before the keeper may forget it");
+}
+
+#[test]
+fn what_was_stopped_stays_stopped_and_budgets_are_kept() {
+    let mut world = booted();
+    world.stop("other");
+    world.crash("terminal", ExitStatus::Code(1));
+    world.crash("terminal", ExitStatus::Code(1));
+    assert!(matches!(world.state("terminal"), ServiceState::Failed { .. }));
+    let memory = world.machine.memory();
+    replace(&mut world, Some(memory), vec![]);
+    assert_eq!(world.state("other"), ServiceState::Stopped);
+    assert!(matches!(world.state("terminal"), ServiceState::Failed { .. }), "its delay is not over");
+    world.advance_ms(2_000);
+    assert_eq!((world.state("terminal"), world.status("terminal").restarts), (RUNNING, 2));
+}
+
+#[test]
+fn entries_under_way_are_sent_again_and_launches_are_not_numbered_twice() {
+    let mut world = booted();
+    world.log_answers = false;
+    world.stop("other");
+    let memory = world.machine.memory();
+    let waiting = memory.records.clone();
+    assert_eq!(waiting.len(), 1);
+    world.log_answers = true;
+    let highest = *world.processes.keys().max().unwrap();
+    replace(&mut world, Some(memory), vec![]);
+    assert_eq!(world.log.last(), waiting.last());
+    world.start("other");
+    assert!(world.launch_of("other") > LaunchId(highest.0));
+}
+
+#[test]
+fn a_stop_or_shutdown_in_progress_goes_on() {
+    let mut world = booted();
+    world.manners("other").answers_prepare_stop = false;
+    world.stop("other");
+    let memory = world.machine.memory();
+    world.manners("other").answers_prepare_stop = true;
+    replace(&mut world, Some(memory), vec![]);
+    assert_eq!(world.state("other"), ServiceState::Stopped);
+    world.manners("terminal").answers_prepare_stop = false;
+    world.shutdown();
+    let memory = world.machine.memory();
+    world.manners("terminal").answers_prepare_stop = true;
+    replace(&mut world, Some(memory), vec![]);
+    assert_eq!(world.finished, Some((false, vec![])));
+    assert!(world.processes.is_empty());
+}
+
+#[test]
+fn a_process_that_belongs_to_nobody_is_ended() {
+    let mut world = booted();
+    let memory = world.machine.memory();
+    let launch = LaunchId(999);
+    world.processes.insert(launch, crate::world::Process { service: "ghost".to_owned(), pid: 1 });
+    replace(&mut world, Some(memory), vec![]);
+    assert!(!world.processes.contains_key(&launch));
+    assert_eq!(world.traced("Kill"), ["ghost"]);
+}
+
+#[test]
+fn a_boot_in_progress_goes_on() {
+    let mut world = World::new(setups());
+    world.manners("keys").answers_init = false;
+    world.boot();
+    let memory = world.machine.memory();
+    assert!(!memory.booted);
+    world.manners("keys").answers_init = true;
+    replace(&mut world, Some(memory), vec![]);
+    assert_eq!(world.traced("Launch").first(), Some(&"identity"));
+    assert_eq!(world.state("terminal"), RUNNING);
+    world.event(Event::Boot { mode: BootMode::Normal });
+    assert_eq!(world.state("terminal"), RUNNING);
+}

@@ -1,0 +1,219 @@
+use chain::payload::service::ServiceError;
+use supervisor::core::state::ServiceState;
+use supervisor::core::supervisor::{Event, ExitStatus, SupervisorError};
+
+use crate::world::{World, fixtures, requires, service, user};
+
+const RUNNING: ServiceState = ServiceState::Running;
+const STOPPED: ServiceState = ServiceState::Stopped;
+const CRASH: ExitStatus = ExitStatus::Signal(11);
+
+fn launches(world: &World, name: &str) -> usize {
+    world.traced("Launch").iter().filter(|launched| **launched == name).count()
+}
+
+fn failed(world: &World, name: &str) -> bool {
+    matches!(world.state(name), ServiceState::Failed { .. })
+}
+
+/// covers: SUP-50, SUP-52, SUP-80
+#[test]
+fn a_crashed_service_comes_back_and_nobody_else_is_touched() {
+    let mut world = World::booted(fixtures());
+    let before: Vec<_> =
+        world.machine.list().into_iter().filter(|s| s.name != "axiom").map(|s| s.pid).collect();
+    world.advance_ms(1_000);
+    world.crash("axiom", CRASH);
+    // It ran longer than the delay: no wait.
+    assert_eq!(world.state("axiom"), RUNNING);
+    assert_eq!(world.status("axiom").restarts, 1);
+    let after: Vec<_> =
+        world.machine.list().into_iter().filter(|s| s.name != "axiom").map(|s| s.pid).collect();
+    assert_eq!(before, after);
+    assert!(world.machine.list().iter().all(|s| s.state == RUNNING));
+}
+
+/// covers: SUP-66, SUP-67
+#[test]
+fn delays_count_from_the_previous_start_and_grow() {
+    let mut world = World::booted(vec![service("a", "System", "")]);
+    let mut waits = Vec::new();
+    for _ in 0..5 {
+        let failed_at = world.now.0;
+        world.crash("a", CRASH);
+        assert!(failed(&world, "a"), "the wait is spent in Failed");
+        while failed(&world, "a") {
+            world.advance_ms(10);
+        }
+        waits.push((world.now.0 - failed_at) / 1_000_000);
+    }
+    assert_eq!(waits, [500, 750, 1130, 1690, 2530]);
+    world.crash("a", CRASH);
+    assert_eq!(world.state("a"), STOPPED);
+    world.advance_ms(1_000_000);
+    assert_eq!(launches(&world, "a"), 6);
+}
+
+/// covers: SUP-51, SUP-68
+#[test]
+fn exhaustion_stops_panics_or_goes_on_for_ever() {
+    let budget = "[restart]\nmax_restarts = 1\nwindow_ms = 10000\ndelay_ms = 0\non_exhausted = ";
+    let run = |action: &str, ms: u64| {
+        let mut world = World::booted(vec![user("a", &format!("{budget}\"{action}\"")), user("b", "")]);
+        world.crash("a", CRASH);
+        world.crash("a", CRASH);
+        world.advance_ms(ms);
+        world
+    };
+    let stop = run("Stop", 100_000);
+    assert_eq!((stop.state("a"), stop.state("b"), launches(&stop, "a")), (STOPPED, RUNNING, 2));
+    let panic = run("Panic", 0);
+    assert_eq!(panic.finished, Some((true, vec![])));
+    assert!(panic.trace.iter().any(|line| line.starts_with("Emergency: a")));
+    assert!(failed(&run("RetryForever", 9_900), "a"));
+    assert_eq!(run("RetryForever", 10_100).state("a"), RUNNING);
+}
+
+/// covers: SUP-96
+#[test]
+fn an_authority_service_that_is_down_for_good_ends_everything_in_order() {
+    let mut world = World::booted(fixtures());
+    for _ in 0..4 {
+        world.crash("policy", CRASH);
+        world.advance_ms(10_000);
+    }
+    assert_eq!(world.finished, Some((true, vec![])));
+    assert!(world.traced("Append").contains(&"23 policy"));
+    assert_eq!(world.traced("Append").last(), Some(&"22 axiom"));
+}
+
+/// covers: SUP-103
+#[test]
+fn the_mode_tells_after_which_exits_a_service_starts_again() {
+    let after = |mode: &str, status| {
+        let mut world = World::booted(vec![user("a", &format!("[restart]\nmode = \"{mode}\"\n"))]);
+        world.advance_ms(1_000);
+        world.crash("a", status);
+        world.state("a")
+    };
+    let success = ExitStatus::Code(0);
+    assert_eq!(after("always", success), RUNNING);
+    assert_eq!(after("always", CRASH), RUNNING);
+    assert_eq!(after("on_failure", success), STOPPED);
+    assert_eq!(after("on_failure", ExitStatus::Code(1)), RUNNING);
+    assert_eq!(after("never", success), STOPPED);
+    assert_eq!(after("never", CRASH), STOPPED);
+}
+
+/// covers: SUP-102
+#[test]
+fn dependents_stop_with_what_is_down_for_good_and_start_with_it_again() {
+    let once = "[restart]\nmax_restarts = 0\n";
+    let mut world = World::booted(vec![
+        user("a", once),
+        user("b", &requires("a")),
+        user("c", &requires("b")),
+        user("d", ""),
+    ]);
+    world.crash("a", CRASH);
+    for name in ["a", "b", "c"] {
+        assert_eq!(world.state(name), STOPPED, "{name}");
+    }
+    assert_eq!(world.traced("Stop"), ["c", "b"]);
+    assert_eq!(world.state("d"), RUNNING);
+    let request = world.start("a");
+    assert!(world.reply(request).is_ok());
+    for name in ["a", "b", "c"] {
+        assert_eq!(world.state(name), RUNNING, "{name}");
+    }
+}
+
+/// covers: SUP-102
+#[test]
+fn dependents_of_a_service_that_restarts_run_on_and_their_own_restart_waits_for_it() {
+    let mut world = World::booted(vec![user("a", ""), user("b", &requires("a"))]);
+    world.crash("a", CRASH);
+    assert_eq!(world.state("b"), RUNNING);
+    world.crash("b", CRASH);
+    world.manners("a").answers_init = false;
+    world.advance_ms(2_000);
+    assert_eq!(world.state("a"), ServiceState::Starting);
+    assert!(failed(&world, "b"), "its delay is over, but what it requires does not run");
+    world.manners("a").answers_init = true;
+    world.advance_ms(20_000);
+    assert_eq!((world.state("a"), world.state("b")), (RUNNING, RUNNING));
+}
+
+/// covers: SUP-25, SUP-41
+#[test]
+fn a_binary_that_does_not_match_is_a_startup_error_without_another_try() {
+    let mut world = World::new(vec![user("a", "")]);
+    world.manners("a").launches = Err(ServiceError::BinaryMismatch);
+    world.boot();
+    world.advance_ms(600_000);
+    assert_eq!(launches(&world, "a"), 1);
+    assert_eq!(world.state("a"), STOPPED);
+    let placeholder = "version = 1\n[service]\nname = \"p\"\nversion = \"1.0.0\"\nservice_type = \"User\"\n";
+    let world = World::booted(vec![crate::world::setup("p.toml", placeholder)]);
+    assert_eq!(launches(&world, "p"), 0, "a text that is no hash starts nothing");
+    assert_eq!(world.state("p"), STOPPED);
+}
+
+/// covers: SUP-70, SUP-92
+#[test]
+fn a_service_that_is_not_ready_in_time_is_killed_and_the_caller_told() {
+    let mut world =
+        World::booted(vec![user("a", "[restart]\nmode = \"never\"\n[health]\nstartup_timeout_ms = 2000\n")]);
+    let stop = world.stop("a");
+    assert!(world.reply(stop).is_ok());
+    world.manners("a").answers_init = false;
+    let request = world.start("a");
+    world.advance_ms(1_999);
+    assert!(!world.replies.contains_key(&request));
+    world.advance_ms(1);
+    assert_eq!(*world.error(request), SupervisorError::StartupTimeout("a".to_owned()));
+    assert!(world.trace.contains(&"Kill a".to_owned()));
+    world.manners("a").launches = Err(ServiceError::LaunchFailed);
+    let request = world.start("a");
+    assert!(matches!(world.error(request), SupervisorError::ServiceCrashed { .. }));
+}
+
+#[test]
+fn nothing_starts_beside_a_process_that_does_not_die() {
+    let mut world = World::booted(vec![user("a", "")]);
+    world.manners("a").health = None;
+    world.manners("a").dies = false;
+    world.advance_ms(100_000);
+    assert_eq!(launches(&world, "a"), 1);
+    assert!(failed(&world, "a"));
+    world.manners("a").health = Some(true);
+    world.crash("a", ExitStatus::Signal(9));
+    world.advance_ms(1);
+    assert_eq!(world.state("a"), RUNNING);
+}
+
+#[test]
+fn a_laggard_is_replaced_at_once_without_cost_and_at_most_once_a_minute() {
+    let mut world = World::booted(vec![user("a", "[restart]\nmax_restarts = 0\n")]);
+    let laggard = || Event::Laggard { service: "a".to_owned() };
+    world.event(laggard());
+    assert_eq!((world.state("a"), launches(&world, "a")), (RUNNING, 2));
+    world.advance_ms(59_000);
+    world.event(laggard());
+    assert_eq!(launches(&world, "a"), 2);
+    world.advance_ms(1_000);
+    world.event(laggard());
+    assert_eq!((world.state("a"), launches(&world, "a")), (RUNNING, 3));
+}
+
+#[test]
+fn an_exit_of_an_instance_that_is_gone_changes_nothing() {
+    let mut world = World::booted(vec![user("a", "")]);
+    let old = world.launch_of("a");
+    world.advance_ms(1_000);
+    world.crash("a", CRASH);
+    let status = world.status("a");
+    world.event(Event::Exited { launch: old, status: CRASH });
+    world.event(Event::LifecycleClosed { launch: old });
+    assert_eq!(world.status("a"), status);
+}

@@ -1,0 +1,22 @@
+//! The supervisor's decisions, driven through its public interface by a world without processes.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests end the test like the tests do"
+)]
+
+mod adoption;
+mod boot;
+mod failures;
+mod health;
+mod manifests;
+mod records;
+mod requests;
+mod shipped;
+mod shutdown;
+mod simulation;
+mod wire;
+mod world;
