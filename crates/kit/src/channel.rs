@@ -19,21 +19,11 @@ pub enum ChannelKind {
     Admin,
     /// The one socket to the key boundary; not served by the kit.
     Boundary,
-    /// The one channel to the keeper; not served by the kit.
-    Keeper,
 }
 
 impl ChannelKind {
-    pub const ALL: [Self; 8] = [
-        Self::Lifecycle,
-        Self::Edge,
-        Self::Feed,
-        Self::Authority,
-        Self::Append,
-        Self::Admin,
-        Self::Boundary,
-        Self::Keeper,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Lifecycle, Self::Edge, Self::Feed, Self::Authority, Self::Append, Self::Admin, Self::Boundary];
 
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -45,7 +35,6 @@ impl ChannelKind {
             Self::Append => "append",
             Self::Admin => "admin",
             Self::Boundary => "boundary",
-            Self::Keeper => "keeper",
         }
     }
 

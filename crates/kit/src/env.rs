@@ -67,7 +67,7 @@ impl Listener {
 #[derive(Debug)]
 pub struct Inherited {
     pub listeners: Vec<Listener>,
-    /// The private socket, if this service has one: to the key boundary, or to the keeper.
+    /// The socket to the key boundary, if this service has one.
     pub boundary: Option<OwnedFd>,
     pub run_folder: PathBuf,
     pub state_folder: PathBuf,
@@ -119,7 +119,7 @@ impl Inherited {
     }
 
     fn take(&mut self, kind: ChannelKind, client: Arc<str>, fd: OwnedFd) -> Result<(), EnvError> {
-        if matches!(kind, ChannelKind::Boundary | ChannelKind::Keeper) {
+        if kind == ChannelKind::Boundary {
             self.boundary = Some(fd);
             return Ok(());
         }

@@ -102,9 +102,7 @@ impl Gate {
             ChannelKind::Feed | ChannelKind::Authority | ChannelKind::Append => {
                 self.node_channel(caller, request, place).await
             }
-            ChannelKind::Boundary | ChannelKind::Keeper => {
-                self.refuse(face, &KitError::UnknownOperation(String::new()).into())
-            }
+            ChannelKind::Boundary => self.refuse(face, &KitError::UnknownOperation(String::new()).into()),
             ChannelKind::Edge | ChannelKind::Admin => match place {
                 None => self.refuse(face, &busy.clone().into()),
                 Some(place) => self.operation(caller, place, face, request).await,

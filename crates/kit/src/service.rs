@@ -133,7 +133,7 @@ pub struct InitContext {
     pub capabilities: Vec<CapabilityId>,
     pub state_folder: PathBuf,
     pub node: Node,
-    /// The private socket: to the key boundary for `keys`, to the keeper for `process_manager`.
+    /// The socket to the key boundary.
     pub boundary: Option<std::os::fd::OwnedFd>,
 }
 
