@@ -81,10 +81,10 @@ impl Layout {
         self.state.join("genesis.cbor")
     }
 
-    /// Highest acknowledged entry, outside the log's folder.
+    /// Highest acknowledged entry, outside the log's folder and in one of its own.
     #[must_use]
     pub fn head(&self) -> PathBuf {
-        self.state.join("supervisor/head")
+        self.state.join("head/head")
     }
 
     /// A service's own folder.

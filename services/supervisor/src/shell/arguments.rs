@@ -1,0 +1,163 @@
+//! What the supervisor is told at its start, and again at each later one: the same words.
+
+use std::path::PathBuf;
+
+use base::layout::{Layout, LayoutError};
+use sandbox::Guard;
+use thiserror::Error;
+
+/// A node's name becomes part of its key path.
+const NODE_NAME_BYTES_MAX: usize = base::limits::KEY_PATH_SEGMENT_BYTES_MAX;
+/// Defences that `prove` may switch off, and the longest name of one.
+const BREAKS_MAX: usize = 32;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arguments {
+    pub layout: Layout,
+    pub node_name: String,
+    /// Defences that callers may switch off; for `prove` alone.
+    pub allow_break: Vec<String>,
+    /// `CLOCK_BOOTTIME` when the keeper began, nanoseconds.
+    pub boot_began_boottime_ns: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ArgumentsError {
+    #[error("{0:?} is not an argument of the supervisor")]
+    Unknown(String),
+    #[error("{0} has no value, or is not given")]
+    Missing(&'static str),
+    #[error("{name} has the value {value:?}, which is not {what}")]
+    Value { name: &'static str, value: String, what: &'static str },
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+}
+
+impl Arguments {
+    #[must_use]
+    pub fn to_strings(&self) -> Vec<String> {
+        let path = |path: &PathBuf| path.to_string_lossy().into_owned();
+        let mut strings = vec![
+            "--state".to_owned(),
+            path(&self.layout.state),
+            "--run".to_owned(),
+            path(&self.layout.run),
+            "--config".to_owned(),
+            path(&self.layout.config),
+            "--node-name".to_owned(),
+            self.node_name.clone(),
+            "--boot-began-ns".to_owned(),
+            self.boot_began_boottime_ns.to_string(),
+        ];
+        for guard in &self.allow_break {
+            strings.extend(["--allow-break".to_owned(), guard.clone()]);
+        }
+        strings
+    }
+
+    pub fn from_strings(strings: &[String]) -> Result<Self, ArgumentsError> {
+        let (mut state, mut run, mut config) = (None, None, None);
+        let (mut node_name, mut began, mut allow_break) = (None, None, Vec::new());
+        let mut words = strings.iter();
+        while let Some(word) = words.next() {
+            let mut value = |name| words.next().cloned().ok_or(ArgumentsError::Missing(name));
+            match word.as_str() {
+                "--state" => state = Some(folder("--state", value("--state")?)?),
+                "--run" => run = Some(folder("--run", value("--run")?)?),
+                "--config" => config = Some(folder("--config", value("--config")?)?),
+                "--node-name" => node_name = Some(name(value("--node-name")?)?),
+                "--boot-began-ns" => began = Some(number(value("--boot-began-ns")?)?),
+                "--allow-break" => allow_break.push(part(value("--allow-break")?, allow_break.len())?),
+                other => return Err(ArgumentsError::Unknown(other.chars().take(80).collect())),
+            }
+        }
+        Ok(Self {
+            layout: Layout {
+                state: state.ok_or(ArgumentsError::Missing("--state"))?,
+                run: run.ok_or(ArgumentsError::Missing("--run"))?,
+                config: config.ok_or(ArgumentsError::Missing("--config"))?,
+            },
+            node_name: node_name.ok_or(ArgumentsError::Missing("--node-name"))?,
+            boot_began_boottime_ns: began.ok_or(ArgumentsError::Missing("--boot-began-ns"))?,
+            allow_break,
+        })
+    }
+
+    /// The broken parts that are guards of a sandbox.
+    pub fn broken_guards(&self) -> impl Iterator<Item = Guard> {
+        self.allow_break.iter().filter_map(|name| Guard::parse(name))
+    }
+}
+
+fn folder(name: &'static str, value: String) -> Result<PathBuf, ArgumentsError> {
+    let path = PathBuf::from(&value);
+    match path.is_absolute() {
+        true => Ok(path),
+        false => Err(ArgumentsError::Value { name, value, what: "an absolute path" }),
+    }
+}
+
+fn name(value: String) -> Result<String, ArgumentsError> {
+    match (1..=NODE_NAME_BYTES_MAX).contains(&value.len()) {
+        true => Ok(value),
+        false => Err(ArgumentsError::Value { name: "--node-name", value, what: "1 to 255 bytes" }),
+    }
+}
+
+fn number(value: String) -> Result<u64, ArgumentsError> {
+    value.parse().map_err(|_| ArgumentsError::Value { name: "--boot-began-ns", value, what: "a number" })
+}
+
+fn part(value: String, known: usize) -> Result<String, ArgumentsError> {
+    let is_name = value.bytes().all(|b| b.is_ascii_lowercase() || b == b'-' || b == b'_');
+    match is_name && known < BREAKS_MAX && value.len() <= base::limits::NAME_BYTES_MAX {
+        true => Ok(value),
+        false => Err(ArgumentsError::Value { name: "--allow-break", value, what: "the name of a defence" }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments() -> Arguments {
+        Arguments {
+            layout: Layout { state: "/a b/state".into(), run: "/r".into(), config: "/c".into() },
+            node_name: "desk".to_owned(),
+            allow_break: vec!["landlock".to_owned(), "decision-signature".to_owned()],
+            boot_began_boottime_ns: 17,
+        }
+    }
+
+    #[test]
+    fn arguments_survive_the_command_line() {
+        let arguments = arguments();
+        assert_eq!(Arguments::from_strings(&arguments.to_strings()), Ok(arguments.clone()));
+        assert_eq!(arguments.broken_guards().collect::<Vec<_>>(), [Guard::Landlock]);
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_named() {
+        let strings = arguments().to_strings();
+        for at in 0..5 {
+            let mut fewer = strings.clone();
+            fewer.drain(at * 2..at * 2 + 2);
+            assert!(matches!(Arguments::from_strings(&fewer), Err(ArgumentsError::Missing(_))), "{at}");
+        }
+        let with = |word: &str, value: &str| {
+            let more = [strings.clone(), vec![word.to_owned(), value.to_owned()]].concat();
+            Arguments::from_strings(&more)
+        };
+        assert!(matches!(with("--stat", "/x"), Err(ArgumentsError::Unknown(_))));
+        for (word, value) in [
+            ("--state", "relative"),
+            ("--node-name", ""),
+            ("--boot-began-ns", "-1"),
+            ("--allow-break", "Land Lock"),
+        ] {
+            assert!(matches!(with(word, value), Err(ArgumentsError::Value { .. })), "{word} {value}");
+        }
+        assert!(with("--node-name", &"n".repeat(NODE_NAME_BYTES_MAX)).is_ok());
+        assert!(with("--node-name", &"n".repeat(NODE_NAME_BYTES_MAX + 1)).is_err());
+    }
+}

@@ -1,0 +1,448 @@
+//! `bailiwick.supervisor.v1`, served by the kit in the supervisor's own process.
+
+use std::{path::PathBuf, pin::Pin, sync::Arc};
+
+use base::{IdentityId, ServiceId, limits::MESSAGE_BYTES_MAX};
+use contracts::{
+    lifecycle::v1::{ComponentHealth, HealthStatus},
+    supervisor::v1::{
+        supervisor_server::{Supervisor as Contract, SupervisorServer},
+        *,
+    },
+};
+use kit::{
+    BoxError, Callers, ChannelKind, Cost, FeedPlan, Guilty, InitContext, IntoRefusal, Operation, Retry,
+    Service,
+};
+use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status, service::Routes};
+
+use super::{
+    apply::Applier,
+    inputs::{Answer, Told},
+    measure,
+    sockets::{INSIDE, SUPERVISOR},
+};
+use crate::{
+    core::{
+        state::ServiceState,
+        supervisor::{self as core, Event, NodeState, Reply, SupervisorError},
+    },
+    manifest::ProtocolVersion,
+};
+
+macro_rules! operation {
+    ($form:ident, $name:literal, $cost:ident, $verb:literal) => {
+        Operation::$form(
+            concat!("/bailiwick.supervisor.v1.Supervisor/", $name),
+            Cost::$cost,
+            concat!("system.supervisor.", $verb),
+        )
+    };
+}
+
+static TABLE: [Operation; 11] = [
+    operation!(acts, "StartService", Heavy, "start_service").long(),
+    operation!(acts, "StopService", Heavy, "stop_service").long(),
+    operation!(acts, "RestartService", Heavy, "restart_service").long(),
+    operation!(reads, "GetStatus", Light, "get_status"),
+    operation!(reads, "ListServices", Light, "list_services"),
+    operation!(reads, "Subscribe", Light, "subscribe").long(),
+    operation!(reads, "LookupService", Light, "lookup_service"),
+    operation!(acts, "ApplyManifest", Heavy, "apply_manifest").callers(Callers::Admin).long(),
+    operation!(acts, "Unregister", Medium, "unregister").callers(Callers::Admin),
+    operation!(reads, "GetNode", Light, "get_node"),
+    operation!(acts, "Shutdown", Light, "shutdown").callers(Callers::Admin),
+];
+
+impl IntoRefusal for SupervisorError {
+    const DOMAIN: &'static str = "bailiwick.supervisor.v1";
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::NotFound(_) => "NotFound",
+            Self::NotRunning(_) => "NotRunning",
+            Self::NoEndpoint(_) => "NoEndpoint",
+            Self::IncompatibleVersion { .. } => "IncompatibleVersion",
+            Self::CoreService { .. } => "CoreService",
+            Self::PolicyDenied { .. } => "PolicyDenied",
+            Self::InvalidManifest(_) => "InvalidManifest",
+            Self::DependencyNotRunning { .. } => "DependencyNotRunning",
+            Self::StartupTimeout(_) => "StartupTimeout",
+            Self::ServiceCrashed { .. } => "ServiceCrashed",
+            Self::RolledBack { .. } => "RolledBack",
+            Self::NotStopped(_) => "NotStopped",
+            Self::Superseded(_) => "Superseded",
+            Self::Unavailable(_) => "Unavailable",
+            Self::ShuttingDown => "ShuttingDown",
+            Self::Busy { .. } => "Busy",
+        }
+    }
+
+    fn guilty(&self) -> Guilty {
+        match self {
+            Self::InvalidManifest(_) => Guilty::Misuse,
+            Self::Unavailable(_) | Self::ShuttingDown => Guilty::Gone,
+            _ => Guilty::Refused,
+        }
+    }
+
+    fn retry(&self) -> Retry {
+        match self {
+            Self::Unavailable(_) | Self::Busy { .. } => Retry::After(500),
+            _ => Retry::Never,
+        }
+    }
+
+    fn refusal(&self) -> Option<base::Sequence> {
+        match self {
+            Self::PolicyDenied { refusal } => Some(base::Sequence(*refusal)),
+            _ => None,
+        }
+    }
+}
+
+impl From<SupervisorError> for Status {
+    fn from(error: SupervisorError) -> Self {
+        error.to_status()
+    }
+}
+
+/// What only the shell knows of the node.
+#[derive(Clone, Debug, Default)]
+pub(super) struct NodeFacts {
+    pub(super) name: String,
+    pub(super) root: String,
+    /// What the host cannot give to any sandbox.
+    pub(super) missing: Vec<String>,
+}
+
+/// What changes while the node runs.
+#[derive(Debug, Default)]
+pub(super) struct NodeProgress {
+    pub(super) boot_ms: std::sync::atomic::AtomicU64,
+    pub(super) is_recovery: std::sync::atomic::AtomicBool,
+    /// Pids of companions, by service.
+    pub(super) companions: std::sync::Mutex<std::collections::BTreeMap<String, u32>>,
+}
+
+/// The supervisor as a service of the kit.
+pub(super) struct SupervisorService {
+    pub(super) applier: Applier,
+    pub(super) facts: NodeFacts,
+    pub(super) progress: Arc<NodeProgress>,
+}
+
+impl Service for SupervisorService {
+    const NAME: &'static str = SUPERVISOR;
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    const PROVIDES: &'static [&'static str] = &["supervisor bailiwick.supervisor/1.0"];
+
+    fn table() -> &'static [Operation] {
+        &TABLE
+    }
+
+    /// It follows the log by itself, because it does so before it serves.
+    fn feed() -> Option<FeedPlan> {
+        None
+    }
+
+    async fn init(_: InitContext) -> Result<Self, BoxError> {
+        Err("the supervisor has no lifecycle but its own".into())
+    }
+
+    fn routes(self: &Arc<Self>, kind: ChannelKind) -> Routes {
+        match kind {
+            ChannelKind::Edge | ChannelKind::Admin => Routes::new(
+                SupervisorServer::new(Handlers(Arc::clone(self)))
+                    .max_decoding_message_size(MESSAGE_BYTES_MAX),
+            ),
+            _ => Routes::default(),
+        }
+    }
+}
+
+struct Handlers(Arc<SupervisorService>);
+
+#[expect(clippy::result_large_err, reason = "tonic's own error type, returned by every handler")]
+impl Handlers {
+    /// In whose name: the operator on `admin`, the service behind the socket elsewhere.
+    fn requestor<T>(&self, request: &Request<T>) -> Result<Option<IdentityId>, Status> {
+        let caller = kit::caller(request)?;
+        let knowledge = &self.0.applier.knowledge;
+        if caller.is_admin() {
+            return Ok(Some(knowledge.admin));
+        }
+        let known = knowledge.service(&caller.client);
+        let unknown = || Status::from(SupervisorError::NotFound(caller.client.to_string()));
+        known.map(Some).ok_or_else(unknown)
+    }
+
+    async fn name(&self, id: u32, name: String) -> Result<String, Status> {
+        if !name.is_empty() {
+            return Ok(name);
+        }
+        let found = self.0.applier.inbox.view(move |machine| machine.status(ServiceId(id))).await?;
+        Ok(found?.name)
+    }
+
+    /// What was begun goes on if the caller does not wait.
+    async fn control(
+        &self,
+        by: Option<IdentityId>,
+        event: impl FnOnce(core::RequestId) -> Event + Send + 'static,
+    ) -> Result<Response<ServiceStatus>, Status> {
+        let inbox = self.0.applier.inbox.clone();
+        let answer = kit::uncancelled(async move { inbox.call(by, event).await }).await;
+        self.status(answer).map(Response::new)
+    }
+
+    fn status(&self, answer: Answer) -> Result<ServiceStatus, Status> {
+        match answer? {
+            Reply::Status(status) => Ok(self.wire(*status)),
+            Reply::Done => Err(SupervisorError::Unavailable("no status came".to_owned()).into()),
+        }
+    }
+
+    fn wire(&self, status: core::ServiceStatus) -> ServiceStatus {
+        let companions = self.0.progress.companions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let companion = status.pid.and_then(|_| companions.get(&status.name).copied());
+        drop(companions);
+        let pids = status.pid.into_iter().chain(companion);
+        ServiceStatus {
+            id: status.id.0,
+            name: status.name,
+            state: status.state.name().to_owned(),
+            error: match status.state {
+                ServiceState::Failed { error } => format!("{error:?}"),
+                _ => String::new(),
+            },
+            memory_bytes: pids.map(measure::pss_bytes).fold(0, u64::saturating_add),
+            pid: status.pid,
+            uptime_ms: status.uptime.map(millis),
+            restarts: status.restarts,
+            last_error: status.last_error,
+            health: Some(HealthStatus {
+                healthy: status.health.healthy,
+                components: status
+                    .health
+                    .components
+                    .into_iter()
+                    .map(|part| ComponentHealth {
+                        name: part.name,
+                        healthy: part.healthy,
+                        message: part.message,
+                    })
+                    .collect(),
+                last_error: status.health.last_error,
+                uptime_ms: millis(status.health.uptime),
+            }),
+            info: Some(ServiceInfo {
+                name: status.info.name,
+                version: status.info.version.to_string(),
+                service_type: format!("{:?}", status.info.service_type),
+                binary: status.info.binary,
+                description: status.info.description,
+            }),
+            missing: status.missing,
+        }
+    }
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+type Events = Pin<Box<dyn Stream<Item = Result<ServiceEvent, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Contract for Handlers {
+    async fn start_service(
+        &self,
+        request: Request<StartServiceRequest>,
+    ) -> Result<Response<ServiceStatus>, Status> {
+        let by = self.requestor(&request)?;
+        let service = request.into_inner().name;
+        self.control(by, move |request| Event::StartRequested { request, service }).await
+    }
+
+    async fn stop_service(
+        &self,
+        request: Request<StopServiceRequest>,
+    ) -> Result<Response<ServiceStatus>, Status> {
+        let by = self.requestor(&request)?;
+        let StopServiceRequest { id, name } = request.into_inner();
+        let service = self.name(id, name).await?;
+        self.control(by, move |request| Event::StopRequested { request, service }).await
+    }
+
+    async fn restart_service(
+        &self,
+        request: Request<RestartServiceRequest>,
+    ) -> Result<Response<ServiceStatus>, Status> {
+        let by = self.requestor(&request)?;
+        let RestartServiceRequest { id, name } = request.into_inner();
+        let service = self.name(id, name).await?;
+        self.control(by, move |request| Event::RestartRequested { request, service }).await
+    }
+
+    async fn get_status(
+        &self,
+        request: Request<GetStatusRequest>,
+    ) -> Result<Response<ServiceStatus>, Status> {
+        let GetStatusRequest { id, name } = request.into_inner();
+        let name = self.name(id, name).await?;
+        let status = self.0.applier.inbox.view(move |machine| machine.status_by_name(&name)).await??;
+        Ok(Response::new(self.wire(status)))
+    }
+
+    async fn list_services(&self, _: Request<ListServicesRequest>) -> Result<Response<ServiceList>, Status> {
+        let all = self.0.applier.inbox.view(core::Supervisor::list).await?;
+        Ok(Response::new(ServiceList { services: all.into_iter().map(|status| self.wire(status)).collect() }))
+    }
+
+    type SubscribeStream = Events;
+
+    async fn subscribe(&self, request: Request<EventFilter>) -> Result<Response<Events>, Status> {
+        let EventFilter { services, states } = request.into_inner();
+        let told = self.0.applier.inbox.subscribe(core::EventFilter { services, states });
+        let knowledge = self.0.applier.knowledge.clone();
+        let state =
+            |state: Option<ServiceState>| state.map_or_else(String::new, |state| state.name().to_owned());
+        let events = ReceiverStream::new(told).map(move |told: Told| {
+            let event = told?;
+            Ok(ServiceEvent {
+                name: event.name,
+                from: state(event.from),
+                to: state(event.to),
+                cause: event.cause,
+                axiom_time_ns: knowledge.now().map_or(0, |now| now.0),
+            })
+        });
+        Ok(Response::new(Box::pin(events)))
+    }
+
+    async fn lookup_service(
+        &self,
+        request: Request<LookupServiceRequest>,
+    ) -> Result<Response<Endpoint>, Status> {
+        let caller = kit::caller(&request)?.clone();
+        let LookupServiceRequest { name, version } = request.into_inner();
+        let wanted = match version.as_str() {
+            "" => None,
+            text => Some(
+                text.parse::<ProtocolVersion>()
+                    .map_err(|error| Status::from(SupervisorError::InvalidManifest(error.to_string())))?,
+            ),
+        };
+        let asked = name.clone();
+        let view = self.0.applier.inbox.view(move |machine| machine.lookup(&asked, wanted)).await??;
+        let socket = match caller.is_admin() {
+            true => self.0.applier.house.layout.socket("admin", &name),
+            false => match self.0.applier.registry.edge(&name, &caller.client) {
+                Some(_) => PathBuf::from(format!("{INSIDE}/{name}.sock")),
+                None => return Err(SupervisorError::NoEndpoint(name).into()),
+            },
+        };
+        Ok(Response::new(Endpoint {
+            name: view.service,
+            socket: socket.to_string_lossy().into_owned(),
+            version: view.version,
+            provides: view.provides.iter().map(|e| format!("{} {}", e.name, e.protocol)).collect(),
+        }))
+    }
+
+    async fn apply_manifest(
+        &self,
+        request: Request<ApplyManifestRequest>,
+    ) -> Result<Response<ServiceStatus>, Status> {
+        let by = self.requestor(&request)?;
+        let ApplyManifestRequest { manifest, file } = request.into_inner();
+        let applier = self.0.applier.clone();
+        let answer = kit::uncancelled(async move { applier.apply(by, &file, &manifest).await }).await;
+        self.status(answer).map(Response::new)
+    }
+
+    async fn unregister(
+        &self,
+        request: Request<UnregisterRequest>,
+    ) -> Result<Response<UnregisterReply>, Status> {
+        let by = self.requestor(&request)?;
+        let name = request.into_inner().name;
+        let applier = self.0.applier.clone();
+        kit::uncancelled(async move {
+            let service = name.clone();
+            applier.inbox.call(by, move |request| Event::UnregisterRequested { request, service }).await?;
+            applier.forget(&name).await;
+            Ok::<(), SupervisorError>(())
+        })
+        .await?;
+        Ok(Response::new(UnregisterReply {}))
+    }
+
+    async fn get_node(&self, _: Request<GetNodeRequest>) -> Result<Response<Node>, Status> {
+        use std::sync::atomic::Ordering::Acquire;
+        let view = self.0.applier.inbox.view(core::Supervisor::node).await?;
+        let state = match view.state {
+            NodeState::Booting => "booting",
+            NodeState::Running | NodeState::Degraded if self.0.progress.is_recovery.load(Acquire) => {
+                "recovery"
+            }
+            NodeState::Running => "running",
+            NodeState::Degraded => "degraded",
+            NodeState::Stopping => "stopping",
+        };
+        Ok(Response::new(Node {
+            name: self.0.facts.name.clone(),
+            state: state.to_owned(),
+            keeper_pid: rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs()),
+            supervisor_pid: std::process::id(),
+            uptime_ms: millis(view.uptime),
+            boot_ms: self.0.progress.boot_ms.load(Acquire),
+            not_installed: view.not_installed,
+            missing: self.0.facts.missing.clone(),
+            root: self.0.facts.root.clone(),
+        }))
+    }
+
+    async fn shutdown(&self, request: Request<ShutdownRequest>) -> Result<Response<ShutdownReply>, Status> {
+        let by = self.requestor(&request)?;
+        let reason = request.into_inner().reason;
+        let event = move |request| Event::ShutdownRequested { request: Some(request), reason };
+        self.0.applier.inbox.call(by, event).await?;
+        Ok(Response::new(ShutdownReply {}))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_the_contract() {
+        assert_eq!(kit::check_table(&["bailiwick.supervisor.v1.Supervisor"], &TABLE), Vec::<String>::new());
+    }
+
+    /// covers: SUP-92, SUP-93
+    #[test]
+    fn errors_are_told_apart_by_reason() {
+        let name = || "x".to_owned();
+        let all = [
+            SupervisorError::NotFound(name()),
+            SupervisorError::NotRunning(name()),
+            SupervisorError::NoEndpoint(name()),
+            SupervisorError::DependencyNotRunning { service: name(), why: name() },
+            SupervisorError::StartupTimeout(name()),
+            SupervisorError::ServiceCrashed {
+                service: name(),
+                error: chain::payload::service::ServiceError::HealthTimeout,
+                text: name(),
+            },
+            SupervisorError::RolledBack { service: name(), text: name() },
+        ];
+        let reasons: std::collections::BTreeSet<&str> = all.iter().map(IntoRefusal::reason).collect();
+        assert_eq!(reasons.len(), all.len());
+        let status = Status::from(SupervisorError::PolicyDenied { refusal: 17 });
+        assert_eq!(kit::error_info(&status).unwrap().refusal, 17);
+    }
+}

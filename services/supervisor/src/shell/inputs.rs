@@ -1,0 +1,77 @@
+//! What reaches the one task that owns the machine.
+
+use base::IdentityId;
+use chain::payload::service::ServiceError;
+use tokio::sync::{mpsc, oneshot};
+
+use super::keeper_client::Started;
+use crate::core::supervisor::{
+    Event, EventFilter, LaunchId, Reply, RequestId, ServiceEvent, Supervisor, SupervisorError,
+};
+
+/// Events that one listener may be behind; beyond it the listener is dropped, so that nobody waits for it.
+pub(super) const EVENTS_BEHIND_MAX: usize = 256;
+
+pub(super) type Answer = Result<Reply, SupervisorError>;
+pub(super) type Told = Result<ServiceEvent, SupervisorError>;
+
+pub(super) enum Input {
+    Event(Event),
+    /// A caller's wish; `by` is in whose name it is decided.
+    Call {
+        event: Box<dyn FnOnce(RequestId) -> Event + Send>,
+        by: Option<IdentityId>,
+        answer: oneshot::Sender<Answer>,
+    },
+    View(Box<dyn FnOnce(&Supervisor) + Send>),
+    Subscribe {
+        filter: EventFilter,
+        events: mpsc::Sender<Told>,
+    },
+    /// The keeper's answer to a launch.
+    Launched {
+        launch: LaunchId,
+        result: Result<Started, (ServiceError, String)>,
+    },
+}
+
+/// A caller's way to the machine. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Inbox {
+    inputs: mpsc::UnboundedSender<Input>,
+}
+
+impl Inbox {
+    #[must_use]
+    pub(super) fn new(inputs: mpsc::UnboundedSender<Input>) -> Self {
+        Self { inputs }
+    }
+
+    pub(super) async fn call(
+        &self,
+        by: Option<IdentityId>,
+        event: impl FnOnce(RequestId) -> Event + Send + 'static,
+    ) -> Answer {
+        let (answer, waiting) = oneshot::channel();
+        let _ = self.inputs.send(Input::Call { event: Box::new(event), by, answer });
+        waiting.await.unwrap_or(Err(SupervisorError::ShuttingDown))
+    }
+
+    pub(super) async fn view<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Supervisor) -> T + Send + 'static,
+    ) -> Result<T, SupervisorError> {
+        let (answer, waiting) = oneshot::channel();
+        let _ = self.inputs.send(Input::View(Box::new(move |machine| {
+            let _ = answer.send(look(machine));
+        })));
+        waiting.await.map_err(|_| SupervisorError::ShuttingDown)
+    }
+
+    #[must_use]
+    pub(super) fn subscribe(&self, filter: EventFilter) -> mpsc::Receiver<Told> {
+        let (events, told) = mpsc::channel(EVENTS_BEHIND_MAX);
+        let _ = self.inputs.send(Input::Subscribe { filter, events });
+        told
+    }
+}

@@ -1,0 +1,217 @@
+//! What the supervisor knows of the node: genesis as it stands on disk, then the log as it goes on.
+
+use std::{
+    collections::HashMap,
+    io,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use base::{AxiomTime, CapabilityId, IdentityId, KeyPath, key_paths};
+use chain::payload::{
+    Body, Payload, capability::CapabilityGrant, identity::IdentityCreated, service::Genesis,
+};
+use kit::{AxiomClock, BoxError, Feed, FeedEntry, FeedPlan};
+use thiserror::Error;
+
+/// Bytes of the genesis file: one entry.
+const GENESIS_BYTES_MAX: u64 = base::limits::ENTRY_SIZE_BYTES_MAX as u64;
+/// Capabilities that `Init` carries.
+pub(super) const CAPABILITIES_MAX: usize = 256;
+
+#[derive(Debug, Error)]
+pub(super) enum GenesisFault {
+    #[error("cannot read genesis: {0}; `bailiwick up` makes it")]
+    Read(#[from] io::Error),
+    #[error("genesis has {0} bytes, at most {GENESIS_BYTES_MAX} are allowed")]
+    Size(u64),
+    #[error("genesis cannot be decoded: {0}")]
+    Payload(String),
+    #[error("genesis names no identity for {0}")]
+    NoIdentity(KeyPath),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    identities: HashMap<KeyPath, IdentityId>,
+    capabilities: HashMap<IdentityId, Vec<CapabilityId>>,
+    grants: HashMap<CapabilityId, IdentityId>,
+}
+
+impl State {
+    fn create(&mut self, created: &IdentityCreated) {
+        self.identities.insert(created.key_path.clone(), created.identity_id);
+    }
+
+    /// The first stays: genesis is read from the file, and again from the log.
+    fn grant(&mut self, grant: &CapabilityGrant) {
+        if self.grants.insert(grant.capability_id, grant.grantee).is_none() {
+            self.capabilities.entry(grant.grantee).or_default().push(grant.capability_id);
+        }
+    }
+
+    fn revoke(&mut self, id: CapabilityId) {
+        if let Some(held) = self.grants.remove(&id).and_then(|holder| self.capabilities.get_mut(&holder)) {
+            held.retain(|known| *known != id);
+        }
+    }
+
+    fn begin(&mut self, genesis: &Genesis) {
+        genesis.identities.iter().for_each(|identity| self.create(identity));
+        genesis.initial_capabilities.iter().for_each(|grant| self.grant(grant));
+    }
+}
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Knowledge {
+    state: Arc<Mutex<State>>,
+    clock: AxiomClock,
+    feed: Feed,
+    /// The operator: the first admin.
+    pub(super) admin: IdentityId,
+    /// The supervisor's own.
+    pub(super) own: IdentityId,
+}
+
+impl Knowledge {
+    /// From genesis alone, so that the log itself can be started.
+    pub(super) fn read(file: &Path) -> Result<Self, GenesisFault> {
+        let size = std::fs::metadata(file)?.len();
+        if size > GENESIS_BYTES_MAX {
+            return Err(GenesisFault::Size(size));
+        }
+        let bytes = std::fs::read(file)?;
+        match Payload::decode(Genesis::ENTRY_TYPE, &bytes) {
+            Ok(Payload::Genesis(genesis)) => Self::of(&genesis.body),
+            Ok(_) => Err(GenesisFault::Payload("it is another entry".to_owned())),
+            Err(error) => Err(GenesisFault::Payload(error.to_string())),
+        }
+    }
+
+    fn of(genesis: &Genesis) -> Result<Self, GenesisFault> {
+        let mut state = State::default();
+        state.begin(genesis);
+        let path = service_path(super::sockets::SUPERVISOR)
+            .ok_or_else(|| GenesisFault::Payload("no key path for the supervisor".to_owned()))?;
+        let own = state.identities.get(&path).copied().ok_or(GenesisFault::NoIdentity(path))?;
+        let (clock, feed) = (AxiomClock::new(), Feed::new());
+        Ok(Self { state: Arc::new(Mutex::new(state)), clock, feed, admin: genesis.admin, own })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Follows the log from now on.
+    pub(super) fn follow(&self, socket: std::path::PathBuf) {
+        let state = Arc::clone(&self.state);
+        let fold = move |entry: &FeedEntry| -> Result<(), BoxError> {
+            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            match entry.decode()? {
+                Payload::Genesis(genesis) => state.begin(&genesis.body),
+                Payload::IdentityCreated(created) => state.create(&created.body),
+                Payload::CapabilityGrant(grant) => state.grant(&grant.body),
+                // Of a subtree only the root is named; ids of what hung below it open nothing any more.
+                Payload::CapabilityRevoke(revoke) => state.revoke(revoke.body.capability),
+                _ => {}
+            }
+            Ok(())
+        };
+        self.feed.follow(socket, FeedPlan::of_types(&[]), self.clock.clone(), fold);
+    }
+
+    #[must_use]
+    pub(super) fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    #[must_use]
+    pub(super) fn now(&self) -> Option<AxiomTime> {
+        self.clock.now()
+    }
+
+    #[must_use]
+    pub(super) fn identity(&self, path: &KeyPath) -> Option<IdentityId> {
+        self.lock().identities.get(path).copied()
+    }
+
+    /// A service's identity by its name.
+    #[must_use]
+    pub(super) fn service(&self, name: &str) -> Option<IdentityId> {
+        self.identity(&service_path(name)?)
+    }
+
+    #[must_use]
+    pub(super) fn capabilities(&self, holder: &IdentityId) -> Vec<CapabilityId> {
+        let mut held = self.lock().capabilities.get(holder).cloned().unwrap_or_default();
+        held.truncate(CAPABILITIES_MAX);
+        held
+    }
+}
+
+fn service_path(name: &str) -> Option<KeyPath> {
+    KeyPath::parse(key_paths::SERVICES).ok()?.child(name).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::{EntryKey, Hash, PublicKey};
+    use chain::{genesis, payload::Envelope};
+
+    fn file(genesis: Genesis) -> tempfile::NamedTempFile {
+        let envelope = Envelope {
+            submitter: IdentityId([0; 32]),
+            key: EntryKey([0; 16]),
+            authorization: None,
+            body: genesis,
+        };
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), envelope.to_bytes().unwrap()).unwrap();
+        file
+    }
+
+    fn made() -> Genesis {
+        let plan = genesis::GenesisPlan {
+            image_hash: Hash::ZERO,
+            genesis_time: AxiomTime(1),
+            node_name: "desk".to_owned(),
+            node_key: PublicKey([1; 32]),
+            sequencer_key: PublicKey([2; 32]),
+            policy_key: PublicKey([3; 32]),
+            identity_key: PublicKey([4; 32]),
+            admin_uid: 0,
+            rules: Vec::new(),
+            initial_capabilities: Vec::new(),
+        };
+        genesis::build(plan, |path| Some(PublicKey(Hash::of(path.to_string().as_bytes()).0))).unwrap()
+    }
+
+    #[test]
+    fn genesis_tells_who_the_services_are() {
+        let genesis = made();
+        let admin = genesis.admin;
+        let knowledge = Knowledge::read(file(genesis.clone()).path()).unwrap();
+        assert_eq!(knowledge.admin, admin);
+        let keys = knowledge.service("keys").unwrap();
+        assert!(
+            genesis.identities.iter().any(|i| i.identity_id == keys && i.name == "orbital.services.keys")
+        );
+        assert_eq!(knowledge.service("nobody"), None);
+        assert_ne!(knowledge.own, keys);
+    }
+
+    #[test]
+    fn a_genesis_that_is_damaged_or_names_no_supervisor_is_refused() {
+        let damaged = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(damaged.path(), [0xff; 9]).unwrap();
+        assert!(matches!(Knowledge::read(damaged.path()), Err(GenesisFault::Payload(_))));
+        let mut genesis = made();
+        genesis.identities.retain(|identity| !identity.name.ends_with("supervisor"));
+        assert!(matches!(Knowledge::read(file(genesis).path()), Err(GenesisFault::NoIdentity(_))));
+        let large = tempfile::NamedTempFile::new().unwrap();
+        large.as_file().set_len(GENESIS_BYTES_MAX + 1).unwrap();
+        assert!(matches!(Knowledge::read(large.path()), Err(GenesisFault::Size(_))));
+    }
+}

@@ -1,0 +1,263 @@
+//! From the machine's order to a process of the keeper's: services, the key boundary beside `keys`, exec checks.
+//!
+//! Numbers that the keeper knows children by: a service has its launch number; what belongs to a service has the
+//! same number with the highest bit; an exec check has one of its own with the next bit.
+
+use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
+
+use base::Hash;
+use chain::payload::service::ServiceError;
+use sandbox::{keeper_protocol::Exit, process};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    inputs::Input,
+    keeper_client::{Keeper, Started},
+    plans::{self, House, Order},
+    registry::Registry,
+    run::Shell,
+};
+use crate::{
+    core::supervisor::{CallId, Event, LaunchId, Signal},
+    manifest::{LoadedManifest, ServiceManifest},
+};
+
+const COMPANION: u64 = 1 << 63;
+const CHECK: u64 = 1 << 62;
+/// The service whose keys are held by a process of its own.
+const KEYS: &str = "keys";
+
+/// Whose child a number is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Service(LaunchId),
+    /// Lives and dies with this launch.
+    Companion(LaunchId),
+    Check,
+}
+
+#[must_use]
+pub(super) const fn kind(id: u64) -> Kind {
+    if id & COMPANION != 0 {
+        Kind::Companion(LaunchId(id & !COMPANION))
+    } else if id & CHECK != 0 {
+        Kind::Check
+    } else {
+        Kind::Service(LaunchId(id))
+    }
+}
+
+#[must_use]
+pub(super) const fn companion(launch: LaunchId) -> u64 {
+    launch.0 | COMPANION
+}
+
+/// A launch that the keeper has not answered yet.
+#[derive(Debug, Default)]
+pub(super) struct Launching {
+    pub(super) signals: Vec<Signal>,
+    pub(super) exit: Option<Exit>,
+}
+
+type Fault = (ServiceError, String);
+
+impl Shell {
+    pub(super) fn launch(
+        &mut self,
+        launch: LaunchId,
+        service: String,
+        manifest: Arc<LoadedManifest>,
+        binary: Hash,
+    ) {
+        self.launches.insert(launch, service.clone());
+        self.launching.insert(launch, Launching::default());
+        if let Some(current) = self.current.get(&service) {
+            current.send_replace(Some(launch));
+        }
+        let task = Task {
+            house: Arc::clone(&self.applier.house),
+            keeper: self.applier.keeper.clone(),
+            registry: self.applier.registry.clone(),
+            progress: Arc::clone(&self.progress),
+            manifest,
+        };
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            let result = task.launch(launch, binary).await;
+            let _ = inputs.send(Input::Launched { launch, result });
+        });
+    }
+
+    /// What belongs to a service that has ended ends too.
+    pub(super) fn end_companion(&mut self, launch: LaunchId) {
+        if self.launches.get(&launch).is_some_and(|name| name == KEYS) {
+            kill(&self.applier.keeper, companion(launch));
+        }
+    }
+
+    /// Without its boundary `keys` can do nothing: both start again together.
+    pub(super) fn companion_exited(&mut self, id: u64, launch: LaunchId) {
+        self.acknowledge_child(id);
+        if self.launches.contains_key(&launch) {
+            tracing::warn!(%launch, "the key boundary has ended; keys is started again with a new one");
+            kill(&self.applier.keeper, launch.0);
+        }
+    }
+
+    fn acknowledge_child(&self, id: u64) {
+        let done = self.applier.keeper.acknowledge(id);
+        tokio::spawn(async move {
+            let _ = done.await;
+        });
+    }
+
+    pub(super) fn probe_by_command(
+        &mut self,
+        manifest: &ServiceManifest,
+        launch: LaunchId,
+        call: CallId,
+        command: Vec<String>,
+        timeout: Duration,
+    ) {
+        let id = self.next_check | CHECK;
+        self.next_check += 1;
+        let (ended, exit) = oneshot::channel();
+        self.checks.insert(id, ended);
+        let order = self.applier.house.check_command(manifest, &self.applier.registry.sockets(), &command);
+        let keeper = self.applier.keeper.clone();
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            let result = match order {
+                Ok(order) => run_check(&keeper, id, order, exit, timeout).await,
+                Err(error) => Err(error.to_string()),
+            };
+            let _ = inputs.send(Input::Event(Event::ProbeResult { launch, call, result }));
+        });
+    }
+}
+
+fn kill(keeper: &Keeper, id: u64) {
+    let sent = keeper.signal(id, process::Signal::KILL.as_raw());
+    tokio::spawn(async move {
+        // It has ended already, or ends now.
+        let _ = sent.await;
+    });
+}
+
+async fn run_check(
+    keeper: &Keeper,
+    id: u64,
+    order: Order,
+    exit: oneshot::Receiver<Exit>,
+    timeout: Duration,
+) -> Result<(), String> {
+    keeper.launch(id, &order.plan, order.stored, order.fds).await?;
+    match tokio::time::timeout(timeout, exit).await {
+        Ok(Ok(Exit { status: process::ExitStatus::Code(0), .. })) => Ok(()),
+        Ok(Ok(exit)) => Err(format!("the check ended with {:?}", exit.status)),
+        Ok(Err(_)) => Err("nobody saw how the check ended".to_owned()),
+        Err(_) => {
+            kill(keeper, id);
+            Err(format!("the check did not end within {} ms", timeout.as_millis()))
+        }
+    }
+}
+
+/// Everything that one launch needs.
+struct Task {
+    house: Arc<House>,
+    keeper: Keeper,
+    registry: Registry,
+    progress: Arc<super::contract::NodeProgress>,
+    manifest: Arc<LoadedManifest>,
+}
+
+impl Task {
+    async fn launch(&self, launch: LaunchId, binary: Hash) -> Result<Started, Fault> {
+        // A program's `binary` is its launcher, which is this image too.
+        if binary != self.house.image.hash {
+            let text = format!(
+                "the running image has the hash {}, the manifest names {binary}",
+                self.house.image.hash
+            );
+            return Err((ServiceError::BinaryMismatch, text));
+        }
+        if self.manifest.manifest.program.is_some() {
+            let order = self.program().await?;
+            return self.start(launch.0, order).await;
+        }
+        let boundary = match self.manifest.name() == KEYS {
+            true => Some(self.start_boundary(launch).await?),
+            false => None,
+        };
+        let order = self.house.service(&self.manifest.manifest, &self.registry.sockets(), boundary);
+        self.start(launch.0, order.map_err(failed)?).await
+    }
+
+    /// Opening and hashing an image may take a while.
+    async fn program(&self) -> Result<Order, Fault> {
+        let (house, manifest) = (Arc::clone(&self.house), Arc::clone(&self.manifest));
+        let sockets = self.registry.sockets();
+        let made = tokio::task::spawn_blocking(move || house.program(&manifest.manifest, &sockets)).await;
+        made.map_err(failed)?.map_err(|error| match error {
+            super::programs::ProgramFault::Mismatch { .. } => {
+                (ServiceError::BinaryMismatch, error.to_string())
+            }
+            error => failed(error),
+        })
+    }
+
+    /// The other end of its socket.
+    async fn start_boundary(&self, launch: LaunchId) -> Result<OwnedFd, Fault> {
+        let (ours, theirs) = plans::boundary_pair().map_err(failed)?;
+        let order = self.house.boundary(theirs).map_err(failed)?;
+        let started = self.start(companion(launch), order).await?;
+        let mut companions =
+            self.progress.companions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        companions.insert(KEYS.to_owned(), started.pid);
+        Ok(ours)
+    }
+
+    async fn start(&self, id: u64, order: Order) -> Result<Started, Fault> {
+        let Order { plan, stored, fds } = order;
+        let launched = self.keeper.launch(id, &plan, stored, fds).await;
+        launched.map_err(|text| (ServiceError::LaunchFailed, text))
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> Fault {
+    (ServiceError::LaunchFailed, error.to_string())
+}
+
+/// A child that was there before this supervisor: who it belongs to.
+pub(super) async fn end_stray(keeper: &Keeper, id: u64, is_running: bool) {
+    let done = match is_running {
+        true => keeper.signal(id, process::Signal::KILL.as_raw()).await,
+        false => keeper.acknowledge(id).await,
+    };
+    if let Err(error) = done {
+        tracing::debug!(%error, id, "a stray child");
+    }
+}
+
+/// Where sd_notify datagrams go.
+pub(super) fn listen(shell: &mut Shell, service: &str, fd: OwnedFd, inputs: mpsc::UnboundedSender<Input>) {
+    let (current, watcher) = tokio::sync::watch::channel(None);
+    if let Err(error) = super::notify::listen(fd, watcher, inputs) {
+        tracing::error!(%error, service, "cannot listen to what the service says");
+    }
+    shell.current.insert(service.to_owned(), current);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_tell_services_companions_and_checks_apart() {
+        let launch = LaunchId(5);
+        assert_eq!(kind(5), Kind::Service(launch));
+        assert_eq!(kind(companion(launch)), Kind::Companion(launch));
+        assert_eq!(kind(7 | CHECK), Kind::Check);
+    }
+}

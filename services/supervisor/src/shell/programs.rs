@@ -1,0 +1,263 @@
+//! `[program]` services: ordinary programs of the user, in a sandbox that shows the system's files read-only.
+
+use std::{
+    fs::File,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+use base::Hash;
+use sandbox::{Mount, Plan, Sockets, seccomp::Profile};
+use thiserror::Error;
+
+use super::{
+    plans::{self, House, Order, PlanFault, Slots},
+    sockets::Socket,
+};
+use crate::manifest::{NetworkSwitch, ProgramConfig, ServiceManifest};
+
+/// What every program sees of the host, read-only: the system's programs and libraries, and of `/etc` what the C
+/// library reads. Absent ones are left out.
+const SYSTEM: [&str; 18] = [
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/etc/alternatives",
+    "/etc/ca-certificates",
+    "/etc/group",
+    "/etc/host.conf",
+    "/etc/hosts",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/localtime",
+    "/etc/nsswitch.conf",
+    "/etc/passwd",
+    "/etc/ssl",
+];
+/// Read where the host's network is given.
+const SYSTEM_WITH_NETWORK: [&str; 1] = ["/etc/resolv.conf"];
+/// Found by name as on any system.
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
+
+#[derive(Debug, Error)]
+pub(super) enum ProgramFault {
+    #[error(transparent)]
+    Plan(#[from] PlanFault),
+    #[error("image {wanted} has the hash {found}; put the right one there")]
+    Mismatch { wanted: Hash, found: Hash },
+    #[error("this is no [program]")]
+    NoProgram,
+    #[error("an exec check has a command")]
+    NoCommand,
+    #[error("{0:?} is the node's own and is given to no program")]
+    Hidden(String),
+}
+
+impl House {
+    pub(super) fn program(
+        &self,
+        manifest: &ServiceManifest,
+        sockets: &[Socket],
+    ) -> Result<Order, ProgramFault> {
+        let program = manifest.program.as_ref().ok_or(ProgramFault::NoProgram)?;
+        let mut arguments = vec![program.image.clone()];
+        arguments.extend(program.args.iter().cloned());
+        let image = self.open_image(&program.image)?;
+        self.in_sandbox(manifest, sockets, program, image, arguments, &manifest.service.name)
+    }
+
+    /// The command of an exec check, in a sandbox of its own that shows what the program sees.
+    pub(super) fn check_command(
+        &self,
+        manifest: &ServiceManifest,
+        sockets: &[Socket],
+        command: &[String],
+    ) -> Result<Order, ProgramFault> {
+        let program = manifest.program.as_ref().ok_or(ProgramFault::NoProgram)?;
+        let path = command.first().ok_or(ProgramFault::NoCommand)?;
+        let image = plans::open(Path::new(path))?;
+        let label = format!("{}.check", manifest.service.name);
+        self.in_sandbox(manifest, sockets, program, image, command.to_vec(), &label)
+    }
+
+    fn in_sandbox(
+        &self,
+        manifest: &ServiceManifest,
+        sockets: &[Socket],
+        program: &ProgramConfig,
+        image: OwnedFd,
+        arguments: Vec<String>,
+        label: &str,
+    ) -> Result<Order, ProgramFault> {
+        let name = manifest.service.name.as_str();
+        self.prepare_folder(name)?;
+        let has_network = manifest.sandbox.network == NetworkSwitch::Host;
+        let (executable, descriptors, stored, fds) = Slots::default().finish(image, self.open_log(name)?)?;
+        let mut plan = Plan::new(label, executable, Profile::Program);
+        plan.arguments = arguments;
+        plan.environment = environment(program, sockets, name);
+        plan.working_directory = program.cwd.clone().unwrap_or_else(|| "/".to_owned());
+        plan.host_name = name.replace('_', "-");
+        plan.identity = self.identity_of(name);
+        plan.namespaces.net = !has_network;
+        plan.loopback = !has_network;
+        plan = plan.with_mounts(self.mounts(manifest, sockets, program, has_network));
+        if let Some(landlock) = plan.landlock.as_mut() {
+            // The network namespace is the limit: with its own there is only loopback to reach.
+            landlock.tcp = true;
+        }
+        if let Some(seccomp) = plan.seccomp.as_mut() {
+            seccomp.sockets = Sockets { unix: true, inet: true, netlink_route: true };
+        }
+        plan.masked.extend(self.masked_below(program)?);
+        plan.descriptors = descriptors;
+        plan.disabled = plans::broken(&self.allow_break);
+        plans::apply_resources(&mut plan, manifest);
+        Ok(Order { plan, stored, fds })
+    }
+
+    fn mounts(
+        &self,
+        manifest: &ServiceManifest,
+        sockets: &[Socket],
+        program: &ProgramConfig,
+        has_network: bool,
+    ) -> Vec<Mount> {
+        let network: &[&str] = if has_network { &SYSTEM_WITH_NETWORK } else { &[] };
+        let system = SYSTEM.iter().chain(network).map(|path| Mount::Bind {
+            source: (*path).to_owned(),
+            target: (*path).to_owned(),
+            writable: false,
+            optional: true,
+        });
+        let granted =
+            program.fs.iter().map(|grant| plans::bind(Path::new(&grant.path), &grant.path, grant.writable));
+        let base = [Mount::Proc, Mount::Dev];
+        base.into_iter().chain(system).chain(self.own_mounts(manifest, sockets)).chain(granted).collect()
+    }
+
+    /// The node's own folders below what is granted are covered; to grant one of them is refused.
+    fn masked_below(&self, program: &ProgramConfig) -> Result<Vec<String>, ProgramFault> {
+        let mut masked = Vec::new();
+        for hidden in self.hidden() {
+            for grant in &program.fs {
+                if Path::new(&grant.path).starts_with(&hidden) {
+                    return Err(ProgramFault::Hidden(grant.path.clone()));
+                }
+                if Path::new(&hidden).starts_with(&grant.path) && !masked.contains(&hidden) {
+                    masked.push(hidden.clone());
+                }
+            }
+        }
+        Ok(masked)
+    }
+
+    /// What was opened is what was hashed, and what runs.
+    fn open_image(&self, image: &str) -> Result<OwnedFd, ProgramFault> {
+        let Ok(wanted) = image.parse::<Hash>() else { return Ok(plans::open(Path::new(image))?) };
+        let path: PathBuf = self.layout.images().join(format!("blake3-{}", wanted.to_hex()));
+        let file = File::from(plans::open(&path)?);
+        let found = plans::hash_file(&file).map_err(|source| PlanFault::File { path, source })?;
+        if found == wanted { Ok(file.into()) } else { Err(ProgramFault::Mismatch { wanted, found }) }
+    }
+}
+
+fn environment(program: &ProgramConfig, sockets: &[Socket], name: &str) -> Vec<(String, String)> {
+    let mut environment: Vec<(String, String)> =
+        program.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    let mut unless_given = |variable: &str, value: &str| {
+        if !environment.iter().any(|(known, _)| known == variable) {
+            environment.push((variable.to_owned(), value.to_owned()));
+        }
+    };
+    unless_given("PATH", PATH);
+    unless_given("HOME", kit::env::STATE_FOLDER);
+    let own = |socket: &&Socket| {
+        socket.purpose == super::sockets::Purpose::Notify && socket.client.as_deref() == Some(name)
+    };
+    if let Some(inside) = sockets.iter().find(own).and_then(Socket::inside) {
+        unless_given("NOTIFY_SOCKET", &inside);
+    }
+    environment
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::layout::Layout;
+    use sandbox::Features;
+
+    fn house(root: &Path) -> House {
+        std::fs::create_dir_all(root.join("state/images")).unwrap();
+        House {
+            layout: Layout::under(root).unwrap(),
+            features: Features { user_namespaces: true, ..Features::default() },
+            image: plans::Image { fd: File::open("/dev/null").unwrap().into(), hash: Hash::ZERO },
+            allow_break: Vec::new(),
+            own_uid: 7,
+        }
+    }
+
+    fn manifest(program: &str, more: &str) -> ServiceManifest {
+        let text = format!(
+            "version = 1\n[service]\nname = \"mine\"\nversion = \"1.0.0\"\nservice_type = \"User\"\n[program]\n{program}\n{more}"
+        );
+        crate::manifest::parse("test", &text).unwrap().manifest
+    }
+
+    /// covers: SUP-25
+    #[test]
+    fn an_image_runs_only_with_the_hash_that_names_it() {
+        let root = tempfile::tempdir().unwrap();
+        let house = house(root.path());
+        let hash = Hash::of(b"program");
+        let file = house.layout.images().join(format!("blake3-{}", hash.to_hex()));
+        let manifest = manifest(&format!("image = \"{hash}\""), "");
+        assert!(matches!(house.program(&manifest, &[]), Err(ProgramFault::Plan(PlanFault::File { .. }))));
+        std::fs::write(&file, "program").unwrap();
+        let order = house.program(&manifest, &[]).unwrap();
+        order.plan.validate(order.fds.len()).unwrap();
+        std::fs::write(&file, "another").unwrap();
+        assert!(
+            matches!(house.program(&manifest, &[]), Err(ProgramFault::Mismatch { wanted, .. }) if wanted == hash)
+        );
+    }
+
+    #[test]
+    fn the_nodes_own_folders_are_never_shown() {
+        let root = tempfile::tempdir().unwrap();
+        let house = house(root.path());
+        let around = manifest(&format!("image = \"/bin/true\"\nfs = [\"{}:rw\"]", root.path().display()), "");
+        let plan = house.program(&around, &[]).unwrap().plan;
+        assert!(house.hidden().iter().all(|hidden| plan.masked.contains(hidden)));
+        let inside = house.layout.service_state("keys");
+        let inside = manifest(&format!("image = \"/bin/true\"\nfs = [\"{}\"]", inside.display()), "");
+        assert!(matches!(house.program(&inside, &[]), Err(ProgramFault::Hidden(_))));
+    }
+
+    #[test]
+    fn a_program_has_a_network_of_its_own_unless_it_is_given_the_hosts() {
+        let root = tempfile::tempdir().unwrap();
+        let house = house(root.path());
+        let own = house.program(&manifest("image = \"/bin/true\"", ""), &[]).unwrap().plan;
+        assert!(own.namespaces.net && own.loopback);
+        let host = manifest("image = \"/bin/true\"", "[sandbox]\nnetwork = \"host\"\n");
+        let host = house.program(&host, &[]).unwrap().plan;
+        assert!(!host.namespaces.net && !host.loopback);
+    }
+
+    #[test]
+    fn a_service_sees_no_environment_but_its_own() {
+        let root = tempfile::tempdir().unwrap();
+        let plan = house(root.path())
+            .program(&manifest("image = \"/bin/true\"\nenv = { PATH = \"/x\" }", ""), &[])
+            .unwrap()
+            .plan;
+        let expected = [("PATH", "/x"), ("HOME", "/state")].map(|(n, v)| (n.to_owned(), v.to_owned()));
+        assert_eq!(plan.environment, expected);
+    }
+}

@@ -1,0 +1,406 @@
+//! The one task that owns the machine: takes in what happens, carries out what follows, waits for nobody.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use base::IdentityId;
+use chain::payload::service::ServiceError;
+use kit::authority::Authority;
+use sandbox::{keeper_protocol::Exit, process};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{
+    acts,
+    apply::Applier,
+    contract::NodeProgress,
+    inputs::{Answer, Input, Told},
+    keeper_client::{Notice, Started},
+    launches::{self, Launching},
+    lifecycle::Link,
+    marker::Marker,
+    memory::{self, Remembered},
+    probes,
+};
+use crate::{
+    core::supervisor::{
+        CallId, Effect, Event, ExitStatus, LaunchId, Monotonic, Record, RequestId, Signal, SubscriberId,
+        Supervisor,
+    },
+    manifest::{HealthCheck, NetworkSwitch},
+};
+
+/// How the node ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct End {
+    pub(super) emergency: bool,
+    pub(super) survivors: Vec<String>,
+}
+
+/// What the loop needs beside the machine.
+pub(super) struct Shell {
+    pub(super) applier: Applier,
+    pub(super) authority: Authority,
+    pub(super) records: mpsc::UnboundedSender<Record>,
+    pub(super) inputs: mpsc::UnboundedSender<Input>,
+    pub(super) marker: Marker,
+    pub(super) progress: Arc<NodeProgress>,
+    pub(super) boot_began_ns: u64,
+    pub(super) links: BTreeMap<LaunchId, Link>,
+    /// Which service each launch is of; stays until the exit is acknowledged.
+    pub(super) launches: BTreeMap<LaunchId, String>,
+    pub(super) launching: BTreeMap<LaunchId, Launching>,
+    /// Exec checks under way, by the keeper's number.
+    pub(super) checks: BTreeMap<u64, oneshot::Sender<Exit>>,
+    pub(super) next_check: u64,
+    /// For the sd_notify sockets: which launch their owner is.
+    pub(super) current: BTreeMap<String, watch::Sender<Option<LaunchId>>>,
+    callers: BTreeMap<RequestId, (oneshot::Sender<Answer>, Option<IdentityId>)>,
+    subscribers: BTreeMap<SubscriberId, mpsc::Sender<Told>>,
+    next_caller: u64,
+    end: Option<End>,
+}
+
+#[must_use]
+pub(super) fn now() -> Monotonic {
+    Monotonic(kit::boot_time_ns())
+}
+
+impl Shell {
+    #[must_use]
+    pub(super) fn new(
+        applier: Applier,
+        authority: Authority,
+        records: mpsc::UnboundedSender<Record>,
+        inputs: mpsc::UnboundedSender<Input>,
+        boot_began_ns: u64,
+    ) -> Self {
+        let marker = Marker::new(&applier.house.layout);
+        Self {
+            applier,
+            authority,
+            records,
+            inputs,
+            marker,
+            progress: Arc::new(NodeProgress::default()),
+            boot_began_ns,
+            links: BTreeMap::new(),
+            launches: BTreeMap::new(),
+            launching: BTreeMap::new(),
+            checks: BTreeMap::new(),
+            next_check: 1,
+            current: BTreeMap::new(),
+            callers: BTreeMap::new(),
+            subscribers: BTreeMap::new(),
+            next_caller: 1,
+            end: None,
+        }
+    }
+
+    /// Until the machine says that all has ended.
+    pub(super) async fn run(
+        &mut self,
+        mut machine: Supervisor,
+        first: Event,
+        mut inputs: mpsc::UnboundedReceiver<Input>,
+        mut notices: mpsc::UnboundedReceiver<Notice>,
+    ) -> End {
+        self.step(&mut machine, first);
+        loop {
+            if let Some(end) = self.end.take() {
+                return end;
+            }
+            let wait = machine.deadline().map_or(Duration::from_secs(3600), |due| due.since(now()));
+            tokio::select! {
+                Some(input) = inputs.recv() => self.take(&mut machine, input),
+                notice = notices.recv() => match notice {
+                    Some(notice) => self.take_notice(&mut machine, notice),
+                    // Without its keeper a supervisor is nothing; the keeper's end is the end of all.
+                    None => return End { emergency: true, survivors: Vec::new() },
+                },
+                () = tokio::time::sleep(wait) => self.step(&mut machine, Event::Timer),
+            }
+        }
+    }
+
+    fn take(&mut self, machine: &mut Supervisor, input: Input) {
+        match input {
+            Input::Event(event) => self.step(machine, event),
+            Input::Call { event, by, answer } => {
+                let request = RequestId(self.next_caller);
+                self.next_caller += 1;
+                self.callers.insert(request, (answer, by));
+                self.step(machine, event(request));
+            }
+            Input::View(look) => look(machine),
+            Input::Subscribe { filter, events } => {
+                let subscriber = SubscriberId(self.next_caller);
+                self.next_caller += 1;
+                self.subscribers.insert(subscriber, events.clone());
+                let inputs = self.inputs.clone();
+                tokio::spawn(async move {
+                    events.closed().await;
+                    let _ = inputs.send(Input::Event(Event::Unsubscribe { subscriber }));
+                });
+                self.step(machine, Event::Subscribe { subscriber, filter });
+            }
+            Input::Launched { launch, result } => self.launched(machine, launch, result),
+        }
+    }
+
+    fn take_notice(&mut self, machine: &mut Supervisor, notice: Notice) {
+        match notice {
+            Notice::ShutdownRequested => {
+                let reason = "the keeper was told to end".to_owned();
+                self.step(machine, Event::ShutdownRequested { request: None, reason });
+            }
+            Notice::Exited { id, exit } => match launches::kind(id) {
+                launches::Kind::Service(launch) => self.exited(machine, launch, exit),
+                launches::Kind::Companion(launch) => self.companion_exited(id, launch),
+                launches::Kind::Check => {
+                    if let Some(waiter) = self.checks.remove(&id) {
+                        let _ = waiter.send(exit);
+                    }
+                    self.acknowledge(id);
+                }
+            },
+        }
+    }
+
+    fn step(&mut self, machine: &mut Supervisor, event: Event) {
+        for effect in machine.step(now(), event) {
+            self.perform(machine, effect);
+        }
+    }
+
+    fn perform(&mut self, machine: &Supervisor, effect: Effect) {
+        match effect {
+            Effect::Remember => self.remember(machine),
+            Effect::Act { act, service, operation, request } => {
+                let by = request.and_then(|request| self.callers.get(&request)?.1);
+                let requestor = by.unwrap_or(self.applier.knowledge.own);
+                let (authority, inputs) = (self.authority.clone(), self.inputs.clone());
+                tokio::spawn(async move {
+                    let outcome = acts::ask(authority, requestor, service, operation).await;
+                    let _ = inputs.send(Input::Event(Event::ActResult { act, outcome }));
+                });
+            }
+            Effect::Append(record) => {
+                let _ = self.records.send(record);
+            }
+            Effect::Launch { launch, service, manifest, binary } => {
+                self.launch(launch, service, manifest, binary)
+            }
+            Effect::SendLifecycle { launch, call, message } => {
+                let inputs = self.inputs.clone();
+                if let Some(link) = self.link(launch) {
+                    link.send(launch, call, message, inputs);
+                }
+            }
+            Effect::Probe { launch, call, check, timeout } => {
+                self.probe(machine, launch, call, check, timeout)
+            }
+            Effect::Signal { launch, signal } => self.signal(launch, signal),
+            Effect::Acknowledge { launch } => {
+                self.launches.remove(&launch);
+                self.acknowledge(launch.0);
+            }
+            Effect::Notify { subscribers, event } => {
+                for subscriber in subscribers {
+                    let sender = self.subscribers.get(&subscriber);
+                    if sender.is_some_and(|sender| sender.try_send(Ok(event.clone())).is_err()) {
+                        // Too far behind or gone: its stream ends, and the machine is told.
+                        self.subscribers.remove(&subscriber);
+                        let _ = self.inputs.send(Input::Event(Event::Unsubscribe { subscriber }));
+                    }
+                }
+            }
+            Effect::RefuseSubscriber { subscriber, error } => {
+                if let Some(sender) = self.subscribers.remove(&subscriber) {
+                    let _ = sender.try_send(Err(error));
+                }
+            }
+            Effect::Reply { request, result } => {
+                if let Some((answer, _)) = self.callers.remove(&request) {
+                    let _ = answer.send(result);
+                }
+            }
+            Effect::Booted { missing } => self.booted(&missing),
+            Effect::Emergency { reason } => {
+                tracing::error!(reason, "emergency shutdown");
+                if let Err(error) = self.marker.leave(&reason) {
+                    tracing::error!(%error, "the mark for the next boot cannot be left");
+                }
+            }
+            Effect::Finished { emergency, survivors } => self.end = Some(End { emergency, survivors }),
+            Effect::Warn(text) => tracing::warn!("{text}"),
+        }
+    }
+
+    /// One request to the keeper, in the queue before whatever follows.
+    fn remember(&self, machine: &Supervisor) {
+        let boot_ms = Some(self.progress.boot_ms.load(Ordering::Acquire)).filter(|ms| *ms > 0);
+        let remembered = Remembered {
+            machine: machine.memory(),
+            launches: machine.live().map(|(launch, name)| (launch.0, name.to_owned())).collect(),
+            is_recovery: self.progress.is_recovery.load(Ordering::Acquire),
+            boot_ms,
+            users: self.users(),
+        };
+        match remembered.write() {
+            Ok(fd) => {
+                let stored = self.applier.keeper.store(memory::NAME, fd);
+                tokio::spawn(async move {
+                    if let Err(error) = stored.await {
+                        tracing::error!(%error, "what must outlive the supervisor is not kept");
+                    }
+                });
+            }
+            Err(error) => tracing::error!(%error, "what must outlive the supervisor cannot be written"),
+        }
+    }
+
+    /// Who they are and what they may, for a supervisor that starts while the log is down.
+    fn users(&self) -> Vec<memory::UserService> {
+        let knowledge = &self.applier.knowledge;
+        let all = self.applier.registry.manifests();
+        let users = all.iter().filter(|manifest| super::start::is_users(manifest)).filter_map(|manifest| {
+            let identity = knowledge.identity(&manifest.manifest.key_path()?)?;
+            Some(memory::UserService {
+                file: manifest.file.clone(),
+                text: manifest.text.clone(),
+                identity,
+                capabilities: knowledge.capabilities(&identity),
+            })
+        });
+        users.collect()
+    }
+
+    fn booted(&mut self, missing: &[String]) {
+        let boot_ms = kit::boot_time_ns().saturating_sub(self.boot_began_ns) / 1_000_000;
+        self.progress.boot_ms.store(boot_ms.max(1), Ordering::Release);
+        self.marker.clear();
+        tracing::info!(boot_ms, missing = missing.join(" "), "the node has booted");
+        if !self.progress.is_recovery.load(Ordering::Acquire) {
+            tokio::spawn(self.applier.clone().apply_folder());
+        }
+    }
+
+    fn acknowledge(&self, id: u64) {
+        let done = self.applier.keeper.acknowledge(id);
+        tokio::spawn(async move {
+            if let Err(error) = done.await {
+                tracing::debug!(%error, id, "an exit was not acknowledged");
+            }
+        });
+    }
+
+    /// The lifecycle channel of a launch; made at its first use, so after an adoption too.
+    fn link(&mut self, launch: LaunchId) -> Option<&mut Link> {
+        let name = self.launches.get(&launch)?;
+        let layout = &self.applier.house.layout;
+        Some(self.links.entry(launch).or_insert_with(|| Link::new(layout.socket("lifecycle", name))))
+    }
+
+    fn exited(&mut self, machine: &mut Supervisor, launch: LaunchId, exit: Exit) {
+        // Told before the launch itself was: both are taken in, in their order.
+        if let Some(launching) = self.launching.get_mut(&launch) {
+            launching.exit = Some(exit);
+            return;
+        }
+        self.links.remove(&launch);
+        if let Some(name) = self.launches.get(&launch) {
+            tracing::info!(service = name, %launch, status = ?exit.status, "ended");
+            if let Some(current) = self.current.get(name) {
+                current.send_if_modified(|known| known.take_if(|known| *known == launch).is_some());
+            }
+        }
+        self.end_companion(launch);
+        self.step(machine, Event::Exited { launch, status: exit_status(exit.status) });
+    }
+
+    fn launched(
+        &mut self,
+        machine: &mut Supervisor,
+        launch: LaunchId,
+        result: Result<Started, (ServiceError, String)>,
+    ) {
+        let Some(launching) = self.launching.remove(&launch) else { return };
+        match result {
+            Ok(started) => {
+                let event = Event::Launched { launch, pid: started.pid, missing: started.missing };
+                self.step(machine, event);
+                for signal in launching.signals {
+                    self.signal(launch, signal);
+                }
+                if let Some(exit) = launching.exit {
+                    self.exited(machine, launch, exit);
+                }
+            }
+            Err((error, text)) => {
+                self.launches.remove(&launch);
+                self.end_companion(launch);
+                self.step(machine, Event::LaunchFailed { launch, error, text });
+            }
+        }
+    }
+
+    fn signal(&mut self, launch: LaunchId, signal: Signal) {
+        // What the keeper does not know yet cannot be signalled.
+        if let Some(launching) = self.launching.get_mut(&launch) {
+            launching.signals.push(signal);
+            return;
+        }
+        let raw = match signal {
+            Signal::Terminate => process::Signal::TERM,
+            Signal::Kill => process::Signal::KILL,
+        };
+        let sent = self.applier.keeper.signal(launch.0, raw.as_raw());
+        tokio::spawn(async move {
+            if let Err(error) = sent.await {
+                tracing::debug!(%error, %launch, "not signalled: it has ended");
+            }
+        });
+    }
+
+    fn probe(
+        &mut self,
+        machine: &Supervisor,
+        launch: LaunchId,
+        call: CallId,
+        check: HealthCheck,
+        timeout: Duration,
+    ) {
+        let Some(name) = self.launches.get(&launch).cloned() else { return };
+        let Some(manifest) = self.applier.registry.manifest(&name) else { return };
+        let question = match check {
+            HealthCheck::Tcp { address } => probes::Question::Connect { address },
+            HealthCheck::Http { address, path } => probes::Question::Http { address, path },
+            HealthCheck::Exec { command } => {
+                return self.probe_by_command(&manifest.manifest, launch, call, command, timeout);
+            }
+            HealthCheck::Lifecycle | HealthCheck::SdNotify { .. } | HealthCheck::Process => return,
+        };
+        let network = match manifest.manifest.sandbox.network {
+            NetworkSwitch::Host => probes::Network::Host,
+            NetworkSwitch::Own => {
+                let pid = machine.status_by_name(&name).ok().and_then(|status| status.pid);
+                probes::Network::Of(pid.unwrap_or(0))
+            }
+        };
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            let result = probes::ask(question, network, timeout).await;
+            let _ = inputs.send(Input::Event(Event::ProbeResult { launch, call, result }));
+        });
+    }
+}
+
+fn exit_status(status: process::ExitStatus) -> ExitStatus {
+    match status {
+        process::ExitStatus::Code(code) => ExitStatus::Code(code),
+        process::ExitStatus::Signal(signal) => ExitStatus::Signal(signal),
+    }
+}

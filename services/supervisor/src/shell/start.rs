@@ -1,0 +1,272 @@
+//! From the command line to the first step: the keeper, the manifests, the sockets, and whether anything runs already.
+
+use std::{
+    os::{fd::OwnedFd, unix::net::UnixListener},
+    sync::Arc,
+};
+
+use kit::{Settings, authority::Authority, env::Inherited, env::Listener};
+use sandbox::Features;
+use thiserror::Error;
+use tokio::sync::mpsc;
+
+use super::{
+    apply::Applier,
+    arguments::Arguments,
+    contract::{NodeFacts, SupervisorService},
+    inputs::Inbox,
+    keeper_client::{Keeper, KeeperError, Notice},
+    knowledge::{GenesisFault, Knowledge},
+    launches::{self, Kind},
+    memory::{self, Remembered},
+    plans::{House, Image},
+    records,
+    registry::Registry,
+    run::{End, Shell},
+    sockets::{Purpose, SUPERVISOR, SocketError},
+};
+use crate::{
+    core::{
+        catalogue,
+        graph::GraphError,
+        supervisor::{BootMode, Child, ChildExit, Event, ExitStatus, LaunchId, ServiceSetup, Supervisor},
+    },
+    manifest::{self, LoadedManifest},
+};
+
+#[derive(Debug, Error)]
+pub(super) enum StartError {
+    #[error(transparent)]
+    Keeper(#[from] KeeperError),
+    #[error(transparent)]
+    Genesis(#[from] GenesisFault),
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    #[error("the shipped manifests are not sound: {0}")]
+    Graph(#[from] GraphError),
+    #[error("the shipped manifest of {0} has no identity in genesis")]
+    NoIdentity(String),
+    #[error("the kernel gives no random numbers")]
+    NoRandom,
+    #[error("the running program cannot be opened or hashed: {0}")]
+    Image(std::io::Error),
+}
+
+/// Runs the node until it ends.
+pub(super) async fn run(
+    arguments: Arguments,
+    features: Features,
+    channel: OwnedFd,
+) -> Result<End, StartError> {
+    let (notice_sender, notices) = mpsc::unbounded_channel();
+    let nonce = kit::authority::random_16().map_err(|_| StartError::NoRandom)?;
+    let [a, b, c, d, e, f, g, h, ..] = nonce;
+    let greeting = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+    let keeper = Keeper::connect(channel, greeting, notice_sender).await?;
+    let result = with_keeper(arguments, features, keeper.clone(), nonce, notices).await;
+    // A supervisor that cannot begin would only be started again, to fail again.
+    if let Err(error) = keeper.shutdown().await {
+        tracing::error!(%error, "the keeper does not end");
+    }
+    result
+}
+
+async fn with_keeper(
+    arguments: Arguments,
+    features: Features,
+    keeper: Keeper,
+    nonce: [u8; 16],
+    notices: mpsc::UnboundedReceiver<Notice>,
+) -> Result<End, StartError> {
+    let facts = facts(&arguments, &features);
+    let image = tokio::task::spawn_blocking(Image::running).await;
+    let image = image.map_err(|error| StartError::Image(error.into()))?.map_err(StartError::Image)?;
+    let house = Arc::new(House {
+        layout: arguments.layout.clone(),
+        features,
+        image,
+        allow_break: arguments.allow_break.clone(),
+        own_uid: rustix::process::getuid().as_raw(),
+    });
+    let knowledge = Knowledge::read(&house.layout.genesis())?;
+    let remembered = remembered(&keeper).await?;
+    let users = remembered.as_ref().map(|memory| memory.setups(house.image.hash)).unwrap_or_default();
+    let mut setups = shipped(&house, &knowledge)?;
+    setups.extend(users);
+    let registry = Registry::new(&house.layout, setups.iter().map(|setup| Arc::clone(&setup.manifest)));
+    let held = registry.ensure(&keeper, &house, |_| true).await?;
+    let machine = Supervisor::new(setups, nonce)?;
+
+    let (inputs, received) = mpsc::unbounded_channel();
+    let inbox = Inbox::new(inputs.clone());
+    let applier = Applier { house: Arc::clone(&house), keeper: keeper.clone(), registry, knowledge, inbox };
+    let authority = Authority::at(
+        house.layout.socket("authority", SUPERVISOR),
+        SUPERVISOR,
+        applier.knowledge.feed().clone(),
+    );
+    let append = house.layout.socket("append", SUPERVISOR);
+    let records = records::start(append, applier.knowledge.own, inputs.clone());
+    applier.knowledge.follow(house.layout.socket("feed", SUPERVISOR));
+    let mut shell = Shell::new(applier, authority, records, inputs.clone(), arguments.boot_began_boottime_ns);
+    let first = first_event(&mut shell, &keeper, remembered).await?;
+    let mut own = Vec::new();
+    for (socket, fd) in held {
+        match (&socket.purpose, &socket.client) {
+            (Purpose::Notify, Some(client)) => launches::listen(&mut shell, client, fd, inputs.clone()),
+            (Purpose::Kit(kind), client) if socket.server == SUPERVISOR => {
+                own.push(Listener::new(*kind, client.as_deref().unwrap_or("admin"), UnixListener::from(fd)));
+            }
+            _ => {}
+        }
+    }
+    serve(&shell, facts, own);
+    let end = shell.run(machine, first, received, notices).await;
+    if !end.survivors.is_empty() {
+        tracing::error!(survivors = end.survivors.join(" "), "not even SIGKILL ended these");
+    }
+    Ok(end)
+}
+
+/// The supervisor's own contract; it answers from the first moment on, also while nothing else runs.
+fn serve(shell: &Shell, facts: NodeFacts, listeners: Vec<Listener>) {
+    let service = Arc::new(SupervisorService {
+        applier: shell.applier.clone(),
+        facts,
+        progress: Arc::clone(&shell.progress),
+    });
+    let mut inherited = Inherited::empty();
+    inherited.run_folder.clone_from(&shell.applier.house.layout.run);
+    inherited.owner_uid = Some(shell.applier.house.own_uid);
+    inherited.listeners = listeners;
+    let settings = Settings::of(&inherited);
+    tokio::spawn(async move {
+        if let Err(error) = kit::run_made(service, inherited, settings).await {
+            tracing::error!(%error, "the supervisor's contract is not served any more");
+        }
+    });
+}
+
+/// Manifests of this build, with the identities that genesis made.
+fn shipped(house: &House, knowledge: &Knowledge) -> Result<Vec<ServiceSetup>, StartError> {
+    let loading = manifest::load(manifest::shipped::ALL.map(|(file, text)| (file, text)));
+    for error in &loading.errors {
+        tracing::error!(%error, "a shipped manifest is refused");
+    }
+    loading
+        .manifests
+        .into_iter()
+        .map(|mut loaded| {
+            loaded.manifest = loaded.manifest.with_running_image(house.image.hash);
+            let name = loaded.name().to_owned();
+            let identity = knowledge.service(&name).ok_or(StartError::NoIdentity(name))?;
+            let capabilities = knowledge.capabilities(&identity);
+            Ok(ServiceSetup { manifest: Arc::new(loaded), identity, capabilities })
+        })
+        .collect()
+}
+
+/// What the supervisor before left with the keeper; what cannot be read counts as nothing, and is said.
+async fn remembered(keeper: &Keeper) -> Result<Option<Remembered>, KeeperError> {
+    let Some(fd) = keeper.fetch(memory::NAME).await? else { return Ok(None) };
+    match Remembered::read(fd) {
+        Ok(remembered) => Ok(Some(remembered)),
+        Err(error) => {
+            tracing::error!(%error, "what the supervisor before knew cannot be read; services are started anew");
+            Ok(None)
+        }
+    }
+}
+
+/// Boot if the keeper holds nothing, else adoption.
+async fn first_event(
+    shell: &mut Shell,
+    keeper: &Keeper,
+    remembered: Option<Remembered>,
+) -> Result<Event, KeeperError> {
+    use std::sync::atomic::Ordering::Release;
+    let all = keeper.children().await?;
+    let Some(remembered) = remembered else {
+        // Nobody knows whose these are: they end, and everything starts anew.
+        for child in all {
+            launches::end_stray(keeper, child.id, child.exit.is_none()).await;
+        }
+        let mode = shell.marker.mode();
+        shell.progress.is_recovery.store(mode == BootMode::Recovery, Release);
+        if mode == BootMode::Recovery {
+            tracing::warn!(
+                "recovery: boots have failed over and over; only authority and execution are started"
+            );
+        }
+        return Ok(Event::Boot { mode });
+    };
+    shell.progress.is_recovery.store(remembered.is_recovery, Release);
+    shell.progress.boot_ms.store(remembered.boot_ms.unwrap_or(0), Release);
+    let name_of = |launch: LaunchId| {
+        let known = remembered.launches.iter().find(|(id, _)| *id == launch.0);
+        known.map(|(_, name)| name.clone())
+    };
+    let (mut children, mut exits) = (Vec::new(), Vec::new());
+    for child in all {
+        match (launches::kind(child.id), child.exit) {
+            (Kind::Service(launch), None) => match name_of(launch) {
+                Some(service) => {
+                    shell.launches.insert(launch, service.clone());
+                    children.push(Child { launch, service, pid: child.pid.unsigned_abs() });
+                }
+                None => launches::end_stray(keeper, child.id, true).await,
+            },
+            (Kind::Service(launch), Some(exit)) => match name_of(launch) {
+                Some(service) => {
+                    shell.launches.insert(launch, service.clone());
+                    let status = match exit.status {
+                        sandbox::process::ExitStatus::Code(code) => ExitStatus::Code(code),
+                        sandbox::process::ExitStatus::Signal(signal) => ExitStatus::Signal(signal),
+                    };
+                    exits.push(ChildExit { launch, service, status });
+                }
+                None => launches::end_stray(keeper, child.id, false).await,
+            },
+            (Kind::Companion(launch), None) if name_of(launch).is_some() => {
+                let mut companions =
+                    shell.progress.companions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                companions.extend(name_of(launch).map(|name| (name, child.pid.unsigned_abs())));
+            }
+            // Told again by the keeper, and taken in there.
+            (Kind::Companion(_), Some(_)) => {}
+            (Kind::Companion(_) | Kind::Check, exit) => {
+                launches::end_stray(keeper, child.id, exit.is_none()).await;
+            }
+        }
+    }
+    tracing::info!(running = children.len(), ended = exits.len(), "taking over from the supervisor before");
+    Ok(Event::Adopted { memory: Some(Box::new(remembered.machine)), children, exits })
+}
+
+/// What a node says of itself whatever happens.
+fn facts(arguments: &Arguments, features: &Features) -> NodeFacts {
+    let mut missing = Vec::new();
+    let mut lacks = |absent: bool, what: &str| {
+        if absent {
+            missing.push(what.to_owned());
+        }
+    };
+    lacks(!features.user_namespaces, "user namespaces: not usable here");
+    lacks(!features.privileged, "host user ids of their own for services: needs root");
+    lacks(features.landlock_abi == 0, "landlock: not in this kernel; mount namespaces alone hold files");
+    lacks(!features.seccomp_filter, "seccomp: not in this kernel");
+    lacks(!features.seccomp_notify, "seccomp notification: refused paths and addresses cannot be named");
+    lacks(features.memory.is_none(), "cgroup memory: limits are held by rlimits, per process");
+    lacks(features.pids.is_none(), "cgroup pids: limits are held by rlimits, per user");
+    lacks(features.cpu.is_none(), "cgroup cpu: no shares between services");
+    lacks(!features.resources, "CAP_SYS_RESOURCE: hard limits cannot be raised");
+    let state = &arguments.layout.state;
+    let root = state.parent().filter(|root| arguments.layout.run.starts_with(root)).unwrap_or(state);
+    NodeFacts { name: arguments.node_name.clone(), root: root.to_string_lossy().into_owned(), missing }
+}
+
+/// Whether a manifest is one of the user's.
+#[must_use]
+pub(super) fn is_users(manifest: &LoadedManifest) -> bool {
+    catalogue::find(manifest.name()).is_none()
+}
