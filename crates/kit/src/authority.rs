@@ -141,7 +141,7 @@ impl From<AuthorityError> for tonic::Status {
 /// Sixteen bytes of the kernel's random source.
 pub fn random_16() -> Result<[u8; 16], AuthorityError> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|_| AuthorityError::NoRandom)?;
+    sandbox::random::fill(&mut bytes).map_err(|_| AuthorityError::NoRandom)?;
     Ok(bytes)
 }
 

@@ -17,6 +17,7 @@ mod launch;
 pub mod notify;
 mod plan;
 pub mod process;
+pub mod random;
 pub mod seccomp;
 pub mod secret_memory;
 mod sys;

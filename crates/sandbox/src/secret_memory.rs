@@ -59,7 +59,7 @@ impl SecretMemory {
         if bytes == 0 || bytes > SECRET_BYTES_MAX {
             return Err(SecretMemoryError::Size(bytes));
         }
-        let page = rustix::param::page_size();
+        let page = page_bytes()?;
         let data_bytes = bytes.div_ceil(page) * page;
         let region_bytes = data_bytes + 2 * page;
         // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory of anyone else.
@@ -136,6 +136,15 @@ impl SecretMemory {
         }
         std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
     }
+}
+
+/// From the C library, which was told at its start: rustix would ask the kernel again, and panics under the boundary's
+/// filter where the kernel is older than `PR_GET_AUXV`.
+fn page_bytes() -> Result<usize, SecretMemoryError> {
+    // SAFETY: sysconf with a number only.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    let size = usize::try_from(bytes).ok().filter(|bytes| bytes.is_power_of_two());
+    size.ok_or(SecretMemoryError::Kernel { step: "asking for the page size", errno: Errno::INVAL })
 }
 
 impl Drop for SecretMemory {

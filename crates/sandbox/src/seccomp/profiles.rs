@@ -55,6 +55,7 @@ const EXEC_ONCE: Rule = on(
     "the launcher starts the image by descriptor; no path can be executed",
 );
 const PR_SET_VMA: i32 = 0x5356_4d41;
+const PR_GET_AUXV: i32 = 0x4155_5856;
 /// landlock_* have fixed numbers on every architecture.
 const SYS_LANDLOCK_CREATE: i64 = 444;
 const SYS_LANDLOCK_ADD: i64 = 445;
@@ -143,6 +144,7 @@ const SERVICE: &[Rule] = &[
     option(PR_SET_DUMPABLE, "a holder of secrets forbids inspection"),
     option(PR_GET_DUMPABLE, "a holder of secrets checks it"),
     option(PR_SET_VMA, "the C library names its heaps"),
+    option(PR_GET_AUXV, "page size and the clock's fast path, without /proc"),
     option(PR_GET_NO_NEW_PRIVS, "status of its own sandbox"),
     option(PR_GET_SECCOMP, "status of its own sandbox"),
     option(PR_CAPBSET_READ, "status of its own sandbox"),
@@ -169,6 +171,7 @@ const BOUNDARY: &[Rule] = &[
     allow(&[SYS_fsync, SYS_fdatasync, SYS_close, SYS_fcntl], "the sealed seed, by descriptor"),
     allow(&[SYS_mmap, SYS_munmap, SYS_mremap, SYS_madvise, SYS_brk, SYS_mprotect], "memory"),
     allow(&[SYS_mlock, SYS_mlock2, SYS_munlock, SYS_mlockall], "keys never reach a swap device"),
+    allow(&[SYS_memfd_secret], "pages that the kernel itself does not map"),
     allow(
         &[SYS_futex, SYS_set_robust_list, SYS_set_tid_address, SYS_rseq, SYS_arch_prctl],
         "start of a process",
@@ -183,8 +186,10 @@ const BOUNDARY: &[Rule] = &[
     allow(&[SYS_getuid, SYS_geteuid, SYS_getgid, SYS_getegid], "start of a static program"),
     option(PR_SET_DUMPABLE, "forbids inspection"),
     option(PR_GET_DUMPABLE, "checks it"),
+    option(PR_GET_NO_NEW_PRIVS, "is the launcher's promise kept"),
     option(PR_SET_NAME, "name of the process"),
     option(PR_SET_VMA, "the C library names its heaps"),
+    option(PR_GET_AUXV, "page size and the clock's fast path, without /proc"),
     on(&[SYS_prctl], Always, Errno(EPERM), "nothing else about itself can be changed"),
     on(
         &[SYS_openat, SYS_open],

@@ -65,7 +65,7 @@ pub(super) fn open(context: &InitContext) -> Result<AxiomService, BoxError> {
     let disk = RealDisk::open(&context.state_folder)?;
     let head_disk = RealDisk::open(place(HEAD_VARIABLE, HEAD_FOLDER))?;
     let mut salt_seed = [0; 32];
-    getrandom::fill(&mut salt_seed)?;
+    kit::random::fill(&mut salt_seed)?;
     let mut options = StoreOptions::new(salt_seed);
     options.segment_bytes = segment_bytes()?;
     let genesis_file = place(GENESIS_VARIABLE, GENESIS_FILE);

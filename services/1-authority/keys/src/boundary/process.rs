@@ -52,7 +52,7 @@ pub fn main(inputs: Inputs) -> Result<(), BoundaryError> {
     let sealing =
         secret.map(|(kind, fd)| Sealing::read(kind, |buffer| Ok(read_up_to(&fd, buffer)?))).transpose()?;
     let sealed = sealed.map(|fd| read_sealed(&fd)).transpose()?;
-    let mut holder = Holder::new(sealing, |buffer| getrandom::fill(buffer).is_ok())?;
+    let mut holder = Holder::new(sealing, |buffer| sandbox::random::fill(buffer).is_ok())?;
     if let Some(sealed) = sealed {
         // How it went is kept in the holder's state, which `Status` tells.
         drop(holder.answer(Request::Unseal { sealed }));
