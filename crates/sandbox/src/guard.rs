@@ -131,6 +131,12 @@ impl GuardSet {
     }
 }
 
+impl fmt::Display for GuardSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.iter().map(Guard::name).collect::<Vec<_>>().join("+"))
+    }
+}
+
 /// A defence, or a part of one, that the plan asked for and that this process does not get.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Missing {

@@ -6,6 +6,7 @@
 //! did not make. Calls nobody but the kernel. Is a library: it dies with its caller, and so does what it launched
 //! when the plan says `dies_with_parent`.
 
+pub mod attempts;
 pub mod cgroup;
 pub mod fdpass;
 mod features;

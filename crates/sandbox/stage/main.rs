@@ -1,7 +1,8 @@
 //! The tests' other half. `launch` reads a plan from its standard input and carries it out, from one thread;
-//! `probe` is what runs inside and says what it could do.
+//! `probe` is what runs inside and says what it could do; `suite` tries every escape attempt.
 
 mod probe;
+mod suite;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -19,7 +20,9 @@ fn main() -> ExitCode {
         ["launch", options @ ..] => stage(options),
         ["monitor"] => monitor(),
         ["probe", rest @ ..] => probe::run(rest),
-        _ => Err(io::Error::other("usage: launch|monitor|probe")),
+        ["attempt", name] => Ok(ExitCode::from(sandbox::attempts::main(name))),
+        ["suite", rest @ ..] => suite::run(rest),
+        _ => Err(io::Error::other("usage: launch|monitor|probe|attempt|suite")),
     };
     match result {
         Ok(code) => code,
@@ -145,6 +148,7 @@ fn wait(launched: &Launched) -> io::Result<ExitCode> {
 
 /// PID 1 of a sandbox: launches the plan that stands in its descriptor 5, answers its notifications, reaps.
 fn monitor() -> io::Result<ExitCode> {
+    sandbox::process::forbid_inspection()?;
     let mut bytes = Vec::new();
     File::from(sandbox::inherited::adopt_descriptor(5)?).read_to_end(&mut bytes)?;
     let slots = vec![

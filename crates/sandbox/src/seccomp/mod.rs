@@ -219,6 +219,9 @@ pub fn assemble(seccomp: &Seccomp) -> Vec<Instruction> {
     for family in families(seccomp.sockets) {
         emit(&mut program, libc::SYS_socket, When::Equals { argument: 0, value: family }, Action::Allow);
     }
+    if seccomp.sockets.netlink_route {
+        allow_netlink_route(&mut program);
+    }
     emit(&mut program, libc::SYS_socket, When::Always, Action::Errno(libc::EAFNOSUPPORT));
     if otherwise == Action::Allow {
         for number in notified {
@@ -229,16 +232,25 @@ pub fn assemble(seccomp: &Seccomp) -> Vec<Instruction> {
     program
 }
 
+/// The one line with two conditions: of netlink's protocols (audit, packet filter, kernel events …) only `ROUTE`.
+fn allow_netlink_route(program: &mut Vec<Instruction>) {
+    let argument = |index: u32| instruction(LOAD, 0, 0, OFFSET_ARGUMENTS + 8 * index);
+    program.extend([
+        instruction(JUMP_EQUAL, 0, 6, libc::SYS_socket as u32),
+        argument(0),
+        instruction(JUMP_EQUAL, 0, 3, libc::AF_NETLINK as u32),
+        argument(2),
+        instruction(JUMP_EQUAL, 0, 1, libc::NETLINK_ROUTE as u32),
+        instruction(RETURN, 0, 0, Action::Allow.code()),
+        instruction(LOAD, 0, 0, OFFSET_NUMBER),
+    ]);
+}
+
 fn families(sockets: Sockets) -> impl Iterator<Item = u32> {
-    [
-        (sockets.unix, libc::AF_UNIX),
-        (sockets.inet, libc::AF_INET),
-        (sockets.inet, libc::AF_INET6),
-        (sockets.netlink_route, libc::AF_NETLINK),
-    ]
-    .into_iter()
-    .filter(|(allowed, _)| *allowed)
-    .map(|(_, family)| family as u32)
+    [(sockets.unix, libc::AF_UNIX), (sockets.inet, libc::AF_INET), (sockets.inet, libc::AF_INET6)]
+        .into_iter()
+        .filter(|(allowed, _)| *allowed)
+        .map(|(_, family)| family as u32)
 }
 
 #[cfg(test)]
@@ -331,6 +343,30 @@ mod tests {
         check(libc::SYS_socket, [libc::AF_PACKET as u64, 0, 0, 0, 0, 0], no_family);
         check(libc::SYS_socket, [libc::AF_NETLINK as u64, 0, 0, 0, 0, 0], no_family);
         check(libc::SYS_socket, [libc::AF_INET6 as u64, 0, 0, 0, 0, 0], libc::SECCOMP_RET_ALLOW);
+    }
+
+    #[test]
+    fn of_netlink_only_route_lookups_pass_and_only_where_they_are_allowed() {
+        let with = |netlink_route| Sockets { unix: true, inet: true, netlink_route };
+        let open = |sockets, family: i32, protocol: i32| {
+            let program = assemble(&Seccomp { profile: Profile::Program, sockets, notify: Vec::new() });
+            let arguments = [family as u64, libc::SOCK_RAW as u64, protocol as u64, 0, 0, 0];
+            run(&program, ARCH, libc::SYS_socket as u32, arguments) == libc::SECCOMP_RET_ALLOW
+        };
+        assert!(open(with(true), libc::AF_NETLINK, libc::NETLINK_ROUTE));
+        assert!(!open(with(false), libc::AF_NETLINK, libc::NETLINK_ROUTE));
+        for protocol in 1..32 {
+            assert!(!open(with(true), libc::AF_NETLINK, protocol), "{protocol}");
+        }
+        assert!(!open(with(true), libc::AF_PACKET, 0));
+        assert!(open(with(true), libc::AF_INET6, 17));
+        // What stands behind the line is still looked at.
+        let program = assemble(&Seccomp {
+            profile: Profile::Program,
+            sockets: with(true),
+            notify: vec![NotifyCall::Connect],
+        });
+        assert_eq!(run(&program, ARCH, libc::SYS_connect as u32, [0; 6]), libc::SECCOMP_RET_USER_NOTIF);
     }
 
     #[test]
