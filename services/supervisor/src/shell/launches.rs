@@ -25,7 +25,7 @@ use crate::{
 const COMPANION: u64 = 1 << 63;
 const CHECK: u64 = 1 << 62;
 /// The service whose keys are held by a process of its own.
-const KEYS: &str = "keys";
+pub(super) const KEYS: &str = "keys";
 
 /// Whose child a number is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,7 +136,7 @@ impl Shell {
     }
 }
 
-fn kill(keeper: &Keeper, id: u64) {
+pub(super) fn kill(keeper: &Keeper, id: u64) {
     let sent = keeper.signal(id, process::Signal::KILL.as_raw());
     tokio::spawn(async move {
         // It has ended already, or ends now.

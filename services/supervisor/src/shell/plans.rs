@@ -285,11 +285,13 @@ pub(super) fn apply_resources(plan: &mut Plan, manifest: &ServiceManifest) {
         cpu_weight: Some(resources.cpu_shares.clamp(1, 10_000)),
         ..Limits::default()
     };
+    // Nobody is raised above the host's own programs, which would need a right that a user namespace does not have; the
+    // order among services is kept by lowering the others.
     plan.priority = match resources.priority {
-        Priority::Critical => 12,
-        Priority::High => 14,
-        Priority::Normal => sandbox::PRIORITY_NORMAL,
-        Priority::Low => 24,
+        Priority::Critical => sandbox::PRIORITY_NORMAL,
+        Priority::High => sandbox::PRIORITY_NORMAL + 2,
+        Priority::Normal => sandbox::PRIORITY_NORMAL + 4,
+        Priority::Low => sandbox::PRIORITY_NORMAL + 8,
     };
     let files = u64::from(manifest.sandbox.open_files_max);
     plan.rlimits.push(Rlimit { resource: Resource::OpenFiles, soft: files, hard: files });

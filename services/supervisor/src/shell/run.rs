@@ -312,7 +312,7 @@ impl Shell {
         }
         self.links.remove(&launch);
         if let Some(name) = self.launches.get(&launch) {
-            tracing::info!(service = name, %launch, status = ?exit.status, "ended");
+            tracing::warn!(service = name, %launch, status = ?exit.status, "ended");
             if let Some(current) = self.current.get(name) {
                 current.send_if_modified(|known| known.take_if(|known| *known == launch).is_some());
             }
@@ -340,8 +340,11 @@ impl Shell {
                 }
             }
             Err((error, text)) => {
-                self.launches.remove(&launch);
-                self.end_companion(launch);
+                let service = self.launches.remove(&launch).unwrap_or_default();
+                tracing::error!(service, ?error, text, "not launched");
+                if service == launches::KEYS {
+                    launches::kill(&self.applier.keeper, launches::companion(launch));
+                }
                 self.step(machine, Event::LaunchFailed { launch, error, text });
             }
         }

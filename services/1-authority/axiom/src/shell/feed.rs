@@ -104,7 +104,11 @@ impl Telling {
                     continue;
                 }
                 Ok(Follow::Entries(entries)) => self.batch(&entries),
-                Ok(Follow::CaughtUp) if silent => self.batch(&[]),
+                // Told at once when the replay is over: until then a service does not serve.
+                Ok(Follow::CaughtUp) if silent || self.replay_to.take().is_some() => {
+                    self.replay_to = None;
+                    self.batch(&[])
+                }
                 Ok(Follow::CaughtUp) => {
                     let grown = tokio::time::timeout(HEARTBEAT, self.grown.changed()).await;
                     silent = grown.is_err();
