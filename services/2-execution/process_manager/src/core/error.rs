@@ -1,0 +1,104 @@
+use base::{CapabilityId, Hash, IdentityId, ProcessId};
+use kit::{Guilty, IntoRefusal, Retry};
+use thiserror::Error;
+
+use super::{ProcessState, limits::PROCESSES_MAX};
+
+/// Why a program was not started, signalled, shown or waited for. Nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ProcessError {
+    #[error("there is no image {0}; put it first")]
+    ImageNotFound(Hash),
+    #[error("the image {image} cannot be used: {text}")]
+    InvalidImage { image: Hash, text: String },
+    #[error("identity {identity} {text}")]
+    UnknownIdentity { identity: IdentityId, text: &'static str },
+    #[error("capability {0} is not held by the caller, or is more than the limits allow")]
+    CapabilityDenied(CapabilityId),
+    #[error("there is no process {0}, or it has been waited for")]
+    NoSuchProcess(ProcessId),
+    #[error("process {0} runs as a system identity; only the admin and services may signal it")]
+    SystemProcess(ProcessId),
+    #[error("process {pid} is {state}: it takes no such signal")]
+    WrongState { pid: ProcessId, state: ProcessState },
+    #[error("{PROCESSES_MAX} programs are kept already; wait for ended ones")]
+    ResourceShortage,
+    #[error("field `{field}`: {text}")]
+    Invalid { field: &'static str, text: String },
+    #[error("the token is refused: {0}")]
+    Unauthenticated(String),
+    #[error("the program could not be started: {step}: {text}")]
+    Launch { step: String, text: String },
+    #[error("programs of the last run are still being taken over; ask again")]
+    Recovering,
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl ProcessError {
+    pub(crate) fn invalid(field: &'static str, text: impl Into<String>) -> Self {
+        Self::Invalid { field, text: text.into() }
+    }
+}
+
+impl IntoRefusal for ProcessError {
+    const DOMAIN: &'static str = "bailiwick.process_manager.v1";
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::ImageNotFound(_) => "ImageNotFound",
+            Self::InvalidImage { .. } => "InvalidImage",
+            Self::UnknownIdentity { .. } => "UnknownIdentity",
+            Self::CapabilityDenied(_) => "CapabilityDenied",
+            Self::NoSuchProcess(_) => "NoSuchProcess",
+            Self::SystemProcess(_) => "SystemProcess",
+            Self::WrongState { .. } => "WrongState",
+            Self::ResourceShortage => "ResourceShortage",
+            Self::Invalid { .. } => "InvalidRequest",
+            Self::Unauthenticated(_) => "Unauthenticated",
+            Self::Launch { .. } => "LaunchFailed",
+            Self::Recovering => "Recovering",
+            Self::Internal(_) => "Internal",
+        }
+    }
+
+    fn guilty(&self) -> Guilty {
+        match self {
+            Self::Invalid { .. } => Guilty::Misuse,
+            Self::Recovering | Self::Internal(_) => Guilty::Gone,
+            _ => Guilty::Refused,
+        }
+    }
+
+    fn retry(&self) -> Retry {
+        match self {
+            Self::ResourceShortage => Retry::After(1000),
+            Self::Recovering => Retry::After(200),
+            _ => Retry::Never,
+        }
+    }
+
+    fn code(&self) -> tonic::Code {
+        use tonic::Code;
+        match self {
+            Self::ImageNotFound(_) | Self::NoSuchProcess(_) => Code::NotFound,
+            Self::UnknownIdentity { .. } | Self::CapabilityDenied(_) | Self::SystemProcess(_) => {
+                Code::PermissionDenied
+            }
+            Self::InvalidImage { .. } | Self::WrongState { .. } | Self::Launch { .. } => {
+                Code::FailedPrecondition
+            }
+            Self::ResourceShortage => Code::ResourceExhausted,
+            Self::Invalid { .. } => Code::InvalidArgument,
+            Self::Unauthenticated(_) => Code::Unauthenticated,
+            Self::Recovering => Code::Unavailable,
+            Self::Internal(_) => Code::Internal,
+        }
+    }
+}
+
+impl From<ProcessError> for tonic::Status {
+    fn from(error: ProcessError) -> Self {
+        error.to_status()
+    }
+}

@@ -1,0 +1,40 @@
+//! Limits, each with its reason.
+
+/// Arguments of a program, without its own name.
+pub const ARGUMENTS_MAX: usize = 4096;
+/// Bytes of all arguments with their ends; the kernel's share for one string is of this order.
+pub const ARGUMENT_BYTES_MAX: usize = 128 * 1024;
+/// Pairs of an environment.
+pub const ENVIRONMENT_MAX: usize = 1024;
+/// Bytes of all pairs; together with the arguments below what a plan may carry.
+pub const ENVIRONMENT_BYTES_MAX: usize = 256 * 1024;
+/// Host paths granted to one program; each costs a mount.
+pub const PATHS_MAX: usize = 64;
+/// Bytes of a program's name: a path on the host.
+pub const NAME_BYTES_MAX: usize = 1024;
+/// Bytes of a name as the log keeps it.
+pub const LOGGED_NAME_BYTES_MAX: usize = 64;
+/// Bytes of a reason given for a signal.
+pub const REASON_BYTES_MAX: usize = 256;
+/// Capabilities of one program, whatever its own limit says.
+pub const CAPABILITIES_MAX: usize = 256;
+/// Programs kept at once, ended ones included; the keeper has 1 024 children for the whole node.
+pub const PROCESSES_MAX: usize = 512;
+/// How long an exit status is kept for somebody to wait for (open point 8).
+pub const ZOMBIE_LIFE_MS: u64 = 60_000;
+/// Longest wall time that can be asked for: 30 days; longer is no limit but a typing error.
+pub const TIMEOUT_MS_MAX: u64 = 30 * 24 * 3_600_000;
+/// Idempotency keys remembered here. An older one is still recognised by the log itself, which refuses the entry.
+pub const KEYS_REMEMBERED_MAX: usize = 4096;
+/// Largest image; it is hashed at each start unless it is unchanged since the last.
+pub const IMAGE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// Bytes of one chunk of an image.
+pub const CHUNK_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of one piece of standard input.
+pub const STDIN_BYTES_MAX: usize = 64 * 1024;
+/// Smallest memory limit with which a program can be started at all.
+pub const MEMORY_BYTES_MIN: u64 = 4 * 1024 * 1024;
+/// Private `/tmp` and home folder, each. They count towards the memory limit too.
+pub const TMP_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// Bytes of a refused call's target as it is kept; 32 of them fit an entry.
+pub const TARGET_BYTES_MAX: usize = 1024;

@@ -1,0 +1,339 @@
+//! The two plans of a program: the monitor's with the house around it, and the program's inside.
+
+use chain::payload::process::ResourceLimits;
+use sandbox::{
+    Access, Descriptor, Executable, Guard, GuardSet, Landlock, Limits, Mount, Namespaces, PathRule, Plan,
+    Resource, Rlimit, Seccomp, Sockets,
+    seccomp::{NotifyCall, Profile},
+};
+
+use super::{Spawn, Watch, limits::TMP_BYTES_MAX, watch::is_below};
+
+/// Slot of the program's image in the monitor's launch.
+pub const IMAGE_SLOT: u32 = 3;
+/// Slots of a launch, in order: monitor's own image, configuration, control socket, program's image, files for
+/// standard output and error, the monitor's own standard error. All but the first become descriptors from 3 on.
+pub const MONITOR_SLOTS: u32 = 7;
+/// The last slot.
+const ERROR_SLOT: u32 = MONITOR_SLOTS - 1;
+
+/// Shown read-only to every program, where the host has it.
+const SHOWN: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc"];
+/// Secrets below what is shown.
+const SECRETS: [&str; 16] = [
+    "/etc/shadow",
+    "/etc/shadow-",
+    "/etc/gshadow",
+    "/etc/gshadow-",
+    "/etc/security/opasswd",
+    "/etc/sudoers",
+    "/etc/sudoers.d",
+    "/etc/ssl/private",
+    "/etc/krb5.keytab",
+    "/etc/NetworkManager/system-connections",
+    "/etc/wireguard",
+    "/etc/bailiwick",
+    "/etc/ssh/ssh_host_rsa_key",
+    "/etc/ssh/ssh_host_ecdsa_key",
+    "/etc/ssh/ssh_host_ed25519_key",
+    "/etc/ssh/ssh_host_dsa_key",
+];
+const HOME: &str = "/home/program";
+const IMAGE_FOLDER: &str = "/run/bailiwick/image";
+/// Calls whose refusals are named. Sending is left out: each `send` on any socket is one.
+const NOTICED: [NotifyCall; 4] =
+    [NotifyCall::Open, NotifyCall::Connect, NotifyCall::Exec, NotifyCall::ChangeName];
+
+/// What the host looks like, as the supervisor told it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// Where the images lie on the host.
+    pub images: String,
+    /// Folders of the node itself, which no grant shows.
+    pub hidden: Vec<String>,
+    /// `argv` of a monitor.
+    pub monitor: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plans {
+    /// For the keeper.
+    pub monitor: Plan,
+    /// For the monitor. Its slots are the image and the standard streams.
+    pub program: Plan,
+    pub watch: Watch,
+    /// Where the image stands inside; none if there is no mount namespace.
+    pub image_path: Option<String>,
+}
+
+/// Builds both. `label` names cgroup and logs.
+#[must_use]
+pub fn plans(spawn: &Spawn, host: &Host, label: &str) -> Plans {
+    let mounted = !spawn.disabled.contains(Guard::Mountns);
+    let image_path = image_path(spawn);
+    let mounts = mounts(spawn, host, &image_path);
+    let mut outer = Plan::new(label, Executable::Slot(0), Profile::Program).with_mounts(mounts);
+    outer.masked.extend(SECRETS.iter().map(|path| (*path).to_owned()));
+    outer.masked.extend(hidden_inside(spawn, host));
+    let watch = Watch {
+        granted: spawn.paths.iter().map(|grant| grant.inside.clone()).collect(),
+        home: HOME.to_owned(),
+        masked: outer.masked.iter().filter(|path| !is_below(path, "/proc")).cloned().collect(),
+    };
+    let landlock = landlock(&outer, mounted);
+    outer.arguments = host.monitor.clone();
+    outer.namespaces = Namespaces::ALL;
+    // The monitor reads what its program names and forks it: its locks are the namespaces and its lost capabilities.
+    (outer.landlock, outer.seccomp) = (None, None);
+    outer.required = GuardSet::of(&[
+        Guard::Mountns,
+        Guard::Pidns,
+        Guard::Netns,
+        Guard::Ipcns,
+        Guard::NoNewPrivs,
+        Guard::Caps,
+    ]);
+    outer.loopback = true;
+    outer.priority = spawn.priority;
+    outer.limits = outer_limits(&spawn.limits);
+    outer.disabled = spawn.disabled;
+    outer.working_directory.clone_from(&spawn.cwd);
+    outer.descriptors = (1..ERROR_SLOT).map(|slot| Descriptor { slot, target: slot + 2 }).collect();
+    outer.descriptors.push(Descriptor { slot: ERROR_SLOT, target: 2 });
+    let program = program(spawn, label, landlock, mounted.then_some(image_path.as_str()));
+    Plans { monitor: outer, program, watch, image_path: mounted.then_some(image_path) }
+}
+
+/// An absolute name that the program can see stays its path: images that look around themselves find what they expect.
+fn image_path(spawn: &Spawn) -> String {
+    let name = super::normalize(&spawn.name);
+    let shown = SHOWN.iter().any(|top| is_below(&name, top) && name != *top);
+    let granted = spawn.paths.iter().any(|grant| is_below(&name, &grant.inside));
+    if spawn.name.starts_with('/') && (shown || granted) {
+        return name;
+    }
+    format!("{IMAGE_FOLDER}/{}", name.rsplit('/').next().unwrap_or_default())
+}
+
+fn mounts(spawn: &Spawn, host: &Host, image_path: &str) -> Vec<Mount> {
+    let tmpfs =
+        |target: &str, size_bytes_max, mode| Mount::Tmpfs { target: target.to_owned(), size_bytes_max, mode };
+    let bind = |source: &str, target: &str, writable, optional| Mount::Bind {
+        source: source.to_owned(),
+        target: target.to_owned(),
+        writable,
+        optional,
+    };
+    let mut mounts: Vec<Mount> = SHOWN.iter().map(|path| bind(path, path, false, true)).collect();
+    mounts.extend([
+        Mount::Proc,
+        Mount::Dev,
+        tmpfs("/tmp", TMP_BYTES_MAX, 0o1777),
+        tmpfs("/run", 1 << 20, 0o755),
+        tmpfs(HOME, TMP_BYTES_MAX, 0o700),
+        tmpfs("/root", 4096, 0o700),
+        Mount::Symlink { target: "/var/tmp".to_owned(), points_to: "../tmp".to_owned() },
+    ]);
+    mounts.extend(spawn.paths.iter().map(|grant| bind(&grant.source, &grant.inside, grant.writable, false)));
+    let image = format!("{}/blake3-{}", host.images, spawn.image.to_hex());
+    mounts.push(bind(&image, image_path, false, false));
+    mounts
+}
+
+/// Where the node's own folders would show through a grant.
+fn hidden_inside(spawn: &Spawn, host: &Host) -> Vec<String> {
+    let inside = |hidden: &str, source: &str, target: &str| {
+        if is_below(source, hidden) {
+            return Some(target.to_owned());
+        }
+        let rest = hidden.strip_prefix(source.trim_end_matches('/'))?;
+        let below = rest.starts_with('/') || rest.is_empty();
+        (is_below(hidden, source) && below).then(|| format!("{}{rest}", target.trim_end_matches('/')))
+    };
+    let grants = spawn.paths.iter().map(|grant| (grant.source.as_str(), grant.inside.as_str()));
+    let all: Vec<(&str, &str)> = grants.chain(SHOWN.iter().map(|path| (*path, *path))).collect();
+    host.hidden
+        .iter()
+        .flat_map(|hidden| all.iter().filter_map(move |(source, target)| inside(hidden, source, target)))
+        .collect()
+}
+
+/// The rules that allow what the mounts show; where there are no mounts, the same of the host.
+fn landlock(outer: &Plan, mounted: bool) -> Landlock {
+    let mut landlock = Landlock::of_mounts(&outer.mounts);
+    if !mounted {
+        let mut rules = vec![PathRule { path: "/".to_owned(), access: Access::List }];
+        for mount in &outer.mounts {
+            let rule = match mount {
+                Mount::Bind { source, writable, .. } => {
+                    (source.as_str(), if *writable { Access::Write } else { Access::Read })
+                }
+                Mount::Proc => ("/proc", Access::Modify),
+                Mount::Dev => ("/dev", Access::Modify),
+                Mount::Tmpfs { .. } | Mount::Symlink { .. } => continue,
+            };
+            rules.push(PathRule { path: rule.0.to_owned(), access: rule.1 });
+        }
+        landlock.rules = rules;
+    }
+    // There is no network but its own loopback, which programs use to talk with themselves.
+    landlock.tcp = true;
+    landlock
+}
+
+fn outer_limits(limits: &ResourceLimits) -> Limits {
+    Limits {
+        memory_bytes_max: Some(limits.memory_bytes),
+        // The monitor is one of them.
+        processes_max: Some(u64::from(limits.threads) + 1),
+        cpu_weight: None,
+        cpu_millicores_max: None,
+        cpu_seconds_max: None,
+    }
+}
+
+fn program(spawn: &Spawn, label: &str, landlock: Landlock, image_path: Option<&str>) -> Plan {
+    let executable = match image_path {
+        Some(path) => Executable::Path(path.to_owned()),
+        None => Executable::Slot(0),
+    };
+    let mut plan = Plan::new(label, executable, Profile::Program);
+    plan.arguments = std::iter::once(&spawn.name).chain(&spawn.args).cloned().collect();
+    plan.environment = environment(spawn);
+    plan.working_directory.clone_from(&spawn.cwd);
+    plan.namespaces = Namespaces::NONE;
+    plan.landlock = Some(landlock);
+    plan.seccomp = Some(Seccomp {
+        profile: Profile::Program,
+        sockets: Sockets { unix: true, inet: true, netlink_route: true },
+        notify: if spawn.notice_refused { NOTICED.to_vec() } else { Vec::new() },
+    });
+    let files = u64::from(spawn.limits.files);
+    plan.rlimits.push(Rlimit { resource: Resource::OpenFiles, soft: files, hard: files });
+    if spawn.limits.cpu_time_ms > 0 {
+        // The monitor counts the whole tree; this holds one process if it cannot.
+        let seconds = spawn.limits.cpu_time_ms.div_ceil(1000) + 1;
+        plan.rlimits.push(Rlimit { resource: Resource::CpuSeconds, soft: seconds, hard: seconds + 1 });
+    }
+    plan.disabled = spawn.disabled;
+    plan.descriptors = (0..3).map(|stream| Descriptor { slot: stream + 1, target: stream }).collect();
+    plan
+}
+
+/// Exactly what was given, and the three without which nothing runs.
+fn environment(spawn: &Spawn) -> Vec<(String, String)> {
+    const USUAL: [(&str, &str); 3] = [
+        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+        ("HOME", HOME),
+        ("TMPDIR", "/tmp"),
+    ];
+    let mut environment = spawn.env.clone();
+    for (name, value) in USUAL {
+        if !environment.iter().any(|(given, _)| given == name) {
+            environment.push((name.to_owned(), value.to_owned()));
+        }
+    }
+    environment
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use contracts::process_manager::v1 as pb;
+
+    fn spawn(change: impl FnOnce(&mut pb::SpawnRequest)) -> Spawn {
+        let mut request = pb::SpawnRequest {
+            image: vec![1; 32],
+            identity: vec![2; 32],
+            name: "cat".to_owned(),
+            idempotency_key: vec![3; 16],
+            args: vec!["a b".to_owned(), "c".to_owned()],
+            ..pb::SpawnRequest::default()
+        };
+        change(&mut request);
+        let all: Vec<String> = Guard::ALL.iter().map(|guard| guard.name().to_owned()).collect();
+        Spawn::parse(request, &all).unwrap()
+    }
+
+    fn host() -> Host {
+        Host {
+            images: "/srv/node/state/images".to_owned(),
+            hidden: vec!["/srv/node/state".to_owned(), "/home/me/.local/state/bailiwick".to_owned()],
+            monitor: vec!["bailiwick".to_owned(), "process".to_owned(), "monitor".to_owned()],
+        }
+    }
+
+    fn grant(path: &str, inside: &str, writable: bool) -> pb::PathGrant {
+        pb::PathGrant { path: path.to_owned(), inside: inside.to_owned(), writable }
+    }
+
+    /// covers: PRC-10
+    #[test]
+    fn both_plans_are_valid_and_arguments_stay_in_order() {
+        let plans = plans(&spawn(|_| {}), &host(), "p1");
+        assert_eq!(plans.monitor.validate(MONITOR_SLOTS as usize), Ok(()));
+        assert_eq!(plans.program.validate(4), Ok(()));
+        assert_eq!(plans.program.arguments, ["cat", "a b", "c"]);
+        assert_eq!(plans.image_path.as_deref(), Some("/run/bailiwick/image/cat"));
+        assert_eq!(plans.monitor.limits.processes_max, Some(65));
+        assert!(plans.program.no_new_privs && plans.program.capabilities_kept == 0);
+        assert!(plans.program.seccomp.unwrap().notify.is_empty());
+    }
+
+    #[test]
+    fn an_absolute_name_that_is_visible_stays_the_path() {
+        let path = |name: &str| {
+            let spawn = spawn(|r| {
+                r.name = name.to_owned();
+                r.paths = vec![grant("/home/me/repo", "/repo", false)];
+            });
+            plans(&spawn, &host(), "p1").image_path.unwrap()
+        };
+        assert_eq!(path("/usr/bin/cc"), "/usr/bin/cc");
+        assert_eq!(path("/repo/tool"), "/repo/tool");
+        assert_eq!(path("/home/me/repo/tool"), "/run/bailiwick/image/tool");
+        assert_eq!(path("/usr"), "/run/bailiwick/image/usr");
+        assert_eq!(path("./tool"), "/run/bailiwick/image/tool");
+    }
+
+    #[test]
+    fn the_nodes_own_folders_do_not_show_through_a_grant() {
+        let masked = |source: &str, inside: &str| {
+            let spawn = spawn(|r| r.paths = vec![grant(source, inside, true)]);
+            plans(&spawn, &host(), "p1").monitor.masked
+        };
+        assert!(masked("/home/me", "").contains(&"/home/me/.local/state/bailiwick".to_owned()));
+        assert!(masked("/home/me", "/m").contains(&"/m/.local/state/bailiwick".to_owned()));
+        assert!(masked("/", "/host").contains(&"/host/srv/node/state".to_owned()));
+        assert!(masked("/srv/node/state", "/x").contains(&"/x".to_owned()));
+        assert!(masked("/srv/node/state/axiom", "/x").contains(&"/x".to_owned()));
+        assert!(
+            !masked("/home/other", "").iter().any(|path| path.contains("bailiwick") && path.contains("home"))
+        );
+    }
+
+    /// covers: PRC-11, PRC-19
+    #[test]
+    fn the_environment_is_what_was_given_and_three_defaults() {
+        let spawn = spawn(|r| {
+            r.env = [("PATH", "/x"), ("A", "1")].map(|(n, v)| (n.to_owned(), v.to_owned())).into();
+        });
+        let plan = plans(&spawn, &host(), "p1").program;
+        let pairs: Vec<String> =
+            plan.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        assert_eq!(pairs, ["A=1", "PATH=/x", "HOME=/home/program", "TMPDIR=/tmp"]);
+    }
+
+    #[test]
+    fn without_a_mount_namespace_the_rules_name_the_host() {
+        let spawn = spawn(|r| {
+            r.disabled_guards = vec!["mountns".to_owned()];
+            r.paths = vec![grant("/data", "/inside", true)];
+        });
+        let plans = plans(&spawn, &host(), "p1");
+        assert_eq!(plans.program.executable, Executable::Slot(0));
+        let rules = plans.program.landlock.unwrap().rules;
+        assert!(rules.contains(&PathRule { path: "/data".to_owned(), access: Access::Write }));
+        assert!(!rules.iter().any(|rule| rule.path == "/inside" || rule.path == "/tmp"));
+    }
+}

@@ -1,0 +1,346 @@
+//! A spawn request, checked: everything that can be refused without asking anybody.
+
+use base::{CapabilityId, EntryKey, Hash, IdentityId};
+use chain::payload::process::ResourceLimits;
+use contracts::process_manager::v1 as pb;
+use sandbox::{Guard, GuardSet, PRIORITY_MAX, PRIORITY_NORMAL};
+
+use super::{
+    ProcessError,
+    limits::{
+        ARGUMENT_BYTES_MAX, ARGUMENTS_MAX, CAPABILITIES_MAX, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX,
+        LOGGED_NAME_BYTES_MAX, MEMORY_BYTES_MIN, NAME_BYTES_MAX, PATHS_MAX, TIMEOUT_MS_MAX,
+    },
+};
+
+/// The defence of this service itself that can be switched off: the comparison of an image with its name.
+pub(super) const HASH_PIN: &str = "hash-pin";
+
+/// A host path made visible.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathGrant {
+    pub source: String,
+    pub inside: String,
+    pub writable: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spawn {
+    pub image: Hash,
+    pub args: Vec<String>,
+    pub capabilities: Vec<CapabilityId>,
+    pub limits: ResourceLimits,
+    pub identity: IdentityId,
+    pub env: Vec<(String, String)>,
+    pub cwd: String,
+    pub paths: Vec<PathGrant>,
+    pub priority: u8,
+    pub name: String,
+    pub timeout_ms: u64,
+    /// As the caller gave it.
+    pub key: EntryKey,
+    pub notice_refused: bool,
+    pub disabled: GuardSet,
+    /// The image is not compared with its name.
+    pub unpinned: bool,
+}
+
+fn at_most(field: &'static str, size: usize, max: usize, what: &str) -> Result<(), ProcessError> {
+    if size > max {
+        return Err(ProcessError::invalid(field, format!("{size} {what}, at most {max} are allowed")));
+    }
+    Ok(())
+}
+
+fn fixed<const N: usize>(field: &'static str, bytes: &[u8]) -> Result<[u8; N], ProcessError> {
+    bytes.try_into().map_err(|_| ProcessError::invalid(field, format!("{} bytes, not {N}", bytes.len())))
+}
+
+fn no_zero(field: &'static str, text: &str) -> Result<(), ProcessError> {
+    if text.contains('\0') { Err(ProcessError::invalid(field, "contains a zero byte")) } else { Ok(()) }
+}
+
+/// An absolute path without `..`, as plans take them.
+fn absolute(field: &'static str, path: &str) -> Result<(), ProcessError> {
+    no_zero(field, path)?;
+    at_most(field, path.len(), sandbox::PATH_BYTES_MAX, "bytes")?;
+    if !path.starts_with('/') || path.split('/').any(|part| part == "..") {
+        return Err(ProcessError::invalid(field, format!("{path:?} is not an absolute path without `..`")));
+    }
+    Ok(())
+}
+
+impl Spawn {
+    /// `allowed` are the defences that the node was started to let fall.
+    pub fn parse(request: pb::SpawnRequest, allowed: &[String]) -> Result<Self, ProcessError> {
+        let limits = limits(request.resource_limits.unwrap_or_default())?;
+        let capabilities = capabilities(&request.capabilities, &limits)?;
+        arguments(&request.args)?;
+        let (disabled, unpinned) = guards(&request.disabled_guards, allowed)?;
+        let priority = request.priority.unwrap_or(u32::from(PRIORITY_NORMAL));
+        let priority = u8::try_from(priority).ok().filter(|priority| *priority <= PRIORITY_MAX);
+        let cwd = request.cwd.unwrap_or_else(|| "/".to_owned());
+        absolute("cwd", &cwd)?;
+        if request.timeout_ms > TIMEOUT_MS_MAX {
+            return Err(ProcessError::invalid(
+                "timeout_ms",
+                format!("at most {TIMEOUT_MS_MAX} ms are allowed"),
+            ));
+        }
+        Ok(Self {
+            image: Hash(fixed("image", &request.image)?),
+            args: request.args,
+            capabilities,
+            limits,
+            identity: IdentityId(fixed("identity", &request.identity)?),
+            env: environment(request.env)?,
+            cwd,
+            paths: paths(&request.paths)?,
+            priority: priority.ok_or_else(|| {
+                ProcessError::invalid("priority", format!("0 to {PRIORITY_MAX} are allowed"))
+            })?,
+            name: name(request.name)?,
+            timeout_ms: request.timeout_ms,
+            key: EntryKey(fixed("idempotency_key", &request.idempotency_key)?),
+            notice_refused: request.notice_refused,
+            disabled,
+            unpinned,
+        })
+    }
+
+    /// What the log keeps of the arguments (they may hold what must not be kept for ever): each with its length.
+    #[must_use]
+    pub fn args_hash(&self) -> Hash {
+        let mut bytes = Vec::new();
+        for argument in &self.args {
+            bytes.extend((argument.len() as u64).to_le_bytes());
+            bytes.extend(argument.as_bytes());
+        }
+        Hash::of_parts(&[b"bailiwick arguments v1\0", &bytes])
+    }
+
+    /// The key under which the log knows this spawn: two callers may choose the same key.
+    #[must_use]
+    pub fn entry_key(&self, requestor: IdentityId) -> EntryKey {
+        let hash = Hash::of_parts(&[b"bailiwick spawn key v1\0", &requestor.0, &self.key.0]);
+        let mut key = [0; 16];
+        key.iter_mut().zip(hash.0).for_each(|(to, from)| *to = from);
+        EntryKey(key)
+    }
+
+    /// Name for the log.
+    #[must_use]
+    pub fn logged_name(&self) -> String {
+        let end = self.name.floor_char_boundary(LOGGED_NAME_BYTES_MAX);
+        self.name.get(..end).unwrap_or_default().to_owned()
+    }
+}
+
+fn limits(wire: pb::ResourceLimits) -> Result<ResourceLimits, ProcessError> {
+    let limits = ResourceLimits::from(&wire);
+    if limits.io_bandwidth_bytes != 0 || limits.net_bandwidth_bytes != 0 {
+        // A limit that nothing holds must not look like one (PRC-13).
+        return Err(ProcessError::invalid(
+            "resource_limits",
+            "bandwidth cannot be limited on this node; leave it 0",
+        ));
+    }
+    if limits.memory_bytes < MEMORY_BYTES_MIN {
+        return Err(ProcessError::invalid(
+            "resource_limits",
+            format!("memory below {MEMORY_BYTES_MIN} bytes"),
+        ));
+    }
+    Ok(limits)
+}
+
+fn capabilities(ids: &[Vec<u8>], limits: &ResourceLimits) -> Result<Vec<CapabilityId>, ProcessError> {
+    let max = CAPABILITIES_MAX.min(limits.capabilities as usize);
+    at_most("capabilities", ids.len(), max, "capabilities")?;
+    ids.iter().map(|id| fixed("capabilities", id).map(CapabilityId)).collect()
+}
+
+fn arguments(args: &[String]) -> Result<(), ProcessError> {
+    at_most("args", args.len(), ARGUMENTS_MAX, "arguments")?;
+    args.iter().try_for_each(|argument| no_zero("args", argument))?;
+    at_most("args", args.iter().map(|argument| argument.len() + 1).sum(), ARGUMENT_BYTES_MAX, "bytes")
+}
+
+fn environment(
+    env: std::collections::HashMap<String, String>,
+) -> Result<Vec<(String, String)>, ProcessError> {
+    at_most("env", env.len(), ENVIRONMENT_MAX, "pairs")?;
+    let mut env: Vec<(String, String)> = env.into_iter().collect();
+    env.sort_unstable();
+    for (name, value) in &env {
+        no_zero("env", name)?;
+        no_zero("env", value)?;
+        if name.is_empty() || name.contains('=') {
+            return Err(ProcessError::invalid("env", "a name is empty or contains `=`"));
+        }
+    }
+    let bytes = env.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+    at_most("env", bytes, ENVIRONMENT_BYTES_MAX, "bytes")?;
+    Ok(env)
+}
+
+fn paths(grants: &[pb::PathGrant]) -> Result<Vec<PathGrant>, ProcessError> {
+    /// Parts of the sandbox itself, which a grant may not cover.
+    const OWN: [&str; 3] = ["/proc", "/dev", "/run/bailiwick"];
+    at_most("paths", grants.len(), PATHS_MAX, "paths")?;
+    let mut paths = Vec::with_capacity(grants.len());
+    for grant in grants {
+        absolute("paths", &grant.path)?;
+        let inside = if grant.inside.is_empty() { &grant.path } else { &grant.inside };
+        absolute("paths", inside)?;
+        let inside = super::normalize(inside);
+        if inside == "/" || OWN.iter().any(|own| super::watch::is_below(&inside, own)) {
+            let text = format!("{inside:?} belongs to the sandbox; name another place with PATH:ro:INSIDE");
+            return Err(ProcessError::invalid("paths", text));
+        }
+        paths.push(PathGrant { source: super::normalize(&grant.path), inside, writable: grant.writable });
+    }
+    Ok(paths)
+}
+
+fn name(name: String) -> Result<String, ProcessError> {
+    no_zero("name", &name)?;
+    at_most("name", name.len(), NAME_BYTES_MAX, "bytes")?;
+    let last = name.rsplit('/').next().unwrap_or_default();
+    if last.is_empty() || last == "." || last == ".." || last.len() > 255 {
+        return Err(ProcessError::invalid("name", "its last part is no file name of 1 to 255 bytes"));
+    }
+    Ok(name)
+}
+
+fn guards(names: &[String], allowed: &[String]) -> Result<(GuardSet, bool), ProcessError> {
+    let mut disabled = GuardSet::EMPTY;
+    let mut unpinned = false;
+    for name in names {
+        if !allowed.contains(name) {
+            let text =
+                format!("{name:?} can be switched off on a node that was started with --allow-break only");
+            return Err(ProcessError::invalid("disabled_guards", text));
+        }
+        match Guard::parse(name) {
+            Some(guard) => disabled = disabled.with(guard),
+            None if name == HASH_PIN => unpinned = true,
+            None => {
+                return Err(ProcessError::invalid(
+                    "disabled_guards",
+                    format!("there is no defence {name:?}"),
+                ));
+            }
+        }
+    }
+    Ok((disabled, unpinned))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> pb::SpawnRequest {
+        pb::SpawnRequest {
+            image: vec![1; 32],
+            identity: vec![2; 32],
+            name: "cat".to_owned(),
+            idempotency_key: vec![3; 16],
+            ..pb::SpawnRequest::default()
+        }
+    }
+
+    fn parse(change: impl FnOnce(&mut pb::SpawnRequest)) -> Result<Spawn, ProcessError> {
+        let mut request = request();
+        change(&mut request);
+        Spawn::parse(request, &["landlock".to_owned(), HASH_PIN.to_owned()])
+    }
+
+    fn refused(change: impl FnOnce(&mut pb::SpawnRequest)) -> &'static str {
+        match parse(change) {
+            Err(ProcessError::Invalid { field, .. }) => field,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// covers: PRC-08, PRC-19, PRC-30, PRC-33
+    #[test]
+    fn a_plain_request_takes_the_defaults() {
+        let spawn = parse(|_| {}).unwrap();
+        assert_eq!(spawn.limits, ResourceLimits::default());
+        assert_eq!((spawn.cwd.as_str(), spawn.priority), ("/", 16));
+        assert!(spawn.disabled.is_empty() && !spawn.unpinned);
+        assert_eq!(parse(|r| r.priority = Some(31)).unwrap().priority, 31);
+        assert_eq!(refused(|r| r.priority = Some(32)), "priority");
+    }
+
+    #[test]
+    fn every_limit_holds_at_the_limit_and_one_past_it() {
+        assert!(parse(|r| r.args = vec![String::new(); ARGUMENTS_MAX]).is_ok());
+        assert_eq!(refused(|r| r.args = vec![String::new(); ARGUMENTS_MAX + 1]), "args");
+        assert!(parse(|r| r.args = vec!["x".repeat(ARGUMENT_BYTES_MAX - 1)]).is_ok());
+        assert_eq!(refused(|r| r.args = vec!["x".repeat(ARGUMENT_BYTES_MAX)]), "args");
+        let env = |count: usize| (0..count).map(|n| (format!("N{n}"), String::new())).collect();
+        assert!(parse(|r| r.env = env(ENVIRONMENT_MAX)).is_ok());
+        assert_eq!(refused(|r| r.env = env(ENVIRONMENT_MAX + 1)), "env");
+        let grants = |count| vec![pb::PathGrant { path: "/a".to_owned(), ..Default::default() }; count];
+        assert!(parse(|r| r.paths = grants(PATHS_MAX)).is_ok());
+        assert_eq!(refused(|r| r.paths = grants(PATHS_MAX + 1)), "paths");
+        assert!(parse(|r| r.name = format!("/{}", "n/".repeat(400) + "cat")).is_ok());
+        assert_eq!(refused(|r| r.name = "n/".repeat(NAME_BYTES_MAX)), "name");
+        assert!(parse(|r| r.timeout_ms = TIMEOUT_MS_MAX).is_ok());
+        assert_eq!(refused(|r| r.timeout_ms = TIMEOUT_MS_MAX + 1), "timeout_ms");
+        assert!(parse(|r| r.capabilities = vec![vec![0; 16]; CAPABILITIES_MAX]).is_ok());
+        assert_eq!(refused(|r| r.capabilities = vec![vec![0; 16]; CAPABILITIES_MAX + 1]), "capabilities");
+    }
+
+    /// covers: PRC-13
+    #[test]
+    fn a_limit_that_nothing_holds_is_refused() {
+        let with = |limits| move |r: &mut pb::SpawnRequest| r.resource_limits = Some(limits);
+        let io = pb::ResourceLimits { io_bandwidth_bytes: 1, ..Default::default() };
+        assert_eq!(refused(with(io)), "resource_limits");
+        let memory = |memory_bytes| pb::ResourceLimits { memory_bytes, ..Default::default() };
+        assert!(parse(with(memory(MEMORY_BYTES_MIN))).is_ok());
+        assert_eq!(refused(with(memory(MEMORY_BYTES_MIN - 1))), "resource_limits");
+    }
+
+    #[test]
+    fn what_means_nothing_is_refused_and_named() {
+        assert_eq!(refused(|r| r.image.truncate(31)), "image");
+        assert_eq!(refused(|r| r.identity.clear()), "identity");
+        assert_eq!(refused(|r| r.idempotency_key.clear()), "idempotency_key");
+        for name in ["", "/", "a/..", "a\0"] {
+            assert_eq!(refused(|r| r.name = name.to_owned()), "name", "{name:?}");
+        }
+        for inside in ["/", "/proc/1", "/dev", "/run/bailiwick/x", "/a/../b", "a"] {
+            let grant = pb::PathGrant { path: "/a".to_owned(), inside: inside.to_owned(), writable: true };
+            assert_eq!(refused(|r| r.paths = vec![grant]), "paths", "{inside}");
+        }
+        assert_eq!(refused(|r| r.cwd = Some("x".to_owned())), "cwd");
+        assert_eq!(refused(|r| drop(r.env.insert("A=B".to_owned(), String::new()))), "env");
+        assert_eq!(refused(|r| r.args = vec!["a\0".to_owned()]), "args");
+    }
+
+    #[test]
+    fn defences_fall_only_where_the_node_allows_it() {
+        let disable = |name: &str| {
+            let name = name.to_owned();
+            move |r: &mut pb::SpawnRequest| r.disabled_guards = vec![name]
+        };
+        assert!(parse(disable("landlock")).unwrap().disabled.contains(Guard::Landlock));
+        assert!(parse(disable(HASH_PIN)).unwrap().unpinned);
+        assert_eq!(refused(disable("seccomp")), "disabled_guards");
+        assert!(Spawn::parse(request(), &[]).is_ok());
+    }
+
+    #[test]
+    fn keys_belong_to_callers_and_arguments_keep_their_bounds() {
+        let spawn = parse(|r| r.args = vec!["ab".to_owned(), "c".to_owned()]).unwrap();
+        let other = parse(|r| r.args = vec!["a".to_owned(), "bc".to_owned()]).unwrap();
+        assert_ne!(spawn.args_hash(), other.args_hash());
+        let (one, two) = (IdentityId([1; 32]), IdentityId([2; 32]));
+        assert_eq!(spawn.entry_key(one), other.entry_key(one));
+        assert_ne!(spawn.entry_key(one), spawn.entry_key(two));
+    }
+}

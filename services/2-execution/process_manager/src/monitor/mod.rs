@@ -1,0 +1,500 @@
+//! The monitor: one for each program, PID 1 of its namespaces, outside of its filter.
+//!
+//! Promises: the program runs only after `Release`; output, exit status and refused calls are kept until they were
+//! acknowledged, whoever died meanwhile; when the program ends, nothing of its tree is left. Never does: decide what
+//! is allowed, open a path that the program names, allocate without bound. Calls nobody; process_manager calls it, on
+//! a socket that stands in process_manager's own folder. When it dies, the kernel ends the whole namespace.
+//!
+//! Reading order: `main` and `Monitor::run` are the loop, `protocol.rs` is what can be said to it, `notice.rs` is
+//! what it sees.
+
+mod connection;
+mod notice;
+pub mod output;
+mod program;
+pub mod protocol;
+mod refused;
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixListener,
+    },
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use base::cbor;
+use chain::payload::process::ExitStatus;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use sandbox::{
+    Features,
+    inherited::adopt_descriptor,
+    prepare,
+    process::{ExitStatus as Ended, Signal, SignalReader, adopt_orphans, forbid_inspection},
+};
+use thiserror::Error;
+
+use connection::Connection;
+use notice::Notices;
+use output::{Output, PIECE_BYTES, READER_GRACE_MS};
+use program::{Program, Used};
+use protocol::{Config, Phase, Reply, Request, Status, Stream};
+use refused::RefusedCalls;
+
+/// Where the descriptors of a launch stand, in the order of its slots.
+const CONFIG_FD: i32 = 3;
+const CONTROL_FD: i32 = 4;
+const IMAGE_FD: i32 = 5;
+const STDOUT_FD: i32 = 6;
+const STDERR_FD: i32 = 7;
+/// Configuration: a plan and what stands around it.
+const CONFIG_BYTES_MAX: u64 = 2 * sandbox::PLAN_BYTES_MAX as u64;
+/// process_manager has one of its own and one for each caller that follows the streams.
+const CONNECTIONS_MAX: usize = 16;
+/// How often the processor time of a tree with such a limit is added up.
+const CPU_LOOK_MS: u64 = 50;
+/// How often a namespace that is being emptied is looked at again.
+const ENDING_LOOK_MS: u64 = 2;
+/// SIGXCPU.
+const OVER_CPU_TIME: i32 = 24;
+
+#[derive(Debug, Error)]
+enum MonitorError {
+    #[error("the monitor was not started by process_manager: {0}")]
+    Inherited(#[source] io::Error),
+    #[error("its configuration cannot be read: {0}")]
+    Config(String),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// Entry of `bailiwick process monitor`.
+#[must_use]
+pub fn main() -> ExitCode {
+    match start() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("monitor: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start() -> Result<(), MonitorError> {
+    // The program has the same uid; without this it could read and write the monitor through /proc.
+    forbid_inspection()?;
+    let inherit = |raw| adopt_descriptor(raw).map_err(MonitorError::Inherited);
+    let config = read_config(inherit(CONFIG_FD)?)?;
+    let listener = UnixListener::from(inherit(CONTROL_FD)?);
+    listener.set_nonblocking(true)?;
+    let image = inherit(IMAGE_FD)?;
+    let (stdout, stderr) = (File::from(inherit(STDOUT_FD)?), File::from(inherit(STDERR_FD)?));
+    adopt_orphans()?;
+    let signals = SignalReader::new(&[Signal::CHILD])?;
+    let features = Features::detect();
+    let missing = prepare(&config.plan, &features, None).missing;
+    let mut monitor = Monitor {
+        missing: missing.iter().map(|missing| format!("{}: {}", missing.guard, missing.why)).collect(),
+        stdout: Output::new(stdout, config.output_bytes_max),
+        stderr: Output::new(stderr, config.output_bytes_max),
+        config,
+        features,
+        image,
+        listener,
+        connections: Vec::new(),
+        phase: Phase::Held,
+        program: None,
+        stdin: None,
+        stdin_ends: false,
+        notices: None,
+        refused: RefusedCalls::default(),
+        used: Used::default(),
+        started: Instant::now(),
+        passed: None,
+        suspended: false,
+        status: ExitStatus::Unknown,
+        start_failure: None,
+        done: false,
+    };
+    Ok(monitor.run(&signals)?)
+}
+
+fn read_config(fd: OwnedFd) -> Result<Config, MonitorError> {
+    let mut bytes = Vec::new();
+    File::from(fd).take(CONFIG_BYTES_MAX).read_to_end(&mut bytes)?;
+    cbor::decode(&bytes).map_err(|error| MonitorError::Config(error.to_string()))
+}
+
+/// Whether a read would not block.
+fn is_readable(fd: &impl AsFd) -> bool {
+    let mut polled = [PollFd::new(fd, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0)
+        && polled.iter().all(|one| one.revents().contains(PollFlags::IN))
+}
+
+struct Monitor {
+    config: Config,
+    features: Features,
+    missing: Vec<String>,
+    image: OwnedFd,
+    listener: UnixListener,
+    connections: Vec<Connection>,
+    phase: Phase,
+    program: Option<Program>,
+    stdin: Option<OwnedFd>,
+    stdin_ends: bool,
+    stdout: Output,
+    stderr: Output,
+    notices: Option<Notices>,
+    refused: RefusedCalls,
+    used: Used,
+    started: Instant,
+    /// The limit for which the tree is being ended.
+    passed: Option<&'static str>,
+    suspended: bool,
+    status: ExitStatus,
+    start_failure: Option<Reply>,
+    done: bool,
+}
+
+impl Monitor {
+    fn run(&mut self, signals: &SignalReader) -> io::Result<()> {
+        let mut buffer = vec![0; PIECE_BYTES];
+        while !self.done {
+            self.wait(signals)?;
+            while signals.next()?.is_some() {}
+            if let Some(notices) = &self.notices
+                && is_readable(notices.listener())
+            {
+                notices.serve(&mut self.refused)?;
+            }
+            self.move_output(&mut buffer)?;
+            self.accept();
+            self.talk()?;
+            self.feed_stdin();
+            self.watch_program()?;
+            self.answer_waiting()?;
+            self.connections.retain(|connection| !connection.broken);
+        }
+        Ok(())
+    }
+
+    /// Blocks until something can be done or a time is due.
+    fn wait(&self, signals: &SignalReader) -> io::Result<()> {
+        let mut polled = vec![PollFd::new(signals, PollFlags::IN)];
+        if self.connections.len() < CONNECTIONS_MAX {
+            polled.push(PollFd::new(&self.listener, PollFlags::IN));
+        }
+        if let Some(notices) = &self.notices {
+            polled.push(PollFd::new(notices.listener(), PollFlags::IN));
+        }
+        for (output, stream) in [(&self.stdout, Stream::Stdout), (&self.stderr, Stream::Stderr)] {
+            if let Some(pipe) = output.pipe().filter(|_| self.room(output, stream) > 0) {
+                polled.push(PollFd::from_borrowed_fd(pipe, PollFlags::IN));
+            }
+        }
+        for connection in &self.connections {
+            let interest = if connection.is_backed_up() { PollFlags::OUT } else { PollFlags::IN };
+            polled.push(PollFd::new(connection, interest));
+        }
+        if let Some(stdin) = &self.stdin
+            && self.connections.iter().any(|connection| connection.stdin.is_some())
+        {
+            polled.push(PollFd::new(stdin, PollFlags::OUT));
+        }
+        let timeout = self.next_look().map(|left| Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(left.subsec_nanos()),
+        });
+        match poll(&mut polled, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// How long nothing has to be looked at by itself.
+    fn next_look(&self) -> Option<Duration> {
+        if self.phase != Phase::Running {
+            return None;
+        }
+        let ran = self.started.elapsed();
+        let until = |ms: u64| (ms > 0).then(|| Duration::from_millis(ms).saturating_sub(ran));
+        let ending = self.program.as_ref().is_some_and(|program| program.ended().is_some());
+        let looks = [
+            ending.then(|| Duration::from_millis(ENDING_LOOK_MS)),
+            until(self.config.timeout_ms).filter(|_| self.passed.is_none()),
+            (self.config.cpu_time_ms > 0).then(|| Duration::from_millis(CPU_LOOK_MS)),
+            until(READER_GRACE_MS).filter(|left| !left.is_zero()),
+        ];
+        looks.into_iter().flatten().min()
+    }
+
+    fn room(&self, output: &Output, stream: Stream) -> usize {
+        let offset = |connection: &Connection| match stream {
+            Stream::Stdout => connection.stdout.offset,
+            Stream::Stderr => connection.stderr.offset,
+        };
+        let slowest = self.connections.iter().filter_map(offset).min();
+        output.room(slowest, self.started.elapsed() < Duration::from_millis(READER_GRACE_MS))
+    }
+
+    fn move_output(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        let (out, err) = (self.room(&self.stdout, Stream::Stdout), self.room(&self.stderr, Stream::Stderr));
+        for (output, room) in [(&mut self.stdout, out), (&mut self.stderr, err)] {
+            if room > 0 && output.is_open() {
+                output.take(room, buffer)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self) {
+        while self.connections.len() < CONNECTIONS_MAX {
+            let Ok((socket, _)) = self.listener.accept() else { return };
+            self.connections.extend(Connection::new(socket));
+        }
+    }
+
+    fn talk(&mut self) -> io::Result<()> {
+        let mut connections = std::mem::take(&mut self.connections);
+        for connection in &mut connections {
+            connection.flush();
+            if connection.is_backed_up() || connection.broken {
+                continue;
+            }
+            connection.fill();
+            while !connection.is_backed_up() && !connection.broken {
+                match connection.next() {
+                    Ok(Some((id, request))) => self.answer(connection, id, request),
+                    Ok(None) => break,
+                    Err(_) => connection.broken = true,
+                }
+            }
+        }
+        connections.append(&mut self.connections);
+        self.connections = connections;
+        Ok(())
+    }
+
+    fn answer(&mut self, connection: &mut Connection, id: u64, request: Request) {
+        let refuse =
+            |connection: &mut Connection, why: &str| connection.send(id, &Reply::Refused(why.to_owned()));
+        match request {
+            Request::Status => connection.send(id, &Reply::Status(self.report())),
+            Request::Release => {
+                let reply = self.release();
+                connection.send(id, &reply);
+            }
+            Request::Abort if self.phase == Phase::Held => {
+                connection.send(id, &Reply::Done);
+                self.done = true;
+            }
+            Request::Abort => refuse(connection, "it was released already"),
+            Request::Signal(number) => match self.signal(number) {
+                Ok(()) => connection.send(id, &Reply::Done),
+                Err(error) => refuse(connection, &error.to_string()),
+            },
+            Request::Stdin(_) if self.stdin.is_none() || self.stdin_ends => {
+                refuse(connection, "its standard input is closed");
+            }
+            Request::Stdin(_) if connection.stdin.is_some() => {
+                refuse(connection, "one piece is under way already")
+            }
+            Request::Stdin(data) => connection.stdin = Some((id, data)),
+            Request::StdinEnd => {
+                self.stdin_ends = true;
+                connection.send(id, &Reply::Done);
+            }
+            Request::Read { stream, .. } if connection.reader(stream).waiting.is_some() => {
+                refuse(connection, "this stream is being read already");
+            }
+            Request::Read { stream, offset } => {
+                *connection.reader(stream) = connection::Reader { offset: Some(offset), waiting: Some(id) };
+            }
+            Request::Wait if connection.wait.is_some() => {
+                refuse(connection, "it is being waited for already")
+            }
+            Request::Wait => connection.wait = Some(id),
+            Request::Acknowledge if matches!(self.phase, Phase::Ended | Phase::Failed) => {
+                connection.send(id, &Reply::Done);
+                self.done = true;
+            }
+            Request::Acknowledge => refuse(connection, "it has not ended"),
+        }
+    }
+
+    fn report(&self) -> Status {
+        Status {
+            phase: self.phase,
+            missing: self.missing.clone(),
+            refused: self.refused.list(),
+            suspended: self.suspended,
+        }
+    }
+
+    fn release(&mut self) -> Reply {
+        match self.phase {
+            Phase::Held => {}
+            Phase::Failed => return self.start_failure.clone().unwrap_or(Reply::Started),
+            Phase::Running | Phase::Ended => return Reply::Started,
+        }
+        match self.begin() {
+            Ok(()) => {
+                self.phase = Phase::Running;
+                Reply::Started
+            }
+            Err((step, errno, text)) => {
+                let reply = Reply::StartFailed { step, errno, text };
+                (self.phase, self.status) = (Phase::Failed, program::failed_status(errno));
+                self.start_failure = Some(reply.clone());
+                reply
+            }
+        }
+    }
+
+    fn begin(&mut self) -> Result<(), (String, i32, String)> {
+        if let Some(path) = &self.config.image_path {
+            program::check_image(path, &self.image).map_err(|error| {
+                ("check image".to_owned(), error.raw_os_error().unwrap_or(0), error.to_string())
+            })?;
+        }
+        let result = Program::start(&self.config.plan, &self.image, &self.features);
+        let (program, pipes, listener) = result.map_err(|error| {
+            let (step, errno) = error.step_and_errno();
+            (step.to_owned(), errno, format!("{}: {error}", program::executable(&self.config.plan)))
+        })?;
+        self.started = Instant::now();
+        self.program = Some(program);
+        self.stdin = Some(pipes.stdin);
+        self.stdout.open(pipes.stdout);
+        self.stderr.open(pipes.stderr);
+        self.notices = listener
+            .map(|listener| Notices::new(listener, self.config.watch.clone(), self.config.own_network));
+        Ok(())
+    }
+
+    fn signal(&mut self, number: i32) -> io::Result<()> {
+        let unknown = || io::Error::other(format!("{number} is not the number of a signal"));
+        let signal = Signal::from_named_raw(number).ok_or_else(unknown)?;
+        let program = self.program.as_ref().filter(|program| program.ended().is_none());
+        let program = program.ok_or_else(|| io::Error::other("it does not run"))?;
+        program.signal(signal)?;
+        // These three mean the tree; the others are for the program to pass on.
+        if matches!(signal, Signal::KILL | Signal::STOP | Signal::CONT) {
+            program::signal_others(signal);
+            self.suspended = match signal {
+                Signal::STOP => true,
+                Signal::CONT => false,
+                _ => self.suspended,
+            };
+        }
+        Ok(())
+    }
+
+    fn feed_stdin(&mut self) {
+        for connection in &mut self.connections {
+            let Some((id, mut data)) = connection.stdin.take() else { continue };
+            let Some(stdin) = &self.stdin else {
+                connection.send(id, &Reply::Refused("its standard input is closed".to_owned()));
+                continue;
+            };
+            match rustix::io::write(stdin, &data) {
+                Ok(written) => drop(data.drain(..written)),
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+                // It reads no more.
+                Err(_) => {
+                    self.stdin = None;
+                    data.clear();
+                }
+            }
+            if data.is_empty() {
+                connection.send(id, &Reply::Done);
+            } else {
+                connection.stdin = Some((id, data));
+            }
+        }
+        if self.stdin_ends && self.connections.iter().all(|connection| connection.stdin.is_none()) {
+            self.stdin = None;
+        }
+    }
+
+    /// Limits, deaths, and the end of the tree.
+    fn watch_program(&mut self) -> io::Result<()> {
+        if self.phase != Phase::Running {
+            return Ok(());
+        }
+        self.enforce();
+        let Some(program) = &mut self.program else { return Ok(()) };
+        program.reap(&mut self.used)?;
+        let Some(ended) = program.ended() else { return Ok(()) };
+        if !program::others().is_empty() {
+            // Nothing of a program outlives it.
+            program::signal_others(Signal::KILL);
+            return Ok(());
+        }
+        (self.notices, self.stdin) = (None, None);
+        // The pipes have no writer left: they are read to their ends like before, at the pace of their readers.
+        self.status = match (self.passed, ended) {
+            (Some(limit), _) => ExitStatus::Limit(limit.to_owned()),
+            (None, Ended::Signal(OVER_CPU_TIME)) => ExitStatus::Limit("cpu_time".to_owned()),
+            (None, Ended::Code(code)) => ExitStatus::Code(code),
+            (None, Ended::Signal(signal)) => ExitStatus::Signal(signal),
+        };
+        self.phase = Phase::Ended;
+        Ok(())
+    }
+
+    fn enforce(&mut self) {
+        let ran_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let passed = |limit: u64, used: u64| limit > 0 && used >= limit;
+        if self.passed.is_none() {
+            if passed(self.config.timeout_ms, ran_ms) {
+                self.passed = Some("wall_time");
+            } else if self.config.cpu_time_ms > 0
+                && passed(self.config.cpu_time_ms, program::cpu_us(&self.used) / 1000)
+            {
+                self.passed = Some("cpu_time");
+            }
+            if self.passed.is_some() {
+                if let Some(program) = &self.program {
+                    // Gone already is what is wanted.
+                    let _ = program.signal(Signal::KILL);
+                }
+                program::signal_others(Signal::KILL);
+            }
+        }
+    }
+
+    fn answer_waiting(&mut self) -> io::Result<()> {
+        let ended = matches!(self.phase, Phase::Ended | Phase::Failed);
+        for connection in &mut self.connections {
+            for (stream, output) in [(Stream::Stdout, &mut self.stdout), (Stream::Stderr, &mut self.stderr)] {
+                let backed_up = connection.is_backed_up();
+                let reader = connection.reader(stream);
+                let (Some(id), Some(offset)) = (reader.waiting, reader.offset) else { continue };
+                // Before it starts there is no pipe, which must not look like the end.
+                if backed_up || self.phase == Phase::Held {
+                    continue;
+                }
+                if let Some((offset, data, end)) = output.read(offset)? {
+                    reader.waiting = None;
+                    reader.offset = (!end).then_some(offset + data.len() as u64);
+                    connection.send(id, &Reply::Output { offset, data, end });
+                }
+            }
+            if ended && let Some(id) = connection.wait.take() {
+                let ended = protocol::Ended {
+                    status: self.status.clone(),
+                    usage: self.used.as_usage(),
+                    refused: self.refused.list(),
+                };
+                connection.send(id, &Reply::Ended(ended));
+            }
+        }
+        Ok(())
+    }
+}

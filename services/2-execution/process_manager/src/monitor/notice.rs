@@ -1,0 +1,249 @@
+//! Looks at the calls that the filter shows: names what was refused, and lets the kernel decide.
+//!
+//! Only what cannot go otherwise is answered here: in a network of nothing but a loopback, an address outside has no
+//! route, and a port on which nobody listens refuses; a covered secret is not there. All else goes on, and whether it
+//! was refused is found by the same look-up in the same namespace.
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    os::fd::OwnedFd,
+};
+
+use rustix::{
+    fs::{Access, AtFlags, CWD},
+    io::Errno,
+    net::SocketType,
+    process::{Pid, PidfdFlags, PidfdGetfdFlags},
+};
+use sandbox::{
+    notify::{Listener, Notification, Subject},
+    seccomp::NotifyCall,
+};
+
+use super::refused::RefusedCalls;
+use crate::core::{Finding, Watch, normalize};
+
+/// `st` of a listening socket in `/proc/net/tcp`.
+const LISTENING: &str = "0A";
+/// Calls answered in a row before the loop looks at everything else again.
+const CALLS_PER_TURN_MAX: usize = 64;
+
+/// A call that the monitor answers itself.
+type Verdict = Option<Errno>;
+
+#[derive(Debug)]
+pub(crate) struct Notices {
+    listener: Listener,
+    watch: Watch,
+    own_network: bool,
+}
+
+impl Notices {
+    pub(crate) fn new(listener: OwnedFd, watch: Watch, own_network: bool) -> Self {
+        Self { listener: Listener::from(listener), watch, own_network }
+    }
+
+    pub(crate) fn listener(&self) -> &Listener {
+        &self.listener
+    }
+
+    /// Answers what waits.
+    pub(crate) fn serve(&self, refused: &mut RefusedCalls) -> std::io::Result<()> {
+        for _ in 0..CALLS_PER_TURN_MAX {
+            if let Some(call) = self.listener.receive()? {
+                let verdict =
+                    self.listener.subject(&call).and_then(|subject| self.judge(&call, &subject, refused));
+                match verdict {
+                    Some(errno) => self.listener.refuse(&call, errno.raw_os_error())?,
+                    None => self.listener.go_on(&call)?,
+                }
+            }
+            if !super::is_readable(&self.listener) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn judge(&self, call: &Notification, subject: &Subject, refused: &mut RefusedCalls) -> Verdict {
+        match subject {
+            Subject::Path { call: kind, path, flags } => {
+                let path = absolute(call, *kind, path)?;
+                self.judge_path(call.number, *kind, &path, *flags, refused)
+            }
+            Subject::Internet { call: NotifyCall::Connect, address } if self.own_network => {
+                let errno = refusal(call, address)?;
+                refused.add("connect", &address.to_string(), errno.raw_os_error());
+                Some(errno)
+            }
+            Subject::Unix { call: NotifyCall::Connect, name } if !name.starts_with(b"\0") => {
+                let path = absolute_from(&format!("/proc/{}/cwd", call.pid), name)?;
+                if self.watch.judge_socket(&path) != Finding::Ordinary
+                    && let Err(errno) = access(&path, Access::WRITE_OK)
+                {
+                    refused.add("connect", &path, errno.raw_os_error());
+                }
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn judge_path(
+        &self,
+        number: i32,
+        kind: NotifyCall,
+        path: &str,
+        flags: u64,
+        refused: &mut RefusedCalls,
+    ) -> Verdict {
+        let has = |bits: i32| flags & bits as u64 != 0;
+        let changes = kind == NotifyCall::ChangeName;
+        let creates = changes || has(O_CREAT);
+        let writes = creates || has(O_WRONLY | O_RDWR | O_TRUNC);
+        let name = call_name(number);
+        match self.watch.judge(path, writes, creates) {
+            Finding::Ordinary => None,
+            Finding::Masked => {
+                refused.add(name, path, Errno::ACCESS.raw_os_error());
+                Some(Errno::ACCESS)
+            }
+            Finding::IfAbsent => {
+                let wanted = if writes { Access::WRITE_OK } else { Access::READ_OK };
+                if let Err(errno) = access(path, wanted) {
+                    refused.add(name, path, errno.raw_os_error());
+                }
+                None
+            }
+            Finding::IfReadOnly => {
+                if let Err(errno) = writable(path) {
+                    refused.add(name, path, errno.raw_os_error());
+                }
+                None
+            }
+        }
+    }
+}
+
+const O_WRONLY: i32 = rustix::fs::OFlags::WRONLY.bits() as i32;
+const O_RDWR: i32 = rustix::fs::OFlags::RDWR.bits() as i32;
+const O_CREAT: i32 = rustix::fs::OFlags::CREATE.bits() as i32;
+const O_TRUNC: i32 = rustix::fs::OFlags::TRUNC.bits() as i32;
+
+/// Names of the shown calls on x86-64, the only architecture that the filter lets in.
+fn call_name(number: i32) -> &'static str {
+    match number {
+        2 => "open",
+        85 => "creat",
+        257 => "openat",
+        437 => "openat2",
+        59 => "execve",
+        82 | 264 | 316 => "rename",
+        83 | 258 => "mkdir",
+        84 => "rmdir",
+        86 | 265 => "link",
+        87 | 263 => "unlink",
+        88 | 266 => "symlink",
+        _ => "call",
+    }
+}
+
+fn access(path: &str, wanted: Access) -> Result<(), Errno> {
+    rustix::fs::accessat(CWD, path, wanted, AtFlags::empty())
+}
+
+/// Whether a file can be written, or made where it is not.
+fn writable(path: &str) -> Result<(), Errno> {
+    match access(path, Access::WRITE_OK) {
+        Err(Errno::NOENT) => {
+            let folder =
+                path.rsplit_once('/').map_or("/", |(folder, _)| if folder.is_empty() { "/" } else { folder });
+            access(folder, Access::WRITE_OK)
+        }
+        result => result,
+    }
+}
+
+/// The path of a call as the program's root shows it.
+fn absolute(call: &Notification, kind: NotifyCall, path: &[u8]) -> Option<String> {
+    const AT_FDCWD: i32 = -100;
+    let [first, second, ..] = call.arguments;
+    let folder = match call.number {
+        // Calls without a folder descriptor.
+        2 | 85 | 59 | 82 | 83 | 84 | 86 | 87 | 88 => AT_FDCWD,
+        // symlinkat names its folder second.
+        266 => second as i32,
+        _ => first as i32,
+    };
+    if path.is_empty() && kind != NotifyCall::Exec {
+        return None;
+    }
+    let base = match folder {
+        AT_FDCWD => format!("/proc/{}/cwd", call.pid),
+        descriptor => format!("/proc/{}/fd/{descriptor}", call.pid),
+    };
+    absolute_from(&base, path)
+}
+
+fn absolute_from(base: &str, path: &[u8]) -> Option<String> {
+    let path = String::from_utf8_lossy(path);
+    if path.starts_with('/') {
+        return Some(normalize(&path));
+    }
+    let folder = fs::read_link(base).ok()?;
+    Some(normalize(&format!("{}/{path}", folder.to_str()?)))
+}
+
+/// What the kernel says to this connection in a network of a loopback alone; none if it may succeed.
+fn refusal(call: &Notification, address: &SocketAddr) -> Verdict {
+    let ip = address.ip().to_canonical();
+    // The unspecified address means the machine itself.
+    if !ip.is_loopback() && !ip.is_unspecified() {
+        return Some(Errno::NETUNREACH);
+    }
+    let [descriptor, ..] = call.arguments;
+    let is_stream = socket_type(call.pid, descriptor as i32) == Some(SocketType::STREAM);
+    (is_stream && !listens(ip, address.port())).then_some(Errno::CONNREFUSED)
+}
+
+/// Of a descriptor of the program. The notification names a thread, a process handle wants the leader.
+fn socket_type(thread: i32, descriptor: i32) -> Option<SocketType> {
+    let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    let leader = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()?;
+    let handle = rustix::process::pidfd_open(Pid::from_raw(leader)?, PidfdFlags::empty()).ok()?;
+    let socket = rustix::process::pidfd_getfd(&handle, descriptor, PidfdGetfdFlags::empty()).ok()?;
+    rustix::net::sockopt::socket_type(&socket).ok()
+}
+
+/// Whether anybody listens on a port of this network. A server on another address of the loopback counts: then the
+/// kernel has the last word.
+fn listens(ip: IpAddr, port: u16) -> bool {
+    let files: &[&str] =
+        if ip.is_ipv4() { &["/proc/net/tcp", "/proc/net/tcp6"] } else { &["/proc/net/tcp6"] };
+    files.iter().any(|file| fs::read_to_string(file).is_ok_and(|text| listens_in(&text, port)))
+}
+
+fn listens_in(text: &str, port: u16) -> bool {
+    let port = format!(":{port:04X}");
+    text.lines().skip(1).any(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        fields.next().is_some_and(|local| local.ends_with(&port)) && fields.nth(1) == Some(LISTENING)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listening_ports_are_found_in_the_kernels_table() {
+        let text = "  sl  local_address rem_address   st tx_queue\n   \
+                    0: 0100007F:1F90 00000000:0000 0A 00000000:00000000\n   \
+                    1: 0100007F:1F91 0100007F:D431 01 00000000:00000000\n";
+        assert!(listens_in(text, 0x1f90));
+        assert!(!listens_in(text, 0x1f91), "a connection is no listener");
+        assert!(!listens_in(text, 0xd431));
+        assert!(!listens_in("", 1));
+    }
+}

@@ -1,0 +1,194 @@
+//! The monitored program: its start, its signals, its end, and what its tree uses.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd, OwnedFd},
+    os::linux::fs::MetadataExt,
+};
+
+use chain::payload::process::{ExitStatus, ResourceUsage};
+use rustix::process::Pid;
+use sandbox::{
+    Executable, Features, LaunchError, Launched, Plan, inner,
+    process::{ExitStatus as Ended, Signal, Usage, pidfd_send_signal, reap},
+};
+
+/// The child's ends of its standard streams are closed here once it has them.
+pub(crate) struct Pipes {
+    pub(crate) stdin: OwnedFd,
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
+}
+
+#[derive(Debug)]
+pub(crate) struct Program {
+    pid: i32,
+    pidfd: OwnedFd,
+    ended: Option<Ended>,
+}
+
+/// What the ended processes of the tree have used.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Used(Usage);
+
+impl Used {
+    fn add(&mut self, usage: Usage) {
+        let total = &mut self.0;
+        total.user_time_us += usage.user_time_us;
+        total.system_time_us += usage.system_time_us;
+        total.resident_bytes_max = total.resident_bytes_max.max(usage.resident_bytes_max);
+        total.blocks_read += usage.blocks_read;
+        total.blocks_written += usage.blocks_written;
+    }
+
+    fn cpu_us(&self) -> u64 {
+        self.0.user_time_us.saturating_add(self.0.system_time_us)
+    }
+
+    pub(crate) fn as_usage(&self) -> ResourceUsage {
+        const BLOCK_BYTES: u64 = 512;
+        ResourceUsage {
+            cpu_time_ns: self.cpu_us().saturating_mul(1000),
+            memory_bytes: 0,
+            memory_peak_bytes: self.0.resident_bytes_max,
+            io_read_bytes: self.0.blocks_read.saturating_mul(BLOCK_BYTES),
+            io_write_bytes: self.0.blocks_written.saturating_mul(BLOCK_BYTES),
+        }
+    }
+}
+
+/// What runs is the file that was hashed, whatever stands at the path now.
+pub(crate) fn check_image(path: &str, image: &OwnedFd) -> io::Result<()> {
+    let shown = fs::metadata(path)?;
+    let hashed = rustix::fs::fstat(image)?;
+    if (shown.st_dev(), shown.st_ino()) == (hashed.st_dev, hashed.st_ino) {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("{path} is not the image that was hashed")))
+}
+
+impl Program {
+    /// Forks and executes. The listener comes with the handle if calls are shown.
+    pub(crate) fn start(
+        plan: &Plan,
+        image: &OwnedFd,
+        features: &Features,
+    ) -> Result<(Self, Pipes, Option<OwnedFd>), LaunchError> {
+        let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(failed);
+        let (stdin, stdin_ours) = pipe()?;
+        let (stdout_ours, stdout) = pipe()?;
+        let (stderr_ours, stderr) = pipe()?;
+        for ours in [&stdin_ours, &stdout_ours, &stderr_ours] {
+            rustix::io::ioctl_fionbio(ours, true).map_err(failed)?;
+        }
+        let image = image.try_clone().map_err(LaunchError::Channel)?;
+        let slots = [image, stdin, stdout, stderr];
+        let Launched { pid, pidfd, listener, .. } = inner(plan, &slots, features)?;
+        let pipes = Pipes { stdin: stdin_ours, stdout: stdout_ours, stderr: stderr_ours };
+        Ok((Self { pid, pidfd, ended: None }, pipes, listener))
+    }
+
+    pub(crate) fn ended(&self) -> Option<Ended> {
+        self.ended
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(pidfd_send_signal(self.pidfd.as_fd(), signal)?)
+    }
+
+    /// Reaps everything that has ended; true if the program itself has.
+    pub(crate) fn reap(&mut self, used: &mut Used) -> io::Result<bool> {
+        let mut has_ended = false;
+        while let Some(reaped) = reap()? {
+            used.add(reaped.usage);
+            if reaped.pid == self.pid {
+                self.ended = Some(reaped.status);
+                has_ended = true;
+            }
+        }
+        Ok(has_ended)
+    }
+}
+
+fn failed(error: rustix::io::Errno) -> LaunchError {
+    LaunchError::Channel(error.into())
+}
+
+/// 126 and 127 as a shell says them.
+pub(crate) fn failed_status(errno: i32) -> ExitStatus {
+    let not_found = rustix::io::Errno::NOENT.raw_os_error();
+    ExitStatus::Code(if errno == not_found { 127 } else { 126 })
+}
+
+/// The name of a script's or program's file for messages.
+pub(crate) fn executable(plan: &Plan) -> String {
+    match &plan.executable {
+        Executable::Path(path) => path.clone(),
+        Executable::Slot(_) => plan.label.clone(),
+    }
+}
+
+/// Every process of this pid namespace but this one. None without a namespace of its own: then `/proc` shows the host.
+pub(crate) fn others() -> Vec<i32> {
+    if std::process::id() != 1 {
+        return Vec::new();
+    }
+    let Ok(folder) = fs::read_dir("/proc") else { return Vec::new() };
+    let numbers = folder.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    numbers.filter(|pid| *pid != 1).collect()
+}
+
+/// Signals every other process of the namespace. Numbers cannot be used again meanwhile: only this process reaps
+/// orphans, and a number that is gone is what is wanted.
+pub(crate) fn signal_others(signal: Signal) {
+    for pid in others().into_iter().filter_map(Pid::from_raw) {
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+}
+
+/// Processor time of the whole tree so far, microseconds.
+pub(crate) fn cpu_us(used: &Used) -> u64 {
+    let tick_us = 1_000_000 / rustix::param::clock_ticks_per_second().max(1);
+    let ticks = |pid: i32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        ticks_of(&text)
+    };
+    let running: u64 = others().into_iter().filter_map(ticks).sum();
+    used.cpu_us().saturating_add(running.saturating_mul(tick_us))
+}
+
+/// User and system ticks, and those of reaped children, in `/proc/PID/stat`; the name may contain anything.
+fn ticks_of(stat: &str) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    // utime is the 14th field of the line, the 12th after the name.
+    Some(fields.split_whitespace().skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processor_time_is_read_behind_any_name() {
+        let stat = "7 (a) b) R 1 2 3 4 5 6 7 8 9 10 100 20 3 4 20 0 1 0";
+        assert_eq!(ticks_of(stat), Some(127));
+        assert_eq!(ticks_of("garbage"), None);
+    }
+
+    #[test]
+    fn another_file_at_the_path_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("image");
+        fs::write(&path, "one").unwrap();
+        let image: OwnedFd = fs::File::open(&path).unwrap().into();
+        check_image(path.to_str().unwrap(), &image).unwrap();
+        fs::rename(&path, folder.path().join("old")).unwrap();
+        fs::write(&path, "one").unwrap();
+        assert!(check_image(path.to_str().unwrap(), &image).is_err());
+    }
+
+    #[test]
+    fn outside_of_a_namespace_of_its_own_nothing_is_signalled() {
+        assert_eq!(others(), Vec::<i32>::new());
+    }
+}

@@ -1,0 +1,68 @@
+//! A monitor, as this service's tasks see it.
+
+use std::{io, path::Path};
+
+use thiserror::Error;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+};
+
+use crate::monitor::protocol::{FrameError, Reply, Request, frame, next_frame};
+
+#[derive(Debug, Error)]
+pub(super) enum ControlError {
+    #[error("the monitor cannot be reached: {0}")]
+    Io(#[from] io::Error),
+    #[error("the monitor speaks another language: {0}")]
+    Frame(#[from] FrameError),
+    #[error("the monitor has gone")]
+    Gone,
+    #[error("the monitor refuses: {0}")]
+    Refused(String),
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Control {
+    socket: UnixStream,
+    input: Vec<u8>,
+    next_id: u64,
+}
+
+impl Control {
+    pub(super) async fn connect(path: &Path) -> Result<Self, ControlError> {
+        Ok(Self { socket: UnixStream::connect(path).await?, input: Vec::new(), next_id: 1 })
+    }
+
+    pub(super) async fn send(&mut self, id: u64, request: &Request) -> Result<(), ControlError> {
+        Ok(self.socket.write_all(&frame(id, request)).await?)
+    }
+
+    /// The next reply. May be dropped while it waits: what was read stays.
+    pub(super) async fn receive(&mut self) -> Result<(u64, Reply), ControlError> {
+        loop {
+            if let Some(message) = next_frame(&mut self.input)? {
+                return Ok(message);
+            }
+            if self.socket.read_buf(&mut self.input).await? == 0 {
+                return Err(ControlError::Gone);
+            }
+        }
+    }
+
+    /// One request and its reply, with nothing else under way on this connection.
+    pub(super) async fn call(&mut self, request: &Request) -> Result<Reply, ControlError> {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.send(id, request).await?;
+        loop {
+            match self.receive().await? {
+                (of, Reply::Refused(text)) if of == id => return Err(ControlError::Refused(text)),
+                (of, reply) if of == id => return Ok(reply),
+                // Of a call that was dropped.
+                _ => {}
+            }
+        }
+    }
+}

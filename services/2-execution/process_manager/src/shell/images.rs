@@ -1,0 +1,226 @@
+//! Content-addressed images: `blake3-<hex>` in one folder, never changed once they have their name.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use base::Hash;
+use tokio::sync::mpsc;
+
+use crate::core::{ProcessError, limits::IMAGE_BYTES_MAX};
+
+/// Bytes hashed at once.
+const PIECE_BYTES: usize = 256 * 1024;
+/// What an unfinished image is called; left ones are removed at start.
+const UNFINISHED: &str = ".unfinished-";
+
+/// A piece of an image that is being put; nothing after `None`. Without it, the image was not sent whole.
+pub(super) type Piece = Option<Vec<u8>>;
+
+/// A file as it was when it was hashed. Its owner can set the modification time but not the time of change, so a file
+/// with the same stamp has the same content, as long as nobody turns the machine's clock back to hide a change; who can
+/// do that can write this service's memory too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(file: &File) -> io::Result<Self> {
+        let data = file.metadata()?;
+        Ok(Self {
+            device: data.dev(),
+            inode: data.ino(),
+            size: data.size(),
+            modified: (data.mtime(), data.mtime_nsec()),
+            changed: (data.ctime(), data.ctime_nsec()),
+        })
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Images {
+    folder: Arc<PathBuf>,
+    hashed: Arc<Mutex<HashMap<Hash, Stamp>>>,
+    counter: Arc<std::sync::atomic::AtomicU64>,
+}
+
+impl Images {
+    pub(super) fn open_folder(folder: &Path) -> io::Result<Self> {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(Self { folder: Arc::new(folder.to_owned()), hashed: Arc::default(), counter: Arc::default() })
+    }
+
+    fn path(&self, hash: &Hash) -> PathBuf {
+        self.folder.join(format!("blake3-{}", hash.to_hex()))
+    }
+
+    fn remember(&self, hash: Hash, stamp: Stamp) {
+        self.hashed.lock().unwrap_or_else(PoisonError::into_inner).insert(hash, stamp);
+    }
+
+    fn known(&self, hash: &Hash) -> Option<Stamp> {
+        self.hashed.lock().unwrap_or_else(PoisonError::into_inner).get(hash).copied()
+    }
+
+    /// The image, opened, and the same content as when it was named (PRC-09). `unpinned` leaves the comparison out.
+    pub(super) async fn open(&self, hash: Hash, unpinned: bool) -> Result<File, ProcessError> {
+        let images = self.clone();
+        let opened = tokio::task::spawn_blocking(move || images.open_now(hash, unpinned)).await;
+        opened.unwrap_or_else(|error| Err(ProcessError::Internal(error.to_string())))
+    }
+
+    fn open_now(&self, hash: Hash, unpinned: bool) -> Result<File, ProcessError> {
+        let invalid = |text: String| ProcessError::InvalidImage { image: hash, text };
+        let mut file = match File::open(self.path(&hash)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(ProcessError::ImageNotFound(hash));
+            }
+            Err(error) => return Err(invalid(error.to_string())),
+        };
+        let stamp = Stamp::of(&file).map_err(|error| invalid(error.to_string()))?;
+        if unpinned || self.known(&hash) == Some(stamp) {
+            return Ok(file);
+        }
+        let found = hash_of(&mut file).map_err(|error| invalid(error.to_string()))?;
+        if found != hash {
+            return Err(invalid(format!("its content is {found}: it was altered after it was put")));
+        }
+        // Changed while it was read: the next start hashes it again.
+        if Stamp::of(&file).is_ok_and(|after| after == stamp) {
+            self.remember(hash, stamp);
+        }
+        Ok(file)
+    }
+
+    /// Takes an image over, piece by piece. Durable when this answers.
+    pub(super) async fn put(&self, pieces: mpsc::Receiver<Piece>) -> Result<(Hash, u64), ProcessError> {
+        let images = self.clone();
+        let put = tokio::task::spawn_blocking(move || images.put_now(pieces)).await;
+        put.unwrap_or_else(|error| Err(ProcessError::Internal(error.to_string())))
+    }
+
+    fn put_now(&self, pieces: mpsc::Receiver<Piece>) -> Result<(Hash, u64), ProcessError> {
+        let number = self.counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let unfinished = self.folder.join(format!("{UNFINISHED}{number}"));
+        let result = self.write(&unfinished, pieces);
+        if result.is_err() {
+            // What is left of it is removed at the next start.
+            let _ = fs::remove_file(&unfinished);
+        }
+        result
+    }
+
+    fn write(
+        &self,
+        unfinished: &Path,
+        mut pieces: mpsc::Receiver<Piece>,
+    ) -> Result<(Hash, u64), ProcessError> {
+        let failed = |error: io::Error| ProcessError::Internal(format!("storing an image: {error}"));
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(unfinished).map_err(failed)?;
+        let (mut hasher, mut size) = (blake3::Hasher::new(), 0u64);
+        loop {
+            let cut = || ProcessError::invalid("data", "the stream was cut before its end");
+            let Some(piece) = pieces.blocking_recv().ok_or_else(cut)? else { break };
+            size += piece.len() as u64;
+            if size > IMAGE_BYTES_MAX {
+                return Err(ProcessError::invalid(
+                    "data",
+                    format!("an image has at most {IMAGE_BYTES_MAX} bytes"),
+                ));
+            }
+            hasher.update(&piece);
+            file.write_all(&piece).map_err(failed)?;
+        }
+        if size == 0 {
+            return Err(ProcessError::invalid("data", "an image has at least one byte"));
+        }
+        let hash = Hash(*hasher.finalize().as_bytes());
+        if self.open_now(hash, false).is_ok() {
+            fs::remove_file(unfinished).map_err(failed)?;
+            return Ok((hash, size));
+        }
+        file.set_permissions(fs::Permissions::from_mode(0o555)).map_err(failed)?;
+        file.sync_all().map_err(failed)?;
+        fs::rename(unfinished, self.path(&hash)).map_err(failed)?;
+        File::open(&*self.folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+        self.remember(hash, Stamp::of(&file).map_err(failed)?);
+        Ok((hash, size))
+    }
+}
+
+fn hash_of(file: &mut File) -> io::Result<Hash> {
+    let (mut hasher, mut buffer) = (blake3::Hasher::new(), vec![0; PIECE_BYTES]);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(Hash(*hasher.finalize().as_bytes())),
+            read => hasher.update(buffer.get(..read).unwrap_or_default()),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn put(images: &Images, pieces: &[&[u8]]) -> Result<(Hash, u64), ProcessError> {
+        let (send, receive) = mpsc::channel(16);
+        for piece in pieces {
+            send.send(Some(piece.to_vec())).await.unwrap();
+        }
+        send.send(None).await.unwrap();
+        images.put(receive).await
+    }
+
+    /// covers: PRC-09
+    #[tokio::test]
+    async fn an_image_is_what_its_name_says_or_it_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let images = Images::open_folder(folder.path()).unwrap();
+        let (hash, size) = put(&images, &[b"#!/bin/sh\n", b"echo hello\n"]).await.unwrap();
+        assert_eq!((hash, size), (Hash::of(b"#!/bin/sh\necho hello\n"), 21));
+        assert_eq!(put(&images, &[b"#!/bin/sh\necho hello\n"]).await.unwrap().0, hash);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        images.open(hash, false).await.unwrap();
+        let missing = Hash::of(b"another");
+        assert_eq!(images.open(missing, false).await.unwrap_err(), ProcessError::ImageNotFound(missing));
+        let path = images.path(&hash);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(&path, "#!/bin/sh\necho HELLO\n").unwrap();
+        let altered = images.open(hash, false).await.unwrap_err();
+        assert!(matches!(altered, ProcessError::InvalidImage { .. }), "{altered}");
+        assert!(images.open(hash, true).await.is_ok(), "the defence was switched off");
+        let (again, _) = put(&images, &[b"#!/bin/sh\necho hello\n"]).await.unwrap();
+        assert_eq!(again, hash);
+        images.open(hash, false).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_unfinished_or_empty_image_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(format!("{UNFINISHED}3")), "x").unwrap();
+        let images = Images::open_folder(folder.path()).unwrap();
+        assert!(matches!(put(&images, &[]).await, Err(ProcessError::Invalid { .. })));
+        let (send, receive) = mpsc::channel(16);
+        send.send(Some(b"half".to_vec())).await.unwrap();
+        drop(send);
+        assert!(matches!(images.put(receive).await, Err(ProcessError::Invalid { .. })));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}

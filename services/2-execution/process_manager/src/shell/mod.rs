@@ -1,0 +1,131 @@
+//! The service's process: contract in front, keeper and monitors behind.
+
+mod adopt;
+mod attach;
+mod control;
+mod exits;
+mod handlers;
+mod images;
+mod inherited;
+mod keeper;
+mod manager;
+mod signal;
+mod spawn;
+
+use std::{process::ExitCode, sync::Arc};
+
+use base::limits::MESSAGE_BYTES_MAX;
+use contracts::process_manager::v1::processes_server::ProcessesServer;
+use kit::{BoxError, ChannelKind, Component, Cost, FeedEntry, FeedPlan, InitContext, Operation, Service};
+use tonic::service::Routes;
+
+use handlers::Handlers;
+use manager::Manager;
+
+/// Becomes the process `process_manager`.
+#[must_use]
+pub fn main() -> ExitCode {
+    if let Err(error) = inherited::adopt() {
+        eprintln!("process_manager: {error}");
+        return ExitCode::from(2);
+    }
+    kit::serve::<ProcessManager>()
+}
+
+static TABLE: [Operation; 7] = [
+    // Content under its own name changes nothing until a program is made of it, which is decided.
+    Operation::reads(
+        "/bailiwick.process_manager.v1.Processes/PutImage",
+        Cost::Heavy,
+        "system.process_manager.put_image",
+    )
+    .long(),
+    Operation::acts(
+        "/bailiwick.process_manager.v1.Processes/Spawn",
+        Cost::Heavy,
+        "system.process_manager.spawn",
+    ),
+    Operation::acts(
+        "/bailiwick.process_manager.v1.Processes/Kill",
+        Cost::Medium,
+        "system.process_manager.kill",
+    ),
+    Operation::reads(
+        "/bailiwick.process_manager.v1.Processes/GetInfo",
+        Cost::Light,
+        "system.process_manager.get_info",
+    ),
+    Operation::reads(
+        "/bailiwick.process_manager.v1.Processes/List",
+        Cost::Light,
+        "system.process_manager.list",
+    ),
+    Operation::reads(
+        "/bailiwick.process_manager.v1.Processes/Wait",
+        Cost::Light,
+        "system.process_manager.wait",
+    )
+    .long(),
+    Operation::reads(
+        "/bailiwick.process_manager.v1.Processes/Attach",
+        Cost::Light,
+        "system.process_manager.attach",
+    )
+    .long(),
+];
+
+/// Creations, exits, and receipts: what of it is finished.
+const FOLDED_TYPES: [u32; 3] = [30, 31, 80];
+
+pub(crate) struct ProcessManager {
+    manager: Arc<Manager>,
+}
+
+impl Service for ProcessManager {
+    const NAME: &'static str = "process_manager";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    const PROVIDES: &'static [&'static str] = &["process.processes Processes/1.0"];
+
+    fn table() -> &'static [Operation] {
+        &TABLE
+    }
+
+    fn feed() -> Option<FeedPlan> {
+        Some(FeedPlan::of_types(&FOLDED_TYPES))
+    }
+
+    async fn init(context: InitContext) -> Result<Self, BoxError> {
+        let inherited = inherited::take().ok_or("nothing was inherited from the supervisor")?;
+        let manager = Manager::start(context.node, &context.state_folder, inherited).await?;
+        Ok(Self { manager })
+    }
+
+    fn routes(self: &Arc<Self>, kind: ChannelKind) -> Routes {
+        match kind {
+            ChannelKind::Edge | ChannelKind::Admin => {
+                let handlers = Handlers(Arc::clone(&self.manager));
+                Routes::new(ProcessesServer::new(handlers).max_decoding_message_size(MESSAGE_BYTES_MAX))
+            }
+            _ => Routes::default(),
+        }
+    }
+
+    fn fold(&self, entry: &FeedEntry) -> Result<(), BoxError> {
+        self.manager.fold(entry)
+    }
+
+    fn health(&self) -> Vec<Component> {
+        vec![self.manager.health()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_the_contract() {
+        let faults = kit::check_table(&["bailiwick.process_manager.v1.Processes"], &TABLE);
+        assert_eq!(faults, Vec::<String>::new());
+    }
+}
