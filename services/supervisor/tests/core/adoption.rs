@@ -61,6 +61,9 @@ fn running_services_are_taken_up_with_their_pids() {
         assert!(world.machine.list().iter().all(|status| status.state == RUNNING));
         assert!(world.traced("Launch").is_empty() && world.traced("Kill").is_empty());
         assert_eq!(world.log.len(), entries, "nothing new is recorded");
+        let highest = *world.processes.keys().max().unwrap();
+        world.restart("other");
+        assert!(world.launch_of("other") > highest, "a launch is not numbered twice");
     }
 }
 

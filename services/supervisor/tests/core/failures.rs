@@ -1,6 +1,8 @@
 use chain::payload::service::ServiceError;
 use supervisor::core::state::ServiceState;
-use supervisor::core::supervisor::{Event, ExitStatus, SupervisorError};
+use supervisor::core::supervisor::{
+    BootMode, Effect, Event, ExitStatus, LaunchId, Monotonic, Signal, Supervisor, SupervisorError,
+};
 
 use crate::world::{World, fixtures, requires, service, user};
 
@@ -176,6 +178,21 @@ fn a_service_that_is_not_ready_in_time_is_killed_and_the_caller_told() {
     world.manners("a").launches = Err(ServiceError::LaunchFailed);
     let request = world.start("a");
     assert!(matches!(world.error(request), SupervisorError::ServiceCrashed { .. }));
+}
+
+#[test]
+fn a_launch_that_comes_about_after_its_time_is_not_spoken_to() {
+    let mut machine = Supervisor::new(vec![user("a", "")], [0; 16]).unwrap();
+    let ms = |ms| Monotonic::from_ms(ms);
+    machine.step(ms(0), Event::Boot { mode: BootMode::Normal });
+    let effects = machine.step(ms(5_000), Event::Timer);
+    let launch = LaunchId(1);
+    assert!(effects.contains(&Effect::Signal { launch, signal: Signal::Kill }), "{effects:?}");
+    let effects = machine.step(ms(5_001), Event::Launched { launch, pid: 7, missing: Vec::new() });
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::SendLifecycle { .. })), "{effects:?}");
+    assert_eq!(machine.status_by_name("a").unwrap().pid, Some(7));
+    machine.step(ms(5_002), Event::Exited { launch, status: ExitStatus::Signal(9) });
+    assert_eq!(machine.status_by_name("a").unwrap().pid, None);
 }
 
 #[test]

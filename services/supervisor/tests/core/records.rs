@@ -26,6 +26,8 @@ fn every_register_start_stop_and_failure_is_in_the_log() {
     };
     assert_eq!((name.as_str(), text.as_str()), ("mine", "exited with code 4"));
     assert_eq!(starts(&world).last().unwrap().restarts, 1);
+    let position = |line: &str| world.trace.iter().position(|other| other == line).unwrap();
+    assert!(position("Append 21 mine") < position("Init mine"), "the entry goes before what follows from it");
     assert_eq!(world.machine.node().records_waiting, 0);
 }
 

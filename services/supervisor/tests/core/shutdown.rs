@@ -77,6 +77,19 @@ fn an_emergency_gives_each_step_a_second() {
 }
 
 #[test]
+fn what_loses_its_dependency_during_a_shutdown_stops_at_once() {
+    let mut world = World::booted(fixtures());
+    world.manners("network").answers_prepare_stop = false;
+    world.shutdown();
+    world.crash("identity", supervisor::core::supervisor::ExitStatus::Code(1));
+    world.crash("keys", supervisor::core::supervisor::ExitStatus::Code(1));
+    world.crash("capability_service", supervisor::core::supervisor::ExitStatus::Code(1));
+    assert_eq!(world.state("process_manager"), ServiceState::Stopped);
+    assert_eq!(world.state("network"), ServiceState::Stopping);
+    assert_eq!(world.state("policy"), ServiceState::Running);
+}
+
+#[test]
 fn nothing_starts_and_everyone_is_told_once_shutdown_has_begun() {
     let mut world = World::new(vec![user("a", ""), user("b", "")]);
     world.manners("a").answers_init = false;

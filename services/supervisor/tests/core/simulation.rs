@@ -94,6 +94,9 @@ impl Audit {
     fn check(&mut self, world: &World, laggards: &BTreeMap<String, u32>) {
         let states: BTreeMap<String, ServiceState> =
             world.machine.list().into_iter().map(|status| (status.name, status.state)).collect();
+        for (_, name) in world.machine.live() {
+            assert!(!states[name].rests(), "{name} is {} and its process lives", states[name]);
+        }
         for (name, state) in &states {
             if !state.serves() {
                 continue;
@@ -198,6 +201,7 @@ impl Run {
         manners.answers_start = dice.chance(90);
         manners.answers_prepare_stop = dice.chance(80);
         manners.stops = dice.chance(80);
+        manners.dies = dice.chance(85);
         manners.health = [Some(true), Some(true), Some(false), None][dice.roll(4) as usize];
         if dice.chance(10) {
             manners.launches = Err(ServiceError::LaunchFailed);
@@ -297,6 +301,18 @@ impl Run {
 
     /// Whatever state the world is in, and though nobody obeys, shutdown ends, and so does every process.
     fn end(&mut self) {
+        // Who did not die of SIGKILL before does now, so that nothing may be left over.
+        self.world.manners.values_mut().for_each(|manners| manners.dies = true);
+        let states = self.world.machine.list();
+        let unkilled = |name: &str| {
+            states.iter().any(|s| s.name == name && matches!(s.state, ServiceState::Failed { .. }))
+        };
+        let launches: Vec<_> =
+            self.world.processes.iter().filter(|(_, p)| unkilled(&p.service)).map(|(l, _)| *l).collect();
+        for launch in launches {
+            self.world.processes.remove(&launch);
+            self.event(Event::Exited { launch, status: ExitStatus::Signal(9) });
+        }
         self.world.log_answers = self.dice.chance(50);
         self.event(Event::ShutdownRequested { request: None, reason: "end".to_owned() });
         self.advance(120_000);

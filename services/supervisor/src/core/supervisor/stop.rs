@@ -37,6 +37,8 @@ impl Supervisor {
     /// Services that must not run, or not go on running as they do.
     pub(super) fn leaving(&self) -> BTreeSet<String> {
         let phase = self.stopping_phase();
+        // In a shutdown nothing comes back.
+        let returns = |service: &Service| service.is_wanted() && !self.is_ending();
         let mut leaving: BTreeSet<String> = BTreeSet::new();
         for name in self.graph.start_order() {
             let Some(service) = self.services.get(name) else { continue };
@@ -44,7 +46,7 @@ impl Supervisor {
             let ends = phase.is_some_and(|phase| service.phase >= phase);
             let lost = |dependency: &str| match self.services.get(dependency) {
                 None => true,
-                Some(other) => leaving.contains(dependency) || (other.state.rests() && !other.is_wanted()),
+                Some(other) => leaving.contains(dependency) || (other.state.rests() && !returns(other)),
             };
             if asked || ends || self.graph.check(name).is_err() || self.graph.required(name).any(lost) {
                 leaving.insert(name.clone());
