@@ -146,7 +146,8 @@ impl Boundary {
         let open = |path: &Path| OwnedFd::from(File::open(path).unwrap());
         let null = || open(Path::new("/dev/null"));
         let errors = rustix::io::dup(std::io::stderr()).unwrap();
-        let mut slots = vec![open(&std::env::current_exe().unwrap()), null(), null(), errors, theirs, open(secret)];
+        let mut slots =
+            vec![open(&std::env::current_exe().unwrap()), null(), null(), errors, theirs, open(secret)];
         let mut tokens = format!("boundary=3,secret:{}=4", kind.name());
         if let Some(sealed) = sealed {
             slots.push(open(sealed));
@@ -177,7 +178,11 @@ impl Boundary {
         loop {
             match reap().unwrap() {
                 Some(reaped) if reaped.pid == launched.pid => {
-                    assert!(matches!(reaped.status, ExitStatus::Code(found) if found == code), "{:?}", reaped.status);
+                    assert!(
+                        matches!(reaped.status, ExitStatus::Code(found) if found == code),
+                        "{:?}",
+                        reaped.status
+                    );
                     return;
                 }
                 Some(_) => {}
