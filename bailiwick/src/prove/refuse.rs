@@ -1,0 +1,248 @@
+//! Section `refuse`: ways out of the sandbox, tried through the product's own `run` on canaries of this user, with all
+//! guards on, with those that hold them off, and outside of any sandbox; as the user of this node and, when that is
+//! root, again on a node of an unprivileged user.
+
+use std::{
+    fs,
+    io::Read,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use sandbox::{
+    Guard, GuardSet,
+    attempts::{Attempt, CANARY_VARIABLE, CLASSES, Canaries, Place, SUCCEEDED, Shown, TARGET, Verdict, examine},
+};
+use serde_json::Value;
+
+use super::{Context, Section, Site};
+
+const NAME: &str = "refuse";
+/// Starts a line that says why an attempt is not shown to be one.
+const REASON: &str = "prove: refuse:";
+/// An attempt takes milliseconds; one that hangs is broken.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
+/// The whole section on a second node, which also boots.
+const ROOTLESS_TIMEOUT: Duration = Duration::from_secs(180);
+/// Fewer would show little.
+const REFUSED_MIN: u64 = 40;
+const CLASSES_MIN: u64 = 8;
+/// An unprivileged user that every Linux has.
+const NOBODY: u32 = 65534;
+/// Counts of a run as an unprivileged user, beside their names there.
+const ROOTLESS: [(&str, &str); 6] = [
+    ("refused", "rootless_refused"),
+    ("missed", "rootless_missed"),
+    ("shown", "rootless_shown"),
+    ("cannot", "rootless_cannot"),
+    ("untried", "rootless_untried"),
+    ("bare", "rootless_bare"),
+];
+
+pub fn run(context: &mut Context) -> Result<Section> {
+    let mut section = Section::new(NAME);
+    let (seed, part) = (context.seed, context.broken.clone());
+    let site = context.site()?;
+    let trial = Trial::new(site, part.as_deref().and_then(Guard::parse))?;
+    for (class, attempts) in CLASSES {
+        let mut refused = 0;
+        for attempt in attempts {
+            refused += u64::from(trial.try_one(&mut section, class, attempt));
+        }
+        section.count("classes", u64::from(refused > 0));
+    }
+    drop(trial);
+    let count = |section: &Section, what| section.counts.get(what).copied().unwrap_or(0);
+    let (refused, classes) = (count(&section, "refused"), count(&section, "classes"));
+    if refused < REFUSED_MIN || classes < CLASSES_MIN {
+        section.miss(format!("only {refused} attempts in {classes} classes were refused"));
+    }
+    if rustix::process::geteuid().is_root() {
+        rootless(&mut section, site.exe(), seed, part.as_deref())?;
+    }
+    Ok(section)
+}
+
+/// Everything that one attempt needs.
+struct Trial<'s> {
+    site: &'s Site,
+    canaries: Canaries,
+    privileged: bool,
+    broken: GuardSet,
+}
+
+impl<'s> Trial<'s> {
+    fn new(site: &'s Site, broken: Option<Guard>) -> Result<Self> {
+        let mut target = Command::new(site.exe());
+        target.args(["process", "attempt", TARGET]);
+        // Beside the node's folder, which no program sees whatever is off.
+        let canaries = Canaries::make(&std::env::temp_dir(), target).context("making the canaries")?;
+        let broken = broken.map_or(GuardSet::EMPTY, |guard| GuardSet::of(&[guard]));
+        Ok(Self { site, canaries, privileged: rustix::process::geteuid().is_root(), broken })
+    }
+
+    /// Counts one attempt; true if it was refused as it should be.
+    fn try_one(&self, section: &mut Section, class: &str, attempt: &Attempt) -> bool {
+        let examined = examine(attempt, self.privileged, self.broken, |place| {
+            self.attempt(attempt, place).unwrap_or_else(|error| (None, format!("{error:#}")))
+        });
+        section.count("attempts", 1);
+        section.count("bare", u64::from(examined.bare == Some(true)));
+        let refused = match examined.verdict {
+            Verdict::Refused(_) => {
+                section.count("refused", 1);
+                true
+            }
+            Verdict::Untried(why) => {
+                section.count("untried", 1);
+                eprintln!("{REASON} {class}/{} is not tried: {why}", attempt.name);
+                false
+            }
+            Verdict::Missed(why) => {
+                section.count("missed", 1);
+                section.miss(format!("{class}/{} ({}, {}): {why}", attempt.name, attempt.aim, attempt.guard));
+                false
+            }
+        };
+        if !self.broken.is_empty() {
+            return refused;
+        }
+        match examined.shown {
+            Shown::Without(_) => section.count("shown", 1),
+            Shown::Cannot(why) => {
+                section.count("cannot", 1);
+                eprintln!("{REASON} {class}/{} cannot succeed: {why}", attempt.name);
+            }
+            Shown::Not(why) => section.miss(format!(
+                "{class}/{} proves nothing: with its guards off it does not succeed either: {why}",
+                attempt.name
+            )),
+        }
+        refused
+    }
+
+    /// One try; a refusal is believed only when no canary was touched.
+    fn attempt(&self, attempt: &Attempt, place: Place) -> Result<(Option<i32>, String)> {
+        self.canaries.refresh().context("making the canaries good again")?;
+        // What was left by the one before is not this one's.
+        let _ = self.canaries.harm();
+        let words = ["process", "attempt", attempt.name];
+        let variable = format!("{CANARY_VARIABLE}={}", self.canaries.text());
+        let command = match place {
+            Place::Bare => {
+                let mut command = Command::new(self.site.exe());
+                command.args(words).env(CANARY_VARIABLE, self.canaries.text());
+                command
+            }
+            Place::Sandbox(off) => {
+                let exe = self.site.exe().to_str().context("the path of this program is not UTF-8")?;
+                let mut args = vec!["run", "--no-notice", "--env", &variable];
+                args.extend(off.iter().flat_map(|guard| ["--disable", guard.name()]));
+                args.extend(["--", exe]);
+                args.extend(words);
+                self.site.command(&args)
+            }
+        };
+        let (code, line) = finish(command, ATTEMPT_TIMEOUT)?;
+        match self.canaries.harm() {
+            Some(harm) if code != Some(i32::from(SUCCEEDED)) => Ok((None, format!("{line}; but {harm}"))),
+            _ => Ok((code, line)),
+        }
+    }
+}
+
+/// Runs a command to its end, within a limit: exit code, and the last line that says something.
+fn finish(command: Command, timeout: Duration) -> Result<(Option<i32>, String)> {
+    let (code, out, error) = output_within(command, timeout)?;
+    let last = |text: &str| text.lines().rfind(|line| !line.trim().is_empty()).map(str::to_owned);
+    Ok((code, last(&out).or_else(|| last(&error)).unwrap_or_default()))
+}
+
+fn output_within(mut command: Command, timeout: Duration) -> Result<(Option<i32>, String, String)> {
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("starting")?;
+    // Read beside the waiting: a full pipe would stop the child.
+    let (out, error) = (reader(child.stdout.take()), reader(child.stderr.take()));
+    let code = wait(&mut child, timeout)?;
+    let text = |reader: std::thread::JoinHandle<String>| reader.join().unwrap_or_default();
+    Ok((code, text(out), text(error)))
+}
+
+fn reader(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What came before an error is what there is to show.
+        let _ = pipe.map(|mut pipe| pipe.read_to_end(&mut bytes));
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+fn wait(child: &mut Child, timeout: Duration) -> Result<Option<i32>> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status.code());
+        }
+        if Instant::now() > deadline {
+            child.kill()?;
+            child.wait()?;
+            bail!("it did not end within {} s", timeout.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The same section on a node of nobody, from a copy of this program that nobody can read.
+fn rootless(section: &mut Section, exe: &Path, seed: u64, broken: Option<&str>) -> Result<()> {
+    eprintln!("{REASON} the same on a node of uid {NOBODY} …");
+    let home = Home::new()?;
+    let program = home.0.join("bailiwick");
+    fs::copy(exe, &program).with_context(|| format!("copying {}", exe.display()))?;
+    fs::set_permissions(&program, PermissionsExt::from_mode(0o755))?;
+    let mut command = Command::new(&program);
+    command.args(["prove", "--json", "--section", NAME, "--seed", &seed.to_string()]);
+    command.args(broken.map(|part| ["--break", part]).into_iter().flatten());
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command.env("HOME", &home.0).env("TMPDIR", &home.0).current_dir(&home.0).uid(NOBODY).gid(NOBODY);
+    let (code, out, error) = output_within(command, ROOTLESS_TIMEOUT)?;
+    // Its progress is not ours, its reasons are.
+    for reason in error.lines().filter(|line| line.contains(REASON)) {
+        eprintln!("{reason} (uid {NOBODY})");
+    }
+    let report: Value = serde_json::from_str(out.trim())
+        .with_context(|| format!("a node of uid {NOBODY} ended with {code:?}: {}", error.trim()))?;
+    let theirs = report.pointer("/sections/0").context("a report without a section")?;
+    for (theirs_name, ours_name) in ROOTLESS {
+        let number = theirs.pointer(&format!("/counts/{theirs_name}")).and_then(Value::as_u64);
+        section.count(ours_name, number.unwrap_or(0));
+    }
+    for missed in theirs.get("missed").and_then(Value::as_array).into_iter().flatten() {
+        section.miss(format!("uid {NOBODY}: {}", missed.as_str().unwrap_or_default()));
+    }
+    if theirs.get("ok") != Some(&Value::Bool(true)) {
+        section.ok = false;
+    }
+    Ok(())
+}
+
+/// A folder of nobody's, removed in the end. Its name is short: sockets lie below it.
+struct Home(PathBuf);
+
+impl Home {
+    fn new() -> Result<Self> {
+        let folder = std::env::temp_dir().join(format!("bwn{}", std::process::id()));
+        fs::create_dir(&folder).with_context(|| format!("making {}", folder.display()))?;
+        let home = Self(folder);
+        std::os::unix::fs::chown(&home.0, Some(NOBODY), Some(NOBODY))?;
+        Ok(home)
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
