@@ -62,6 +62,19 @@ impl Decision {
             () => self.check_fresh(now),
         }
     }
+
+    /// Whether the supervisor may cite it: the decision to start a service covers its restarts, however late they come,
+    /// and what is cited for them is not redeemed a second time (DESIGN 5).
+    pub(super) fn check_cited(&self, kind: EntryType) -> Result<(), (RejectionReason, &'static str)> {
+        use RejectionReason::PolicyMismatch;
+        match () {
+            () if !self.allows => Err((PolicyMismatch, "the decision denies")),
+            () if !action_allows(self.action, kind) => {
+                Err((PolicyMismatch, "the decision is about another kind of action"))
+            }
+            () => Ok(()),
+        }
+    }
 }
 
 /// Entry types by which an action is carried out.

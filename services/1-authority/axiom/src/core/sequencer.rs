@@ -265,6 +265,11 @@ impl Sequencer {
             Some(_) if kind == EntryType::PolicyDecision => {
                 Err((RejectionReason::PolicyMismatch, "a decision rests on no other decision".to_owned()))
             }
+            // A decision that is no longer remembered was made in its time: the supervisor needs none to append.
+            Some(request) if source == Source::Supervisor => {
+                let cited = self.decisions.get(&request).map(|cited| cited.check_cited(kind));
+                cited.unwrap_or(Ok(())).map_err(|(reason, text)| (reason, text.to_owned()))
+            }
             Some(request) => {
                 let decision = beside.as_ref().filter(|beside| beside.request == request);
                 let Some(decision) = decision.or_else(|| self.decisions.get(&request)) else {

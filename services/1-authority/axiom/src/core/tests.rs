@@ -357,6 +357,49 @@ fn the_supervisor_appends_its_own_types_and_nothing_else() {
     bed.refused(unit([draft(6, None, register)]), MissingPolicyDecision);
 }
 
+/// A decision to start covers the restarts that follow; one about something else, or a denial, covers nothing.
+#[test]
+fn the_supervisor_cites_a_decision_more_than_once() {
+    let mut bed = Bed::new();
+    let control = PolicyAction::ControlService {
+        service: "axiom".into(),
+        operation: chain::payload::policy::ServiceOperation::Start,
+    };
+    let units = vec![
+        unit([decision(1, 1, control.clone(), PolicyEffect::Allow, 100)]),
+        unit([decision(2, 2, control, PolicyEffect::Deny, 100)]),
+        unit([allow(3, 3)]),
+    ];
+    assert!(bed.batch(ROOM, Source::Policy, units).iter().all(|reply| matches!(reply, UnitReply::Accepted(_))));
+    let register = ServiceRegister {
+        name: "axiom".into(),
+        version: "0.1.0".into(),
+        service_type: ServiceType::Core,
+        binary: Hash::ZERO,
+        manifest: Hash::ZERO,
+        key_path: KeyPath::parse("/orbital/services/axiom").unwrap(),
+    };
+    let start = |restarts| ServiceStart {
+        name: "axiom".into(),
+        pid: 2,
+        binary: Hash::ZERO,
+        restarts,
+        late: false,
+        missing: vec![],
+    };
+    let units = vec![
+        unit([draft(4, None, register)]),
+        unit([draft(5, Some(request(1)), start(0))]),
+        unit([draft(6, Some(request(1)), start(1))]),
+        unit([draft(7, Some(request(99)), start(2))]),
+        unit([draft(8, Some(request(2)), start(3))]),
+        unit([draft(9, Some(request(3)), start(3))]),
+    ];
+    let replies = bed.batch(ROOM, Source::Supervisor, units);
+    let accepted: Vec<_> = replies.iter().map(|reply| matches!(reply, UnitReply::Accepted(_))).collect();
+    assert_eq!(accepted, [true, true, true, true, false, false]);
+}
+
 #[test]
 fn only_what_takes_away_may_use_the_reserve() {
     let reserve = Limits { reserve_only: true, ..ROOM };
