@@ -157,7 +157,6 @@ fn a_critical_service_is_retried_before_the_boot_is_given_up() {
     assert!(world.finished.is_some());
 }
 
-/// covers: SUP-104
 #[test]
 fn a_lesser_service_that_does_not_start_leaves_a_degraded_node() {
     let mut world = World::new(fixtures());

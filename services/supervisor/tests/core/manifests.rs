@@ -48,7 +48,7 @@ fn the_seeds_example_loads_unchanged() {
     assert_eq!(capabilities.optional[0].capability_type, "Network");
 }
 
-/// covers: SUP-27, SUP-32, SUP-33, SUP-34, SUP-35
+/// covers: SUP-27, SUP-33, SUP-34, SUP-35
 #[test]
 fn the_seeds_example_has_its_values_and_the_open_points_defaults() {
     let manifest = parse("filesystem.toml", EXAMPLE).unwrap().manifest;
