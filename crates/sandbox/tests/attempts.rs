@@ -75,6 +75,7 @@ mod suite {
             ("seccomp", "unshare_a_user_namespace"),
             ("rlimits", "open_without_end"),
             ("caps", "take_a_capability"),
+            ("cgroup", "fork_without_end"),
             ("userns", "learn_the_user"),
         ];
         for (guard, attempt) in cases {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use super::calls;
-use super::{Attempt, Canaries, Failure, Way, held};
+use super::{Attempt, Canaries, Failure, held};
 use crate::guard::Guard::{Cgroup, Landlock, Mountns, Pidns, Rlimits};
 
 /// Above the 64 that a program has unless it is given more.
@@ -21,8 +21,7 @@ const SHARED_MIB: usize = 72;
 const MIB: usize = 1 << 20;
 
 pub(super) const ATTEMPTS: &[Attempt] = &[
-    Attempt::new("fork_without_end", "starts more processes than it may", &[Cgroup], fork)
-        .rootless(Way::Without(&[Cgroup, Rlimits])),
+    Attempt::new("fork_without_end", "starts more processes than it may", &[Cgroup], fork),
     // Where no group counts memory, the limit of address space stands in.
     Attempt::new("take_all_memory", "uses more memory than it may", &[Cgroup, Rlimits], memory),
     Attempt::new("open_without_end", "opens more files than it may", &[Rlimits], files),

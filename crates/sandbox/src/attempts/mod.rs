@@ -133,6 +133,10 @@ pub fn off_together(guards: GuardSet, privileged: bool) -> GuardSet {
             off = off.with(guard);
         }
     }
+    if off.contains(Guard::Cgroup) && !privileged {
+        // What stands in where a user is given no group.
+        off = off.with(Guard::Rlimits);
+    }
     if off.contains(Guard::NoNewPrivs) {
         // Neither is given to an unprivileged process that could still gain rights.
         off = off.with(Guard::Seccomp).with(Guard::Landlock);
