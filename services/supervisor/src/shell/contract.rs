@@ -164,7 +164,6 @@ impl Service for SupervisorService {
 
 struct Handlers(Arc<SupervisorService>);
 
-#[expect(clippy::result_large_err, reason = "tonic's own error type, returned by every handler")]
 impl Handlers {
     /// In whose name: the operator on `admin`, the service behind the socket elsewhere.
     fn requestor<T>(&self, request: &Request<T>) -> Result<Option<IdentityId>, Status> {

@@ -10,7 +10,7 @@ use std::{
     io,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::fs::OpenOptionsExt,
+        unix::fs::{OpenOptionsExt, PermissionsExt},
     },
     path::{Path, PathBuf},
 };
@@ -205,10 +205,12 @@ impl House {
     /// Makes a service's folder, the service's alone.
     pub(super) fn prepare_folder(&self, name: &str) -> Result<(), PlanFault> {
         let folder = self.layout.service_state(name);
-        let made = sockets::make_folder(&folder).and_then(|()| match self.uid_of(name) {
-            Some(uid) => ownership::give_tree(&folder, uid, &[SEAL_KEY, SEALED_SEED]),
-            None => Ok(()),
-        });
+        let alone = || std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o700));
+        let made =
+            sockets::make_folder(&folder).and_then(|()| alone()).and_then(|()| match self.uid_of(name) {
+                Some(uid) => ownership::give_tree(&folder, uid, &[SEAL_KEY, SEALED_SEED]),
+                None => Ok(()),
+            });
         made.map_err(|source| PlanFault::File { path: folder, source })
     }
 

@@ -312,7 +312,10 @@ impl Shell {
         }
         self.links.remove(&launch);
         if let Some(name) = self.launches.get(&launch) {
-            tracing::warn!(service = name, %launch, status = ?exit.status, "ended");
+            match exit.status {
+                process::ExitStatus::Code(0) => tracing::info!(service = name, %launch, "ended"),
+                status => tracing::warn!(service = name, %launch, ?status, "ended"),
+            }
             if let Some(current) = self.current.get(name) {
                 current.send_if_modified(|known| known.take_if(|known| *known == launch).is_some());
             }
