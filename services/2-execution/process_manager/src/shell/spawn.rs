@@ -34,6 +34,9 @@ use crate::{
     },
 };
 
+/// How many times the feed's own patience (100 ms) a spawn waits to see its entry.
+const FOLD_WAITS_MAX: usize = 20;
+
 /// What the caller learns.
 #[derive(Debug)]
 pub(super) struct Spawned {
@@ -74,8 +77,12 @@ impl Manager {
         };
         let result = self.spawn_once(&spawn, &requestor, key).await;
         if let Ok(spawned) = &result {
-            // Whoever comes with the same key now finds it in the ledger.
-            while self.node.feed().wait_for(spawned.at.sequence).await.is_err() {}
+            // Whoever comes with the same key then finds it in the ledger; if not, the log still refuses its entry.
+            for _ in 0..FOLD_WAITS_MAX {
+                if self.node.feed().wait_for(spawned.at.sequence).await.is_ok() {
+                    break;
+                }
+            }
         }
         self.state().under_way.remove(&key);
         drop(finished.take());
@@ -97,7 +104,7 @@ impl Manager {
     ) -> Result<Spawned, Status> {
         self.check_identity(spawn, requestor)?;
         self.check_capabilities(spawn, requestor)?;
-        let resource = ResourceRef { resource_type: ResourceType::Image, id: spawn.name.clone() };
+        let resource = ResourceRef { resource_type: ResourceType::Image, id: spawn.image.to_string() };
         requestor.permit(ActionKind::CreateProcess, &resource)?;
         let image = self.images.open(spawn.image, spawn.unpinned || kit::is_broken("hash-pin")).await?;
         let pid = self.enter(spawn, requestor)?;

@@ -161,6 +161,11 @@ impl House {
         }
     }
 
+    pub(crate) fn acknowledge(&mut self, id: u64) {
+        self.client().send(&KeeperRequest::Ack(id), &[]).unwrap();
+        assert_eq!(self.client().receive().unwrap().0, KeeperReply::Acked);
+    }
+
     /// Runs to the end: standard output, how it ended.
     pub(crate) fn run(&mut self, id: u64, request: pb::SpawnRequest) -> (String, Ended) {
         let held = self.hold(id, request);
@@ -171,8 +176,7 @@ impl House {
         let ended = control.wait();
         control.call(&Request::Acknowledge);
         assert!(matches!(self.client().receive().unwrap().0, KeeperReply::Exited { .. }));
-        self.client().send(&KeeperRequest::Ack(id), &[]).unwrap();
-        assert_eq!(self.client().receive().unwrap().0, KeeperReply::Acked);
+        self.acknowledge(id);
         (text + &errors, ended)
     }
 }

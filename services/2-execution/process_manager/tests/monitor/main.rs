@@ -7,6 +7,7 @@
 )]
 
 mod common;
+mod cost;
 
 use std::{
     io::Write,
