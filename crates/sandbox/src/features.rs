@@ -62,11 +62,12 @@ impl Features {
     pub fn detect() -> Features {
         let capabilities = sys::effective_capabilities().unwrap_or(0);
         let groups = cgroup::detect();
+        let initial = in_initial_user_namespace();
         Features {
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             privileged: capabilities & PRIVILEGES == PRIVILEGES,
-            resources: capabilities & CAP_SYS_RESOURCE != 0,
-            nice: capabilities & CAP_SYS_NICE != 0,
+            resources: initial && capabilities & CAP_SYS_RESOURCE != 0,
+            nice: initial && capabilities & CAP_SYS_NICE != 0,
             user_namespaces: user_namespace_works().unwrap_or(false),
             landlock_abi: sys::landlock_abi(),
             seccomp_filter: sys::filter_action_known(libc::SECCOMP_RET_KILL_PROCESS),
@@ -78,6 +79,12 @@ impl Features {
             unified: groups.unified,
         }
     }
+}
+
+/// Hard limits and priorities are raised by rights in the initial user namespace only, which maps every id to itself.
+fn in_initial_user_namespace() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 /// Some systems let a user namespace be made and give it no rights: only a mount inside of it tells.

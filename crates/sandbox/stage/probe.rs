@@ -22,6 +22,7 @@ pub(crate) fn run(words: &[&str]) -> io::Result<ExitCode> {
 
 fn one(words: &[&str]) -> io::Result<String> {
     match words {
+        ["priority"] => Ok(rustix::process::getpriority_process(None)?.to_string()),
         ["pid"] => Ok(std::process::id().to_string()),
         ["uid"] => {
             Ok(format!("{} {}", rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw()))

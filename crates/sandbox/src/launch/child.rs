@@ -168,7 +168,9 @@ fn wait_for_parent(channel: &Channel) -> io::Result<()> {
 
 fn set_priority(prepared: &Prepared<'_>) -> io::Result<()> {
     let effective = prepared.effective;
-    if effective.nice != 0 {
+    // A launcher that itself runs lower passes that on: raising it again would need a right.
+    let lowers = || Ok::<bool, io::Error>(effective.nice > rustix::process::getpriority_process(None)?);
+    if !effective.raised_by_parent() && (effective.nice < 0 || lowers()?) {
         rustix::process::setpriority_process(None, effective.nice)?;
     }
     effective.scheduler.map_or(Ok(()), sys::set_scheduler)

@@ -62,6 +62,11 @@ impl Effective {
         .fold(0, |flags, (_, flag)| flags | flag as u64)
     }
 
+    /// Only a right in the initial user namespace raises a priority; the child has left that one.
+    pub(crate) fn raised_by_parent(&self) -> bool {
+        self.namespaces.user && self.nice < 0
+    }
+
     pub(crate) fn describe(&self) -> String {
         format!("namespaces {:?}", self.namespaces)
     }

@@ -276,6 +276,10 @@ fn attend(
     if let Some(group) = group.filter(|_| effective.cgroup) {
         group.add(pid).map_err(|cause| failed(Step::Cgroup, &plan.label, cause))?;
     }
+    if effective.raised_by_parent() {
+        rustix::process::setpriority_process(rustix::process::Pid::from_raw(pid), effective.nice)
+            .map_err(|cause| failed(Step::Priority, &plan.label, cause.into()))?;
+    }
     channel.send(b"go", &[]).map_err(channel_error)?;
     await_child(channel, plan)
 }

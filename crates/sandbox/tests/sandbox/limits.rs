@@ -93,3 +93,27 @@ fn without_cgroups_rlimits_stand_in_and_it_is_said() {
         assert!(signal == libc::SIGXCPU || signal == libc::SIGKILL, "{text}");
     }
 }
+
+/// A child in a user namespace could not raise its own priority any more.
+#[test]
+fn priorities_above_and_below_normal_are_taken() {
+    for launcher in launchers() {
+        for (priority, nice) in [(12, -2), (16, 0), (20, 5)] {
+            let mut plan = probe("priority");
+            plan.priority = priority;
+            let text = run(*launcher, &plan, &[]);
+            if nice < 0 && *launcher == As::Nobody {
+                assert!(line(&text, "missing rlimits").contains("CAP_SYS_NICE"), "{text}");
+                assert_eq!(line(&text, "ok priority"), own_nice().to_string(), "{text}");
+            } else {
+                let expected = if nice < 0 { nice } else { nice.max(own_nice()) };
+                assert_eq!(line(&text, "ok priority"), expected.to_string(), "{text}");
+            }
+        }
+    }
+}
+
+/// The tests themselves may run at a lower priority, which a plan of normal priority leaves as it is.
+fn own_nice() -> i32 {
+    rustix::process::getpriority_process(None).unwrap()
+}
