@@ -42,9 +42,9 @@ pub use http_error::{HTTP_CODES, HttpCode, http_code};
 pub use local::{Held, LocalState};
 pub use observe::Counter;
 pub use phase::Phase;
+pub use requestor::{Requestor, requestor, requestor_in};
 /// The kernel's random source; the crate `getrandom` finds none inside of a sandbox.
 pub use sandbox::random;
-pub use requestor::{Requestor, requestor, requestor_in};
 pub use service::{
     BoxError, Component, DRAIN_TIMEOUT, FailStart, InitContext, Node, Service, Settings, Threads, caller,
     context_of, run, run_made, serve, uncancelled,

@@ -177,10 +177,13 @@ impl State {
         self.people.entry(identity.identity_id).or_default().status.get_or_insert(IdentityStatus::Active);
     }
 
-    /// A grant whose parent is gone gives nothing.
+    /// A grant whose parent is gone, or that permits more than its parent, gives nothing.
     fn grant(&mut self, grant: &CapabilityGrant) {
         if let Some(parent) = grant.parent {
-            if !self.grants.contains_key(&parent) {
+            let within = |source: &CapabilityGrant| {
+                source.permissions.contains(grant.permissions) && source.resource == grant.resource
+            };
+            if !self.grants.get(&parent).is_some_and(within) {
                 return;
             }
             self.children.entry(parent).or_default().push(grant.capability_id);
@@ -309,6 +312,20 @@ mod tests {
         assert!(state.holds(&id(3), &file("/a"), READ, NOW), "held by another grant");
         apply(&state, grant(5, 2, Some(3), None));
         assert!(!state.holds(&id(2), &file("/a"), READ, NOW), "a child of what is gone gives nothing");
+    }
+
+    /// covers: CAP-26
+    #[test]
+    fn what_permits_more_than_its_parent_gives_nothing() {
+        let state = with_people();
+        apply(&state, grant(1, 1, None, None));
+        apply(&state, CapabilityGrant { permissions: WRITE, ..grant(2, 2, Some(1), None) });
+        apply(&state, CapabilityGrant { resource: file("/b"), ..grant(3, 2, Some(1), None) });
+        assert!(
+            !state.holds(&id(2), &file("/a"), WRITE, NOW) && !state.holds(&id(2), &file("/b"), READ, NOW)
+        );
+        apply(&state, grant(4, 2, Some(1), None));
+        assert!(state.holds(&id(2), &file("/a"), READ, NOW));
     }
 
     #[test]

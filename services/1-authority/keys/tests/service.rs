@@ -179,8 +179,11 @@ async fn without_a_record_nothing_is_released_and_the_decision_stays_spent() {
     rig.node.world.set_deaf(true);
     let decision = rig.decide(1, MESSAGE);
     assert_eq!(reason(rig.sign(request(decision.clone())).await), "AuditUnavailable");
+    let bare = wire::SignRequest { authorization: None, ..request(decision.clone()) };
+    assert_eq!(reason(rig.sign(bare.clone()).await), "AuditUnavailable", "a refusal is recorded first, too");
     rig.node.world.set_deaf(false);
     assert_eq!(reason(rig.sign(request(decision)).await), "InvalidDecision");
+    assert_eq!(reason(rig.sign(bare).await), "InvalidDecision");
     assert!(rig.usages().iter().all(|(_, usage)| usage.output_hash.is_none()));
 }
 

@@ -5,8 +5,8 @@ use chain::payload::capability::{CapabilityGrant, Permissions, Resource, Restric
 
 use super::{CapabilityError, Granted, Holdings};
 
-/// Bytes of an object's id, as the contract says.
-pub const OBJECT_ID_BYTES_MAX: usize = 4096;
+/// Bytes of an object's id: policy knows it as `type:id`, in 4 096 bytes, and the longest type is `endpoint`.
+pub const OBJECT_ID_BYTES_MAX: usize = 4096 - "endpoint:".len();
 /// Bytes of a reason; it is kept for ever.
 pub const REASON_BYTES_MAX: usize = 256;
 
@@ -155,3 +155,7 @@ pub fn check_revoke<'a>(
         false => Err(CapabilityError::NotFound(*id)),
     }
 }
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

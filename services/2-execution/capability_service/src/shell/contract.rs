@@ -118,7 +118,9 @@ impl CapabilityService {
         let body = CapabilityRevoke { capability, by: by.id, reason };
         let entry = Entry::for_request(self.node.identity(), &request, body)?;
         let committed = self.node.authority().act(&request, entry).await?;
-        committed.entry.ok_or_else(|| Status::internal("an act without an entry"))
+        let revoked_at = committed.entry.ok_or_else(|| Status::internal("an act without an entry"))?;
+        let _ = self.node.feed().wait_for(revoked_at.sequence).await;
+        Ok(revoked_at)
     }
 
     /// Services that may still honour what was revoked.
