@@ -1,1 +1,139 @@
-//! Real processes, kills, hostile peers.
+//! What the system tests share: a node in a temporary folder, driven through the command line.
+//!
+//! Promises: every node is stopped and every folder removed, also when a test fails. Never does: touch a process, mount
+//! or cgroup that it did not start. Needs the built binary in `BAILIWICK_BIN`, which `cargo xtask test` sets.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may stop the test"
+)]
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+/// A node of its own.
+pub struct TestNode {
+    root: tempfile::TempDir,
+    up: bool,
+}
+
+/// The binary under test. None, with the reason on the output, where nobody built it.
+#[must_use]
+pub fn binary() -> Option<PathBuf> {
+    let found = std::env::var_os("BAILIWICK_BIN").map(PathBuf::from).filter(|file| file.is_file());
+    if found.is_none() {
+        println!("skipped: BAILIWICK_BIN names no file; `cargo xtask test` builds it");
+    }
+    found
+}
+
+impl TestNode {
+    /// Boots a node. None where there is no binary.
+    #[must_use]
+    pub fn boot() -> Option<Self> {
+        binary()?;
+        // Socket paths are short, so the folder's name is too.
+        let root = tempfile::Builder::new().prefix("bw").tempdir().expect("a temporary folder");
+        let mut node = Self { root, up: false };
+        node.up();
+        Some(node)
+    }
+
+    pub fn up(&mut self) {
+        self.ok(&["up", "--detach", "--name", "test"]);
+        self.up = true;
+    }
+
+    pub fn down(&mut self) {
+        self.ok(&["down"]);
+        self.up = false;
+    }
+
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    #[must_use]
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(binary().expect("the binary was there when the node booted"));
+        command.arg("--root").arg(self.root()).args(args).stdin(Stdio::null());
+        command
+    }
+
+    #[must_use]
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("the binary runs")
+    }
+
+    /// A command that must succeed; what it printed.
+    pub fn ok(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(
+            output.status.success(),
+            "bailiwick {args:?} ended with {}:\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    #[must_use]
+    pub fn json(&self, args: &[&str]) -> Value {
+        serde_json::from_str(&self.ok(&[args, &["-o", "json"]].concat())).expect("json")
+    }
+
+    /// Services with their pids.
+    #[must_use]
+    pub fn pids(&self) -> Vec<(String, i64)> {
+        let status = self.json(&["status"]);
+        let services = status["services"].as_array().expect("services");
+        services
+            .iter()
+            .filter_map(|service| Some((service["name"].as_str()?.to_owned(), service["pid"].as_i64()?)))
+            .collect()
+    }
+
+    /// Waits until every service runs.
+    pub fn settled(&self) {
+        let running = || {
+            let output = self.run(&["status", "-o", "json"]);
+            let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+            let services = status["services"].as_array().cloned().unwrap_or_default();
+            !services.is_empty() && services.iter().all(|service| service["state"] == "Running")
+        };
+        assert!(within(Duration::from_secs(20), running), "not all services run");
+    }
+}
+
+impl Drop for TestNode {
+    fn drop(&mut self) {
+        if self.up {
+            let stopped = self.run(&["down"]);
+            if !stopped.status.success() && !std::thread::panicking() {
+                panic!("the node did not stop: {}", String::from_utf8_lossy(&stopped.stderr));
+            }
+        }
+    }
+}
+
+/// Looks again and again until it is so, or the time is over.
+pub fn within(limit: Duration, mut is_so: impl FnMut() -> bool) -> bool {
+    let since = Instant::now();
+    loop {
+        if is_so() {
+            return true;
+        }
+        if since.elapsed() > limit {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -14,7 +14,9 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use sandbox::{
     Guard, GuardSet,
-    attempts::{Attempt, CANARY_VARIABLE, CLASSES, Canaries, Place, SUCCEEDED, Shown, TARGET, Verdict, examine},
+    attempts::{
+        Attempt, CANARY_VARIABLE, CLASSES, Canaries, Place, SUCCEEDED, Shown, TARGET, Verdict, examine,
+    },
 };
 use serde_json::Value;
 
@@ -162,8 +164,12 @@ fn finish(command: Command, timeout: Duration) -> Result<(Option<i32>, String)> 
 }
 
 fn output_within(mut command: Command, timeout: Duration) -> Result<(Option<i32>, String, String)> {
-    let mut child =
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("starting")?;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("starting")?;
     // Read beside the waiting: a full pipe would stop the child.
     let (out, error) = (reader(child.stdout.take()), reader(child.stderr.take()));
     let code = wait(&mut child, timeout)?;

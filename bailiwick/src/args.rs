@@ -1,0 +1,343 @@
+//! The command line, as data. Every command has `-o json`; every one that changes something says what it did.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Makes a Linux machine a place where nothing consequential happens without authority.
+#[derive(Debug, Parser)]
+#[command(name = "bailiwick", version, disable_help_subcommand = true)]
+pub struct Cli {
+    /// Put or find the whole node under this folder.
+    #[arg(long, global = true, value_name = "DIR", env = "BAILIWICK_ROOT")]
+    pub root: Option<PathBuf>,
+    /// Form of the output.
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start the node; the first time, make its keys and its log.
+    Up(Up),
+    /// Stop the node in order.
+    Down,
+    /// Show services, what is not installed, and what this host cannot give.
+    Status,
+    /// Run a program in a sandbox, under authority, on record.
+    Run(Run),
+    /// Explain the last refusal, or one by its id.
+    Why(Why),
+    /// List programs.
+    Ps,
+    /// Send a signal to a program.
+    Kill(Kill),
+    /// Control services.
+    #[command(subcommand)]
+    Service(Service),
+    /// Read and verify the log.
+    #[command(subcommand)]
+    Log(Log),
+    /// Read and change the rules.
+    #[command(subcommand)]
+    Policy(Policy),
+    /// Use keys that never leave their boundary.
+    #[command(subcommand)]
+    Key(Key),
+    /// Read and change identities, issue tokens.
+    #[command(subcommand)]
+    Identity(Identity),
+    /// Grant, check, list and revoke capabilities.
+    #[command(subcommand)]
+    Capability(Capability),
+    /// Boot a node in a temporary place, do real work, then attack it, and print counts.
+    Prove(Prove),
+    /// Print completions for a shell.
+    Completions { shell: clap_complete::Shell },
+    /// Write the manual pages into a folder.
+    Man { folder: PathBuf },
+    /// A process of the node; started by the node alone.
+    #[command(hide = true, subcommand)]
+    Process(Process),
+}
+
+#[derive(Debug, Args)]
+pub struct Up {
+    /// Return as soon as all services run.
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Name of the node, used in its identity; the host's name by default.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Permit defences to be switched off by name; for `prove` alone.
+    #[arg(long, hide = true)]
+    pub allow_break: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Make a host path visible: PATH, PATH:ro or PATH:rw, or PATH:rw:INSIDE.
+    #[arg(long = "fs", value_name = "PATH[:ro|:rw[:INSIDE]]")]
+    pub paths: Vec<String>,
+    /// Set a variable of the program's environment; nothing is inherited but TERM, LANG and PATH.
+    #[arg(short, long = "env", value_name = "NAME=VALUE")]
+    pub env: Vec<String>,
+    /// Working directory inside; by default the current one if it is visible, else `/`.
+    #[arg(short = 'C', long)]
+    pub cwd: Option<String>,
+    /// Identity to run as; by default your own.
+    #[arg(long = "as", value_name = "NAME")]
+    pub identity: Option<String>,
+    /// Memory limit, for example 64M.
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<String>,
+    /// Limit of threads and processes.
+    #[arg(long)]
+    pub threads: Option<u32>,
+    /// Limit of open files.
+    #[arg(long)]
+    pub files: Option<u32>,
+    /// Limit of processor time, for example 10s.
+    #[arg(long, value_name = "TIME")]
+    pub cpu: Option<String>,
+    /// Limit of wall time, for example 5m.
+    #[arg(long, value_name = "TIME")]
+    pub timeout: Option<String>,
+    /// Do not watch for refused calls (faster; `why` then cannot name them).
+    #[arg(long)]
+    pub no_notice: bool,
+    /// Print the program's number and return.
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Switch off one guard; only on a node that permits it.
+    #[arg(long, hide = true)]
+    pub disable: Vec<String>,
+    /// The program and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Why {
+    /// `last`, the id of a refusal, or `process:N`.
+    #[arg(default_value = "last")]
+    pub what: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Kill {
+    pub pid: u64,
+    /// `term kill stop cont user1 user2`
+    #[arg(short, long, default_value = "term")]
+    pub signal: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Service {
+    List,
+    Status {
+        name: String,
+    },
+    Start {
+        name: String,
+    },
+    Stop {
+        name: String,
+    },
+    Restart {
+        name: String,
+    },
+    /// Register a service from its manifest and start it.
+    Apply {
+        manifest: PathBuf,
+    },
+    /// Take a stopped service out of the registry.
+    Remove {
+        name: String,
+    },
+    /// Show what a service wrote.
+    Logs {
+        name: String,
+    },
+    /// Follow what happens to services.
+    Events,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Log {
+    /// Show entries.
+    Show {
+        /// Sequence, or FROM..TO; the last 20 by default.
+        range: Option<String>,
+        /// Only these types, by name.
+        #[arg(long = "type")]
+        types: Vec<String>,
+        /// Go on with what is appended.
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Verify a log without any service: every entry, group, header and padding byte.
+    Verify {
+        /// The log's folder; the node's own by default.
+        folder: Option<PathBuf>,
+        /// A signed head kept elsewhere, to find truncation.
+        #[arg(long)]
+        head: Option<PathBuf>,
+    },
+    /// Print the signed head; keep it elsewhere.
+    Head,
+    /// Fold the log from genesis and print the state's hash.
+    Replay { folder: Option<PathBuf> },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Policy {
+    List,
+    /// Add the rules of a TOML file.
+    Add {
+        file: PathBuf,
+    },
+    Remove {
+        id: String,
+    },
+    State,
+    /// Ask for a decision, on record.
+    Evaluate {
+        /// Action kind, for example `sign`.
+        action: String,
+        /// Resource, for example `/orbital/users/admin`.
+        resource: String,
+        #[arg(long = "as")]
+        identity: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Key {
+    /// Print the public key of a path.
+    Public {
+        path: String,
+    },
+    /// Sign a file (`-` for standard input); each use is decided and recorded.
+    Sign {
+        path: String,
+        file: PathBuf,
+    },
+    /// Verify a signature over a file.
+    Verify {
+        public_key: String,
+        signature: String,
+        file: PathBuf,
+    },
+    Info {
+        path: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Identity {
+    List,
+    Show {
+        name: String,
+    },
+    Create {
+        name: String,
+        /// `Organization`, `User`, `Service` or `Node`
+        #[arg(long = "type", default_value = "User")]
+        identity_type: String,
+        /// Parent by name; your own by default.
+        #[arg(long)]
+        parent: Option<String>,
+        #[arg(long)]
+        key_path: Option<String>,
+    },
+    Suspend {
+        name: String,
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    Resume {
+        name: String,
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    Revoke {
+        name: String,
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    Whoami,
+    /// Issue a token for yourself, bound to this channel.
+    Token {
+        #[arg(long, default_value_t = 3600)]
+        lifetime_s: u32,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Capability {
+    /// Grant rights (`rwxdv`: read, write, execute, delegate, revoke) on `TYPE:ID` to an identity.
+    Grant {
+        resource: String,
+        rights: String,
+        to: String,
+    },
+    Check {
+        identity: String,
+        resource: String,
+        rights: String,
+    },
+    List {
+        #[arg(long)]
+        holder: Option<String>,
+    },
+    Revoke {
+        id: String,
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Prove {
+    /// Only this section; may be repeated.
+    #[arg(long)]
+    pub section: Vec<String>,
+    /// Seed of everything random; printed, so that a run can be repeated.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// One JSON object at the end, progress on standard error.
+    #[arg(long)]
+    pub json: bool,
+    /// Switch a defence off; the command must then fail.
+    #[arg(long = "break", value_name = "PART")]
+    pub break_part: Option<String>,
+    /// List the parts that `--break` knows.
+    #[arg(long)]
+    pub list_breaks: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Process {
+    Supervisor {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    Service {
+        name: String,
+    },
+    Boundary,
+    Monitor,
+    /// One escape attempt of `prove`, made from inside the sandbox.
+    Attempt {
+        name: String,
+    },
+}

@@ -1,0 +1,342 @@
+//! `bailiwick log`: everything here but `--follow` and `head` works on files alone, with no service running.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use base::{AxiomRef, Sequence, layout::Layout};
+use chain::{
+    EntryType, LogFolder, SignedHead, VerifyOptions,
+    payload::{Payload, service::Genesis},
+    verify_log,
+};
+use serde::Serialize;
+
+use crate::{
+    args::{Log as LogCommand, Output},
+    exit::{DAMAGED, Failure},
+    node::{Node, failed},
+    output,
+};
+
+/// Entries shown when no range is given.
+const SHOW_DEFAULT: u64 = 20;
+/// How often `--follow` looks.
+const FOLLOW_PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
+
+#[derive(Serialize)]
+struct Verified {
+    ok: bool,
+    segments: u64,
+    groups: u64,
+    entries: u64,
+    head: Option<AxiomRef>,
+    /// The head that it was checked against, if one was given.
+    checked_against: Option<AxiomRef>,
+}
+
+/// Reads everything, believes nothing; names the first damaged entry, header or padding byte.
+pub fn verify(output: Output, folder: &Path, head: Option<&Path>) -> Result<()> {
+    let checked_against = head.map(|file| signed_head(folder, file)).transpose()?;
+    let options = VerifyOptions { head: checked_against, from_oldest: false };
+    let report =
+        verify_log(&LogFolder::new(folder), &options, |_| {}).map_err(|fault| Failure::damaged(&fault))?;
+    let verified = Verified {
+        ok: true,
+        segments: report.segments,
+        groups: report.groups,
+        entries: report.entries,
+        head: report.last,
+        checked_against,
+    };
+    output::show(output, &verified, || {
+        let last = report.last.map_or_else(|| "none".to_owned(), |last| last.to_string());
+        let against = match checked_against {
+            Some(head) => format!("contains the head {head}\n"),
+            None => {
+                "no head was given: that nothing was cut off the end is not shown (--head FILE)\n".to_owned()
+            }
+        };
+        format!(
+            "{}: {} entries in {} groups and {} segments\nlast entry {last}\n{against}",
+            output::good("sound"),
+            report.entries,
+            report.groups,
+            report.segments
+        )
+    })
+}
+
+/// The entry that a signed head names, checked with the sequencer's key as genesis pins it.
+fn signed_head(folder: &Path, file: &Path) -> Result<AxiomRef> {
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("reading the signed head {}", file.display()))?;
+    let key = genesis(folder)?.sequencer_key;
+    let head = SignedHead::new(text)?
+        .verify(&key)
+        .with_context(|| format!("{} is not a head signed by this log's sequencer", file.display()))?;
+    Ok(head.head)
+}
+
+/// Genesis, from a log that need not be sound beyond it.
+pub fn genesis(folder: &Path) -> Result<Genesis> {
+    let mut found = None;
+    let outcome = verify_log(&LogFolder::new(folder), &VerifyOptions::default(), |placed| {
+        if placed.record.header.sequence == Sequence(0) {
+            found = Payload::decode(0, placed.record.payload).ok();
+        }
+    });
+    match (found, outcome) {
+        (Some(Payload::Genesis(envelope)), _) => Ok(envelope.body),
+        (_, Err(fault)) => Err(Failure::damaged(&fault).into()),
+        _ => bail!("{} does not begin with a genesis entry", folder.display()),
+    }
+}
+
+#[derive(Serialize)]
+struct Shown {
+    sequence: Sequence,
+    #[serde(rename = "type")]
+    entry_type: String,
+    axiom_time_ns: u64,
+    hash: base::Hash,
+    submitter: Option<base::IdentityId>,
+    authorization: Option<base::Hash>,
+    body: serde_json::Value,
+}
+
+/// Shows entries out of the files, as a node may be writing them.
+pub fn show(output: Output, folder: &Path, range: Option<&str>, types: &[String]) -> Result<()> {
+    let types = types.iter().map(|name| parse_type(name)).collect::<Result<Vec<_>>>()?;
+    let (from, to) = range.map(parse_range).transpose()?.unwrap_or((0, u64::MAX));
+    let mut shown = std::collections::VecDeque::new();
+    let outcome = verify_log(&LogFolder::new(folder), &VerifyOptions::default(), |placed| {
+        let header = &placed.record.header;
+        let wanted = types.is_empty() || types.iter().any(|known| known.code() == header.entry_type.code());
+        if !wanted || !(from..=to).contains(&header.sequence.0) {
+            return;
+        }
+        if range.is_none() && shown.len() as u64 >= SHOW_DEFAULT {
+            shown.pop_front();
+        }
+        shown.push_back(describe(placed));
+    });
+    let shown: Vec<Shown> = shown.into();
+    output::show(output, &shown, || shown.iter().map(line).collect())?;
+    match outcome {
+        // The end of a log that is being written may look torn; everything above it was shown.
+        Err(fault) if !fault.may_be_torn_tail => Err(Failure::damaged(&fault).into()),
+        _ => Ok(()),
+    }
+}
+
+fn describe(placed: &chain::Placed<'_>) -> Shown {
+    let header = &placed.record.header;
+    let payload = Payload::decode(header.entry_type.code(), placed.record.payload);
+    let (head, body) = match &payload {
+        Ok(payload) => (Some(payload.head()), body_json(payload)),
+        Err(error) => (None, serde_json::json!({ "undecoded": error.to_string() })),
+    };
+    Shown {
+        sequence: header.sequence,
+        entry_type: header.entry_type.name().to_owned(),
+        axiom_time_ns: header.timestamp.0,
+        hash: placed.hash,
+        submitter: head.map(|head| head.submitter),
+        authorization: head.and_then(|head| head.authorization),
+        body,
+    }
+}
+
+/// A decision's body is kept as the bytes that were signed; people want to read it.
+fn body_json(payload: &Payload) -> serde_json::Value {
+    let json = match payload {
+        Payload::PolicyDecision(envelope) => {
+            envelope.body.decode_body().ok().and_then(|body| serde_json::to_value(body).ok())
+        }
+        other => other.body_json(serde_json::value::Serializer).ok(),
+    };
+    json.unwrap_or(serde_json::Value::Null)
+}
+
+fn line(shown: &Shown) -> String {
+    let body: String = shown.body.to_string().chars().take(160).collect();
+    format!("{:>8}  {:<16}  {}\n", shown.sequence.0, shown.entry_type, body)
+}
+
+fn parse_type(name: &str) -> Result<EntryType> {
+    let known = || EntryType::ALL.iter().map(|known| known.name()).collect::<Vec<_>>().join(", ");
+    let found = EntryType::ALL.iter().find(|known| known.name().eq_ignore_ascii_case(name));
+    found.copied().with_context(|| format!("{name:?} is no entry type; there are {}", known()))
+}
+
+/// `N` or `FROM..TO`, either end may be left out.
+fn parse_range(text: &str) -> Result<(u64, u64)> {
+    let number = |text: &str, default| {
+        if text.is_empty() {
+            Ok(default)
+        } else {
+            text.parse().with_context(|| format!("{text:?} is no sequence"))
+        }
+    };
+    match text.split_once("..") {
+        Some((from, to)) => Ok((number(from, 0)?, number(to, u64::MAX)?)),
+        None => {
+            let only = number(text, 0)?;
+            Ok((only, only))
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Replayed {
+    state_hash: base::Hash,
+    head: Option<AxiomRef>,
+    entries: u64,
+    decisions: u64,
+    /// Decisions that come out otherwise when they are made again from the log alone.
+    mismatches: Vec<u64>,
+}
+
+/// Folds the log from genesis, makes every decision again at its own position, and prints the state's hash.
+pub fn replay(output: Output, folder: &Path) -> Result<()> {
+    let mut state = axiom::core::ControlState::default();
+    let mut engine = ::policy::core::verify::Replay::default();
+    let mut replayed = Replayed {
+        state_hash: base::Hash::ZERO,
+        head: None,
+        entries: 0,
+        decisions: 0,
+        mismatches: Vec::new(),
+    };
+    let mut unreadable = None;
+    let report = verify_log(&LogFolder::new(folder), &VerifyOptions::default(), |placed| {
+        let header = &placed.record.header;
+        let code = header.entry_type.code();
+        if let Ok(payload) = Payload::decode(code, placed.record.payload) {
+            state.apply(header.sequence, &payload);
+        }
+        let at = AxiomRef { sequence: header.sequence, hash: placed.hash };
+        match engine.step(at, code, placed.record.payload) {
+            Ok(None) => {}
+            Ok(Some(verification)) => {
+                replayed.decisions += 1;
+                if verification != ::policy::core::verify::Verification::Verified {
+                    replayed.mismatches.push(header.sequence.0);
+                }
+            }
+            Err(error) => {
+                unreadable.get_or_insert_with(|| format!("entry {}: {error}", header.sequence));
+            }
+        }
+    })
+    .map_err(|fault| Failure::damaged(&fault))?;
+    if let Some(unreadable) = unreadable {
+        bail!("{unreadable}");
+    }
+    replayed.state_hash = state.hash();
+    (replayed.head, replayed.entries) = (report.last, report.entries);
+    output::show(output, &replayed, || {
+        format!(
+            "{} entries folded, {} decisions made again, {} came out otherwise\nstate {}\n",
+            replayed.entries,
+            replayed.decisions,
+            replayed.mismatches.len(),
+            replayed.state_hash
+        )
+    })?;
+    match replayed.mismatches.first() {
+        None => Ok(()),
+        Some(first) => {
+            Err(Failure::new(DAMAGED, format!("decision {first} is not what its log gives")).into())
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct SignedText {
+    head: AxiomRef,
+    signed: String,
+}
+
+/// What needs the service: the signed head, and entries as they come.
+pub async fn online(node: &Node, output: Output, command: LogCommand) -> Result<()> {
+    match command {
+        LogCommand::Head => head(node, output).await,
+        LogCommand::Show { range, types, .. } => follow(node, output, range.as_deref(), &types).await,
+        LogCommand::Verify { .. } | LogCommand::Replay { .. } => Ok(()),
+    }
+}
+
+async fn head(node: &Node, output: Output) -> Result<()> {
+    let mut axiom = node.axiom("system.axiom.get_head")?;
+    let request = contracts::axiom::v1::GetHeadRequest {};
+    let reply = axiom.get_head(request).await.map_err(failed)?.into_inner();
+    let head = reply.head.as_ref().context("an answer without a head")?;
+    let signed = SignedText { head: head.try_into()?, signed: reply.signed };
+    output::show(output, &signed, || signed.signed.clone())
+}
+
+/// Reads on from the end of the range, or of the log, until interrupted.
+async fn follow(node: &Node, output: Output, range: Option<&str>, types: &[String]) -> Result<()> {
+    let entry_types =
+        types.iter().map(|name| parse_type(name).map(EntryType::code)).collect::<Result<Vec<_>>>()?;
+    let mut head = node.axiom("system.axiom.get_head")?;
+    let request = contracts::axiom::v1::GetHeadRequest {};
+    let last =
+        head.get_head(request).await.map_err(failed)?.into_inner().head.map_or(0, |head| head.sequence);
+    let (mut next, to) =
+        range.map(parse_range).transpose()?.unwrap_or((last.saturating_sub(SHOW_DEFAULT), u64::MAX));
+    let mut axiom = node.axiom("system.axiom.range")?;
+    while next <= to {
+        let request = contracts::axiom::v1::RangeRequest { from: next, to, entry_types: entry_types.clone() };
+        let mut messages = axiom.range(request).await.map_err(failed)?.into_inner();
+        while let Some(message) = messages.message().await.map_err(failed)? {
+            for entry in message.entries {
+                next = entry.sequence.saturating_add(1);
+                let shown = of_wire(&entry)?;
+                output::show(output, &shown, || line(&shown))?;
+            }
+        }
+        tokio::time::sleep(FOLLOW_PAUSE).await;
+    }
+    Ok(())
+}
+
+fn of_wire(entry: &contracts::axiom::v1::Entry) -> Result<Shown> {
+    let payload = Payload::decode(entry.entry_type, &entry.payload);
+    let head = payload.as_ref().ok().map(Payload::head);
+    let name = EntryType::from_code(entry.entry_type).map_or("unknown", EntryType::name);
+    Ok(Shown {
+        sequence: Sequence(entry.sequence),
+        entry_type: name.to_owned(),
+        axiom_time_ns: entry.timestamp_ns,
+        hash: base::Hash(contracts::convert::bytes("hash", &entry.hash)?),
+        submitter: head.map(|head| head.submitter),
+        authorization: head.and_then(|head| head.authorization),
+        body: payload.as_ref().map_or(serde_json::Value::Null, body_json),
+    })
+}
+
+/// The log to work on: the one named, or the node's own.
+pub fn folder(layout: &Layout, named: Option<PathBuf>) -> PathBuf {
+    named.unwrap_or_else(|| layout.log())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_have_optional_ends() {
+        assert_eq!(parse_range("7").unwrap(), (7, 7));
+        assert_eq!(parse_range("3..").unwrap(), (3, u64::MAX));
+        assert_eq!(parse_range("..9").unwrap(), (0, 9));
+        assert!(parse_range("x").is_err());
+    }
+
+    #[test]
+    fn an_unknown_type_lists_the_known_ones() {
+        assert_eq!(parse_type("policydecision").unwrap(), EntryType::PolicyDecision);
+        assert!(parse_type("nothing").unwrap_err().to_string().contains("KeyUsage"));
+    }
+}

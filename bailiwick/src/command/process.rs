@@ -1,0 +1,347 @@
+//! `run`, `ps` and `kill`.
+
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result, bail};
+use base::{EntryKey, Hash, IdentityId, ProcessId};
+use contracts::{
+    convert::bytes,
+    process_manager::v1 as pb,
+    process_manager::v1::{attach_input::Input, attach_output::Output as Out, exit_status::Status},
+};
+use kit::error_info;
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+
+use crate::{
+    args::{Kill, Output, Run},
+    exit::{Failure, NOT_FOUND, RUN_FAILED},
+    node::{Node, failed},
+    output, units,
+};
+
+/// Bytes of one piece of an image or of standard input; below the contract's limits.
+const PIECE_BYTES: usize = 64 * 1024;
+/// The node does not have the image that a spawn names.
+const IMAGE_NOT_FOUND: &str = "ImageNotFound";
+/// Pieces under way.
+const PIECES: usize = 8;
+/// What a program inherits when it is set; everything else is given with `--env`.
+const INHERITED: [&str; 4] = ["TERM", "LANG", "LC_ALL", "PATH"];
+
+pub async fn run(node: &Node, output: Output, args: Run) -> Result<ExitCode> {
+    let outcome = start(node, &args).await;
+    let spawned = outcome.map_err(|error| match error.downcast_ref::<Failure>() {
+        Some(_) => error,
+        None => Failure::new(RUN_FAILED, format!("{error:#}")).into(),
+    })?;
+    for missing in &spawned.missing {
+        eprintln!("bailiwick: this host cannot give: {missing}");
+    }
+    if args.detach {
+        let started = Started { pid: ProcessId(spawned.pid) };
+        output::show(output, &started, || format!("{}\n", started.pid))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    attach(node, spawned.pid).await
+}
+
+#[derive(Serialize)]
+struct Started {
+    pid: ProcessId,
+}
+
+async fn start(node: &Node, args: &Run) -> Result<pb::SpawnResponse> {
+    let (name, rest) = args.command.split_first().context("no program was named")?;
+    let file = find(name)?;
+    let paths = args.paths.iter().map(|text| parse_grant(text)).collect::<Result<Vec<_>>>()?;
+    let identity = match &args.identity {
+        Some(name) => node.identity_id(name).await?,
+        None => node.admin(),
+    };
+    let image = hash_file(&file)?;
+    let mut key = [0; EntryKey::BYTES];
+    getrandom::fill(&mut key).context("the kernel's random source")?;
+    let request = pb::SpawnRequest {
+        image: image.0.to_vec(),
+        args: rest.to_vec(),
+        capabilities: Vec::new(),
+        resource_limits: Some(limits(args)?),
+        identity: identity.0.to_vec(),
+        env: environment(&args.env)?.into_iter().collect(),
+        cwd: Some(working_folder(args.cwd.as_deref(), &paths)),
+        paths,
+        priority: None,
+        name: name.clone(),
+        timeout_ms: args.timeout.as_deref().map(units::parse_duration_ms).transpose()?.unwrap_or(0),
+        idempotency_key: key.to_vec(),
+        notice_refused: !args.no_notice,
+        disabled_guards: args.disable.clone(),
+    };
+    let mut processes = node.processes("system.process_manager.spawn").await?;
+    match processes.spawn(request.clone()).await {
+        Ok(spawned) => Ok(spawned.into_inner()),
+        // Most programs ran before: only one that the node has not seen is sent there.
+        Err(status) if error_info(&status).is_some_and(|info| info.reason == IMAGE_NOT_FOUND) => {
+            let sent = put_image(node, &file).await?;
+            if sent.hash != request.image {
+                bail!("{} changed while it was read", file.display());
+            }
+            Ok(processes.spawn(request).await.map_err(failed)?.into_inner())
+        }
+        Err(status) => Err(failed(status)),
+    }
+}
+
+fn hash_file(file: &Path) -> Result<Hash> {
+    let opened = std::fs::File::open(file);
+    let mut opened =
+        opened.map_err(|error| Failure::new(NOT_FOUND, format!("opening {}: {error}", file.display())))?;
+    let mut hasher = blake3::Hasher::new();
+    std::io::copy(&mut opened, &mut hasher).with_context(|| format!("reading {}", file.display()))?;
+    Ok(Hash(*hasher.finalize().as_bytes()))
+}
+
+fn limits(args: &Run) -> Result<pb::ResourceLimits> {
+    Ok(pb::ResourceLimits {
+        cpu_time_ms: args.cpu.as_deref().map(units::parse_duration_ms).transpose()?.unwrap_or(0),
+        memory_bytes: args.memory.as_deref().map(units::parse_size).transpose()?.unwrap_or(0),
+        threads: args.threads.unwrap_or(0),
+        files: args.files.unwrap_or(0),
+        ..pb::ResourceLimits::default()
+    })
+}
+
+fn environment(given: &[String]) -> Result<BTreeMap<String, String>> {
+    let inherited = INHERITED.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
+    let mut environment: BTreeMap<String, String> = inherited.collect();
+    for pair in given {
+        let (name, value) = pair.split_once('=').with_context(|| format!("{pair:?} is not NAME=VALUE"))?;
+        environment.insert(name.to_owned(), value.to_owned());
+    }
+    Ok(environment)
+}
+
+/// The current folder if the program can see it.
+fn working_folder(given: Option<&str>, paths: &[pb::PathGrant]) -> String {
+    if let Some(given) = given {
+        return given.to_owned();
+    }
+    let current = std::env::current_dir().unwrap_or_default();
+    let visible = paths.iter().any(|grant| grant.inside.is_empty() && current.starts_with(&grant.path));
+    if visible { current.to_string_lossy().into_owned() } else { "/".to_owned() }
+}
+
+/// `PATH`, `PATH:ro`, `PATH:rw` or `PATH:rw:INSIDE`; relative paths are taken from here.
+fn parse_grant(text: &str) -> Result<pb::PathGrant> {
+    let mut parts = text.split(':');
+    let path = parts.next().unwrap_or_default();
+    let writable = match parts.next() {
+        None | Some("ro") => false,
+        Some("rw") => true,
+        Some(other) => bail!("{text:?}: after the path comes `ro` or `rw`, not {other:?}"),
+    };
+    let inside = parts.next().unwrap_or_default().to_owned();
+    if parts.next().is_some() {
+        bail!("{text:?} has too many parts; write PATH, PATH:rw or PATH:rw:INSIDE");
+    }
+    let path = std::fs::canonicalize(path).with_context(|| format!("--fs {path:?}"))?;
+    let path = path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?.to_owned();
+    Ok(pb::PathGrant { path, writable, inside })
+}
+
+/// As a shell finds it.
+fn find(name: &str) -> Result<PathBuf> {
+    if name.contains('/') {
+        return Ok(PathBuf::from(name));
+    }
+    let search = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&search).map(|folder| folder.join(name)).find(|file| is_program(file));
+    found.ok_or_else(|| Failure::new(NOT_FOUND, format!("{name}: not found in PATH")).into())
+}
+
+fn is_program(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(file)
+        .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+}
+
+async fn put_image(node: &Node, file: &Path) -> Result<pb::Image> {
+    let mut opened = std::fs::File::open(file)
+        .map_err(|error| Failure::new(NOT_FOUND, format!("opening {}: {error}", file.display())))?;
+    let (send, receive) = mpsc::channel(PIECES);
+    let reader = tokio::task::spawn_blocking(move || -> std::io::Result<()> {
+        let mut buffer = vec![0; PIECE_BYTES];
+        loop {
+            let read = opened.read(&mut buffer)?;
+            let data = buffer.get(..read).unwrap_or_default().to_vec();
+            // The other side has seen enough, or is gone: its own answer says which.
+            if read == 0 || send.blocking_send(pb::ImageChunk { data }).is_err() {
+                return Ok(());
+            }
+        }
+    });
+    let mut processes = node.processes("system.process_manager.put_image").await?;
+    let image = processes.put_image(ReceiverStream::new(receive)).await.map_err(failed)?.into_inner();
+    reader.await.context("reading the program")?.with_context(|| format!("reading {}", file.display()))?;
+    Ok(image)
+}
+
+/// Joins this terminal to the program until it ends; its exit code becomes ours.
+async fn attach(node: &Node, pid: u64) -> Result<ExitCode> {
+    let (send, receive) = mpsc::channel(PIECES);
+    send.send(pb::AttachInput { input: Some(Input::Pid(pid)) }).await.context("attaching")?;
+    // Reading a terminal cannot be interrupted, so this thread is left behind when the program ends first.
+    std::thread::spawn(move || forward_stdin(&send));
+    let mut processes = node.processes("system.process_manager.attach").await?;
+    let mut streams = processes.attach(ReceiverStream::new(receive)).await.map_err(failed)?.into_inner();
+    while let Some(message) = streams.next().await {
+        match message.map_err(failed)?.output {
+            Some(Out::Stdout(data)) => write_all(&mut std::io::stdout(), &data)?,
+            Some(Out::Stderr(data)) => write_all(&mut std::io::stderr(), &data)?,
+            Some(Out::Exit(reply)) => return Ok(ended(pid, &reply)),
+            None => {}
+        }
+    }
+    Err(Failure::new(
+        RUN_FAILED,
+        format!("the connection ended before program {pid} did; `bailiwick ps` shows it"),
+    )
+    .into())
+}
+
+fn forward_stdin(send: &mpsc::Sender<pb::AttachInput>) {
+    let mut buffer = vec![0; PIECE_BYTES];
+    let mut stdin = std::io::stdin().lock();
+    loop {
+        let input = match stdin.read(&mut buffer) {
+            Ok(0) | Err(_) => Input::StdinEnd(true),
+            Ok(read) => Input::Stdin(buffer.get(..read).unwrap_or_default().to_vec()),
+        };
+        let end = matches!(input, Input::StdinEnd(_));
+        if send.blocking_send(pb::AttachInput { input: Some(input) }).is_err() || end {
+            return;
+        }
+    }
+}
+
+fn write_all(target: &mut impl Write, data: &[u8]) -> Result<()> {
+    match target.write_all(data).and_then(|()| target.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("writing the program's output"),
+    }
+}
+
+/// What a shell would report; limits and refused calls are told on standard error.
+fn ended(pid: u64, reply: &pb::WaitReply) -> ExitCode {
+    if !reply.refused.is_empty() {
+        eprintln!(
+            "bailiwick: {} calls were refused; `bailiwick why process:{pid}` names them",
+            reply.refused.len()
+        );
+    }
+    let code = match reply.status.as_ref().and_then(|status| status.status.as_ref()) {
+        Some(Status::Code(code)) => *code,
+        Some(Status::Signal(signal)) => 128 + signal,
+        Some(Status::Limit(limit)) => {
+            eprintln!("bailiwick: program {pid} was ended: it passed its limit of {limit}");
+            137
+        }
+        Some(Status::Unknown(_)) | None => {
+            eprintln!("bailiwick: nobody saw how program {pid} ended");
+            i32::from(RUN_FAILED)
+        }
+    };
+    ExitCode::from(u8::try_from(code & 0xff).unwrap_or(RUN_FAILED))
+}
+
+#[derive(Serialize)]
+struct Process {
+    pid: ProcessId,
+    host_pid: u32,
+    name: String,
+    state: String,
+    identity: IdentityId,
+    image: Hash,
+    threads: u32,
+    memory_bytes: u64,
+    cpu_time_ns: u64,
+    created_at: u64,
+}
+
+pub async fn list(node: &Node, output: Output) -> Result<()> {
+    let mut processes = node.processes("system.process_manager.list").await?;
+    let list = processes.list(pb::ProcessFilter::default()).await.map_err(failed)?.into_inner().processes;
+    let list = list.into_iter().map(process).collect::<Result<Vec<_>>>()?;
+    output::show(output, &list, || {
+        let row = |process: &Process| {
+            vec![
+                process.pid.to_string(),
+                process.host_pid.to_string(),
+                process.state.clone(),
+                output::size(process.memory_bytes),
+                output::duration(process.cpu_time_ns / 1_000_000),
+                process.name.clone(),
+            ]
+        };
+        output::table(
+            &["ID", "PID", "STATE", "MEMORY", "CPU", "NAME"],
+            &list.iter().map(row).collect::<Vec<_>>(),
+        )
+    })
+}
+
+fn process(info: pb::ProcessInfo) -> Result<Process> {
+    let usage = info.resource_usage.unwrap_or_default();
+    Ok(Process {
+        pid: ProcessId(info.pid),
+        host_pid: info.host_pid,
+        name: info.name,
+        state: info.state,
+        identity: IdentityId(bytes("identity", &info.identity)?),
+        image: Hash(bytes("image", &info.image)?),
+        threads: info.thread_count,
+        memory_bytes: usage.memory_bytes,
+        cpu_time_ns: usage.cpu_time_ns,
+        created_at: info.created_at.map_or(0, |at| at.sequence),
+    })
+}
+
+pub async fn kill(node: &Node, output: Output, args: Kill) -> Result<()> {
+    let mut processes = node.processes("system.process_manager.kill").await?;
+    let request =
+        pb::KillRequest { pid: args.pid, signal: args.signal, reason: "asked by the operator".to_owned() };
+    let reply = processes.kill(request).await.map_err(failed)?.into_inner();
+    let entry = reply.axiom_ref.map_or(0, |at| at.sequence);
+    output::show(output, &serde_json::json!({ "entry": entry }), || format!("signalled, entry {entry}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grants_are_read_only_unless_said_otherwise() {
+        let grant = |text: &str| parse_grant(text).map(|grant| (grant.path, grant.writable, grant.inside));
+        assert_eq!(grant("/usr").unwrap(), ("/usr".into(), false, String::new()));
+        assert_eq!(grant("/usr:rw:/data").unwrap(), ("/usr".into(), true, "/data".into()));
+        assert!(grant("/usr:xx").is_err());
+        assert!(grant("/usr:ro:/a:b").is_err());
+        assert!(grant("/no/such/folder").is_err());
+    }
+
+    #[test]
+    fn the_current_folder_is_kept_only_if_it_is_visible() {
+        let here = std::env::current_dir().unwrap().to_string_lossy().into_owned();
+        let grant = pb::PathGrant { path: here.clone(), writable: false, inside: String::new() };
+        assert_eq!(working_folder(None, std::slice::from_ref(&grant)), here);
+        assert_eq!(working_folder(None, &[]), "/");
+        assert_eq!(working_folder(Some("/x"), &[grant]), "/x");
+    }
+}

@@ -1,0 +1,167 @@
+//! `status` and `down`.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use contracts::supervisor::v1::{
+    GetNodeRequest, ListServicesRequest, Node as NodeStatus, ServiceStatus, ShutdownRequest,
+};
+use serde::Serialize;
+
+use crate::{
+    args::Output,
+    node::{Node, failed},
+    output,
+};
+
+/// An ordered shutdown of all services takes less; after that something is wrong.
+const DOWN_TIMEOUT: Duration = Duration::from_secs(60);
+
+#[derive(Serialize)]
+struct Service {
+    name: String,
+    state: String,
+    pid: Option<u32>,
+    uptime_ms: Option<u64>,
+    restarts: u32,
+    healthy: Option<bool>,
+    memory_bytes: u64,
+    last_error: Option<String>,
+    missing: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Status {
+    node: String,
+    state: String,
+    root: String,
+    keeper_pid: u32,
+    supervisor_pid: u32,
+    uptime_ms: u64,
+    boot_ms: u64,
+    services: Vec<Service>,
+    not_installed: Vec<String>,
+    missing: Vec<String>,
+}
+
+fn service(status: ServiceStatus) -> Service {
+    Service {
+        healthy: status.health.as_ref().map(|health| health.healthy),
+        name: status.name,
+        state: status.state,
+        pid: status.pid,
+        uptime_ms: status.uptime_ms,
+        restarts: status.restarts,
+        memory_bytes: status.memory_bytes,
+        last_error: status.last_error.or_else(|| Some(status.error).filter(|error| !error.is_empty())),
+        missing: status.missing,
+    }
+}
+
+async fn ask(node: &Node) -> Result<(NodeStatus, Vec<ServiceStatus>)> {
+    let mut supervisor = node.supervisor("system.supervisor.get_node")?;
+    let status = supervisor.get_node(GetNodeRequest {}).await.map_err(failed)?.into_inner();
+    let mut supervisor = node.supervisor("system.supervisor.list_services")?;
+    let services = supervisor.list_services(ListServicesRequest {}).await.map_err(failed)?.into_inner();
+    Ok((status, services.services))
+}
+
+pub async fn show(node: &Node, output: Output) -> Result<()> {
+    let (status, services) = ask(node).await?;
+    let status = Status {
+        node: status.name,
+        state: status.state,
+        root: status.root,
+        keeper_pid: status.keeper_pid,
+        supervisor_pid: status.supervisor_pid,
+        uptime_ms: status.uptime_ms,
+        boot_ms: status.boot_ms,
+        services: services.into_iter().map(service).collect(),
+        not_installed: status.not_installed,
+        missing: status.missing,
+    };
+    output::show(output, &status, || text(&status))
+}
+
+fn text(status: &Status) -> String {
+    let state =
+        if status.state == "running" { output::good(&status.state) } else { output::bad(&status.state) };
+    let mut text = format!(
+        "node {} {state}, up {}, booted in {}, keeper {}, supervisor {}\n\n",
+        status.node,
+        output::duration(status.uptime_ms),
+        output::duration(status.boot_ms),
+        status.keeper_pid,
+        status.supervisor_pid
+    );
+    text.push_str(&table(&status.services));
+    if !status.not_installed.is_empty() {
+        text.push_str(&format!("\nnot installed: {}\n", status.not_installed.join(", ")));
+    }
+    if !status.missing.is_empty() {
+        text.push_str("\nthis host cannot give:\n");
+        for missing in &status.missing {
+            text.push_str(&format!("  {missing}\n"));
+        }
+    }
+    text
+}
+
+fn table(services: &[Service]) -> String {
+    let dash = || "-".to_owned();
+    let row = |service: &Service| {
+        vec![
+            service.name.clone(),
+            service.state.clone(),
+            service.pid.map_or_else(dash, |pid| pid.to_string()),
+            service.uptime_ms.map_or_else(dash, output::duration),
+            service.restarts.to_string(),
+            output::size(service.memory_bytes),
+            service.last_error.clone().unwrap_or_default(),
+        ]
+    };
+    let rows: Vec<_> = services.iter().map(row).collect();
+    output::table(&["SERVICE", "STATE", "PID", "UP", "RESTARTS", "MEMORY", "LAST ERROR"], &rows)
+}
+
+/// One service, as `service status` and its kin show it.
+pub fn show_service(output: Output, status: ServiceStatus) -> Result<()> {
+    let service = service(status);
+    output::show(output, &service, || {
+        let mut text = table(std::slice::from_ref(&service));
+        for missing in &service.missing {
+            text.push_str(&format!("missing: {missing}\n"));
+        }
+        text
+    })
+}
+
+pub async fn list_services(node: &Node, output: Output) -> Result<()> {
+    let (_, services) = ask(node).await?;
+    let services: Vec<Service> = services.into_iter().map(service).collect();
+    output::show(output, &services, || table(&services))
+}
+
+/// Asks for an ordered shutdown and waits until the node's lock is free again.
+pub async fn down(node: &Node) -> Result<()> {
+    let mut supervisor = node.supervisor("system.supervisor.shutdown")?;
+    supervisor
+        .shutdown(ShutdownRequest { reason: "asked by the operator".to_owned() })
+        .await
+        .map_err(failed)?;
+    let since = Instant::now();
+    while crate::up::is_up(&node.layout) {
+        if since.elapsed() > DOWN_TIMEOUT {
+            bail!(
+                "the node has not stopped within {} s; `bailiwick status` shows what hangs",
+                DOWN_TIMEOUT.as_secs()
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    eprintln!(
+        "node stopped in {}",
+        output::duration(u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX))
+    );
+    Ok(())
+}

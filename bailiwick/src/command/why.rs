@@ -1,0 +1,203 @@
+//! `bailiwick why`: explains refusals, by rule or by sandbox, from what was recorded and seen.
+
+use anyhow::{Context, Result, bail};
+use chain::{
+    LogFolder, VerifyOptions,
+    payload::{
+        Payload,
+        process::{ProcessCreate, RefusedCall},
+    },
+    verify_log,
+};
+use contracts::policy::v1::{Effect, ExplainRequest, Explanation};
+use serde::Serialize;
+
+use crate::{
+    args::Output,
+    node::{Node, failed},
+    output,
+};
+
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum Answer {
+    /// A rule, or the absence of one, said no.
+    Policy {
+        id: u64,
+        layer: String,
+        rule: String,
+        reason: String,
+        request: String,
+        smallest_change: String,
+    },
+    /// The sandbox of a program said no.
+    Sandbox {
+        process: u64,
+        name: String,
+        granted: Vec<String>,
+        refused: Vec<Refusal>,
+    },
+    Nothing,
+}
+
+#[derive(Serialize)]
+struct Refusal {
+    call: String,
+    target: String,
+    error: String,
+    times: u32,
+    /// The flag of `bailiwick run` that would allow it.
+    allow: String,
+}
+
+pub async fn run(node: &Node, output: Output, what: &str) -> Result<()> {
+    let answer = match what {
+        "last" => last(node).await?,
+        _ => match what.strip_prefix("process:") {
+            Some(pid) => {
+                program(node, pid.parse().with_context(|| format!("{pid:?} is no process number"))?)?
+            }
+            None => {
+                let id = what.parse().with_context(|| {
+                    format!("{what:?} is neither `last`, nor the id of a refusal, nor `process:N`")
+                })?;
+                explain(node, id).await?
+            }
+        },
+    };
+    output::show(output, &answer, || text(&answer))
+}
+
+/// What a look through the log finds about refusals.
+#[derive(Default)]
+struct Refusals {
+    /// Sequence of the last denial.
+    denial: Option<u64>,
+    /// Sequence and number of the last program with refused calls.
+    program: Option<(u64, u64)>,
+}
+
+/// The later of the last denial and the last program that was refused something.
+async fn last(node: &Node) -> Result<Answer> {
+    let mut found = Refusals::default();
+    scan(node, |sequence, payload| match payload {
+        Payload::PolicyDecision(decision) => {
+            if decision.body.decode_body().is_ok_and(|body| !body.allows()) {
+                found.denial = Some(sequence);
+            }
+        }
+        Payload::ProcessExit(exit) if !exit.body.refused.is_empty() => {
+            found.program = Some((sequence, exit.body.pid.0));
+        }
+        _ => {}
+    })?;
+    match (found.denial, found.program) {
+        (None, None) => Ok(Answer::Nothing),
+        (Some(denial), Some((sequence, _))) if denial > sequence => explain(node, denial).await,
+        (Some(denial), None) => explain(node, denial).await,
+        (_, Some((_, pid))) => program(node, pid),
+    }
+}
+
+/// Shows every readable entry of the node's log; the end may be in the middle of being written.
+fn scan(node: &Node, mut visit: impl FnMut(u64, &Payload)) -> Result<()> {
+    let folder = LogFolder::new(node.layout.log());
+    let outcome = verify_log(&folder, &VerifyOptions::default(), |placed| {
+        let header = &placed.record.header;
+        if let Ok(payload) = Payload::decode(header.entry_type.code(), placed.record.payload) {
+            visit(header.sequence.0, &payload);
+        }
+    });
+    match outcome {
+        Err(fault) if !fault.may_be_torn_tail => Err(crate::exit::Failure::damaged(&fault).into()),
+        _ => Ok(()),
+    }
+}
+
+async fn explain(node: &Node, decision: u64) -> Result<Answer> {
+    let mut policy = node.policy("system.policy.explain").await?;
+    let explained: Explanation =
+        policy.explain(ExplainRequest { decision }).await.map_err(failed)?.into_inner();
+    if explained.effect() != Effect::Deny {
+        bail!("decision {decision} was not a refusal: rule {} allowed it", explained.rule);
+    }
+    Ok(Answer::Policy {
+        id: explained.decision,
+        layer: explained.layer,
+        rule: explained.rule,
+        reason: explained.reason,
+        request: explained.request,
+        smallest_change: explained.smallest_change,
+    })
+}
+
+fn program(node: &Node, pid: u64) -> Result<Answer> {
+    let mut created: Option<ProcessCreate> = None;
+    let mut refused: Option<Vec<RefusedCall>> = None;
+    scan(node, |_, payload| match payload {
+        Payload::ProcessCreate(create) if create.body.pid.0 == pid => created = Some(create.body.clone()),
+        Payload::ProcessExit(exit) if exit.body.pid.0 == pid => refused = Some(exit.body.refused.clone()),
+        _ => {}
+    })?;
+    let created = created.with_context(|| format!("no program with number {pid} is on record"))?;
+    let refused = refused.unwrap_or_default().into_iter().map(refusal).collect();
+    Ok(Answer::Sandbox { process: pid, name: created.name, granted: created.grants, refused })
+}
+
+fn refusal(call: RefusedCall) -> Refusal {
+    let connects = matches!(call.call.as_str(), "connect" | "bind" | "sendto" | "sendmsg");
+    let allow = match (connects, call.target.starts_with('/')) {
+        (true, false) => format!("--egress {} (comes with the network service)", call.target),
+        _ => format!("--fs {}", call.target),
+    };
+    Refusal {
+        error: std::io::Error::from_raw_os_error(call.errno).to_string(),
+        call: call.call,
+        target: call.target,
+        times: call.times,
+        allow,
+    }
+}
+
+fn text(answer: &Answer) -> String {
+    match answer {
+        Answer::Nothing => "nothing was refused\n".to_owned(),
+        Answer::Policy { id, layer, rule, reason, request, smallest_change } => {
+            let change = match smallest_change.as_str() {
+                "" => "no rule can allow it\n".to_owned(),
+                rule => {
+                    format!("this rule would allow exactly it (`bailiwick policy add FILE`):\n\n{rule}\n")
+                }
+            };
+            format!(
+                "{} by policy, decision {id}\n  asked    {request}\n  layer    {layer}\n  rule     {rule}\n  reason   {reason}\n\n{change}",
+                output::bad("refused")
+            )
+        }
+        Answer::Sandbox { process, name, granted, refused } => sandbox_text(*process, name, granted, refused),
+    }
+}
+
+fn sandbox_text(process: u64, name: &str, granted: &[String], refused: &[Refusal]) -> String {
+    let granted = if granted.is_empty() {
+        "nothing of the host's but its programs".to_owned()
+    } else {
+        granted.join(", ")
+    };
+    let mut text = format!("program {process} ({name})\n  granted  {granted}\n");
+    if refused.is_empty() {
+        text.push_str("  refused  nothing that its monitor saw\n");
+    }
+    for refusal in refused {
+        text.push_str(&format!(
+            "  {}  {} {} ({}, {} times)\n           allow it with {}\n",
+            output::bad("refused"),
+            refusal.call,
+            refusal.target,
+            refusal.error,
+            refusal.times,
+            refusal.allow
+        ));
+    }
+    text
+}

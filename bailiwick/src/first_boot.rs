@@ -1,0 +1,239 @@
+//! The first `up`: seed, keys, genesis; in this order, each durable before the next (DESIGN 6).
+//!
+//! The key boundary runs alone and makes the seed; this process sees the sealed seed and public keys, never the seed.
+//! Genesis is written last: a node without it is made anew from what is there.
+
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result, bail};
+use base::{AxiomTime, CapabilityId, EntryKey, Hash, IdentityId, KeyPath, PublicKey, layout::Layout};
+use chain::{
+    genesis::{self, GenesisPlan},
+    payload::{
+        Envelope,
+        capability::{CapabilityGrant, ObjectType, Permissions, Resource},
+        policy::PolicyRule,
+        service::Genesis,
+    },
+};
+use durable::{Disk, RealDisk};
+use keys::{
+    boundary::BoundaryClient,
+    core::seal::{KEY_FILE_BYTES, SecretKind},
+};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use sandbox::{Descriptor, Executable, Features, Guard, Namespaces, Plan, seccomp::Profile};
+use supervisor::manifest::{self, ServiceManifest};
+
+/// File of a service's own signing key, 32 bytes, readable by that service alone.
+pub const SIGNING_KEY_FILE: &str = "signing.key";
+pub const SEALED_SEED_FILE: &str = "seed.sealed";
+/// The local key that opens the seal where no credential is given.
+pub const SEAL_KEY_FILE: &str = "seal.key";
+/// Name of the credential that opens the seal, in `$CREDENTIALS_DIRECTORY`.
+pub const SEAL_CREDENTIAL: &str = "bailiwick.seal";
+/// Descriptors of the boundary by number; 0 to 2 are its standard streams.
+const BOUNDARY_SOCKET: u32 = 3;
+const BOUNDARY_SECRET: u32 = 5;
+
+/// What is asked of a first boot.
+pub struct FirstBoot<'a> {
+    pub layout: &'a Layout,
+    pub node_name: &'a str,
+    pub admin_uid: u32,
+    /// This program, opened once: what is hashed is what runs.
+    pub image: &'a OwnedFd,
+    pub image_hash: Hash,
+    pub features: &'a Features,
+}
+
+impl FirstBoot<'_> {
+    /// Makes the node. The caller holds its lock.
+    pub fn make(&self) -> Result<()> {
+        let state = RealDisk::open(&self.layout.state)?;
+        for folder in ["axiom", "policy", "keys", "identity", "node"] {
+            state.create_dir(folder)?;
+        }
+        let kind = self.sealing(&state)?;
+        let mut boundary = self.boundary(kind)?;
+        let sealed = boundary.create(kind).context("the key boundary could not make a seed")?;
+        write(&state, "keys", SEALED_SEED_FILE, &sealed)?;
+        let mut public_keys = Vec::new();
+        for path in genesis::key_paths(self.node_name)? {
+            let key =
+                boundary.public_key(&path).with_context(|| format!("deriving the public key of {path}"))?;
+            public_keys.push((path, key));
+        }
+        let genesis = self.genesis(&state, &public_keys)?;
+        let submitter = IdentityId::of_key(&genesis.node_key);
+        let envelope = Envelope { submitter, key: EntryKey([0; 16]), authorization: None, body: genesis };
+        let bytes = envelope.to_bytes().context("genesis, with the rules under the configuration folder")?;
+        durable::replace(&state, "genesis.cbor", &[&bytes])?;
+        Ok(())
+    }
+
+    /// Where the sealing secret comes from; makes the local one if there is no other.
+    fn sealing(&self, state: &RealDisk) -> Result<SecretKind> {
+        if credential_file().is_some() {
+            return Ok(SecretKind::Credential);
+        }
+        let mut secret = [0; KEY_FILE_BYTES];
+        getrandom::fill(&mut secret).context("the kernel's random source")?;
+        write(state, "keys", SEAL_KEY_FILE, &secret)?;
+        Ok(SecretKind::KeyFile)
+    }
+
+    /// Starts the boundary alone, without a namespace or a file of its own.
+    fn boundary(&self, kind: SecretKind) -> Result<BoundaryClient> {
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .context("making the boundary's socket")?;
+        let secret = open_secret(self.layout, kind)?;
+        let null = OwnedFd::from(std::fs::File::open("/dev/null").context("opening /dev/null")?);
+        let errors = std::io::stderr().as_fd().try_clone_to_owned().context("standard error")?;
+        let mut plan = Plan::new("boundary", Executable::Slot(0), Profile::Boundary);
+        plan.arguments = ["bailiwick", "process", "boundary"].map(str::to_owned).to_vec();
+        plan.environment = vec![(
+            "BAILIWICK_FDS".to_owned(),
+            format!("boundary={BOUNDARY_SOCKET},secret:{}={BOUNDARY_SECRET}", kind.name()),
+        )];
+        // It locks itself down once it has read the secret; its filter and namespaces are those of every later start
+        // except the mount namespace, which needs no root before there is a node.
+        plan.namespaces = Namespaces { mount: false, pid: false, ..Namespaces::ALL };
+        (plan.landlock, plan.seccomp) = (None, None);
+        plan.required = sandbox::GuardSet::of(&[Guard::NoNewPrivs, Guard::Caps]);
+        let targets = [(1, 0), (1, 1), (2, 2), (3, BOUNDARY_SOCKET), (4, BOUNDARY_SECRET)];
+        plan.descriptors = targets.map(|(slot, target)| Descriptor { slot, target }).to_vec();
+        let image = self.image.try_clone().context("the running image")?;
+        let slots = [image, null, errors, theirs, secret];
+        sandbox::launch(&plan, &slots, self.features, None).context("starting the key boundary")?;
+        Ok(BoundaryClient::new(ours))
+    }
+
+    fn genesis(&self, state: &RealDisk, public_keys: &[(KeyPath, PublicKey)]) -> Result<Genesis> {
+        let key_of =
+            |path: &KeyPath| public_keys.iter().find(|(known, _)| known == path).map(|(_, key)| *key);
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
+        let plan = GenesisPlan {
+            image_hash: self.image_hash,
+            genesis_time: AxiomTime(u64::try_from(since.as_nanos()).context("the clock stands beyond 2554")?),
+            node_name: self.node_name.to_owned(),
+            node_key: signing_key(state, "node")?,
+            sequencer_key: signing_key(state, "axiom")?,
+            policy_key: signing_key(state, "policy")?,
+            identity_key: signing_key(state, "identity")?,
+            admin_uid: self.admin_uid,
+            rules: Vec::new(),
+            initial_capabilities: Vec::new(),
+        };
+        let mut genesis = genesis::build(plan, key_of)?;
+        genesis.rules = self.rules(genesis.admin)?;
+        genesis.initial_capabilities = capabilities(&genesis)?;
+        Ok(genesis)
+    }
+
+    /// The default rules, then those of the configuration folder in the order of their names.
+    fn rules(&self, admin: IdentityId) -> Result<Vec<PolicyRule>> {
+        let mut rules = policy::rules::defaults(admin)?;
+        let folder = self.layout.rules();
+        let Ok(listing) = std::fs::read_dir(&folder) else { return Ok(rules) };
+        let mut files =
+            listing.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>()?;
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
+        files.sort_unstable();
+        for file in files {
+            let text =
+                std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+            for rule in policy::rules::parse(&file.display().to_string(), &text, admin)? {
+                if rules.iter().any(|known| known.id == rule.id) {
+                    bail!("{}: there is a rule {} already", file.display(), rule.id);
+                }
+                rules.push(rule);
+            }
+        }
+        Ok(rules)
+    }
+}
+
+/// What opens the seal, as a descriptor; only the boundary reads it.
+pub fn open_secret(layout: &Layout, kind: SecretKind) -> Result<OwnedFd> {
+    let file = match (kind, credential_file()) {
+        (SecretKind::Credential, Some(file)) => file,
+        (SecretKind::KeyFile, _) => layout.service_state("keys").join(SEAL_KEY_FILE),
+        (kind, _) => bail!("the seed is sealed by a {}, which was not given", kind.name()),
+    };
+    let opened = std::fs::File::open(&file).with_context(|| format!("opening {}", file.display()))?;
+    Ok(opened.into())
+}
+
+fn credential_file() -> Option<std::path::PathBuf> {
+    let folder = std::env::var_os("CREDENTIALS_DIRECTORY")?;
+    let file = Path::new(&folder).join(SEAL_CREDENTIAL);
+    file.is_file().then_some(file)
+}
+
+/// Makes a signing key in a service's own folder, and tells its public half.
+fn signing_key(state: &RealDisk, service: &str) -> Result<PublicKey> {
+    let mut secret = zeroize::Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *secret).context("the kernel's random source")?;
+    write(state, service, SIGNING_KEY_FILE, &*secret)?;
+    Ok(PublicKey(ed25519_dalek::SigningKey::from_bytes(&secret).verifying_key().to_bytes()))
+}
+
+fn write(state: &RealDisk, service: &str, file: &str, bytes: &[u8]) -> Result<()> {
+    let name = format!("{service}/{file}");
+    durable::replace(state, &name, &[bytes]).with_context(|| format!("writing {name}"))
+}
+
+/// What the shipped manifests require, granted by the root: one capability for each (service, type).
+fn capabilities(genesis: &Genesis) -> Result<Vec<CapabilityGrant>> {
+    let root = genesis.identities.first().context("genesis has no root")?.identity_id;
+    let mut grants = Vec::new();
+    for (file, text) in manifest::shipped::ALL {
+        let parsed = manifest::parse(file, text);
+        let manifest = parsed.map_err(|errors| anyhow::anyhow!("{}", texts(&errors)))?.manifest;
+        let holder = format!("orbital.services.{}", manifest.service.name);
+        let Some(holder) = genesis.identities.iter().find(|identity| identity.name == holder) else {
+            continue;
+        };
+        for grant in required(&manifest) {
+            let mut id = [0; CapabilityId::BYTES];
+            getrandom::fill(&mut id).context("the kernel's random source")?;
+            grants.push(CapabilityGrant {
+                capability_id: CapabilityId(id),
+                grantor: root,
+                grantee: holder.identity_id,
+                resource: grant.0,
+                permissions: grant.1,
+                restrictions: None,
+                parent: None,
+            });
+        }
+    }
+    Ok(grants)
+}
+
+fn texts(errors: &[manifest::ManifestError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// Manifest words as bits: `query` reads (CAP open point 2).
+fn required(manifest: &ServiceManifest) -> impl Iterator<Item = (Resource, Permissions)> + '_ {
+    manifest.capabilities.required.iter().map(|requirement| {
+        let has = |word: &str| requirement.permissions.iter().any(|permission| permission.as_str() == word);
+        let resource =
+            Resource { object_type: ObjectType::Service, object_id: requirement.capability_type.clone() };
+        let permissions = Permissions {
+            read: has("read") || has("query"),
+            write: has("write"),
+            execute: has("execute"),
+            delegate: has("delegate"),
+            revoke: has("revoke"),
+        };
+        (resource, permissions)
+    })
+}

@@ -1,0 +1,202 @@
+//! The node as the command line sees it: folders, admin sockets, who the operator is, a token.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use base::{IdentityId, TraceId, layout::Layout};
+use chain::payload::{Payload, identity::IdentityType, service::Genesis};
+use contracts::{
+    axiom::v1::axiom_client::AxiomClient,
+    capability_service::v1::capabilities_client::CapabilitiesClient,
+    identity::v1::{IssueTokenRequest, identities_client::IdentitiesClient},
+    keys::v1::keys_client::KeysClient,
+    policy::v1::policy_engine_client::PolicyEngineClient,
+    process_manager::v1::processes_client::ProcessesClient,
+    supervisor::v1::supervisor_client::SupervisorClient,
+};
+use kit::{
+    CallError, OperationContext, Peer,
+    client::Calls,
+    context::{ActorType, ContextFields},
+};
+use tonic::Status;
+
+use crate::{
+    exit::{Failure, REFUSED, UNREACHABLE},
+    token,
+};
+
+/// How long a call may wait for a service that is being restarted.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Calls that follow or wait end only when the other side ends them.
+const LONG_TIMEOUT: Duration = Duration::from_secs(86_400);
+
+pub struct Node {
+    pub layout: Layout,
+    pub genesis: Genesis,
+}
+
+impl Node {
+    /// Finds the node of these folders; says how to make one if there is none.
+    pub fn find(layout: Layout) -> Result<Self> {
+        let file = layout.genesis();
+        let bytes = std::fs::read(&file).map_err(|error| {
+            let text = format!(
+                "no node of yours under {} ({error}); `bailiwick up` makes one",
+                layout.state.display()
+            );
+            Failure::new(UNREACHABLE, text)
+        })?;
+        match Payload::decode(0, &bytes).with_context(|| format!("reading {}", file.display()))? {
+            Payload::Genesis(envelope) => Ok(Self { layout, genesis: envelope.body }),
+            _ => bail!("{} holds no genesis", file.display()),
+        }
+    }
+
+    /// The operator: the first admin, vouched for by the uid that owns the admin sockets.
+    pub fn admin(&self) -> IdentityId {
+        self.genesis.admin
+    }
+
+    /// The node's own identity, the device that the operator acts from.
+    fn device(&self) -> Option<IdentityId> {
+        let node =
+            self.genesis.identities.iter().find(|identity| identity.identity_type == IdentityType::Node);
+        node.map(|identity| identity.identity_id)
+    }
+
+    /// Identity id by name, among those that genesis made.
+    pub fn genesis_name(&self, name: &str) -> Option<IdentityId> {
+        let found = self.genesis.identities.iter().find(|identity| identity.name == name);
+        found.map(|identity| identity.identity_id)
+    }
+
+    pub fn context(&self, capability: &str) -> Result<OperationContext> {
+        let mut trace = [0; 16];
+        getrandom::fill(&mut trace).context("the kernel's random source")?;
+        let fields = ContextFields {
+            app_id: Some("app_0".to_owned()),
+            requester_identity_id: Some(self.admin()),
+            device_id: self.device(),
+            actor_type: Some(ActorType::User),
+            capability: Some(capability.to_owned()),
+            is_remote: Some(false),
+            trace_id: Some(TraceId(trace)),
+            ..ContextFields::default()
+        };
+        Ok(OperationContext::build(fields, false)?)
+    }
+
+    pub fn admin_socket(&self, service: &str) -> PathBuf {
+        self.layout.socket("admin", service)
+    }
+
+    fn calls(
+        &self,
+        service: &str,
+        capability: &str,
+        token: Option<&str>,
+        timeout: Duration,
+    ) -> Result<Calls> {
+        let socket = self.admin_socket(service);
+        if !socket.exists() {
+            let text = format!(
+                "the node is not up: {} is not there; start it with `bailiwick up`",
+                socket.display()
+            );
+            return Err(Failure::new(UNREACHABLE, text).into());
+        }
+        Ok(Peer::at(socket).within(&self.context(capability)?, token, timeout)?)
+    }
+
+    /// A token for the operator, bound to the admin sockets; kept until shortly before it expires.
+    pub async fn token(&self) -> Result<String> {
+        if let Some(token) = token::kept(&self.layout) {
+            return Ok(token);
+        }
+        let mut identities = self.identities("system.identity.issue_token").await?;
+        let issued = identities.issue_token(IssueTokenRequest::default()).await.map_err(failed)?.into_inner();
+        token::keep(&self.layout, &issued);
+        Ok(issued.token)
+    }
+
+    pub async fn identities(&self, capability: &str) -> Result<IdentitiesClient<Calls>> {
+        Ok(IdentitiesClient::new(self.calls("identity", capability, None, CALL_TIMEOUT)?))
+    }
+
+    /// The same with the operator's token, for what changes something.
+    pub async fn identities_acting(&self, capability: &str) -> Result<IdentitiesClient<Calls>> {
+        let token = self.token().await?;
+        Ok(IdentitiesClient::new(self.calls("identity", capability, Some(&token), CALL_TIMEOUT)?))
+    }
+
+    pub async fn policy(&self, capability: &str) -> Result<PolicyEngineClient<Calls>> {
+        let token = self.token().await?;
+        Ok(PolicyEngineClient::new(self.calls("policy", capability, Some(&token), CALL_TIMEOUT)?))
+    }
+
+    pub async fn keys(&self, capability: &str) -> Result<KeysClient<Calls>> {
+        let token = self.token().await?;
+        Ok(KeysClient::new(self.calls("keys", capability, Some(&token), CALL_TIMEOUT)?))
+    }
+
+    pub async fn capabilities(&self, capability: &str) -> Result<CapabilitiesClient<Calls>> {
+        let token = self.token().await?;
+        Ok(CapabilitiesClient::new(self.calls(
+            "capability_service",
+            capability,
+            Some(&token),
+            CALL_TIMEOUT,
+        )?))
+    }
+
+    pub async fn processes(&self, capability: &str) -> Result<ProcessesClient<Calls>> {
+        let token = self.token().await?;
+        Ok(ProcessesClient::new(self.calls("process_manager", capability, Some(&token), LONG_TIMEOUT)?))
+    }
+
+    pub fn axiom(&self, capability: &str) -> Result<AxiomClient<Calls>> {
+        Ok(AxiomClient::new(self.calls("axiom", capability, None, CALL_TIMEOUT)?))
+    }
+
+    /// The supervisor answers without a token: it runs when nothing else does.
+    pub fn supervisor(&self, capability: &str) -> Result<SupervisorClient<Calls>> {
+        Ok(SupervisorClient::new(self.calls("supervisor", capability, None, CALL_TIMEOUT)?))
+    }
+
+    /// For events, which come as long as somebody listens.
+    pub fn supervisor_events(&self, capability: &str) -> Result<SupervisorClient<Calls>> {
+        Ok(SupervisorClient::new(self.calls("supervisor", capability, None, LONG_TIMEOUT)?))
+    }
+
+    /// Identity by name: genesis first, then the identity service.
+    pub async fn identity_id(&self, name: &str) -> Result<IdentityId> {
+        if let Some(id) = self.genesis_name(name) {
+            return Ok(id);
+        }
+        let mut identities = self.identities("system.identity.find_identity").await?;
+        let request = contracts::identity::v1::FindIdentityRequest { name: name.to_owned() };
+        let found = identities.find_identity(request).await.map_err(failed)?.into_inner();
+        let identity = found.identity.with_context(|| {
+            format!(
+                "there is no identity named {name:?}; `bailiwick identity list` shows those that are there"
+            )
+        })?;
+        Ok(IdentityId(contracts::convert::bytes("id", &identity.id)?))
+    }
+}
+
+/// A failed call as the operator reads it, with an exit code.
+pub fn failed(status: Status) -> anyhow::Error {
+    let error = CallError::from(status);
+    let code = match &error {
+        CallError::Refused { refusal: Some(id), reason, text, .. } => {
+            let text = format!("refused: {text} ({reason}); `bailiwick why {}` explains", id.0);
+            return Failure::new(REFUSED, text).into();
+        }
+        CallError::Refused { .. } => REFUSED,
+        CallError::Misuse { .. } => 1,
+        CallError::Gone { .. } => UNREACHABLE,
+    };
+    Failure::new(code, error.to_string()).into()
+}

@@ -1,0 +1,35 @@
+//! The entry that becomes any process of a node. Packaging only: each function is its crate's own.
+
+use std::process::ExitCode;
+
+use crate::args::Process;
+
+/// A process that was started otherwise than by the node ends with this code, and says so.
+const NOT_FROM_THE_NODE: u8 = 2;
+
+pub fn become_process(process: &Process) -> ExitCode {
+    match process {
+        Process::Supervisor { arguments } => match supervisor::Arguments::from_strings(arguments) {
+            Ok(arguments) => supervisor::main(arguments),
+            Err(error) => {
+                eprintln!("bailiwick: the supervisor's arguments: {error}");
+                ExitCode::from(NOT_FROM_THE_NODE)
+            }
+        },
+        Process::Boundary => keys::boundary::run(),
+        Process::Monitor => process_manager::monitor::main(),
+        Process::Attempt { name } => ExitCode::from(sandbox::attempts::main(name)),
+        Process::Service { name } => match name.as_str() {
+            "axiom" => axiom::main(),
+            "policy" => policy::main(),
+            "keys" => keys::main(),
+            "identity" => identity::main(),
+            "capability_service" => capability_service::main(),
+            "process_manager" => process_manager::main(),
+            other => {
+                eprintln!("bailiwick: this build has no service {other:?}");
+                ExitCode::from(NOT_FROM_THE_NODE)
+            }
+        },
+    }
+}

@@ -1,0 +1,262 @@
+//! Section `crash`: processes are killed under load, and power is cut on a simulated disk; nothing acknowledged is lost.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use chain::{LogFolder, VerifyOptions, payload::Payload, verify_log};
+use contracts::capability_service::v1::{GrantRequest, Permissions, Resource};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use sim::Broken;
+
+use super::{Context, Section, Site};
+use crate::node::Node;
+
+/// Power cuts on the simulated disk; the least that counts is 500.
+const POWER_CUTS: u64 = 600;
+const FAULTS: u64 = 300;
+/// Acts under way at once while processes are killed.
+const LOAD: usize = 8;
+/// A killed process must be back within this.
+const BACK_TIMEOUT: Duration = Duration::from_secs(15);
+/// Load before, between and after the kills.
+const LOAD_PAUSE: Duration = Duration::from_millis(150);
+/// How often a look is taken at what should change.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+pub fn run(context: &mut Context) -> Result<Section> {
+    let mut section = Section::new("crash");
+    let broken = match context.broken.as_deref() {
+        Some("fsync") => Broken::Fsync,
+        Some("ack") => Broken::Ack,
+        _ => Broken::Nothing,
+    };
+    power_cuts(&mut section, context.seed, broken);
+    // The simulation is where these two are noticed; killing real processes shows neither.
+    if broken == Broken::Nothing {
+        kills(&mut section, context.site()?)?;
+    }
+    Ok(section)
+}
+
+fn power_cuts(section: &mut Section, seed: u64, broken: Broken) {
+    let mut reports = vec![sim::powercut(seed, POWER_CUTS, broken)];
+    if broken == Broken::Nothing {
+        reports.push(sim::faults(seed, FAULTS));
+    }
+    for report in reports {
+        section.count("power cuts and faults", report.points);
+        section.count("entries acknowledged before", report.acknowledged);
+        section.count("lost", report.lost);
+        section.count("logs that did not open", report.unopenable);
+        for failure in report.failures.iter().take(5) {
+            section.miss(format!("{failure:?}"));
+        }
+    }
+}
+
+/// Acts of many callers at once, and which of them were acknowledged.
+struct Load {
+    /// Acknowledged grants: capability id in hexadecimal, sequence.
+    acknowledged: Arc<Mutex<BTreeMap<String, u64>>>,
+    stop: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Load {
+    fn start(node: Node) -> Self {
+        let acknowledged = Arc::default();
+        let stop = Arc::new(AtomicBool::new(false));
+        let shared = (Arc::clone(&acknowledged), Arc::clone(&stop));
+        let thread = std::thread::spawn(move || {
+            let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+                return;
+            };
+            runtime.block_on(async {
+                let callers = (0..LOAD).map(|caller| grants(&node, caller, &shared.0, &shared.1));
+                let mut all = Vec::new();
+                for caller in callers {
+                    all.push(Box::pin(caller));
+                }
+                join_all(all).await;
+            });
+        });
+        Self { acknowledged, stop, thread }
+    }
+
+    fn end(self) -> BTreeMap<String, u64> {
+        self.stop.store(true, Ordering::Release);
+        let _ = self.thread.join();
+        self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn count(&self) -> usize {
+        self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+async fn join_all<F: Future<Output = ()> + Unpin>(mut all: Vec<F>) {
+    std::future::poll_fn(|context| {
+        all.retain_mut(|one| std::pin::Pin::new(one).poll(context).is_pending());
+        if all.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+}
+
+/// Grants rights to the operator as fast as they are answered. A call that fails counts as not acknowledged.
+async fn grants(node: &Node, caller: usize, acknowledged: &Mutex<BTreeMap<String, u64>>, stop: &AtomicBool) {
+    let mut number = 0_u64;
+    while !stop.load(Ordering::Acquire) {
+        number += 1;
+        let request = GrantRequest {
+            resource: Some(Resource {
+                object_type: "file".to_owned(),
+                object_id: format!("/load/{caller}/{number}"),
+            }),
+            permissions: Some(Permissions { read: true, ..Permissions::default() }),
+            grantee: node.admin().0.to_vec(),
+            restrictions: None,
+            expires_at_ns: None,
+        };
+        let granted = match node.capabilities("system.capability_service.grant").await {
+            Ok(mut client) => client.grant(request).await.ok().map(tonic::Response::into_inner),
+            Err(_) => None,
+        };
+        match granted {
+            Some(granted) => {
+                let id = granted.id.iter().map(|byte| format!("{byte:02x}")).collect();
+                let at = granted.created_at.map_or(0, |at| at.sequence);
+                acknowledged.lock().unwrap_or_else(PoisonError::into_inner).insert(id, at);
+            }
+            None => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    }
+}
+
+fn kills(section: &mut Section, site: &Site) -> Result<()> {
+    let program = site.done(&["run", "--detach", "--", "sleep", "1000"])?.trim().to_owned();
+    let host_pid = running(site, &program)?.context("the program does not run")?;
+    let load = Load::start(site.node()?);
+    std::thread::sleep(LOAD_PAUSE);
+    let mut targets: Vec<String> = site.pids()?.into_iter().map(|(name, _)| name).collect();
+    targets.push("supervisor".to_owned());
+    let mut kills = 0;
+    for target in &targets {
+        kill_one(section, site, target)?;
+        kills += 1;
+        let still = running(site, &program)?;
+        if still != Some(host_pid) {
+            section.count("programs lost", 1);
+            section.miss(format!("after {target} was killed, the program is {still:?} and not {host_pid}"));
+        }
+        std::thread::sleep(LOAD_PAUSE);
+    }
+    section.count("kills", kills);
+    let before_last = load.count();
+    wait_for(|| Ok(load.count() > before_last))
+        .then_some(())
+        .map_or_else(|| section.miss("no act was acknowledged after the last kill"), |()| ());
+    let acknowledged = load.end();
+    site.done(&["kill", "--signal", "kill", &program])?;
+    section.count("acts acknowledged under kills", acknowledged.len() as u64);
+    let lost = missing(site, acknowledged)?;
+    section.count("acts lost", lost);
+    section.check(lost == 0, format!("{lost} acknowledged acts are not in the log"));
+    section.check(kills >= 7, "not every service was killed");
+    Ok(())
+}
+
+/// Host pid of a running program.
+fn running(site: &Site, program: &str) -> Result<Option<i64>> {
+    let mut found = None;
+    wait_for(|| {
+        let Ok(list) = site.json(&["ps"]) else { return Ok(false) };
+        let list = list.as_array().context("ps gives a list")?;
+        let row = list.iter().find(|row| row.get("pid").is_some_and(|pid| pid.to_string() == program));
+        found = row.and_then(|row| row.get("host_pid")).and_then(Value::as_i64);
+        Ok(true)
+    });
+    Ok(found)
+}
+
+/// Kills one process of the node, waits for its successor, and compares all others.
+fn kill_one(section: &mut Section, site: &Site, target: &str) -> Result<()> {
+    let before: BTreeMap<String, i64> = site.pids()?.into_iter().collect();
+    let supervisor = supervisor_pid(site)?;
+    let victim = if target == "supervisor" { supervisor } else { before.get(target).copied().unwrap_or(0) };
+    let pid =
+        i32::try_from(victim).ok().and_then(Pid::from_raw).with_context(|| format!("{target} has no pid"))?;
+    let since = Instant::now();
+    kill_process(pid, Signal::KILL).with_context(|| format!("killing {target}, process {victim}"))?;
+    let mut after = BTreeMap::new();
+    let back = wait_for(|| {
+        let Ok(pids) = site.pids() else { return Ok(false) };
+        after = pids.into_iter().collect();
+        let replaced = match target {
+            "supervisor" => supervisor_pid(site).is_ok_and(|pid| pid != supervisor && pid != 0),
+            _ => after.get(target).is_some_and(|pid| *pid != victim),
+        };
+        Ok(replaced && all_running(site)?)
+    });
+    section.check(back, format!("{target} was not back within {} s", BACK_TIMEOUT.as_secs()));
+    let ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+    section.count("ms until back, together", ms);
+    for (name, pid) in &before {
+        if name != target {
+            section
+                .check(after.get(name) == Some(pid), format!("{name} did not survive the death of {target}"));
+        }
+    }
+    Ok(())
+}
+
+fn supervisor_pid(site: &Site) -> Result<i64> {
+    site.json(&["status"])?
+        .get("supervisor_pid")
+        .and_then(Value::as_i64)
+        .context("no supervisor in the status")
+}
+
+fn all_running(site: &Site) -> Result<bool> {
+    let Ok(status) = site.json(&["status"]) else { return Ok(false) };
+    let services = status.get("services").and_then(Value::as_array).context("no services in the status")?;
+    Ok(services.iter().all(|service| service.get("state").and_then(Value::as_str) == Some("Running")))
+}
+
+fn wait_for(mut ready: impl FnMut() -> Result<bool>) -> bool {
+    let since = Instant::now();
+    while since.elapsed() < BACK_TIMEOUT {
+        if ready().unwrap_or(false) {
+            return true;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    false
+}
+
+/// Acknowledged grants that are not in the log under the sequence that was told.
+fn missing(site: &Site, mut acknowledged: BTreeMap<String, u64>) -> Result<u64> {
+    let folder = LogFolder::new(site.layout()?.log());
+    let outcome = verify_log(&folder, &VerifyOptions::default(), |placed| {
+        let header = &placed.record.header;
+        if let Ok(Payload::CapabilityGrant(grant)) =
+            Payload::decode(header.entry_type.code(), placed.record.payload)
+        {
+            let id = grant.body.capability_id.to_string();
+            if acknowledged.get(&id) == Some(&header.sequence.0) {
+                acknowledged.remove(&id);
+            }
+        }
+    });
+    match outcome {
+        Err(fault) if !fault.may_be_torn_tail => Err(crate::exit::Failure::damaged(&fault).into()),
+        _ => Ok(acknowledged.len() as u64),
+    }
+}

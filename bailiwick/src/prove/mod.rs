@@ -1,0 +1,222 @@
+//! `bailiwick prove`: the product's conscience. Boots a node in a temporary place, does real work, then attacks it.
+//!
+//! Each section works from outside, through the command line and the sockets that everybody has. `--break PART`
+//! switches one defence off; a run that does not notice is worthless, so it must then fail.
+
+mod authority;
+mod crash;
+mod node;
+mod refuse;
+mod site;
+mod tamper;
+mod work;
+
+use std::{
+    collections::BTreeMap,
+    process::ExitCode,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+
+use crate::{args::Prove, output};
+pub use site::Site;
+
+/// What `--break` knows, and the section that must notice.
+const BREAKS: [(&str, &str); 20] = [
+    ("userns", "refuse"),
+    ("mountns", "refuse"),
+    ("pidns", "refuse"),
+    ("netns", "refuse"),
+    ("ipcns", "refuse"),
+    ("utsns", "refuse"),
+    ("cgroupns", "refuse"),
+    ("landlock", "refuse"),
+    ("seccomp", "refuse"),
+    ("rlimits", "refuse"),
+    ("no_new_privs", "refuse"),
+    ("caps", "refuse"),
+    ("cgroup", "refuse"),
+    ("policy", "authority"),
+    ("decision-signature", "authority"),
+    ("token-binding", "authority"),
+    ("hash-pin", "authority"),
+    ("chain", "tamper"),
+    ("fsync", "crash"),
+    ("ack", "crash"),
+];
+
+type Run = fn(&mut Context) -> Result<Section>;
+
+const SECTIONS: [(&str, Run); 6] = [
+    ("node", node::run),
+    ("work", work::run),
+    ("authority", authority::run),
+    ("refuse", refuse::run),
+    ("crash", crash::run),
+    ("tamper", tamper::run),
+];
+
+/// What all sections share.
+pub struct Context {
+    pub seed: u64,
+    /// The one defence that is switched off.
+    pub broken: Option<String>,
+    site: Option<Site>,
+}
+
+impl Context {
+    /// The running node; started by the first section that needs it.
+    pub fn site(&mut self) -> Result<&mut Site> {
+        if self.site.is_none() {
+            self.site = Some(Site::start(self.broken.as_deref())?);
+        }
+        match &mut self.site {
+            Some(site) => Ok(site),
+            None => bail!("the node was not started"),
+        }
+    }
+
+    pub fn is_broken(&self, part: &str) -> bool {
+        self.broken.as_deref() == Some(part)
+    }
+}
+
+/// What a section found.
+#[derive(Serialize)]
+pub struct Section {
+    pub name: &'static str,
+    pub ok: bool,
+    pub counts: BTreeMap<&'static str, u64>,
+    /// What was missed, for people; empty when all is well.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missed: Vec<String>,
+}
+
+impl Section {
+    pub fn new(name: &'static str) -> Self {
+        Self { name, ok: true, counts: BTreeMap::new(), missed: Vec::new() }
+    }
+
+    pub fn count(&mut self, what: &'static str, number: u64) {
+        *self.counts.entry(what).or_default() += number;
+    }
+
+    /// Counts a check, and remembers it when it failed.
+    pub fn check(&mut self, passed: bool, what: impl Into<String>) {
+        self.count("checks", 1);
+        if !passed {
+            self.miss(what);
+        }
+    }
+
+    pub fn miss(&mut self, what: impl Into<String>) {
+        self.ok = false;
+        self.missed.push(what.into());
+    }
+}
+
+#[derive(Serialize)]
+struct Report {
+    ok: bool,
+    seed: u64,
+    broken: Option<String>,
+    seconds: f64,
+    sections: Vec<Section>,
+}
+
+pub fn run(args: &Prove) -> Result<ExitCode> {
+    if args.list_breaks {
+        BREAKS.iter().for_each(|(part, _)| println!("{part}"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let chosen = chosen_sections(args)?;
+    let seed = args.seed.unwrap_or_else(fresh_seed);
+    let mut context = Context { seed, broken: args.break_part.clone(), site: None };
+    let since = Instant::now();
+    eprintln!("prove: seed {seed:#x}, sections {}", names(&chosen));
+    let mut sections = Vec::new();
+    for (name, section) in chosen {
+        let begun = Instant::now();
+        eprintln!("prove: {name} …");
+        let found = section(&mut context).unwrap_or_else(|error| {
+            let mut failed = Section::new(name);
+            failed.miss(format!("could not be carried out: {error:#}"));
+            failed
+        });
+        for missed in &found.missed {
+            eprintln!("prove: {name}: {} {missed}", output::bad("missed"));
+        }
+        let verdict = if found.ok { output::good("ok") } else { output::bad("FAILED") };
+        eprintln!("prove: {name} {verdict} after {:.1} s", begun.elapsed().as_secs_f64());
+        sections.push(found);
+    }
+    if let Some(site) = context.site.take() {
+        site.end()?;
+    }
+    let ok = sections.iter().all(|section| section.ok);
+    let report = Report {
+        ok,
+        seed,
+        broken: args.break_part.clone(),
+        seconds: since.elapsed().as_secs_f64(),
+        sections,
+    };
+    show(&report, args.json)?;
+    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn names(sections: &[(&'static str, Run)]) -> String {
+    sections.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(" ")
+}
+
+/// Those named, or all; with `--break`, the one that must notice.
+fn chosen_sections(args: &Prove) -> Result<Vec<(&'static str, Run)>> {
+    let mut wanted: Vec<&str> = args.section.iter().map(String::as_str).collect();
+    if let Some(part) = &args.break_part {
+        let Some((_, section)) = BREAKS.iter().find(|(known, _)| known == part) else {
+            let known: Vec<&str> = BREAKS.iter().map(|(part, _)| *part).collect();
+            bail!("there is no defence {part:?} to switch off; there are {}", known.join(", "));
+        };
+        if wanted.is_empty() {
+            wanted.push(section);
+        }
+    }
+    for name in &wanted {
+        if !SECTIONS.iter().any(|(known, _)| known == name) {
+            bail!("there is no section {name:?}; there are {}", names(&SECTIONS));
+        }
+    }
+    Ok(SECTIONS.into_iter().filter(|(name, _)| wanted.is_empty() || wanted.contains(name)).collect())
+}
+
+fn fresh_seed() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_secs() ^ u64::from(since.subsec_nanos())
+}
+
+fn show(report: &Report, json: bool) -> Result<()> {
+    if json {
+        println!("{}", serde_json::to_string(report)?);
+        return Ok(());
+    }
+    let row = |section: &Section| {
+        let counts = section.counts.iter().map(|(what, number)| format!("{what} {number}"));
+        vec![
+            section.name.to_owned(),
+            if section.ok { "ok".to_owned() } else { format!("{} missed", section.missed.len()) },
+            counts.collect::<Vec<_>>().join(", "),
+        ]
+    };
+    print!(
+        "{}",
+        output::table(&["SECTION", "RESULT", "COUNTS"], &report.sections.iter().map(row).collect::<Vec<_>>())
+    );
+    let verdict = if report.ok { output::good("all held") } else { output::bad("NOT ALL HELD") };
+    println!("{verdict} in {:.1} s, seed {:#x}", report.seconds, report.seed);
+    if let Some(part) = &report.broken {
+        println!("{part} was switched off: a failure is what this run was to show");
+    }
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! A node of its own in a temporary folder, used from outside as a person would.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail};
+use base::layout::Layout;
+use serde_json::Value;
+
+use crate::node::Node;
+
+/// Socket paths are short, so the folder is too; see `base::layout`.
+const FOLDER_PREFIX: &str = "bwp";
+
+pub struct Site {
+    root: PathBuf,
+    exe: PathBuf,
+    up: bool,
+}
+
+impl Site {
+    /// Makes a folder, starts a node in it; `broken` may be switched off there.
+    pub fn start(broken: Option<&str>) -> Result<Self> {
+        let folder = std::env::temp_dir().join(format!("{FOLDER_PREFIX}{}", std::process::id()));
+        std::fs::create_dir(&folder).with_context(|| format!("making {}", folder.display()))?;
+        let mut site =
+            Self { root: folder, exe: std::env::current_exe().context("this program")?, up: false };
+        site.up(broken)?;
+        Ok(site)
+    }
+
+    pub fn up(&mut self, broken: Option<&str>) -> Result<()> {
+        let mut args = vec!["up", "--detach", "--name", "prove"];
+        // Guards are switched off for one program at a time, so the node permits all of them.
+        for part in
+            super::BREAKS.iter().map(|(part, _)| *part).filter(|part| is_guard(part) || Some(*part) == broken)
+        {
+            args.extend(["--allow-break", part]);
+        }
+        self.done(&args)?;
+        self.up = true;
+        Ok(())
+    }
+
+    pub fn down(&mut self) -> Result<()> {
+        self.done(&["down"])?;
+        self.up = false;
+        Ok(())
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn layout(&self) -> Result<Layout> {
+        Ok(Layout::under(&self.root)?)
+    }
+
+    pub fn node(&self) -> Result<Node> {
+        Node::find(self.layout()?)
+    }
+
+    /// A folder for a section's own files, outside the node's.
+    pub fn folder(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.root.join(name);
+        std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+        Ok(folder)
+    }
+
+    pub fn exe(&self) -> &Path {
+        &self.exe
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.exe);
+        command.arg("--root").arg(&self.root).args(args).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command of the product, whatever comes of it.
+    pub fn tell(&self, args: &[&str]) -> Result<Output> {
+        self.command(args).output().with_context(|| format!("running bailiwick {}", args.join(" ")))
+    }
+
+    /// Runs a command that must succeed; its standard output.
+    pub fn done(&self, args: &[&str]) -> Result<String> {
+        let output = self.tell(args)?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("bailiwick {} ended with {}: {}", args.join(" "), output.status, said.trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// The same with `-o json`.
+    pub fn json(&self, args: &[&str]) -> Result<Value> {
+        let text = self.done(&[args, &["-o", "json"]].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("bailiwick {} -o json", args.join(" ")))
+    }
+
+    /// Services by name, with their pids.
+    pub fn pids(&self) -> Result<Vec<(String, i64)>> {
+        let status = self.json(&["status"])?;
+        let services =
+            status.get("services").and_then(Value::as_array).context("no services in the status")?;
+        let pid = |service: &Value| {
+            Some((service.get("name")?.as_str()?.to_owned(), service.get("pid")?.as_i64()?))
+        };
+        Ok(services.iter().filter_map(pid).collect())
+    }
+
+    /// Stops the node and removes what it left.
+    pub fn end(mut self) -> Result<()> {
+        if self.up {
+            self.down()?;
+        }
+        std::fs::remove_dir_all(&self.root).with_context(|| format!("removing {}", self.root.display()))
+    }
+}
+
+impl Drop for Site {
+    /// Only on an error path: what was started must not stay.
+    fn drop(&mut self) {
+        if self.up {
+            let _ = self.tell(&["down"]);
+        }
+        let _ = std::fs::remove_dir_all(&self.root);
+    }
+}
+
+/// True for the sandbox's guards, which a single program can do without.
+fn is_guard(part: &str) -> bool {
+    super::BREAKS.iter().any(|(known, section)| *known == part && *section == "refuse")
+}

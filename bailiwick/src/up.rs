@@ -1,0 +1,221 @@
+//! `bailiwick up`: becomes the keeper, the parent of everything.
+
+use std::{
+    fs::{DirBuilder, File},
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{fs::DirBuilderExt, process::CommandExt},
+    },
+    path::Path,
+    process::{Child, Command, ExitCode, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use base::{Hash, layout::Layout};
+use rustix::fs::{FlockOperation, flock};
+use sandbox::Features;
+use supervisor::keeper::{self, Ending, KeeperConfig};
+
+use crate::{args::Up, first_boot::FirstBoot, node::Node, output};
+
+/// A node that has not answered by then has failed; its log says why.
+const UP_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often a waiting `up` looks.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// True while a keeper holds the node's lock.
+pub fn is_up(layout: &Layout) -> bool {
+    let Ok(file) = File::options().read(true).write(true).open(layout.lock()) else { return false };
+    flock(&file, FlockOperation::NonBlockingLockExclusive).is_err()
+}
+
+pub fn run(layout: &Layout, args: &Up) -> Result<ExitCode> {
+    for folder in [&layout.state, &layout.run, &layout.config] {
+        make_folder(folder)?;
+    }
+    if args.detach {
+        return detach(layout, args).map(|()| ExitCode::SUCCESS);
+    }
+    let began_ns = kit::boot_time_ns();
+    let lock = take_lock(layout)?;
+    let features = Features::detect();
+    let image = OwnedFd::from(File::open("/proc/self/exe").context("opening the running program")?);
+    let node_name = match &args.name {
+        Some(name) => name.clone(),
+        None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+    };
+    let admin_uid = rustix::process::getuid().as_raw();
+    if !layout.genesis().exists() {
+        eprintln!("bailiwick: making a node under {}", layout.state.display());
+        let image_hash = hash(&image)?;
+        FirstBoot {
+            layout,
+            node_name: &node_name,
+            admin_uid,
+            image: &image,
+            image_hash,
+            features: &features,
+        }
+        .make()
+        .context("first boot")?;
+    }
+    let arguments = supervisor::Arguments {
+        layout: layout.clone(),
+        node_name,
+        allow_break: args.allow_break.clone(),
+        boot_began_boottime_ns: began_ns,
+    };
+    let streams = [null()?, clone(io::stdout().as_fd())?, clone(io::stderr().as_fd())?];
+    let config = KeeperConfig {
+        image,
+        arguments: ["bailiwick", "process", "supervisor"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(arguments.to_strings())
+            .collect(),
+        environment: inherited_environment(),
+        streams,
+        features,
+        cgroup: format!("bailiwick-{}", std::process::id()),
+    };
+    let ending = keeper::run(config).context("the keeper")?;
+    drop(lock);
+    Ok(match ending {
+        Ending::Shutdown => ExitCode::SUCCESS,
+        Ending::Forced => ExitCode::from(130),
+        Ending::SupervisorLost => {
+            eprintln!("bailiwick: the supervisor died too often; the node was stopped");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+/// Variables that the supervisor may need; services get none of them.
+fn inherited_environment() -> Vec<(String, String)> {
+    let wanted = ["CREDENTIALS_DIRECTORY", "BAILIWICK_LOG", "PATH"];
+    wanted.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect()
+}
+
+fn take_lock(layout: &Layout) -> Result<File> {
+    let path = layout.lock();
+    let file = File::options().create(true).truncate(false).read(true).write(true).open(&path);
+    let file = file.with_context(|| format!("opening {}", path.display()))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(_) => {
+            bail!("a node is up here already ({} is locked); `bailiwick status` shows it", path.display())
+        }
+    }
+}
+
+fn make_folder(folder: &Path) -> Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.with_context(|| format!("making {}", folder.display()))
+}
+
+fn null() -> Result<OwnedFd> {
+    Ok(File::open("/dev/null").context("opening /dev/null")?.into())
+}
+
+fn clone(fd: std::os::fd::BorrowedFd<'_>) -> Result<OwnedFd> {
+    fd.try_clone_to_owned().context("standard streams")
+}
+
+/// BLAKE3 of an open file from its beginning.
+fn hash(file: &OwnedFd) -> Result<Hash> {
+    let mut reader = File::from(file.try_clone().context("the running program")?);
+    let mut hasher = blake3::Hasher::new();
+    io::copy(&mut reader, &mut hasher).context("hashing the running program")?;
+    Ok(Hash(*hasher.finalize().as_bytes()))
+}
+
+/// Starts the same command in a session of its own and waits until the node runs.
+fn detach(layout: &Layout, args: &Up) -> Result<()> {
+    if is_up(layout) {
+        bail!("a node is up here already; `bailiwick status` shows it");
+    }
+    let logs = layout.state.join("logs");
+    make_folder(&logs)?;
+    let log_path = logs.join("node.log");
+    let log = File::options().create(true).append(true).open(&log_path);
+    let log = log.with_context(|| format!("opening {}", log_path.display()))?;
+    let mut child = command(layout, args, &log)?.spawn().context("starting the node")?;
+    let since = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().context("waiting for the node")? {
+            bail!("the node ended at once ({status}); {} says why:\n{}", log_path.display(), tail(&log_path));
+        }
+        if let Some(state) = state(layout) {
+            let ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+            eprintln!("node {state} after {}", output::duration(ms));
+            return Ok(());
+        }
+        if since.elapsed() > UP_TIMEOUT {
+            end(&mut child);
+            bail!(
+                "the node did not come up within {} s; {} says why",
+                UP_TIMEOUT.as_secs(),
+                log_path.display()
+            );
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+fn command(layout: &Layout, args: &Up, log: &File) -> Result<Command> {
+    let mut command = Command::new(std::env::current_exe().context("the running program")?);
+    if let Some(root) = root_of(layout) {
+        command.arg("--root").arg(root);
+    }
+    command.arg("up");
+    if let Some(name) = &args.name {
+        command.args(["--name", name]);
+    }
+    for part in &args.allow_break {
+        command.args(["--allow-break", part]);
+    }
+    let errors = log.try_clone().context("the node's log")?;
+    command.stdin(Stdio::null()).stdout(errors.try_clone().context("the node's log")?).stderr(errors);
+    // Out of this terminal's reach: a hang-up or an interrupt here is not meant for the node.
+    command.process_group(0);
+    Ok(command)
+}
+
+/// The folder given with `--root`, if the layout has that form.
+fn root_of(layout: &Layout) -> Option<&Path> {
+    let root = layout.state.parent()?;
+    Layout::under(root).ok().filter(|under| under == layout).map(|_| root)
+}
+
+/// The node's state once it is past booting.
+fn state(layout: &Layout) -> Option<String> {
+    let node = Node::find(layout.clone()).ok()?;
+    if !node.admin_socket("supervisor").exists() {
+        return None;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+    let state = runtime.block_on(async {
+        let mut supervisor = node.supervisor("system.supervisor.get_node").ok()?;
+        let request = contracts::supervisor::v1::GetNodeRequest {};
+        Some(supervisor.get_node(request).await.ok()?.into_inner().state)
+    })?;
+    (state != "booting").then_some(state)
+}
+
+fn tail(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines.get(lines.len().saturating_sub(10)..).unwrap_or_default().join("\n")
+}
+
+/// Asks the node to stop, and insists.
+fn end(child: &mut Child) {
+    let pid = rustix::process::Pid::from_child(child);
+    for _ in 0..2 {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    let _ = child.wait();
+}

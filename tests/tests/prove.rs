@@ -1,0 +1,49 @@
+//! The product's conscience can tell, and can fail.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that finds something wrong stops"
+)]
+
+use std::process::{Command, Output};
+
+fn prove(args: &[&str]) -> Option<Output> {
+    Some(Command::new(system_tests::binary()?).arg("prove").args(args).output().unwrap())
+}
+
+fn report(output: &Output) -> serde_json::Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        panic!(
+            "{error}: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        )
+    })
+}
+
+#[test]
+fn the_quick_sections_hold() {
+    let sections =
+        ["--section", "node", "--section", "work", "--section", "authority", "--section", "tamper"];
+    let Some(output) = prove(&[&sections[..], &["--json"]].concat()) else { return };
+    let report = report(&output);
+    assert!(output.status.success(), "{report:#}");
+    assert_eq!(report["sections"].as_array().unwrap().len(), 4);
+    assert!(report["sections"].as_array().unwrap().iter().all(|section| section["ok"] == true));
+}
+
+#[test]
+fn every_defence_that_is_switched_off_is_missed() {
+    let Some(list) = prove(&["--list-breaks"]) else { return };
+    let breaks = String::from_utf8(list.stdout).unwrap();
+    assert!(breaks.lines().count() >= 14);
+    for part in breaks.lines() {
+        let output = prove(&["--break", part, "--json"]).unwrap();
+        assert!(!output.status.success(), "nothing missed {part}: {:#}", report(&output));
+        let report = report(&output);
+        let missed =
+            report["sections"].as_array().unwrap().iter().filter_map(|section| section["missed"].as_array());
+        assert!(missed.flatten().count() > 0, "{part}: {report:#}");
+    }
+}
