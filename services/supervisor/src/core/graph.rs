@@ -1,6 +1,9 @@
 //! Who needs whom, and the orders that follow from it (seed 003 §2.2, §6.1).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use semver::{Version, VersionReq};
 use thiserror::Error;
@@ -57,9 +60,11 @@ struct Edge {
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
     nodes: BTreeMap<String, Node>,
-    start_order: Vec<String>,
-    stop_order: Vec<String>,
+    start_order: Arc<[String]>,
+    stop_order: Arc<[String]>,
     dependents: BTreeMap<String, Vec<String>>,
+    /// Services whose required dependencies can never be met.
+    faults: BTreeMap<String, DependencyFault>,
 }
 
 impl Graph {
@@ -77,7 +82,9 @@ impl Graph {
                 dependents.entry(edge.to.clone()).or_default().push(name.clone());
             }
         }
-        Ok(Self { nodes, start_order, stop_order, dependents })
+        let fault = |(name, node): (&String, &Node)| Some((name.clone(), fault_of(node, &nodes)?));
+        let faults = nodes.iter().filter_map(fault).collect();
+        Ok(Self { start_order: start_order.into(), stop_order: stop_order.into(), dependents, faults, nodes })
     }
 
     /// Takes out services of the user that stand in a cycle or need what starts later, until the rest is sound. Only
@@ -105,13 +112,13 @@ impl Graph {
 
     /// Dependencies before dependents, phase by phase.
     #[must_use]
-    pub fn start_order(&self) -> &[String] {
+    pub fn start_order(&self) -> &Arc<[String]> {
         &self.start_order
     }
 
     /// Dependents before dependencies, last phase first (SUP-94).
     #[must_use]
-    pub fn stop_order(&self) -> &[String] {
+    pub fn stop_order(&self) -> &Arc<[String]> {
         &self.stop_order
     }
 
@@ -135,21 +142,8 @@ impl Graph {
     }
 
     /// All required dependencies are there in a version that fits (SUP-33).
-    pub fn check(&self, name: &str) -> Result<(), DependencyFault> {
-        for edge in self.edges(name).filter(|edge| edge.required) {
-            match self.nodes.get(&edge.to) {
-                None => return Err(DependencyFault::Absent(edge.to.clone())),
-                Some(node) if !edge.range.matches(&node.version) => {
-                    return Err(DependencyFault::OutOfRange {
-                        name: edge.to.clone(),
-                        version: node.version.clone(),
-                        required: edge.range.clone(),
-                    });
-                }
-                Some(_) => {}
-            }
-        }
-        Ok(())
+    pub fn check(&self, name: &str) -> Result<(), &DependencyFault> {
+        self.faults.get(name).map_or(Ok(()), Err)
     }
 
     fn edges(&self, name: &str) -> impl Iterator<Item = &Edge> {
@@ -171,6 +165,18 @@ impl Node {
                 .collect(),
         }
     }
+}
+
+fn fault_of(node: &Node, nodes: &BTreeMap<String, Node>) -> Option<DependencyFault> {
+    node.edges.iter().filter(|edge| edge.required).find_map(|edge| match nodes.get(&edge.to) {
+        None => Some(DependencyFault::Absent(edge.to.clone())),
+        Some(other) if !edge.range.matches(&other.version) => Some(DependencyFault::OutOfRange {
+            name: edge.to.clone(),
+            version: other.version.clone(),
+            required: edge.range.clone(),
+        }),
+        Some(_) => None,
+    })
 }
 
 /// Optional edges count too: calls go one way, and a circle of two optional ones would still be a circle of calls.

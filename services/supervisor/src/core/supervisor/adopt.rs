@@ -109,8 +109,8 @@ impl Supervisor {
             self.take_in_exit(exit, &ran);
         }
         // Those that waited for their restart go on waiting.
-        for name in self.names() {
-            self.settle_failed(&name);
+        for name in self.names().iter() {
+            self.settle_failed(name);
         }
         if let Some((emergency, reason)) = resumed {
             self.begin_shutdown(emergency, &reason);

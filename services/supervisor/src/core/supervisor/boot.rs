@@ -29,14 +29,15 @@ impl Supervisor {
             return;
         }
         self.booted_at = self.now;
-        for name in self.names() {
-            self.announce(&name, None);
-            let Some(service) = self.services.get_mut(&name) else { continue };
+        for name in self.names().iter() {
+            self.announce(name, None);
+            let Some(service) = self.services.get_mut(name) else { continue };
             if mode == BootMode::Normal || service.phase <= Phase::RECOVERY {
                 service.goal = Goal::Up;
             }
         }
         self.boot = BootProgress::Phase(Phase::Authority);
+        self.changed = true;
         self.unremembered = true;
     }
 
@@ -107,7 +108,7 @@ impl Supervisor {
     /// critical (their restarts go on while the boot does), or require something that will not run in this boot.
     pub(super) fn settled(&self) -> BTreeSet<&str> {
         let mut settled: BTreeSet<&str> = BTreeSet::new();
-        for name in self.graph.start_order() {
+        for name in self.graph.start_order().iter() {
             let Some(service) = self.services.get(name) else { continue };
             let failed = service.failed_once && !catalogue::is_critical(name);
             // Dependencies stand before their dependents in this order.

@@ -31,7 +31,7 @@ mod start;
 mod stop;
 mod view;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use base::ServiceId;
 
@@ -142,7 +142,10 @@ impl Supervisor {
         self.now = self.now.max(now);
         self.take_in(event);
         self.expire();
-        self.reconcile();
+        // Most events are answers that move nothing; with a thousand services it matters not to look at all of them.
+        if self.changed || self.is_due() {
+            self.reconcile();
+        }
         let mut effects = std::mem::take(&mut self.effects);
         if std::mem::take(&mut self.unremembered) {
             effects.insert(0, Effect::Remember);
@@ -217,27 +220,41 @@ impl Supervisor {
             service::Permit::RetryAt(at) => Some(at).filter(|at| *at > self.now),
             _ => None,
         };
-        let instance = service.instance.as_ref().and_then(|instance| {
-            let call = instance.call.as_ref().map(|call| call.due);
-            // A check that is due waits for the answer to the one before.
-            let next_check = instance.next_check.filter(|_| call.is_none());
-            let times = [instance.deadline, call, next_check, instance.watchdog_due];
-            times.into_iter().flatten().min()
-        });
-        [restart, ask_again, instance].into_iter().flatten().min()
+        [restart, ask_again, self.instance_deadline(service)].into_iter().flatten().min()
+    }
+
+    fn instance_deadline(&self, service: &Service) -> Option<Monotonic> {
+        let instance = service.instance.as_ref()?;
+        let call = instance.call.as_ref().map(|call| call.due);
+        // A check that is due waits for the answer to the one before.
+        let next_check = instance.next_check.filter(|_| call.is_none());
+        let times = [instance.deadline, call, next_check, instance.watchdog_due];
+        times.into_iter().flatten().min()
     }
 
     /// Everything whose time has come.
     fn expire(&mut self) {
         self.expire_acts();
-        for name in self.names() {
+        let due = |service: &&Service| self.instance_deadline(service).is_some_and(|at| at <= self.now);
+        let due: Vec<String> = self.services.values().filter(due).map(|s| s.name().to_owned()).collect();
+        for name in due {
             self.expire_checks(&name);
             self.expire_stage(&name);
         }
     }
 
-    fn names(&self) -> Vec<String> {
-        self.graph.start_order().to_vec()
+    /// Something other than the end of a stage or a check is due.
+    fn is_due(&self) -> bool {
+        let restart = |s: &Service| s.instance.is_none() && s.restart_at.is_some_and(|at| at <= self.now);
+        let ask_again = |s: &Service| matches!(s.permit, service::Permit::RetryAt(at) if at <= self.now);
+        let others = [self.records.retry_at(), self.shutdown.as_ref().and_then(Shutdown::deadline)];
+        others.into_iter().flatten().any(|at| at <= self.now)
+            || self.services.values().any(|s| restart(s) || ask_again(s))
+    }
+
+    /// In starting order; cheap to hold on to.
+    fn names(&self) -> Arc<[String]> {
+        Arc::clone(self.graph.start_order())
     }
 
     fn insert(&mut self, setup: ServiceSetup) {

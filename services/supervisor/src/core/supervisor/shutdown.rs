@@ -58,8 +58,8 @@ impl Supervisor {
         if self.boot == BootProgress::NotBegun {
             self.boot = BootProgress::Done;
         }
-        for name in self.names() {
-            self.drain_start_waiters(&name, &SupervisorError::ShuttingDown);
+        for name in self.names().iter() {
+            self.drain_start_waiters(name, &SupervisorError::ShuttingDown);
         }
         let acts: Vec<ActId> = self.acts.keys().copied().collect();
         for act in acts {

@@ -82,6 +82,9 @@ impl Supervisor {
         if !matches!(self.boot, BootProgress::Phase(_)) {
             return false;
         }
+        if self.graph.preferred(name).next().is_none() {
+            return false;
+        }
         let settled = self.settled();
         self.graph.preferred(name).any(|other| !settled.contains(other))
     }

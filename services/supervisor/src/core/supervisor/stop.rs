@@ -1,6 +1,6 @@
 //! One service from the wish to stop it to `Stopped` (SUP-95), and which services must stop.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use chain::payload::service::ServiceError;
 
@@ -20,7 +20,7 @@ use crate::{
 impl Supervisor {
     pub(super) fn stop_what_must_stop(&mut self) {
         let leaving = self.leaving();
-        let order: Vec<String> = self.graph.stop_order().to_vec();
+        let order = Arc::clone(self.graph.stop_order());
         for name in order.iter().filter(|name| leaving.contains(*name)) {
             match self.state_of(name) {
                 Some(ServiceState::Running | ServiceState::Degraded) if !self.has_live_dependents(name) => {
@@ -40,7 +40,7 @@ impl Supervisor {
         // In a shutdown nothing comes back.
         let returns = |service: &Service| service.is_wanted() && !self.is_ending();
         let mut leaving: BTreeSet<String> = BTreeSet::new();
-        for name in self.graph.start_order() {
+        for name in self.graph.start_order().iter() {
             let Some(service) = self.services.get(name) else { continue };
             let asked = service.goal == Goal::Down || service.bounce || service.replacement.is_some();
             let ends = phase.is_some_and(|phase| service.phase >= phase);
