@@ -62,6 +62,9 @@ impl Images {
                 fs::remove_file(entry.path())?;
             }
         }
+        // As root, programs have another host uid than this service and their mounts are made with it: they pass
+        // through by name. Nobody else gets here, the folder above is closed.
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o711))?;
         Ok(Self { folder: Arc::new(folder.to_owned()), hashed: Arc::default(), counter: Arc::default() })
     }
 
