@@ -5,7 +5,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use base::{CapabilityId, IdentityId, TraceId};
+use base::{CapabilityId, IdentityId, KeyPath, TraceId, key_paths};
 use contracts::{
     capability_service::v1::{self as rights, capabilities_client::CapabilitiesClient},
     identity::v1::{self as identities, identities_client::IdentitiesClient},
@@ -80,16 +80,26 @@ impl Applier {
             return Ok(known);
         }
         let mut client = IdentitiesClient::new(self.calls("identity", "system.identity.create_identity")?);
-        let parent =
-            path.parent().and_then(|parent| self.knowledge.identity(&parent)).unwrap_or(self.knowledge.own);
+        // Services hang below the node's root, like those of genesis.
+        let root = KeyPath::parse(key_paths::SYSTEM).ok().and_then(|root| self.knowledge.identity(&root));
+        let parent = root.unwrap_or(self.knowledge.own);
         let request = identities::CreateIdentityRequest {
-            name: format!("orbital.services.{}", manifest.name()),
+            name: manifest.name().to_owned(),
             identity_type: "Service".to_owned(),
             parent: parent.0.to_vec(),
-            key_path: path.to_string(),
+            // Its usual place, which a manifest without [identity] means too.
+            key_path: String::new(),
         };
         let made = client.create_identity(request).await.map_err(|status| failed("its identity", status))?;
-        IdentityId::from_slice(&made.into_inner().id)
+        let made = made.into_inner();
+        if made.key_path != path.to_string() {
+            let text = format!(
+                "a service of this name has the key path {}, not {path}; leave it out",
+                made.key_path
+            );
+            return Err(SupervisorError::InvalidManifest(text));
+        }
+        IdentityId::from_slice(&made.id)
             .ok_or_else(|| SupervisorError::Unavailable("identity answered without an id".to_owned()))
     }
 

@@ -239,7 +239,7 @@ impl IdentityCore {
         let public_key = checked.inspect_err(|_| self.release(&name, &key_path))?;
         let identity_id = IdentityId::of_key(&public_key);
         let action = PolicyAction::CreateIdentity { parent, name: name.clone() };
-        let resource = resource(name.clone());
+        let resource = resource(parent);
         let parent = Some(parent);
         let created = IdentityCreated { identity_id, name, identity_type, parent, public_key, key_path };
         self.pending.insert(id, Pending::Creating(Box::new(created.clone())));
@@ -312,7 +312,7 @@ impl IdentityCore {
         change: IdentityChange,
     ) -> Effect {
         let proposal = Proposal::Updated(IdentityUpdated { identity: target.id, change });
-        let act = Act { requestor, action, resource: resource(target.name.clone()), proposal };
+        let act = Act { requestor, action, resource: resource(target.id), proposal };
         Effect::Act { id, act: Box::new(act) }
     }
 
@@ -352,8 +352,9 @@ impl IdentityCore {
     }
 }
 
-fn resource(name: String) -> ResourceRef {
-    ResourceRef { resource_type: ResourceType::Identity, id: name }
+/// The identity that the action names, below whom a new one is made: policy refuses a request about another.
+fn resource(identity: IdentityId) -> ResourceRef {
+    ResourceRef { resource_type: ResourceType::Identity, id: identity.to_string() }
 }
 
 #[cfg(test)]
