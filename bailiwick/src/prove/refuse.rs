@@ -27,6 +27,8 @@ const NAME: &str = "refuse";
 const REASON: &str = "prove: refuse:";
 /// An attempt takes milliseconds; one that hangs is broken.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
+/// Slower than this is told while it goes on.
+const SLOW: Duration = Duration::from_secs(1);
 /// The whole section on a second node, which also boots.
 const ROOTLESS_TIMEOUT: Duration = Duration::from_secs(180);
 /// Fewer would show little.
@@ -148,7 +150,11 @@ impl<'s> Trial<'s> {
                 self.site.command(&args)
             }
         };
+        let since = Instant::now();
         let (code, line) = finish(command, ATTEMPT_TIMEOUT)?;
+        if since.elapsed() > SLOW {
+            eprintln!("prove: refuse: {} took {:.1} s: {line}", attempt.name, since.elapsed().as_secs_f64());
+        }
         match self.canaries.harm() {
             Some(harm) if code != Some(i32::from(SUCCEEDED)) => Ok((None, format!("{line}; but {harm}"))),
             _ => Ok((code, line)),

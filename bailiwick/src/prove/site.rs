@@ -50,10 +50,6 @@ impl Site {
         Ok(())
     }
 
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
-
     pub fn layout(&self) -> Result<Layout> {
         Ok(Layout::under(&self.root)?)
     }

@@ -111,7 +111,8 @@ fn try_name(
     let bytes = read_group(segment, header, offset)?;
     // Mostly the next group stands where this one says; only if it does not, all that follows is searched.
     let group = GroupHeader::decode_unchecked(&bytes);
-    let stated = group.map_or(0, |group| u64::from(group.body_bytes)).saturating_add(GROUP_HEADER_BYTES as u64);
+    let stated =
+        group.map_or(0, |group| u64::from(group.body_bytes)).saturating_add(GROUP_HEADER_BYTES as u64);
     let follows = group_at(segment, header, offset.saturating_add(stated))?.is_some();
     let torn = !follows && later_group(segment, header, offset.saturating_add(1))?.is_none();
     let fault = |at: u64, part: Part, cause: Cause| Fault {

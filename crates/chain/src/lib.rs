@@ -21,9 +21,9 @@ mod source;
 mod validate;
 mod verify;
 
+pub use diagnose::first_not_zero;
 pub use entry::{Entry, EntryHeader, HeaderError};
 pub use entry_type::{EntryType, UnknownEntryType};
-pub use diagnose::first_not_zero;
 pub use fault::{Cause, Fault, Part};
 pub use group::{
     GROUP_BODY_BYTES_MAX, GROUP_ENTRIES_MAX, GROUP_HEADER_BYTES, GROUP_MAGIC, GroupBuilder, GroupError,

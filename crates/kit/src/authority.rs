@@ -202,13 +202,15 @@ impl Authority {
         Self { service, feed, queue, room: Arc::new(Semaphore::new(IN_FLIGHT_MAX)) }
     }
 
-    /// A request of this service, with a new nonce and what has been folded here.
+    /// A request of this service, with a new nonce and what has been folded here. `resource` counts for actions that
+    /// name none of their own; for the others the engine refuses any but theirs.
     pub fn request(
         &self,
         requestor: IdentityId,
         action: PolicyAction,
         resource: ResourceRef,
     ) -> Result<PolicyRequest, AuthorityError> {
+        let resource = action.resource().unwrap_or(resource);
         Ok(PolicyRequest {
             requestor,
             action,

@@ -314,6 +314,37 @@ impl PolicyAction {
         }
     }
 
+    /// The resource of an action, where the action names it. Rules look at the resource, the act does what the action
+    /// says: they must be the same thing. None for capabilities, whose resource is what they give access to.
+    #[must_use]
+    pub fn resource(&self) -> Option<ResourceRef> {
+        let (resource_type, id) = match self {
+            Self::CreateProcess { image } => (ResourceType::Image, image.to_string()),
+            Self::TerminateProcess { pid } | Self::ControlProcess { pid, .. } => {
+                (ResourceType::Process, pid.to_string())
+            }
+            Self::CreateFile { path, .. }
+            | Self::ReadFile { path }
+            | Self::WriteFile { path }
+            | Self::DeleteFile { path } => (ResourceType::File, path.clone()),
+            Self::Connect { address } | Self::Listen { address } => (ResourceType::Network, address.clone()),
+            Self::Sign { key_path, .. } | Self::Encrypt { key_path } | Self::Decrypt { key_path } => {
+                (ResourceType::Key, key_path.to_string())
+            }
+            // Whoever may create is a question of below whom.
+            Self::CreateIdentity { parent, .. } => (ResourceType::Identity, parent.to_string()),
+            Self::AddCredential { identity }
+            | Self::RevokeCredential { identity, .. }
+            | Self::ModifyIdentity { identity }
+            | Self::Authenticate { identity } => (ResourceType::Identity, identity.to_string()),
+            Self::DelegateCapability { .. } | Self::RevokeCapability { .. } => return None,
+            Self::UpgradeSystem { image } => (ResourceType::System, image.to_string()),
+            Self::ModifyPolicy { rule } => (ResourceType::Policy, rule.id.to_string()),
+            Self::ControlService { service, .. } => (ResourceType::Service, service.clone()),
+        };
+        Some(ResourceRef { resource_type, id })
+    }
+
     /// An act that only takes away may use the log's reserved space (DESIGN 2).
     #[must_use]
     pub const fn only_takes_away(&self) -> bool {

@@ -216,10 +216,17 @@ impl Land {
                     false => Answer::Denied(Denied { decision: Some(decision.into()) }),
                 }
             }
-            Item::Record(_) if world.deaf => {
+            Item::Record(_) | Item::Redeem(_) if world.deaf => {
                 Answer::Refused(Refused { reason: "AxiomUnavailable".to_owned(), text: "no log".to_owned() })
             }
             Item::Record(entry) => {
+                let at = Self::push(&mut world, entry.entry_type, entry.payload);
+                Answer::Committed(Committed { entry: Some(at.into()), ..Committed::default() })
+            }
+            Item::Redeem(redeem) => {
+                let entry = redeem.entry.unwrap();
+                let payload = Payload::decode(entry.entry_type, &entry.payload).unwrap();
+                assert!(payload.head().authorization.is_some(), "cites the decision that it redeems");
                 let at = Self::push(&mut world, entry.entry_type, entry.payload);
                 Answer::Committed(Committed { entry: Some(at.into()), ..Committed::default() })
             }

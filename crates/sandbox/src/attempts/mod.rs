@@ -132,6 +132,8 @@ pub fn off_together(guards: GuardSet, privileged: bool) -> GuardSet {
         {
             off = off.with(guard);
         }
+        // Outside of a user namespace of its own, the limit of processes counts all of this user's.
+        off = off.with(Guard::Rlimits);
     }
     if off.contains(Guard::Cgroup) && !privileged {
         // What stands in where a user is given no group.

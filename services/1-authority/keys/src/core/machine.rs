@@ -87,10 +87,29 @@ pub enum Event {
 /// Performed by the shell in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    AskBoundary { id: RequestId, request: BoundaryRequest },
-    Record { id: RequestId, usage: KeyUsage },
-    ReplyPublicKey { id: RequestId, result: Result<PublicKey, KeyError> },
-    ReplySign { id: RequestId, result: Result<SignResponse, KeyError> },
+    AskBoundary {
+        id: RequestId,
+        request: BoundaryRequest,
+    },
+    /// A refused use, which needs no decision.
+    Record {
+        id: RequestId,
+        usage: KeyUsage,
+    },
+    /// A use that the decision for this request allows; its entry uses the decision up in the log, too.
+    Redeem {
+        id: RequestId,
+        usage: KeyUsage,
+        request_hash: Hash,
+    },
+    ReplyPublicKey {
+        id: RequestId,
+        result: Result<PublicKey, KeyError>,
+    },
+    ReplySign {
+        id: RequestId,
+        result: Result<SignResponse, KeyError>,
+    },
 }
 
 /// What is recorded and compared of a request.
@@ -105,7 +124,7 @@ struct Use {
 #[derive(Debug)]
 enum Pending {
     AwaitingCommit { request: Box<SignRequest>, genuine: Box<Genuine>, since: AxiomTime },
-    AtBoundary(Use),
+    AtBoundary { used: Use, request_hash: Hash },
     PublicKey,
     Recording(Result<(Signature, PublicKey), KeyError>),
 }
@@ -230,7 +249,7 @@ impl KeysCore {
             return self.refuse(id, used, KeyError::InvalidDecision("it was used before".to_owned()));
         }
         let ask = BoundaryRequest::Sign { path: used.path.clone(), message: used.message };
-        self.pending.insert(id, Pending::AtBoundary(used));
+        self.pending.insert(id, Pending::AtBoundary { used, request_hash: genuine.body.request_hash });
         vec![Effect::AskBoundary { id, request: ask }]
     }
 
@@ -248,11 +267,11 @@ impl KeysCore {
                 });
                 vec![Effect::ReplyPublicKey { id, result }]
             }
-            Some(Pending::AtBoundary(used)) => match result {
+            Some(Pending::AtBoundary { used, request_hash }) => match result {
                 Ok(Answer::Signed { signature, public_key }) => {
                     let usage = usage(&used, Some(Hash::of(&signature.0)), None);
                     self.pending.insert(id, Pending::Recording(Ok((signature, public_key))));
-                    vec![Effect::Record { id, usage }]
+                    vec![Effect::Redeem { id, usage, request_hash }]
                 }
                 Ok(Answer::PublicKey(_)) => self.refuse(id, used, mismatch()),
                 Err(error) => self.refuse(id, used, error),

@@ -147,7 +147,8 @@ fn a_signature_is_released_with_its_record_and_not_before() {
         refused: None,
     };
     let effects = core.step(Some(NOW), Event::BoundaryAnswered { id: ID, result: Ok(SIGNED) });
-    assert_eq!(effects, [Effect::Record { id: ID, usage }]);
+    let request_hash = body().request_hash;
+    assert_eq!(effects, [Effect::Redeem { id: ID, usage, request_hash }]);
     let effects = core.step(Some(NOW), Event::Recorded { id: ID, result: Ok(RECEIPT) });
     let response =
         SignResponse { signature: Signature([5; 64]), public_key: PublicKey([6; 32]), receipt: RECEIPT };

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use base::{AxiomRef, Hash, IdentityId, KeyPath, PublicKey, Sequence};
+use base::{AxiomRef, EntryKey, Hash, IdentityId, KeyPath, PublicKey, Sequence};
 use chain::payload::identity::{KeyOperation, KeyUsage};
 use kit::{FeedEntry, Node, authority::Entry};
 use tokio::sync::oneshot;
@@ -161,6 +161,12 @@ impl Runner {
                         runner.step(Event::Recorded { id, result });
                     });
                 }
+                Effect::Redeem { id, usage, request_hash } => {
+                    tokio::spawn(async move {
+                        let result = runner.redeem(usage, request_hash).await;
+                        runner.step(Event::Recorded { id, result });
+                    });
+                }
                 Effect::ReplyPublicKey { id, result } => {
                     if let Some(Waiting::PublicKey(reply)) = self.state().waiting.remove(&id) {
                         let _ = reply.send(result);
@@ -191,12 +197,23 @@ impl Runner {
     }
 
     async fn record(&self, usage: KeyUsage) -> Result<AxiomRef, NotRecorded> {
-        let failed = |error: kit::authority::AuthorityError| {
-            tracing::warn!(%error, "the use of a key could not be recorded; nothing is released");
-            NotRecorded
-        };
-        let entry = Entry::record(self.node.identity(), usage).map_err(failed)?;
-        let committed = self.node.authority().record(entry).await.map_err(failed)?;
+        let entry = Entry::record(self.node.identity(), usage).map_err(not_recorded)?;
+        let committed = self.node.authority().record(entry).await.map_err(not_recorded)?;
         committed.entry.ok_or(NotRecorded)
     }
+
+    /// Records a use on its decision, which no other entry can use then.
+    async fn redeem(&self, usage: KeyUsage, request_hash: Hash) -> Result<AxiomRef, NotRecorded> {
+        let decision = usage.authorization.sequence;
+        let key = EntryKey(kit::authority::random_16().map_err(not_recorded)?);
+        let entry =
+            Entry::build(self.node.identity(), Some(request_hash), key, usage).map_err(not_recorded)?;
+        let committed = self.node.authority().redeem(decision, entry).await.map_err(not_recorded)?;
+        committed.entry.ok_or(NotRecorded)
+    }
+}
+
+fn not_recorded(error: kit::authority::AuthorityError) -> NotRecorded {
+    tracing::warn!(%error, "the use of a key could not be recorded; nothing is released");
+    NotRecorded
 }

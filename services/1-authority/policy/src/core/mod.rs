@@ -34,7 +34,6 @@ pub use evaluate::{Layer, Verdict, decide, evaluate};
 pub use identities::{Identities, Principal};
 pub use rates::Rates;
 pub use recent::{Recent, RecentDecision, Used};
-pub use request::resource_of;
 pub use rule_list::{PolicyStateSnapshot, RuleFilter};
 pub use rule_set::{Match, RuleSet, StoredRule};
 pub use seal::{SealedUnit, seal};

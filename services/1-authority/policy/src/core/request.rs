@@ -8,39 +8,6 @@ use super::{
     limits::{METADATA_BYTES_MAX, METADATA_PAIRS_MAX, RESOURCE_BYTES_MAX},
 };
 
-/// The resource of an action, where the action names it. Rules look at the resource, the act does what the action
-/// says: they must be the same thing. None for capabilities, whose resource is what they give access to.
-#[must_use]
-pub fn resource_of(action: &PolicyAction) -> Option<ResourceRef> {
-    let (resource_type, id) = match action {
-        PolicyAction::CreateProcess { image } => (ResourceType::Image, image.to_string()),
-        PolicyAction::TerminateProcess { pid } | PolicyAction::ControlProcess { pid, .. } => {
-            (ResourceType::Process, pid.to_string())
-        }
-        PolicyAction::CreateFile { path, .. }
-        | PolicyAction::ReadFile { path }
-        | PolicyAction::WriteFile { path }
-        | PolicyAction::DeleteFile { path } => (ResourceType::File, path.clone()),
-        PolicyAction::Connect { address } | PolicyAction::Listen { address } => {
-            (ResourceType::Network, address.clone())
-        }
-        PolicyAction::Sign { key_path, .. }
-        | PolicyAction::Encrypt { key_path }
-        | PolicyAction::Decrypt { key_path } => (ResourceType::Key, key_path.to_string()),
-        // Whoever may create is a question of below whom.
-        PolicyAction::CreateIdentity { parent, .. } => (ResourceType::Identity, parent.to_string()),
-        PolicyAction::AddCredential { identity }
-        | PolicyAction::RevokeCredential { identity, .. }
-        | PolicyAction::ModifyIdentity { identity }
-        | PolicyAction::Authenticate { identity } => (ResourceType::Identity, identity.to_string()),
-        PolicyAction::DelegateCapability { .. } | PolicyAction::RevokeCapability { .. } => return None,
-        PolicyAction::UpgradeSystem { image } => (ResourceType::System, image.to_string()),
-        PolicyAction::ModifyPolicy { rule } => (ResourceType::Policy, rule.id.to_string()),
-        PolicyAction::ControlService { service, .. } => (ResourceType::Service, service.clone()),
-    };
-    Some(ResourceRef { resource_type, id })
-}
-
 /// Why the request is denied before any rule is tried.
 pub(super) fn fault_of(request: &PolicyRequest) -> Option<String> {
     let resource = &request.resource;
@@ -83,7 +50,7 @@ fn names_its_resource(action: &PolicyAction, resource: &ResourceRef) -> bool {
         PolicyAction::ModifyPolicy { rule } => {
             resource.resource_type == ResourceType::Policy && is_id(&rule.id, &resource.id)
         }
-        other => resource_of(other).is_none_or(|named| named == *resource),
+        other => other.resource().is_none_or(|named| named == *resource),
     }
 }
 

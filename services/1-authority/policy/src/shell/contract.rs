@@ -21,7 +21,7 @@ use crate::core::{
     Entry, Item, RuleFilter,
     authority::identity_of,
     explain::{Explanation, explain},
-    resource_of, validate,
+    validate,
     verify::request_of,
 };
 use crate::rules::to_toml;
@@ -145,7 +145,8 @@ impl Contract {
 
     /// A request of the engine's own, for an authenticated caller and inside its token's scope.
     fn own_request(&self, requestor: &Requestor, action: PolicyAction) -> Result<PolicyRequest, Status> {
-        let resource = resource_of(&action)
+        let resource = action
+            .resource()
             .ok_or_else(|| ContractError::Internal("an action without a resource".to_owned()))?;
         requestor.permit(action.kind(), &resource)?;
         Ok(PolicyRequest {

@@ -128,9 +128,11 @@ pub(crate) fn executable(plan: &Plan) -> String {
     }
 }
 
-/// Every process of this pid namespace but this one. None without a namespace of its own: then `/proc` shows the host.
+/// Every process of this pid namespace but this one. None where `/proc` shows another namespace, the host's: without a
+/// pid or mount namespace of its own.
 pub(crate) fn others() -> Vec<i32> {
-    if std::process::id() != 1 {
+    let shown_as = fs::read_link("/proc/self");
+    if std::process::id() != 1 || shown_as.is_ok_and(|link| link.as_os_str() != "1") {
         return Vec::new();
     }
     let Ok(folder) = fs::read_dir("/proc") else { return Vec::new() };

@@ -17,7 +17,7 @@ use chain::payload::{
 };
 use ed25519_dalek::SigningKey;
 
-use crate::core::{PolicyState, resource_of};
+use crate::core::PolicyState;
 
 /// 2026-01-01.
 pub(crate) const NOW: AxiomTime = AxiomTime(1_767_225_600_000_000_000);
@@ -154,7 +154,7 @@ pub(crate) fn allow(condition: PolicyCondition) -> PolicyRule {
 
 /// With the resource that the action names.
 pub(crate) fn request(requestor: u8, action: PolicyAction) -> PolicyRequest {
-    let resource = resource_of(&action).unwrap_or(chain::payload::policy::ResourceRef {
+    let resource = action.resource().unwrap_or(chain::payload::policy::ResourceRef {
         resource_type: chain::payload::policy::ResourceType::Capability,
         id: "some".to_owned(),
     });
