@@ -81,10 +81,8 @@ struct Refusals {
 async fn last(node: &Node) -> Result<Answer> {
     let mut found = Refusals::default();
     scan(node, |sequence, payload| match payload {
-        Payload::PolicyDecision(decision) => {
-            if decision.body.decode_body().is_ok_and(|body| !body.allows()) {
-                found.denial = Some(sequence);
-            }
+        Payload::PolicyDecision(decision) if decision.body.decode_body().is_ok_and(|body| !body.allows()) => {
+            found.denial = Some(sequence);
         }
         Payload::ProcessExit(exit) if !exit.body.refused.is_empty() => {
             found.program = Some((sequence, exit.body.pid.0));

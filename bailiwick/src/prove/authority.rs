@@ -235,17 +235,22 @@ async fn images_are_pinned(section: &mut Section, site: &Site, node: &Node) -> R
         processes.put_image(tokio_stream::iter(chunks)).await.map_err(crate::node::failed)?.into_inner();
     let hash = Hash::from_slice(&image.hash).context("an image hash has 32 bytes")?;
     let file = site.layout()?.images().join(format!("blake3-{}", hash.to_hex()));
-    flip_last_byte(&file)?;
     let mut processes = node.processes("system.process_manager.spawn").await?;
-    let request = SpawnRequest {
-        image: image.hash,
+    let request = |key: u8| SpawnRequest {
+        image: image.hash.clone(),
         identity: node.admin().0.to_vec(),
         name: "true".to_owned(),
+        idempotency_key: vec![key; 16],
         ..SpawnRequest::default()
     };
-    let spawned = processes.spawn(request).await;
     flip_last_byte(&file)?;
+    let spawned = processes.spawn(request(1)).await;
     attack(section, spawned.is_ok(), "an image ran whose content is not the one that was named");
+    if spawned.is_err() {
+        flip_last_byte(&file)?;
+        let whole = processes.spawn(request(2)).await;
+        section.check(whole.is_ok(), format!("an unchanged image did not run: {:?}", whole.err()));
+    }
     Ok(())
 }
 

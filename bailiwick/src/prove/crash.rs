@@ -179,7 +179,7 @@ fn running(site: &Site, program: &str) -> Result<Option<i64>> {
     wait_for(|| {
         let Ok(list) = site.json(&["ps"]) else { return Ok(false) };
         let list = list.as_array().context("ps gives a list")?;
-        let row = list.iter().find(|row| row.get("pid").is_some_and(|pid| pid.to_string() == program));
+        let row = list.iter().find(|row| row.get("pid").and_then(Value::as_u64) == program.parse().ok());
         found = row.and_then(|row| row.get("host_pid")).and_then(Value::as_i64);
         Ok(true)
     });

@@ -370,7 +370,9 @@ fn the_supervisor_cites_a_decision_more_than_once() {
         unit([decision(2, 2, control, PolicyEffect::Deny, 100)]),
         unit([allow(3, 3)]),
     ];
-    assert!(bed.batch(ROOM, Source::Policy, units).iter().all(|reply| matches!(reply, UnitReply::Accepted(_))));
+    assert!(
+        bed.batch(ROOM, Source::Policy, units).iter().all(|reply| matches!(reply, UnitReply::Accepted(_)))
+    );
     let register = ServiceRegister {
         name: "axiom".into(),
         version: "0.1.0".into(),
