@@ -51,7 +51,10 @@ fn in_folder(folder: &std::path::Path, plan: log::Plan) -> Result<(), Box<dyn st
     let rows = rows?;
     println!("| in flight | subject | entries/s | of bare with hashes |\n|--:|---|--:|--:|");
     for row in &rows {
-        println!("| {} | {} | {:.0} | {:.2} |", row.in_flight, row.subject, row.entries_per_second, row.ratio);
+        println!(
+            "| {} | {} | {:.0} | {:.2} |",
+            row.in_flight, row.subject, row.entries_per_second, row.ratio
+        );
     }
     let json: Vec<serde_json::Value> = rows.iter().map(json).collect();
     println!("{}", serde_json::json!({ "bench": "log", "rows": json }));
