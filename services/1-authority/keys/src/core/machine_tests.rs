@@ -244,7 +244,7 @@ fn a_decision_is_used_once_also_by_two_at_a_time_and_after_a_restart() {
     let used = KeyError::InvalidDecision("it was used before".to_owned());
     assert_eq!(refusal(&mut first, request(decision.clone()), Some(NOW)), used);
     let effects = first.step(Some(NOW), Event::BoundaryAnswered { id: RequestId(7), result: Ok(SIGNED) });
-    let [Effect::Record { usage, .. }] = &effects[..] else { panic!("{effects:?}") };
+    let [Effect::Redeem { usage, .. }] = &effects[..] else { panic!("{effects:?}") };
     // A service that starts again knows what the log knows.
     let mut second = core();
     commit(&mut second, &decision);
