@@ -70,7 +70,7 @@ fn a_killed_supervisor_takes_up_what_runs() {
     assert_eq!(node.pids(), before);
 }
 
-/// covers: AX-48, AX-55, SUP-94
+/// covers: AX-48
 #[test]
 fn a_node_comes_up_again_with_the_same_log() {
     let Some(mut node) = TestNode::boot() else { return };

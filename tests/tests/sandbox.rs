@@ -11,8 +11,6 @@ use std::{fs, net::TcpListener, time::Duration};
 use system_tests::{TestNode, within};
 
 /// A file in a home and a server on loopback: both fail, both are named, with the flag that would allow them.
-///
-/// covers: PRC-11, PRC-17
 #[test]
 fn why_names_the_path_and_the_address_that_were_refused() {
     let Some(node) = TestNode::boot() else { return };
@@ -35,7 +33,7 @@ fn why_names_the_path_and_the_address_that_were_refused() {
     assert_eq!(String::from_utf8_lossy(&allowed.stdout), "secret");
 }
 
-/// covers: PRC-10, PRC-07
+/// covers: PRC-10
 #[test]
 fn arguments_arrive_unchanged_and_the_exit_code_comes_back() {
     let Some(node) = TestNode::boot() else { return };
@@ -63,7 +61,7 @@ fn limits_are_held() {
     assert!(String::from_utf8_lossy(&wall.stderr).contains("limit"), "{wall:?}");
 }
 
-/// covers: PRC-04, PRC-05, PRC-06, PRC-14
+/// covers: PRC-04, PRC-06
 #[test]
 fn a_program_is_listed_and_killed_on_record() {
     let Some(node) = TestNode::boot() else { return };

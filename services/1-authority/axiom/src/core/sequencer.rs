@@ -98,8 +98,7 @@ impl Sequencer {
         self.decisions.trust();
     }
 
-    /// Takes in an entry of the log at the start. Entries below `state_from` are in the snapshot that was loaded; their
-    /// keys and decisions are remembered all the same. False if the payload cannot be read.
+    /// Takes in an entry of the log at the start. False if the payload cannot be read.
     pub fn replay(&mut self, header: &EntryHeader, payload: &[u8], hash: Hash) -> bool {
         let Ok(decoded) = Payload::decode(header.entry_type.code(), payload) else { return false };
         let entry = AxiomRef { sequence: header.sequence, hash };
