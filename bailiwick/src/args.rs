@@ -40,6 +40,12 @@ pub enum Command {
     Ps,
     /// Send a signal to a program.
     Kill(Kill),
+    /// Register services from their manifests and start them.
+    Apply {
+        /// Manifests; `-f a.toml -f b.toml` and `-f a.toml b.toml` are the same.
+        #[arg(short = 'f', long = "file", required = true, num_args = 1.., value_name = "MANIFEST")]
+        manifests: Vec<PathBuf>,
+    },
     /// Control services.
     #[command(subcommand)]
     Service(Service),
@@ -77,6 +83,9 @@ pub struct Up {
     /// Name of the node, used in its identity; the host's name by default.
     #[arg(long)]
     pub name: Option<String>,
+    /// Stop when nobody has used the node for this long: no program, no service of yours, no entry.
+    #[arg(long, value_name = "TIME")]
+    pub idle_stop: Option<String>,
     /// Permit defences to be switched off by name; for `prove` alone.
     #[arg(long, hide = true)]
     pub allow_break: Vec<String>,
@@ -97,17 +106,20 @@ pub struct Run {
     #[arg(long = "as", value_name = "NAME")]
     pub identity: Option<String>,
     /// Memory limit, for example 64M.
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long = "mem", alias = "memory", value_name = "SIZE")]
     pub memory: Option<String>,
+    /// Cores that it may use at once, for example 0.5 or 2.
+    #[arg(long, value_name = "NUMBER")]
+    pub cpus: Option<String>,
     /// Limit of threads and processes.
     #[arg(long)]
     pub threads: Option<u32>,
     /// Limit of open files.
     #[arg(long)]
     pub files: Option<u32>,
-    /// Limit of processor time, for example 10s.
-    #[arg(long, value_name = "TIME")]
-    pub cpu: Option<String>,
+    /// Limit of processor time altogether, for example 10s.
+    #[arg(long = "cpu-time", alias = "cpu", value_name = "TIME")]
+    pub cpu_time: Option<String>,
     /// Limit of wall time, for example 5m.
     #[arg(long, value_name = "TIME")]
     pub timeout: Option<String>,
@@ -117,6 +129,9 @@ pub struct Run {
     /// Print the program's number and return.
     #[arg(short, long)]
     pub detach: bool,
+    /// Run on a node that is made for this and removed with its log afterwards.
+    #[arg(long, conflicts_with = "detach")]
+    pub ephemeral: bool,
     /// Switch off one guard; only on a node that permits it.
     #[arg(long, hide = true)]
     pub disable: Vec<String>,
@@ -142,31 +157,22 @@ pub struct Kill {
 
 #[derive(Debug, Subcommand)]
 pub enum Service {
+    /// Show all services.
     List,
-    Status {
-        name: String,
-    },
-    Start {
-        name: String,
-    },
-    Stop {
-        name: String,
-    },
-    Restart {
-        name: String,
-    },
+    /// Show one service.
+    Status { name: String },
+    /// Start a service and wait until it runs.
+    Start { name: String },
+    /// Stop a service and wait until it has ended.
+    Stop { name: String },
+    /// Stop a service and start it again.
+    Restart { name: String },
     /// Register a service from its manifest and start it.
-    Apply {
-        manifest: PathBuf,
-    },
+    Apply { manifest: PathBuf },
     /// Take a stopped service out of the registry.
-    Remove {
-        name: String,
-    },
+    Remove { name: String },
     /// Show what a service wrote.
-    Logs {
-        name: String,
-    },
+    Logs { name: String },
     /// Follow what happens to services.
     Events,
 }
@@ -184,6 +190,24 @@ pub enum Log {
         #[arg(short, long)]
         follow: bool,
     },
+    /// Show the last entries.
+    Tail {
+        /// How many.
+        #[arg(short = 'n', long = "lines", default_value_t = 20, value_name = "NUMBER")]
+        lines: u64,
+        /// Only these types, by name.
+        #[arg(long = "type")]
+        types: Vec<String>,
+        /// Go on with what is appended.
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Show entries as they are appended.
+    Follow {
+        /// Only these types, by name.
+        #[arg(long = "type")]
+        types: Vec<String>,
+    },
     /// Verify a log without any service: every entry, group, header and padding byte.
     Verify {
         /// The log's folder; the node's own by default.
@@ -200,14 +224,15 @@ pub enum Log {
 
 #[derive(Debug, Subcommand)]
 pub enum Policy {
+    /// Show the rules in force, in the order in which they are tried.
     List,
     /// Add the rules of a TOML file.
-    Add {
-        file: PathBuf,
-    },
-    Remove {
-        id: String,
-    },
+    Add { file: PathBuf },
+    /// Take a rule out of force.
+    Remove { id: String },
+    /// Check a rule file without adding it; needs no node.
+    Check { file: PathBuf },
+    /// Print how many rules and identities are in force, and the hash over them.
     State,
     /// Ask for a decision, on record.
     Evaluate {
@@ -223,31 +248,22 @@ pub enum Policy {
 #[derive(Debug, Subcommand)]
 pub enum Key {
     /// Print the public key of a path.
-    Public {
-        path: String,
-    },
+    Public { path: String },
     /// Sign a file (`-` for standard input); each use is decided and recorded.
-    Sign {
-        path: String,
-        file: PathBuf,
-    },
+    Sign { path: String, file: PathBuf },
     /// Verify a signature over a file.
-    Verify {
-        public_key: String,
-        signature: String,
-        file: PathBuf,
-    },
-    Info {
-        path: String,
-    },
+    Verify { public_key: String, signature: String, file: PathBuf },
+    /// Print what is public about a key path.
+    Info { path: String },
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Identity {
+    /// Show all identities.
     List,
-    Show {
-        name: String,
-    },
+    /// Show one identity.
+    Show { name: String },
+    /// Make an identity with a key of its own.
     Create {
         name: String,
         /// `Organization`, `User`, `Service` or `Node`
@@ -259,21 +275,25 @@ pub enum Identity {
         #[arg(long)]
         key_path: Option<String>,
     },
+    /// Take an identity's rights away until it is resumed.
     Suspend {
         name: String,
         #[arg(long, default_value = "")]
         reason: String,
     },
+    /// Give a suspended identity its rights back.
     Resume {
         name: String,
         #[arg(long, default_value = "")]
         reason: String,
     },
+    /// Take an identity's rights away for good.
     Revoke {
         name: String,
         #[arg(long, default_value = "")]
         reason: String,
     },
+    /// Show who you are to the node.
     Whoami,
     /// Issue a token for yourself, bound to this channel.
     Token {
@@ -285,20 +305,15 @@ pub enum Identity {
 #[derive(Debug, Subcommand)]
 pub enum Capability {
     /// Grant rights (`rwxdv`: read, write, execute, delegate, revoke) on `TYPE:ID` to an identity.
-    Grant {
-        resource: String,
-        rights: String,
-        to: String,
-    },
-    Check {
-        identity: String,
-        resource: String,
-        rights: String,
-    },
+    Grant { resource: String, rights: String, to: String },
+    /// Tell whether an identity has rights on `TYPE:ID`.
+    Check { identity: String, resource: String, rights: String },
+    /// Show capabilities, all or one holder's.
     List {
         #[arg(long)]
         holder: Option<String>,
     },
+    /// Take a capability back.
     Revoke {
         id: String,
         #[arg(long, default_value = "")]

@@ -11,6 +11,7 @@ pub const REFUSED: u8 = 3;
 pub const UNREACHABLE: u8 = 4;
 pub const DAMAGED: u8 = 5;
 pub const RUN_FAILED: u8 = 125;
+pub const NOT_EXECUTABLE: u8 = 126;
 pub const NOT_FOUND: u8 = 127;
 
 /// A failure with an exit code of its own.

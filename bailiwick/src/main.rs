@@ -12,6 +12,7 @@ mod node;
 mod output;
 mod process;
 mod prove;
+mod site;
 mod token;
 mod units;
 mod up;

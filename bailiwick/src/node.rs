@@ -1,6 +1,9 @@
 //! The node as the command line sees it: folders, admin sockets, who the operator is, a token.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
 use base::{IdentityId, TraceId, layout::Layout};
@@ -12,7 +15,7 @@ use contracts::{
     keys::v1::keys_client::KeysClient,
     policy::v1::policy_engine_client::PolicyEngineClient,
     process_manager::v1::processes_client::ProcessesClient,
-    supervisor::v1::supervisor_client::SupervisorClient,
+    supervisor::v1::{GetNodeRequest, supervisor_client::SupervisorClient},
 };
 use kit::{
     CallError, OperationContext, Peer,
@@ -28,6 +31,9 @@ use crate::{
 
 /// How long a call may wait for a service that is being restarted.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// A boot that takes longer has failed; the node's log says why.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
+const BOOT_LOOK: Duration = Duration::from_millis(10);
 /// Calls that follow or wait end only when the other side ends them.
 const LONG_TIMEOUT: Duration = Duration::from_secs(86_400);
 
@@ -167,6 +173,19 @@ impl Node {
     /// For events, which come as long as somebody listens.
     pub fn supervisor_events(&self, capability: &str) -> Result<SupervisorClient<Calls>> {
         Ok(SupervisorClient::new(self.calls("supervisor", capability, None, LONG_TIMEOUT)?))
+    }
+
+    /// Waits while the node boots; true once it has, false if it does not answer or takes too long.
+    pub async fn has_booted(&self) -> bool {
+        let since = Instant::now();
+        while since.elapsed() < BOOT_TIMEOUT {
+            let Ok(mut supervisor) = self.supervisor("system.supervisor.get_node") else { return false };
+            match supervisor.get_node(GetNodeRequest {}).await {
+                Ok(node) if node.get_ref().state == "booting" => tokio::time::sleep(BOOT_LOOK).await,
+                answer => return answer.is_ok(),
+            }
+        }
+        false
     }
 
     /// Identity by name: genesis first, then the identity service.

@@ -18,6 +18,19 @@ pub fn parse_duration_ms(text: &str) -> Result<u64> {
     number.checked_mul(u64::from(factor)).with_context(|| format!("{text:?} is too long"))
 }
 
+/// `2`, `0.5`, `1.25`: cores, in thousandths.
+pub fn parse_millicores(text: &str) -> Result<u32> {
+    let wrong = || format!("{text:?} is no number of cores; write for example 2 or 0.5");
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    if part.is_empty() || part.len() > 3 || !part.bytes().all(|digit| digit.is_ascii_digit()) {
+        bail!("{}, with at most three digits after the point", wrong());
+    }
+    let thousandths: u32 = format!("{part:0<3}").parse().with_context(wrong)?;
+    let whole: u32 = whole.parse().with_context(wrong)?;
+    let cores = whole.checked_mul(1_000).and_then(|whole| whole.checked_add(thousandths));
+    cores.filter(|cores| *cores > 0).with_context(wrong)
+}
+
 fn split(text: &str, units: &[(&str, u32)]) -> Result<(u64, u32)> {
     for (unit, value) in units {
         if let Some(number) = text.strip_suffix(unit)
@@ -43,5 +56,15 @@ mod tests {
         assert_eq!(parse_duration_ms("500ms").unwrap(), 500);
         assert_eq!(parse_duration_ms("2").unwrap(), 2_000);
         assert!(parse_duration_ms("soon").is_err());
+    }
+
+    #[test]
+    fn cores_have_three_digits_after_the_point_at_most() {
+        for (text, millicores) in [("2", 2_000), ("0.5", 500), ("1.25", 1_250), ("0.001", 1)] {
+            assert_eq!(parse_millicores(text).unwrap(), millicores);
+        }
+        for text in ["0", "0.0", "-1", "1.", ".5", "1.2345", "x", "4294968"] {
+            assert!(parse_millicores(text).is_err(), "{text}");
+        }
     }
 }

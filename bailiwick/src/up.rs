@@ -18,10 +18,14 @@ use rustix::fs::{FlockOperation, flock};
 use sandbox::Features;
 use supervisor::keeper::{self, Ending, KeeperConfig};
 
-use crate::{args::Up, first_boot::FirstBoot, node::Node, output};
+use crate::{args::Up, first_boot::FirstBoot, node::Node, output, units};
 
 /// A node that has not answered by then has failed; its log says why.
 const UP_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a node that `run` has started stays without use.
+const IDLE_STOP: &str = "10m";
+/// Less would end a node before its first command has reached it.
+const IDLE_STOP_MS_MIN: u64 = 1_000;
 /// How often a waiting `up` looks.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -66,6 +70,7 @@ pub fn run(layout: &Layout, args: &Up) -> Result<ExitCode> {
         node_name,
         allow_break: args.allow_break.clone(),
         boot_began_boottime_ns: began_ns,
+        idle_stop: args.idle_stop.as_deref().map(idle_stop).transpose()?,
     };
     let streams = [null()?, clone(io::stdout().as_fd())?, clone(io::stderr().as_fd())?];
     let config = KeeperConfig {
@@ -90,6 +95,14 @@ pub fn run(layout: &Layout, args: &Up) -> Result<ExitCode> {
             ExitCode::FAILURE
         }
     })
+}
+
+fn idle_stop(text: &str) -> Result<Duration> {
+    let ms = units::parse_duration_ms(text).context("--idle-stop")?;
+    if ms < IDLE_STOP_MS_MIN {
+        bail!("--idle-stop {text}: a node that is to be used at all needs at least {IDLE_STOP_MS_MIN} ms");
+    }
+    Ok(Duration::from_millis(ms))
 }
 
 /// Variables that the supervisor may need; services get none of them.
@@ -131,11 +144,40 @@ fn hash(file: &OwnedFd) -> Result<Hash> {
     Ok(Hash(*hasher.finalize().as_bytes()))
 }
 
-/// Starts the same command in a session of its own and waits until the node runs.
+/// The node that `run` uses where none is up: its log stays, and it ends when it has not been used for a while.
+pub fn ensure(layout: &Layout) -> Result<()> {
+    let since = Instant::now();
+    while is_up(layout) {
+        // Sockets stand before their services do; calls wait in them.
+        if layout.genesis().exists() && layout.socket("admin", "process_manager").exists() {
+            return Ok(());
+        }
+        if since.elapsed() > UP_TIMEOUT {
+            bail!("the node that is coming up takes too long; `bailiwick status` shows how far it is");
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    for folder in [&layout.state, &layout.run, &layout.config] {
+        make_folder(folder)?;
+    }
+    let args =
+        Up { detach: true, name: None, idle_stop: Some(IDLE_STOP.to_owned()), allow_break: Vec::new() };
+    in_background(layout, &args)?;
+    eprintln!(
+        "bailiwick: this is your own node; it stops after {IDLE_STOP} without use, or by `bailiwick down`"
+    );
+    Ok(())
+}
+
 fn detach(layout: &Layout, args: &Up) -> Result<()> {
     if is_up(layout) {
         bail!("a node is up here already; `bailiwick status` shows it");
     }
+    in_background(layout, args)
+}
+
+/// Starts the same command in a session of its own and waits until the node runs.
+fn in_background(layout: &Layout, args: &Up) -> Result<()> {
     let logs = layout.state.join("logs");
     make_folder(&logs)?;
     let log_path = logs.join("node.log");
@@ -144,7 +186,10 @@ fn detach(layout: &Layout, args: &Up) -> Result<()> {
     let mut child = command(layout, args, &log)?.spawn().context("starting the node")?;
     let since = Instant::now();
     loop {
-        if let Some(status) = child.try_wait().context("waiting for the node")? {
+        // One that found the lock taken has not failed us: somebody else's node comes up here at the same time.
+        if let Some(status) = child.try_wait().context("waiting for the node")?
+            && !is_up(layout)
+        {
             bail!("the node ended at once ({status}); {} says why:\n{}", log_path.display(), tail(&log_path));
         }
         if let Some(state) = state(layout) {
@@ -172,6 +217,9 @@ fn command(layout: &Layout, args: &Up, log: &File) -> Result<Command> {
     command.arg("up");
     if let Some(name) = &args.name {
         command.args(["--name", name]);
+    }
+    if let Some(time) = &args.idle_stop {
+        command.args(["--idle-stop", time]);
     }
     for part in &args.allow_break {
         command.args(["--allow-break", part]);

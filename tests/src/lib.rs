@@ -38,12 +38,23 @@ impl TestNode {
     /// Boots a node. None where there is no binary.
     #[must_use]
     pub fn boot() -> Option<Self> {
+        let mut node = Self::folder()?;
+        node.up();
+        Some(node)
+    }
+
+    /// A folder for a node that some command may start. None where there is no binary.
+    #[must_use]
+    pub fn folder() -> Option<Self> {
         binary()?;
         // Socket paths are short, so the folder's name is too.
         let root = tempfile::Builder::new().prefix("bw").tempdir().expect("a temporary folder");
-        let mut node = Self { root, up: false };
-        node.up();
-        Some(node)
+        Some(Self { root, up: false })
+    }
+
+    /// A command is about to start the node: it is stopped in the end.
+    pub fn will_be_up(&mut self) {
+        self.up = true;
     }
 
     pub fn up(&mut self) {

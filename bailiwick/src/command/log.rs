@@ -104,10 +104,27 @@ struct Shown {
     body: serde_json::Value,
 }
 
+/// Which entries to show.
+#[derive(Clone, Copy)]
+pub enum Which<'a> {
+    Range(&'a str),
+    /// So many at the end.
+    Last(u64),
+}
+
+impl<'a> Which<'a> {
+    pub fn of(range: Option<&'a str>) -> Self {
+        range.map_or(Self::Last(SHOW_DEFAULT), Self::Range)
+    }
+}
+
 /// Shows entries out of the files, as a node may be writing them.
-pub fn show(output: Output, folder: &Path, range: Option<&str>, types: &[String]) -> Result<()> {
+pub fn show(output: Output, folder: &Path, which: Which<'_>, types: &[String]) -> Result<()> {
     let types = types.iter().map(|name| parse_type(name)).collect::<Result<Vec<_>>>()?;
-    let (from, to) = range.map(parse_range).transpose()?.unwrap_or((0, u64::MAX));
+    let ((from, to), last) = match which {
+        Which::Range(range) => (parse_range(range)?, u64::MAX),
+        Which::Last(last) => ((0, u64::MAX), last),
+    };
     let mut shown = std::collections::VecDeque::new();
     let outcome = verify_log(&LogFolder::new(folder), &VerifyOptions::default(), |placed| {
         let header = &placed.record.header;
@@ -115,10 +132,10 @@ pub fn show(output: Output, folder: &Path, range: Option<&str>, types: &[String]
         if !wanted || !(from..=to).contains(&header.sequence.0) {
             return;
         }
-        if range.is_none() && shown.len() as u64 >= SHOW_DEFAULT {
+        shown.push_back(describe(placed));
+        if shown.len() as u64 > last {
             shown.pop_front();
         }
-        shown.push_back(describe(placed));
     });
     let shown: Vec<Shown> = shown.into();
     output::show(output, &shown, || shown.iter().map(line).collect())?;
@@ -262,7 +279,11 @@ struct SignedText {
 pub async fn online(node: &Node, output: Output, command: LogCommand) -> Result<()> {
     match command {
         LogCommand::Head => head(node, output).await,
-        LogCommand::Show { range, types, .. } => follow(node, output, range.as_deref(), &types).await,
+        LogCommand::Show { range, types, .. } => {
+            follow(node, output, Which::of(range.as_deref()), &types).await
+        }
+        LogCommand::Tail { lines, types, .. } => follow(node, output, Which::Last(lines), &types).await,
+        LogCommand::Follow { types } => follow(node, output, Which::Last(0), &types).await,
         LogCommand::Verify { .. } | LogCommand::Replay { .. } => Ok(()),
     }
 }
@@ -277,15 +298,17 @@ async fn head(node: &Node, output: Output) -> Result<()> {
 }
 
 /// Reads on from the end of the range, or of the log, until interrupted.
-async fn follow(node: &Node, output: Output, range: Option<&str>, types: &[String]) -> Result<()> {
+async fn follow(node: &Node, output: Output, which: Which<'_>, types: &[String]) -> Result<()> {
     let entry_types =
         types.iter().map(|name| parse_type(name).map(EntryType::code)).collect::<Result<Vec<_>>>()?;
     let mut head = node.axiom("system.axiom.get_head")?;
     let request = contracts::axiom::v1::GetHeadRequest {};
     let last =
         head.get_head(request).await.map_err(failed)?.into_inner().head.map_or(0, |head| head.sequence);
-    let (mut next, to) =
-        range.map(parse_range).transpose()?.unwrap_or((last.saturating_sub(SHOW_DEFAULT), u64::MAX));
+    let (mut next, to) = match which {
+        Which::Range(range) => parse_range(range)?,
+        Which::Last(number) => (last.saturating_add(1).saturating_sub(number), u64::MAX),
+    };
     let mut axiom = node.axiom("system.axiom.range")?;
     while next <= to {
         let request = contracts::axiom::v1::RangeRequest { from: next, to, entry_types: entry_types.clone() };

@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 use base::layout::Layout;
 
 use crate::{
-    args::{Cli, Command, Log},
+    args::{Cli, Command, Log, Output, Policy},
     node::Node,
     prove, up,
 };
@@ -27,48 +27,65 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Prove(args) => return prove::run(&args),
         Command::Man { folder } => return write_manual(&folder).map(|()| ExitCode::SUCCESS),
+        Command::Run(args) if args.ephemeral => {
+            return process::ephemeral(output, args).map_err(process::failed_run);
+        }
+        Command::Policy(Policy::Check { file }) => return policy::check(output, &file).map(done),
         _ => {}
     }
     let layout = layout(cli.root)?;
     match cli.command {
-        Command::Up(args) => return up::run(&layout, &args),
+        Command::Up(args) => up::run(&layout, &args),
+        Command::Run(args) => process::on_own_node(layout, output, args).map_err(process::failed_run),
         // These work on files alone.
         Command::Log(Log::Verify { folder, head }) => {
-            log::verify(output, &log::folder(&layout, folder), head.as_deref())?;
-            return Ok(ExitCode::SUCCESS);
+            log::verify(output, &log::folder(&layout, folder), head.as_deref()).map(done)
         }
-        Command::Log(Log::Replay { folder }) => {
-            log::replay(output, &log::folder(&layout, folder))?;
-            return Ok(ExitCode::SUCCESS);
-        }
+        Command::Log(Log::Replay { folder }) => log::replay(output, &log::folder(&layout, folder)).map(done),
         Command::Log(Log::Show { range, types, follow: false }) => {
-            log::show(output, &layout.log(), range.as_deref(), &types)?;
-            return Ok(ExitCode::SUCCESS);
+            log::show(output, &layout.log(), log::Which::of(range.as_deref()), &types).map(done)
         }
-        _ => {}
+        Command::Log(Log::Tail { lines, types, follow: false }) => {
+            log::show(output, &layout.log(), log::Which::Last(lines), &types).map(done)
+        }
+        command => {
+            let node = Node::find(layout)?;
+            runtime()?.block_on(ask(&node, output, command)).map(done)
+        }
     }
-    let node = Node::find(layout)?;
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
-    runtime.block_on(async {
-        match cli.command {
-            Command::Down => status::down(&node).await?,
-            Command::Status => status::show(&node, output).await?,
-            Command::Run(args) => return process::run(&node, output, args).await,
-            Command::Why(args) => why::run(&node, output, &args.what).await?,
-            Command::Ps => process::list(&node, output).await?,
-            Command::Kill(args) => process::kill(&node, output, args).await?,
-            Command::Service(args) => service::run(&node, output, args).await?,
-            Command::Log(args) => log::online(&node, output, args).await?,
-            Command::Policy(args) => policy::run(&node, output, args).await?,
-            Command::Key(args) => key::run(&node, output, args).await?,
-            Command::Identity(args) => identity::run(&node, output, args).await?,
-            Command::Capability(args) => capability::run(&node, output, args).await?,
-            Command::Up(_) | Command::Prove(_) | Command::Completions { .. } | Command::Man { .. } => {}
-            Command::Process(_) => {}
-        }
-        Ok(ExitCode::SUCCESS)
-    })
+}
+
+fn done((): ()) -> ExitCode {
+    ExitCode::SUCCESS
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")
+}
+
+/// What a running node answers.
+async fn ask(node: &Node, output: Output, command: Command) -> Result<()> {
+    match command {
+        Command::Down => status::down(node).await,
+        Command::Status => status::show(node, output).await,
+        Command::Why(args) => why::run(node, output, &args.what).await,
+        Command::Ps => process::list(node, output).await,
+        Command::Kill(args) => process::kill(node, output, args).await,
+        Command::Apply { manifests } => service::apply_all(node, output, &manifests).await,
+        Command::Service(args) => service::run(node, output, args).await,
+        Command::Log(args) => log::online(node, output, args).await,
+        Command::Policy(args) => policy::run(node, output, args).await,
+        Command::Key(args) => key::run(node, output, args).await,
+        Command::Identity(args) => identity::run(node, output, args).await,
+        Command::Capability(args) => capability::run(node, output, args).await,
+        // Answered before a node was looked for.
+        Command::Up(_)
+        | Command::Run(_)
+        | Command::Prove(_)
+        | Command::Completions { .. }
+        | Command::Man { .. }
+        | Command::Process(_) => Ok(()),
+    }
 }
 
 /// The folders of the node that is meant.

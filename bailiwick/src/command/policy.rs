@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use base::{Hash, Nonce};
+use base::{Hash, IdentityId, Nonce};
 use chain::payload::policy::PolicyRule;
 use contracts::{convert::bytes, policy::v1 as pb};
 use serde::Serialize;
@@ -24,6 +24,7 @@ pub async fn run(node: &Node, output: Output, command: Policy) -> Result<()> {
             policy.remove_rule(pb::RemoveRuleRequest { id }).await.map_err(failed)?;
             Ok(())
         }
+        Policy::Check { file } => check(output, &file),
         Policy::State => state(node, output).await,
         Policy::Evaluate { action, resource, identity } => {
             evaluate(node, output, action, resource, identity).await
@@ -35,20 +36,39 @@ async fn list(node: &Node, output: Output) -> Result<()> {
     let mut policy = node.policy("system.policy.list_rules").await?;
     let rules = policy.list_rules(pb::RuleFilter::default()).await.map_err(failed)?.into_inner().rules;
     let rules = rules.iter().map(PolicyRule::try_from).collect::<Result<Vec<_>, _>>()?;
+    output::show(output, &rules, || table(&rules))
+}
+
+fn table(rules: &[PolicyRule]) -> String {
+    let row = |rule: &PolicyRule| {
+        vec![
+            rule.priority.to_string(),
+            rule.id.to_string(),
+            format!("{:?}", rule.effect),
+            rule.description.clone(),
+        ]
+    };
+    output::table(&["PRIORITY", "ID", "EFFECT", "DESCRIPTION"], &rules.iter().map(row).collect::<Vec<_>>())
+}
+
+/// Says whether a file's rules could be added, and shows them as they would be tried. `@admin` is whoever that will be.
+pub fn check(output: Output, file: &Path) -> Result<()> {
+    let mut rules = read(file, IdentityId([0; IdentityId::BYTES]))?;
+    rules.sort_by(|a, b| b.priority.cmp(&a.priority).then_with(|| a.id.cmp(&b.id)));
     output::show(output, &rules, || {
-        let row = |rule: &PolicyRule| {
-            vec![
-                rule.priority.to_string(),
-                rule.id.to_string(),
-                format!("{:?}", rule.effect),
-                rule.description.clone(),
-            ]
-        };
-        output::table(
-            &["PRIORITY", "ID", "EFFECT", "DESCRIPTION"],
-            &rules.iter().map(row).collect::<Vec<_>>(),
-        )
+        format!("{}: {}\n{}", output::good("valid"), file.display(), table(&rules))
     })
+}
+
+/// The rules of a file, all of them valid.
+fn read(file: &Path, admin: IdentityId) -> Result<Vec<PolicyRule>> {
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("reading the rules {}", file.display()))?;
+    let rules = ::policy::rules::parse(&file.display().to_string(), &text, admin)?;
+    if rules.is_empty() {
+        bail!("{} holds no rule", file.display());
+    }
+    Ok(rules)
 }
 
 #[derive(Serialize)]
@@ -59,12 +79,7 @@ struct Added {
 
 /// Reads all rules of the file before the first is proposed.
 async fn add(node: &Node, output: Output, file: &Path) -> Result<()> {
-    let text =
-        std::fs::read_to_string(file).with_context(|| format!("reading the rules {}", file.display()))?;
-    let rules = ::policy::rules::parse(&file.display().to_string(), &text, node.admin())?;
-    if rules.is_empty() {
-        bail!("{} holds no rule", file.display());
-    }
+    let rules = read(file, node.admin())?;
     let mut policy = node.policy("system.policy.add_rule").await?;
     let mut added = Vec::new();
     for rule in &rules {

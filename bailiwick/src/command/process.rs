@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use base::{EntryKey, Hash, IdentityId, ProcessId};
+use base::{EntryKey, Hash, IdentityId, ProcessId, layout::Layout};
 use contracts::{
     convert::bytes,
     process_manager::v1 as pb,
@@ -21,9 +21,11 @@ use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 
 use crate::{
     args::{Kill, Output, Run},
-    exit::{Failure, NOT_FOUND, RUN_FAILED},
+    exit::{Failure, NOT_EXECUTABLE, NOT_FOUND, RUN_FAILED, UNREACHABLE},
     node::{Node, failed},
-    output, units,
+    output,
+    site::Site,
+    units, up,
 };
 
 /// Bytes of one piece of an image or of standard input; below the contract's limits.
@@ -32,15 +34,42 @@ const PIECE_BYTES: usize = 64 * 1024;
 const IMAGE_NOT_FOUND: &str = "ImageNotFound";
 /// Pieces under way.
 const PIECES: usize = 8;
+/// A throw-away node whose command was killed ends by itself.
+const EPHEMERAL_IDLE_STOP: &str = "1m";
 /// What a program inherits when it is set; everything else is given with `--env`.
 const INHERITED: [&str; 4] = ["TERM", "LANG", "LC_ALL", "PATH"];
 
-pub async fn run(node: &Node, output: Output, args: Run) -> Result<ExitCode> {
-    let outcome = start(node, &args).await;
-    let spawned = outcome.map_err(|error| match error.downcast_ref::<Failure>() {
-        Some(_) => error,
-        None => Failure::new(RUN_FAILED, format!("{error:#}")).into(),
-    })?;
+/// On the node that is meant; where none is up, the user's own is started in the background.
+pub fn on_own_node(layout: Layout, output: Output, args: Run) -> Result<ExitCode> {
+    up::ensure(&layout)?;
+    super::runtime()?.block_on(run(&Node::find(layout)?, output, args))
+}
+
+/// On a node for this run alone, which is removed with its log.
+pub fn ephemeral(output: Output, args: Run) -> Result<ExitCode> {
+    let site = Site::start("e", &["--name", "ephemeral", "--idle-stop", EPHEMERAL_IDLE_STOP])?;
+    let node = site.node()?;
+    let code = super::runtime()?.block_on(run(&node, output, args));
+    site.end()?;
+    code
+}
+
+/// `run` has exit codes of its own, so that its failures can be told from the program's.
+pub fn failed_run(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref::<Failure>() {
+        Some(failure) if [NOT_EXECUTABLE, NOT_FOUND].contains(&failure.code) => error,
+        _ => Failure::new(RUN_FAILED, format!("{error:#}")).into(),
+    }
+}
+
+async fn run(node: &Node, output: Output, args: Run) -> Result<ExitCode> {
+    let mut key = [0; EntryKey::BYTES];
+    getrandom::fill(&mut key).context("the kernel's random source")?;
+    let spawned = match start(node, &args, key).await {
+        // The node may be on its way up, by somebody else's command. The key makes one program of two attempts.
+        Err(error) if is_unreachable(&error) && node.has_booted().await => start(node, &args, key).await?,
+        outcome => outcome?,
+    };
     for missing in &spawned.missing {
         eprintln!("bailiwick: this host cannot give: {missing}");
     }
@@ -57,7 +86,11 @@ struct Started {
     pid: ProcessId,
 }
 
-async fn start(node: &Node, args: &Run) -> Result<pb::SpawnResponse> {
+fn is_unreachable(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Failure>().is_some_and(|failure| failure.code == UNREACHABLE)
+}
+
+async fn start(node: &Node, args: &Run, key: [u8; EntryKey::BYTES]) -> Result<pb::SpawnResponse> {
     let (name, rest) = args.command.split_first().context("no program was named")?;
     let file = find(name)?;
     let paths = args.paths.iter().map(|text| parse_grant(text)).collect::<Result<Vec<_>>>()?;
@@ -66,8 +99,6 @@ async fn start(node: &Node, args: &Run) -> Result<pb::SpawnResponse> {
         None => node.admin(),
     };
     let image = hash_file(&file)?;
-    let mut key = [0; EntryKey::BYTES];
-    getrandom::fill(&mut key).context("the kernel's random source")?;
     let request = pb::SpawnRequest {
         image: image.0.to_vec(),
         args: rest.to_vec(),
@@ -100,9 +131,7 @@ async fn start(node: &Node, args: &Run) -> Result<pb::SpawnResponse> {
 }
 
 fn hash_file(file: &Path) -> Result<Hash> {
-    let opened = std::fs::File::open(file);
-    let mut opened =
-        opened.map_err(|error| Failure::new(NOT_FOUND, format!("opening {}: {error}", file.display())))?;
+    let mut opened = open_program(file)?;
     let mut hasher = blake3::Hasher::new();
     std::io::copy(&mut opened, &mut hasher).with_context(|| format!("reading {}", file.display()))?;
     Ok(Hash(*hasher.finalize().as_bytes()))
@@ -110,10 +139,11 @@ fn hash_file(file: &Path) -> Result<Hash> {
 
 fn limits(args: &Run) -> Result<pb::ResourceLimits> {
     Ok(pb::ResourceLimits {
-        cpu_time_ms: args.cpu.as_deref().map(units::parse_duration_ms).transpose()?.unwrap_or(0),
+        cpu_time_ms: args.cpu_time.as_deref().map(units::parse_duration_ms).transpose()?.unwrap_or(0),
         memory_bytes: args.memory.as_deref().map(units::parse_size).transpose()?.unwrap_or(0),
         threads: args.threads.unwrap_or(0),
         files: args.files.unwrap_or(0),
+        cpu_millicores: args.cpus.as_deref().map(units::parse_millicores).transpose()?.unwrap_or(0),
         ..pb::ResourceLimits::default()
     })
 }
@@ -156,6 +186,20 @@ fn parse_grant(text: &str) -> Result<pb::PathGrant> {
     Ok(pb::PathGrant { path, writable, inside })
 }
 
+/// A shell's codes for what cannot be run.
+fn open_program(file: &Path) -> Result<std::fs::File> {
+    let fails = |error: std::io::Error| {
+        let code = if error.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
+        Failure::new(code, format!("opening {}: {error}", file.display()))
+    };
+    let opened = std::fs::File::open(file).map_err(fails)?;
+    if !is_program(file) {
+        let text = format!("{} is not an executable file", file.display());
+        return Err(Failure::new(NOT_EXECUTABLE, text).into());
+    }
+    Ok(opened)
+}
+
 /// As a shell finds it.
 fn find(name: &str) -> Result<PathBuf> {
     if name.contains('/') {
@@ -173,8 +217,7 @@ fn is_program(file: &Path) -> bool {
 }
 
 async fn put_image(node: &Node, file: &Path) -> Result<pb::Image> {
-    let mut opened = std::fs::File::open(file)
-        .map_err(|error| Failure::new(NOT_FOUND, format!("opening {}: {error}", file.display())))?;
+    let mut opened = open_program(file)?;
     let (send, receive) = mpsc::channel(PIECES);
     let reader = tokio::task::spawn_blocking(move || -> std::io::Result<()> {
         let mut buffer = vec![0; PIECE_BYTES];
@@ -199,9 +242,19 @@ async fn attach(node: &Node, pid: u64) -> Result<ExitCode> {
     send.send(pb::AttachInput { input: Some(Input::Pid(pid)) }).await.context("attaching")?;
     // Reading a terminal cannot be interrupted, so this thread is left behind when the program ends first.
     std::thread::spawn(move || forward_stdin(&send));
+    let mut interrupts = Interrupts::new()?;
     let mut processes = node.processes("system.process_manager.attach").await?;
     let mut streams = processes.attach(ReceiverStream::new(receive)).await.map_err(failed)?.into_inner();
-    while let Some(message) = streams.next().await {
+    loop {
+        let message = tokio::select! {
+            message = streams.next() => message,
+            signal = interrupts.next() => {
+                // It may have ended meanwhile: then its end is on its way here.
+                let _ = send_signal(node, pid, signal, "its `bailiwick run` was interrupted").await;
+                continue;
+            }
+        };
+        let Some(message) = message else { break };
         match message.map_err(failed)?.output {
             Some(Out::Stdout(data)) => write_all(&mut std::io::stdout(), &data)?,
             Some(Out::Stderr(data)) => write_all(&mut std::io::stderr(), &data)?,
@@ -214,6 +267,32 @@ async fn attach(node: &Node, pid: u64) -> Result<ExitCode> {
         format!("the connection ended before program {pid} did; `bailiwick ps` shows it"),
     )
     .into())
+}
+
+/// Signals that end a command end its program first; the second one insists.
+struct Interrupts {
+    signals: [tokio::signal::unix::Signal; 3],
+    seen: bool,
+}
+
+impl Interrupts {
+    fn new() -> Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let on = |kind| signal(kind).context("listening for signals");
+        let signals = [on(SignalKind::interrupt())?, on(SignalKind::terminate())?, on(SignalKind::hangup())?];
+        Ok(Self { signals, seen: false })
+    }
+
+    /// The signal that the program is to get.
+    async fn next(&mut self) -> &'static str {
+        let [interrupt, terminate, hangup] = &mut self.signals;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+        if std::mem::replace(&mut self.seen, true) { "kill" } else { "term" }
+    }
 }
 
 fn forward_stdin(send: &mpsc::Sender<pb::AttachInput>) {
@@ -314,12 +393,16 @@ fn process(info: pb::ProcessInfo) -> Result<Process> {
 }
 
 pub async fn kill(node: &Node, output: Output, args: Kill) -> Result<()> {
-    let mut processes = node.processes("system.process_manager.kill").await?;
-    let request =
-        pb::KillRequest { pid: args.pid, signal: args.signal, reason: "asked by the operator".to_owned() };
-    let reply = processes.kill(request).await.map_err(failed)?.into_inner();
-    let entry = reply.axiom_ref.map_or(0, |at| at.sequence);
+    let entry = send_signal(node, args.pid, &args.signal, "asked by the operator").await?;
     output::show(output, &serde_json::json!({ "entry": entry }), || format!("signalled, entry {entry}\n"))
+}
+
+/// The entry that records it.
+async fn send_signal(node: &Node, pid: u64, signal: &str, reason: &str) -> Result<u64> {
+    let mut processes = node.processes("system.process_manager.kill").await?;
+    let request = pb::KillRequest { pid, signal: signal.to_owned(), reason: reason.to_owned() };
+    let reply = processes.kill(request).await.map_err(failed)?.into_inner();
+    Ok(reply.axiom_ref.map_or(0, |at| at.sequence))
 }
 
 #[cfg(test)]

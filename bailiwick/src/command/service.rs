@@ -1,5 +1,7 @@
 //! `bailiwick service`.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result};
 use contracts::supervisor::v1 as pb;
 
@@ -33,14 +35,24 @@ pub async fn run(node: &Node, output: Output, command: Service) -> Result<()> {
         Service::Restart { name } => {
             supervisor("restart_service")?.restart_service(pb::RestartServiceRequest { id: 0, name }).await
         }
-        Service::Apply { manifest: path } => {
-            let manifest = std::fs::read_to_string(&path)
-                .with_context(|| format!("reading the manifest {}", path.display()))?;
-            let file = path.display().to_string();
-            supervisor("apply_manifest")?.apply_manifest(pb::ApplyManifestRequest { manifest, file }).await
-        }
+        Service::Apply { manifest } => return apply_all(node, output, &[manifest]).await,
     };
     show_service(output, status.map_err(failed)?.into_inner())
+}
+
+/// One after the other, in the order given; reads all of them before the first is applied.
+pub async fn apply_all(node: &Node, output: Output, paths: &[PathBuf]) -> Result<()> {
+    let mut requests = Vec::with_capacity(paths.len());
+    for path in paths {
+        let manifest = std::fs::read_to_string(path)
+            .with_context(|| format!("reading the manifest {}", path.display()))?;
+        requests.push(pb::ApplyManifestRequest { manifest, file: path.display().to_string() });
+    }
+    for request in requests {
+        let mut supervisor = node.supervisor("system.supervisor.apply_manifest")?;
+        show_service(output, supervisor.apply_manifest(request).await.map_err(failed)?.into_inner())?;
+    }
+    Ok(())
 }
 
 fn logs(node: &Node, name: &str) -> Result<()> {

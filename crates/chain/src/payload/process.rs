@@ -5,6 +5,7 @@ use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 /// PRC-29; 0 means unlimited for `cpu_time_ms`, `io_bandwidth_bytes` and `net_bandwidth_bytes`.
+/// `cpu_millicores` came later: an entry without it has none, and is as long as before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[cbor(array)]
 #[serde(default, deny_unknown_fields)]
@@ -23,6 +24,9 @@ pub struct ResourceLimits {
     pub io_bandwidth_bytes: u64,
     #[n(6)]
     pub net_bandwidth_bytes: u64,
+    /// Thousandths of one core; none means as much as there is.
+    #[n(7)]
+    pub cpu_millicores: Option<u32>,
 }
 
 impl Default for ResourceLimits {
@@ -36,6 +40,7 @@ impl Default for ResourceLimits {
             files: 256,
             io_bandwidth_bytes: 0,
             net_bandwidth_bytes: 0,
+            cpu_millicores: None,
         }
     }
 }

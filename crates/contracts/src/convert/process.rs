@@ -16,6 +16,7 @@ impl From<&pb::ResourceLimits> for log::ResourceLimits {
             files: or32(l.files, default.files),
             io_bandwidth_bytes: l.io_bandwidth_bytes,
             net_bandwidth_bytes: l.net_bandwidth_bytes,
+            cpu_millicores: (l.cpu_millicores > 0).then_some(l.cpu_millicores),
         }
     }
 }

@@ -70,7 +70,7 @@ pub struct PathGrant {
     #[prost(string, tag = "3")]
     pub inside: ::prost::alloc::string::String,
 }
-/// 0 means unlimited for cpu_time_ms and the bandwidths, the default (PRC-30) for the others.
+/// 0 means unlimited for cpu_time_ms, cpu_millicores and the bandwidths, the default (PRC-30) for the others.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ResourceLimits {
     #[prost(uint64, tag = "1")]
@@ -87,6 +87,9 @@ pub struct ResourceLimits {
     pub io_bandwidth_bytes: u64,
     #[prost(uint64, tag = "7")]
     pub net_bandwidth_bytes: u64,
+    /// Processor time that may be used at once, in thousandths of one core; 10 to 1 000 000.
+    #[prost(uint32, tag = "8")]
+    pub cpu_millicores: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SpawnResponse {

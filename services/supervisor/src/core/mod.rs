@@ -5,6 +5,7 @@
 pub mod catalogue;
 pub mod graph;
 pub mod health;
+pub mod idle;
 pub mod lifecycle;
 pub mod restart;
 pub mod state;

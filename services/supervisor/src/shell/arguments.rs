@@ -1,6 +1,6 @@
 //! What the supervisor is told at its start, and again at each later one: the same words.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use base::layout::{Layout, LayoutError};
 use sandbox::Guard;
@@ -19,6 +19,8 @@ pub struct Arguments {
     pub allow_break: Vec<String>,
     /// `CLOCK_BOOTTIME` when the keeper began, nanoseconds.
     pub boot_began_boottime_ns: u64,
+    /// The node ends when it has not been used for this long; to the millisecond.
+    pub idle_stop: Option<Duration>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -49,6 +51,9 @@ impl Arguments {
             "--boot-began-ns".to_owned(),
             self.boot_began_boottime_ns.to_string(),
         ];
+        if let Some(time) = self.idle_stop {
+            strings.extend(["--idle-stop-ms".to_owned(), time.as_millis().to_string()]);
+        }
         for guard in &self.allow_break {
             strings.extend(["--allow-break".to_owned(), guard.clone()]);
         }
@@ -57,7 +62,7 @@ impl Arguments {
 
     pub fn from_strings(strings: &[String]) -> Result<Self, ArgumentsError> {
         let (mut state, mut run, mut config) = (None, None, None);
-        let (mut node_name, mut began, mut allow_break) = (None, None, Vec::new());
+        let (mut node_name, mut began, mut idle_stop, mut allow_break) = (None, None, None, Vec::new());
         let mut words = strings.iter();
         while let Some(word) = words.next() {
             let mut value = |name| words.next().cloned().ok_or(ArgumentsError::Missing(name));
@@ -66,7 +71,8 @@ impl Arguments {
                 "--run" => run = Some(folder("--run", value("--run")?)?),
                 "--config" => config = Some(folder("--config", value("--config")?)?),
                 "--node-name" => node_name = Some(name(value("--node-name")?)?),
-                "--boot-began-ns" => began = Some(number(value("--boot-began-ns")?)?),
+                "--boot-began-ns" => began = Some(number("--boot-began-ns", value("--boot-began-ns")?)?),
+                "--idle-stop-ms" => idle_stop = Some(number("--idle-stop-ms", value("--idle-stop-ms")?)?),
                 "--allow-break" => allow_break.push(part(value("--allow-break")?, allow_break.len())?),
                 other => return Err(ArgumentsError::Unknown(other.chars().take(80).collect())),
             }
@@ -79,6 +85,7 @@ impl Arguments {
             },
             node_name: node_name.ok_or(ArgumentsError::Missing("--node-name"))?,
             boot_began_boottime_ns: began.ok_or(ArgumentsError::Missing("--boot-began-ns"))?,
+            idle_stop: idle_stop.map(Duration::from_millis),
             allow_break,
         })
     }
@@ -104,8 +111,8 @@ fn name(value: String) -> Result<String, ArgumentsError> {
     }
 }
 
-fn number(value: String) -> Result<u64, ArgumentsError> {
-    value.parse().map_err(|_| ArgumentsError::Value { name: "--boot-began-ns", value, what: "a number" })
+fn number(name: &'static str, value: String) -> Result<u64, ArgumentsError> {
+    value.parse().map_err(|_| ArgumentsError::Value { name, value, what: "a number" })
 }
 
 fn part(value: String, known: usize) -> Result<String, ArgumentsError> {
@@ -126,6 +133,7 @@ mod tests {
             node_name: "desk".to_owned(),
             allow_break: vec!["landlock".to_owned(), "decision-signature".to_owned()],
             boot_began_boottime_ns: 17,
+            idle_stop: Some(Duration::from_millis(1_500)),
         }
     }
 
@@ -153,6 +161,7 @@ mod tests {
             ("--state", "relative"),
             ("--node-name", ""),
             ("--boot-began-ns", "-1"),
+            ("--idle-stop-ms", "10m"),
             ("--allow-break", "Land Lock"),
         ] {
             assert!(matches!(with(word, value), Err(ArgumentsError::Value { .. })), "{word} {value}");

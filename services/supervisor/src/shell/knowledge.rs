@@ -9,10 +9,18 @@ use std::{
 
 use base::{AxiomTime, CapabilityId, IdentityId, KeyPath, key_paths};
 use chain::payload::{
-    Body, Payload, capability::CapabilityGrant, identity::IdentityCreated, service::Genesis,
+    Body, Payload,
+    capability::CapabilityGrant,
+    identity::IdentityCreated,
+    policy::SignedDecision,
+    process::{ProcessCreate, ProcessExit},
+    service::Genesis,
 };
 use kit::{AxiomClock, BoxError, Feed, FeedEntry, FeedPlan};
 use thiserror::Error;
+use tokio::sync::mpsc;
+
+use crate::core::idle::Use;
 
 /// Bytes of the genesis file: one entry.
 const GENESIS_BYTES_MAX: u64 = base::limits::ENTRY_SIZE_BYTES_MAX as u64;
@@ -103,12 +111,18 @@ impl Knowledge {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Follows the log from now on.
-    pub(super) fn follow(&self, socket: std::path::PathBuf) {
+    /// Follows the log from now on. `uses` is told what counts as use of the node, where somebody wants to know.
+    pub(super) fn follow(&self, socket: std::path::PathBuf, uses: Option<mpsc::UnboundedSender<Use>>) {
         let state = Arc::clone(&self.state);
+        let plan = FeedPlan::of_types(if uses.is_some() { &USES } else { &[] });
         let fold = move |entry: &FeedEntry| -> Result<(), BoxError> {
+            let payload = entry.decode()?;
+            if let Some((uses, by)) = uses.as_ref().zip(use_of(payload)) {
+                // Nobody listens any more once the end was asked for.
+                let _ = uses.send(by);
+            }
             let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-            match entry.decode()? {
+            match payload {
                 Payload::Genesis(genesis) => state.begin(&genesis.body),
                 Payload::IdentityCreated(created) => state.create(&created.body),
                 Payload::CapabilityGrant(grant) => state.grant(&grant.body),
@@ -118,7 +132,7 @@ impl Knowledge {
             }
             Ok(())
         };
-        self.feed.follow(socket, FeedPlan::of_types(&[]), self.clock.clone(), fold);
+        self.feed.follow(socket, plan, self.clock.clone(), fold);
     }
 
     #[must_use]
@@ -147,6 +161,18 @@ impl Knowledge {
         let mut held = self.lock().capabilities.get(holder).cloned().unwrap_or_default();
         held.truncate(CAPABILITIES_MAX);
         held
+    }
+}
+
+/// Entries that say something about use.
+const USES: [u32; 3] = [ProcessCreate::ENTRY_TYPE, ProcessExit::ENTRY_TYPE, SignedDecision::ENTRY_TYPE];
+
+fn use_of(payload: &Payload) -> Option<Use> {
+    match payload {
+        Payload::ProcessCreate(create) => Some(Use::ProgramStarted(create.body.pid)),
+        Payload::ProcessExit(exit) => Some(Use::ProgramEnded(exit.body.pid)),
+        Payload::PolicyDecision(_) => Some(Use::Decision),
+        _ => None,
     }
 }
 

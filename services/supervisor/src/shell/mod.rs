@@ -7,6 +7,7 @@ mod acts;
 mod apply;
 mod arguments;
 mod contract;
+mod idle;
 mod inputs;
 mod keeper_client;
 mod knowledge;

@@ -14,6 +14,7 @@ use super::{
     apply::Applier,
     arguments::Arguments,
     contract::{NodeFacts, SupervisorService},
+    idle,
     inputs::Inbox,
     keeper_client::{Keeper, KeeperError, Notice},
     knowledge::{GenesisFault, Knowledge},
@@ -107,7 +108,12 @@ async fn with_keeper(
     );
     let append = house.layout.socket("append", SUPERVISOR);
     let records = records::start(append, applier.knowledge.own, inputs.clone());
-    applier.knowledge.follow(house.layout.socket("feed", SUPERVISOR));
+    let uses = arguments.idle_stop.map(|limit| {
+        let (told, uses) = mpsc::unbounded_channel();
+        idle::watch(limit, uses, applier.inbox.clone(), inputs.clone());
+        told
+    });
+    applier.knowledge.follow(house.layout.socket("feed", SUPERVISOR), uses);
     let mut shell = Shell::new(applier, authority, records, inputs.clone(), arguments.boot_began_boottime_ns);
     let first = first_event(&mut shell, &keeper, remembered).await?;
     let mut own = Vec::new();

@@ -38,3 +38,6 @@ pub const MEMORY_BYTES_MIN: u64 = 4 * 1024 * 1024;
 pub const TMP_BYTES_MAX: u64 = 512 * 1024 * 1024;
 /// Bytes of a refused call's target as it is kept; 32 of them fit an entry.
 pub const TARGET_BYTES_MAX: usize = 1024;
+/// Least and most processor time at once, in thousandths of a core: what the kernel's quota can express.
+pub const CPU_MILLICORES_MIN: u32 = 10;
+pub const CPU_MILLICORES_MAX: u32 = 1_000_000;

@@ -187,7 +187,7 @@ fn outer_limits(limits: &ResourceLimits) -> Limits {
         // The monitor is one of them.
         processes_max: Some(u64::from(limits.threads) + 1),
         cpu_weight: None,
-        cpu_millicores_max: None,
+        cpu_millicores_max: limits.cpu_millicores,
         cpu_seconds_max: None,
     }
 }

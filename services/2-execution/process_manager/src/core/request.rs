@@ -8,8 +8,9 @@ use sandbox::{Guard, GuardSet, PRIORITY_MAX, PRIORITY_NORMAL};
 use super::{
     ProcessError,
     limits::{
-        ARGUMENT_BYTES_MAX, ARGUMENTS_MAX, CAPABILITIES_MAX, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX,
-        LOGGED_NAME_BYTES_MAX, MEMORY_BYTES_MIN, NAME_BYTES_MAX, PATHS_MAX, TIMEOUT_MS_MAX,
+        ARGUMENT_BYTES_MAX, ARGUMENTS_MAX, CAPABILITIES_MAX, CPU_MILLICORES_MAX, CPU_MILLICORES_MIN,
+        ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX, LOGGED_NAME_BYTES_MAX, MEMORY_BYTES_MIN, NAME_BYTES_MAX,
+        PATHS_MAX, TIMEOUT_MS_MAX,
     },
 };
 
@@ -149,6 +150,13 @@ fn limits(wire: pb::ResourceLimits) -> Result<ResourceLimits, ProcessError> {
         return Err(ProcessError::invalid(
             "resource_limits",
             format!("memory below {MEMORY_BYTES_MIN} bytes"),
+        ));
+    }
+    let millicores = CPU_MILLICORES_MIN..=CPU_MILLICORES_MAX;
+    if limits.cpu_millicores.is_some_and(|given| !millicores.contains(&given)) {
+        return Err(ProcessError::invalid(
+            "resource_limits",
+            format!("cpu_millicores outside {CPU_MILLICORES_MIN} to {CPU_MILLICORES_MAX}"),
         ));
     }
     Ok(limits)
@@ -303,6 +311,13 @@ mod tests {
         let memory = |memory_bytes| pb::ResourceLimits { memory_bytes, ..Default::default() };
         assert!(parse(with(memory(MEMORY_BYTES_MIN))).is_ok());
         assert_eq!(refused(with(memory(MEMORY_BYTES_MIN - 1))), "resource_limits");
+        let cpu = |cpu_millicores| pb::ResourceLimits { cpu_millicores, ..Default::default() };
+        for (held, past) in
+            [(CPU_MILLICORES_MIN, CPU_MILLICORES_MIN - 1), (CPU_MILLICORES_MAX, CPU_MILLICORES_MAX + 1)]
+        {
+            assert!(parse(with(cpu(held))).is_ok());
+            assert_eq!(refused(with(cpu(past))), "resource_limits");
+        }
     }
 
     #[test]

@@ -184,6 +184,12 @@ impl Supervisor {
         }
     }
 
+    /// True while something that a manifest of the user describes is up, or on its way there.
+    #[must_use]
+    pub fn runs_service_of_user(&self) -> bool {
+        self.services.values().any(|s| s.instance.is_some() && catalogue::find(s.name()).is_none())
+    }
+
     /// Launch and name of everything that runs or may run, for the shell's own bookkeeping.
     pub fn live(&self) -> impl Iterator<Item = (super::LaunchId, &str)> {
         self.services.values().filter_map(|s| s.instance.as_ref().map(|instance| (instance.launch, s.name())))

@@ -1,6 +1,7 @@
-//! A node of its own in a temporary folder, used from outside as a person would.
+//! A node of its own in a temporary folder, used from outside as a person would: for `prove`, and for `run --ephemeral`.
 
 use std::{
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
@@ -12,7 +13,7 @@ use serde_json::Value;
 use crate::node::Node;
 
 /// Socket paths are short, so the folder is too; see `base::layout`.
-const FOLDER_PREFIX: &str = "bwp";
+const FOLDER_PREFIX: &str = "bw";
 
 pub struct Site {
     root: PathBuf,
@@ -21,27 +22,16 @@ pub struct Site {
 }
 
 impl Site {
-    /// Makes a folder, starts a node in it; `broken` may be switched off there.
-    pub fn start(broken: Option<&str>) -> Result<Self> {
-        let folder = std::env::temp_dir().join(format!("{FOLDER_PREFIX}{}", std::process::id()));
-        std::fs::create_dir(&folder).with_context(|| format!("making {}", folder.display()))?;
+    /// Makes a folder that nobody else can look into, and starts a node in it; `args` are for `up`.
+    pub fn start(name: &str, args: &[&str]) -> Result<Self> {
+        let folder = std::env::temp_dir().join(format!("{FOLDER_PREFIX}{name}{}", std::process::id()));
+        let made = std::fs::DirBuilder::new().mode(0o700).create(&folder);
+        made.with_context(|| format!("making {}", folder.display()))?;
         let mut site =
             Self { root: folder, exe: std::env::current_exe().context("this program")?, up: false };
-        site.up(broken)?;
+        site.done(&[&["up", "--detach"], args].concat())?;
+        site.up = true;
         Ok(site)
-    }
-
-    pub fn up(&mut self, broken: Option<&str>) -> Result<()> {
-        let mut args = vec!["up", "--detach", "--name", "prove"];
-        // Guards are switched off for one program at a time, so the node permits all of them.
-        for part in
-            super::BREAKS.iter().map(|(part, _)| *part).filter(|part| is_guard(part) || Some(*part) == broken)
-        {
-            args.extend(["--allow-break", part]);
-        }
-        self.done(&args)?;
-        self.up = true;
-        Ok(())
     }
 
     pub fn down(&mut self) -> Result<()> {
@@ -124,9 +114,4 @@ impl Drop for Site {
         }
         let _ = std::fs::remove_dir_all(&self.root);
     }
-}
-
-/// True for the sandbox's guards, which a single program can do without.
-fn is_guard(part: &str) -> bool {
-    super::BREAKS.iter().any(|(known, section)| *known == part && *section == "refuse")
 }
