@@ -84,6 +84,42 @@ fn the_root_is_read_only_and_what_is_private_is_not() {
     }
 }
 
+/// What is granted may hold any link: mount points and masks behind one are the sandbox's own.
+#[test]
+fn links_in_what_is_shown_do_not_lead_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(folder.path(), open).unwrap();
+    std::fs::write(folder.path().join("seen"), "text").unwrap();
+    for (name, to) in [("top", "/"), ("up", "../../../.."), ("hidden", "/shown/seen")] {
+        std::os::unix::fs::symlink(to, folder.path().join(name)).unwrap();
+    }
+    let bind = |target: &str| Mount::Bind {
+        source: folder.path().to_str().unwrap().to_owned(),
+        target: target.to_owned(),
+        writable: true,
+        optional: false,
+    };
+    let tmpfs =
+        |target: &str| Mount::Tmpfs { target: target.to_owned(), size_bytes_max: 1 << 20, mode: 0o755 };
+    for launcher in launchers() {
+        let plan = probe("list / , read /shown/seen , list /work");
+        let mut mounts = plan.mounts.clone();
+        mounts.extend([bind("/work"), bind("/shown"), tmpfs("/work/top/made_a"), tmpfs("/work/up/b/made")]);
+        let mut plan = plan.with_mounts(mounts.clone());
+        plan.masked.push("/work/hidden".to_owned());
+        let text = run(*launcher, &plan, &[]);
+        assert_eq!(line(&text, "ok list / "), "b dev made_a proc shown tmp work", "{text}");
+        assert_eq!(line(&text, "ok read /shown/seen"), "", "{text}");
+        assert_eq!(line(&text, "ok list /work"), "hidden seen top up");
+        assert!(!std::path::Path::new("/made_a").exists() && !std::path::Path::new("/b/made").exists());
+        // A descriptor of the launcher has a name in /proc, and nothing may be made through it.
+        mounts.push(tmpfs("/proc/self/fd/0/made"));
+        let text = run(*launcher, &plan.with_mounts(mounts), &[]);
+        line(&text, &format!("failed mount: {}:", libc::ELOOP));
+    }
+}
+
 #[test]
 fn exactly_the_planned_descriptors_arrive_under_their_numbers() {
     for launcher in launchers() {
