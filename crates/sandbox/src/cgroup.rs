@@ -2,8 +2,12 @@
 //!
 //! Everything is made below the caller's own group and nothing else is touched. A group is supervised through v2 where
 //! it can be made there (`cgroup.kill`, `cgroup.freeze`, birth inside it), and limited where the controller is.
+//!
+//! A child is born inside its v2 group and joins its v1 groups by itself. To move it from outside, the kernel would
+//! hold up every fork and exit of the machine, and before that wait until all processors are known to have noticed: 10
+//! to 20 ms, each time.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -110,6 +114,7 @@ pub struct Tree {
     memory: Option<Controller>,
     pids: Option<Controller>,
     cpu: Option<Controller>,
+    /// Only where v2 cannot stop a tree.
     freezer: Option<PathBuf>,
     unified: Option<PathBuf>,
 }
@@ -144,7 +149,7 @@ impl Tree {
             memory: place(&features.memory),
             pids: place(&features.pids),
             cpu: place(&features.cpu),
-            freezer: place(&features.freezer).map(|controller| controller.own),
+            freezer: place(&features.freezer.clone().filter(|_| unified.is_none())).map(|one| one.own),
             unified,
         }
     }
@@ -172,7 +177,9 @@ impl Tree {
         }
         if let Some(unified) = &self.unified {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            group.unified = Some(rustix::fs::open(unified.join(name), flags, Mode::empty())?);
+            let folder = unified.join(name);
+            let open = rustix::fs::open(&folder, flags, Mode::empty())?;
+            group.unified = Some(Unified { folder, open });
         }
         group.freezer = self.freezer.as_ref().map(|folder| folder.join(name));
         let place = |controller: &Option<Controller>| {
@@ -220,11 +227,17 @@ fn remove_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
+#[derive(Debug)]
+struct Unified {
+    folder: PathBuf,
+    open: OwnedFd,
+}
+
 /// The group of one process tree.
 #[derive(Debug)]
 pub struct Group {
     folders: Vec<PathBuf>,
-    unified: Option<OwnedFd>,
+    unified: Option<Unified>,
     memory: Option<Controller>,
     freezer: Option<PathBuf>,
     enforced: Vec<Enforced>,
@@ -272,12 +285,20 @@ impl Group {
 
     /// For birth inside the group. It places the child in v2 only.
     pub(crate) fn unified_folder(&self) -> Option<BorrowedFd<'_>> {
-        self.unified.as_ref().map(AsFd::as_fd)
+        self.unified.as_ref().map(|unified| unified.open.as_fd())
     }
 
-    /// Moves a process in, in every hierarchy.
-    pub fn add(&self, pid: i32) -> io::Result<()> {
-        self.folders.iter().try_for_each(|folder| fs::write(folder.join("cgroup.procs"), pid.to_string()))
+    /// The files through which a child joins in v1, by writing `0`, itself.
+    pub(crate) fn entrances(&self) -> io::Result<Vec<File>> {
+        let unified = self.unified_path();
+        let v1 = self.folders.iter().filter(|folder| Some(*folder) != unified);
+        v1.map(|folder| File::options().write(true).open(folder.join("tasks"))).collect()
+    }
+
+    /// Moves a process into v2 that could not be born there.
+    pub(crate) fn move_into_unified(&self, pid: i32) -> io::Result<()> {
+        let Some(folder) = self.unified_path() else { return Ok(()) };
+        fs::write(folder.join("cgroup.procs"), pid.to_string())
     }
 
     /// The processes of the group, as this pid namespace numbers them.
@@ -288,7 +309,7 @@ impl Group {
     }
 
     fn unified_path(&self) -> Option<&PathBuf> {
-        self.folders.iter().find(|folder| self.unified.is_some() && folder.join("cgroup.freeze").exists())
+        self.unified.as_ref().map(|unified| &unified.folder)
     }
 
     /// Stops or continues the whole tree.

@@ -60,23 +60,32 @@ impl Features {
     /// Asks the kernel. Makes and ends one child; leaves nothing behind.
     #[must_use]
     pub fn detect() -> Features {
-        let capabilities = sys::effective_capabilities().unwrap_or(0);
         let groups = cgroup::detect();
+        Features {
+            user_namespaces: user_namespace_works().unwrap_or(false),
+            memory: groups.memory,
+            pids: groups.pids,
+            cpu: groups.cpu,
+            freezer: groups.freezer,
+            unified: groups.unified,
+            ..Features::for_inner()
+        }
+    }
+
+    /// What [`crate::inner`] asks for: neither namespaces nor groups, since those exist already. Starts nothing.
+    #[must_use]
+    pub fn for_inner() -> Features {
+        let capabilities = sys::effective_capabilities().unwrap_or(0);
         let initial = in_initial_user_namespace();
         Features {
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             privileged: capabilities & PRIVILEGES == PRIVILEGES,
             resources: initial && capabilities & CAP_SYS_RESOURCE != 0,
             nice: initial && capabilities & CAP_SYS_NICE != 0,
-            user_namespaces: user_namespace_works().unwrap_or(false),
             landlock_abi: sys::landlock_abi(),
             seccomp_filter: sys::filter_action_known(libc::SECCOMP_RET_KILL_PROCESS),
             seccomp_notify: sys::filter_action_known(libc::SECCOMP_RET_USER_NOTIF),
-            memory: groups.memory,
-            pids: groups.pids,
-            cpu: groups.cpu,
-            freezer: groups.freezer,
-            unified: groups.unified,
+            ..Features::default()
         }
     }
 }

@@ -52,6 +52,12 @@ pub(crate) unsafe fn fork(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Res
     Ok(Forked::Parent { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
 }
 
+/// Whether this process has no other thread: only then may it share nothing with one.
+pub(crate) fn has_one_thread() -> bool {
+    // SAFETY: the kernel only checks; a process with one thread has nothing to leave.
+    unsafe { libc::unshare(libc::CLONE_THREAD) == 0 }
+}
+
 /// Ends this process without running anything of the parent's copy.
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: _exit has no preconditions.
@@ -228,14 +234,13 @@ pub(crate) fn landlock_restrict(ruleset: BorrowedFd<'_>) -> io::Result<()> {
 
 /// Drops every capability but `kept` from the bounding set, as far as the kernel knows capabilities.
 pub(crate) fn drop_bounding_set(kept: u64) -> io::Result<()> {
-    for capability in 0..64u64 {
+    for capability in (0..64u64).filter(|capability| kept & (1 << capability) == 0) {
         // SAFETY: prctl with numbers only.
-        if unsafe { libc::prctl(libc::PR_CAPBSET_READ, capability, 0, 0, 0) } < 0 {
-            return Ok(());
-        }
-        if kept & (1 << capability) == 0 {
-            // SAFETY: prctl with numbers only.
-            check(libc::c_long::from(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) }))?;
+        match check(libc::c_long::from(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) })) {
+            Ok(_) => {}
+            // Above the last one that the kernel knows; there are no gaps.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(()),
+            Err(error) => return Err(error),
         }
     }
     Ok(())

@@ -159,7 +159,7 @@ fn monitor() -> io::Result<ExitCode> {
     ];
     let plan = Plan::decode(&bytes, slots.len()).map_err(io::Error::other)?;
     println!("monitor pid {}", std::process::id());
-    let launched = match inner(&plan, &slots, &Features::detect()) {
+    let launched = match inner(&plan, &slots, &Features::for_inner()) {
         Ok(launched) => launched,
         Err(error) => {
             failed(&error);

@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -86,6 +86,9 @@ fn carry_out(prepared: &Prepared<'_>, channel: &Channel) -> Result<Infallible, F
     let namespaces = effective.namespaces;
     sys::reset_signals().at(Step::Signals)?;
     tie_to_parent(prepared, channel)?;
+    for mut entrance in &prepared.entrances {
+        entrance.write_all(b"0").at(Step::Cgroup)?;
+    }
     wait_for_parent(channel).at(Step::Wait)?;
     if plan.new_session {
         // Fails only for a leader of a group, which a fork is not.

@@ -5,10 +5,9 @@ mod effective;
 mod mounts;
 
 use std::ffi::CString;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::linux::fs::MetadataExt;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, pidfd_send_signal};
@@ -178,6 +177,8 @@ struct Prepared<'a> {
     plan: &'a Plan,
     effective: &'a Effective,
     slots: &'a [OwnedFd],
+    /// Of the cgroups that the child joins.
+    entrances: Vec<File>,
     arguments: Vec<CString>,
     environment: Vec<CString>,
     filter: Vec<libc::sock_filter>,
@@ -199,24 +200,30 @@ pub fn launch(
     if let Some(missing) = effective.missing.iter().find(lacks) {
         return Err(LaunchError::Required(missing.clone()));
     }
-    if threads() > 1 {
+    if !sys::has_one_thread() {
         return Err(LaunchError::Threads);
     }
+    let group = group.filter(|_| effective.cgroup);
+    let entrances = group.map_or(Ok(Vec::new()), Group::entrances);
+    let entrances = entrances.map_err(|cause| failed(Step::Cgroup, &plan.label, cause))?;
     let prepared = Prepared {
         plan,
         effective: &effective,
         slots,
+        entrances,
         arguments: strings(plan.arguments.iter().cloned())?,
         environment: strings(plan.environment.iter().map(|(name, value)| format!("{name}={value}")))?,
         filter: effective.seccomp.as_ref().map(crate::seccomp::assemble).unwrap_or_default(),
     };
     let (ours, theirs) = Channel::pair().map_err(LaunchError::Channel)?;
-    let into = group.filter(|_| effective.cgroup).and_then(Group::unified_folder);
+    let into = group.and_then(Group::unified_folder);
     let flags = effective.clone_flags();
+    let mut to_move = None;
     // SAFETY: this process has one thread (checked above).
     let forked = match unsafe { sys::fork(flags, into) } {
         // Some kernels refuse birth inside a v2 group that they let one move into.
         Err(error) if into.is_some() && error.raw_os_error() != Some(libc::EPERM) => {
+            to_move = group;
             // SAFETY: as above.
             unsafe { sys::fork(flags, None) }
         }
@@ -229,7 +236,7 @@ pub fn launch(
         }
         Forked::Parent { pid, pidfd } => {
             drop(theirs);
-            let result = attend(&effective, group, &ours, pid, plan);
+            let result = attend(&effective, to_move, &ours, pid, plan);
             match result {
                 Ok(listener) => Ok(Launched {
                     pid,
@@ -249,32 +256,31 @@ pub fn launch(
     }
 }
 
-/// Number of threads of this process; 1 where `/proc` cannot tell (a keeper that is PID 1 before mounts).
-fn threads() -> u64 {
-    fs::metadata("/proc/self/task").map_or(1, |task| task.st_nlink().saturating_sub(2))
-}
-
 fn strings(texts: impl Iterator<Item = String>) -> Result<Vec<CString>, LaunchError> {
     texts.map(|text| CString::new(text).map_err(|_| PlanError::Zero { what: "an argument" }.into())).collect()
 }
 
-/// Maps ids, puts the child into its cgroup, lets it go, and waits for the end of its preparations.
+fn failed(step: Step, on: &str, cause: io::Error) -> LaunchError {
+    LaunchError::Step { step, on: on.to_owned(), cause }
+}
+
+/// Maps ids, moves the child into its group if it was not born there, lets it go, and waits for the end of its
+/// preparations.
 fn attend(
     effective: &Effective,
-    group: Option<&Group>,
+    to_move: Option<&Group>,
     channel: &Channel,
     pid: i32,
     plan: &Plan,
 ) -> Result<Option<OwnedFd>, LaunchError> {
-    let failed = |step, on: &str, cause| LaunchError::Step { step, on: on.to_owned(), cause };
     if effective.namespaces.user {
         for (file, text) in effective.id_maps() {
             let path = format!("/proc/{pid}/{file}");
             fs::write(&path, text).map_err(|cause| failed(Step::Map, &path, cause))?;
         }
     }
-    if let Some(group) = group.filter(|_| effective.cgroup) {
-        group.add(pid).map_err(|cause| failed(Step::Cgroup, &plan.label, cause))?;
+    if let Some(group) = to_move {
+        group.move_into_unified(pid).map_err(|cause| failed(Step::Cgroup, &plan.label, cause))?;
     }
     if effective.raised_by_parent() {
         rustix::process::setpriority_process(rustix::process::Pid::from_raw(pid), effective.nice)

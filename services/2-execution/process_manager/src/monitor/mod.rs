@@ -94,7 +94,7 @@ fn start() -> Result<(), MonitorError> {
     let (stdout, stderr) = (File::from(inherit(STDOUT_FD)?), File::from(inherit(STDERR_FD)?));
     adopt_orphans()?;
     let signals = SignalReader::new(&[Signal::CHILD])?;
-    let features = Features::detect();
+    let features = Features::for_inner();
     let missing = prepare(&config.plan, &features, None).missing;
     let mut monitor = Monitor {
         missing: missing.iter().map(|missing| format!("{}: {}", missing.guard, missing.why)).collect(),
