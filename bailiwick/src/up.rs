@@ -53,7 +53,8 @@ pub fn run(layout: &Layout, args: &Up) -> Result<ExitCode> {
     let admin_uid = rustix::process::getuid().as_raw();
     if !layout.genesis().exists() {
         eprintln!("bailiwick: making a node under {}", layout.state.display());
-        let image_hash = hash(&image)?;
+        let opened = File::from(clone(image.as_fd())?);
+        let image_hash = Hash::of_reader(opened).context("hashing the running program")?;
         FirstBoot {
             layout,
             node_name: &node_name,
@@ -134,14 +135,6 @@ fn null() -> Result<OwnedFd> {
 
 fn clone(fd: std::os::fd::BorrowedFd<'_>) -> Result<OwnedFd> {
     fd.try_clone_to_owned().context("standard streams")
-}
-
-/// BLAKE3 of an open file from its beginning.
-fn hash(file: &OwnedFd) -> Result<Hash> {
-    let mut reader = File::from(file.try_clone().context("the running program")?);
-    let mut hasher = blake3::Hasher::new();
-    io::copy(&mut reader, &mut hasher).context("hashing the running program")?;
-    Ok(Hash(*hasher.finalize().as_bytes()))
 }
 
 /// The node that `run` uses where none is up: its log stays, and it ends when it has not been used for a while.

@@ -1,6 +1,6 @@
 //! `bailiwick key`.
 
-use std::{io::Read, path::Path};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use base::{Hash, Nonce, PublicKey, Signature};
@@ -83,7 +83,7 @@ struct Signed {
 
 /// Hashes the file, asks for a decision, has the hash signed under it.
 async fn sign(node: &Node, output: Output, path: String, file: &Path) -> Result<()> {
-    let message = hash_file(file)?;
+    let message = hash_of(file)?;
     let mut nonce = [0; Nonce::BYTES];
     getrandom::fill(&mut nonce).context("the kernel's random source")?;
     let request = PolicyRequest {
@@ -138,7 +138,7 @@ async fn verify(node: &Node, output: Output, public_key: &str, signature: &str, 
     let mut keys = node.keys("system.keys.verify").await?;
     let request = pb::VerifyRequest {
         public_key: public_key.0.to_vec(),
-        message: hash_file(file)?.0.to_vec(),
+        message: hash_of(file)?.0.to_vec(),
         signature: signature.0.to_vec(),
     };
     let valid = keys.verify(request).await.map_err(failed)?.into_inner().valid;
@@ -146,13 +146,12 @@ async fn verify(node: &Node, output: Output, public_key: &str, signature: &str, 
     if valid { Ok(()) } else { Err(Failure::new(1, "the signature does not match").into()) }
 }
 
-fn hash_file(file: &Path) -> Result<Hash> {
-    let mut hasher = blake3::Hasher::new();
-    let mut reader: Box<dyn Read> = if file == Path::new("-") {
-        Box::new(std::io::stdin())
+/// Of a file, or of standard input.
+fn hash_of(file: &Path) -> Result<Hash> {
+    let hashed = if file == Path::new("-") {
+        Hash::of_reader(std::io::stdin())
     } else {
-        Box::new(std::fs::File::open(file).with_context(|| format!("opening {}", file.display()))?)
+        Hash::of_reader(std::fs::File::open(file).with_context(|| format!("opening {}", file.display()))?)
     };
-    std::io::copy(&mut reader, &mut hasher).with_context(|| format!("reading {}", file.display()))?;
-    Ok(Hash(*hasher.finalize().as_bytes()))
+    hashed.with_context(|| format!("reading {}", file.display()))
 }

@@ -98,7 +98,8 @@ async fn start(node: &Node, args: &Run, key: [u8; EntryKey::BYTES]) -> Result<pb
         Some(name) => node.identity_id(name).await?,
         None => node.admin(),
     };
-    let image = hash_file(&file)?;
+    let program = open_program(&file)?;
+    let image = Hash::of_reader(program).with_context(|| format!("reading {}", file.display()))?;
     let request = pb::SpawnRequest {
         image: image.0.to_vec(),
         args: rest.to_vec(),
@@ -128,13 +129,6 @@ async fn start(node: &Node, args: &Run, key: [u8; EntryKey::BYTES]) -> Result<pb
         }
         Err(status) => Err(failed(status)),
     }
-}
-
-fn hash_file(file: &Path) -> Result<Hash> {
-    let mut opened = open_program(file)?;
-    let mut hasher = blake3::Hasher::new();
-    std::io::copy(&mut opened, &mut hasher).with_context(|| format!("reading {}", file.display()))?;
-    Ok(Hash(*hasher.finalize().as_bytes()))
 }
 
 fn limits(args: &Run) -> Result<pb::ResourceLimits> {

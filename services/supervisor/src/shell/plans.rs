@@ -62,16 +62,9 @@ pub(super) struct Image {
 impl Image {
     pub(super) fn running() -> io::Result<Self> {
         let file = File::open("/proc/self/exe")?;
-        let hash = hash_file(&file)?;
+        let hash = Hash::of_reader(&file)?;
         Ok(Self { fd: file.into(), hash })
     }
-}
-
-pub(super) fn hash_file(file: &File) -> io::Result<Hash> {
-    let mut hasher = blake3::Hasher::new();
-    let mut reader = file;
-    hasher.update_reader(&mut reader)?;
-    Ok(Hash(*hasher.finalize().as_bytes()))
 }
 
 /// What every plan is made from.

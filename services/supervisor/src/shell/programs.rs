@@ -161,7 +161,7 @@ impl House {
         let Ok(wanted) = image.parse::<Hash>() else { return Ok(plans::open(Path::new(image))?) };
         let path: PathBuf = self.layout.images().join(format!("blake3-{}", wanted.to_hex()));
         let file = File::from(plans::open(&path)?);
-        let found = plans::hash_file(&file).map_err(|source| PlanFault::File { path, source })?;
+        let found = Hash::of_reader(&file).map_err(|source| PlanFault::File { path, source })?;
         if found == wanted { Ok(file.into()) } else { Err(ProgramFault::Mismatch { wanted, found }) }
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
+    io::{self, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -14,8 +14,6 @@ use tokio::sync::mpsc;
 
 use crate::core::{ProcessError, limits::IMAGE_BYTES_MAX};
 
-/// Bytes hashed at once.
-const PIECE_BYTES: usize = 256 * 1024;
 /// What an unfinished image is called; left ones are removed at start.
 const UNFINISHED: &str = ".unfinished-";
 
@@ -89,7 +87,7 @@ impl Images {
 
     fn open_now(&self, hash: Hash, unpinned: bool) -> Result<File, ProcessError> {
         let invalid = |text: String| ProcessError::InvalidImage { image: hash, text };
-        let mut file = match File::open(self.path(&hash)) {
+        let file = match File::open(self.path(&hash)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(ProcessError::ImageNotFound(hash));
@@ -100,7 +98,7 @@ impl Images {
         if unpinned || self.known(&hash) == Some(stamp) {
             return Ok(file);
         }
-        let found = hash_of(&mut file).map_err(|error| invalid(error.to_string()))?;
+        let found = Hash::of_reader(&file).map_err(|error| invalid(error.to_string()))?;
         if found != hash {
             return Err(invalid(format!("its content is {found}: it was altered after it was put")));
         }
@@ -165,16 +163,6 @@ impl Images {
         File::open(&*self.folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
         self.remember(hash, Stamp::of(&file).map_err(failed)?);
         Ok((hash, size))
-    }
-}
-
-fn hash_of(file: &mut File) -> io::Result<Hash> {
-    let (mut hasher, mut buffer) = (blake3::Hasher::new(), vec![0; PIECE_BYTES]);
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(Hash(*hasher.finalize().as_bytes())),
-            read => hasher.update(buffer.get(..read).unwrap_or_default()),
-        };
     }
 }
 
