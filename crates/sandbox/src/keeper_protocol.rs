@@ -129,6 +129,7 @@ pub enum Reply {
     Launched {
         #[n(0)]
         id: u64,
+        /// Of the program, also behind an init; the handle and signals are the init's, which passes them on.
         #[n(1)]
         pid: i32,
         #[n(2)]

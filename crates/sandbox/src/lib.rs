@@ -26,8 +26,8 @@ mod sys;
 pub use features::{Controller, Features, Hierarchy};
 pub use guard::{Enforced, EnforcedBy, Guard, GuardSet, LimitKind, Missing};
 pub use launch::{
-    Effective, LAUNCH_TIMEOUT_MS, LaunchError, Launched, OF_THE_HOUSE, Step, duplicate_all, inner, launch,
-    prepare,
+    Effective, LAUNCH_TIMEOUT_MS, LaunchError, Launched, OF_THE_HOUSE, Program, Step, duplicate_all, inner,
+    launch, prepare,
 };
 pub use plan::{
     ARGUMENT_BYTES_MAX, ARGUMENTS_MAX, Access, CAPABILITIES_UNTOUCHED, DESCRIPTOR_TARGET_MAX,

@@ -341,6 +341,10 @@ pub struct Plan {
     /// Without these the launch is refused instead of reported as reduced.
     #[n(25)]
     pub required: GuardSet,
+    /// A first process of the house stands before it in its pid namespace: passes signals on, reaps, and tells how it
+    /// ended. Without one the program is PID 1 itself, to which the kernel shows no signal that it has no handler for.
+    #[n(26)]
+    pub init: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -415,6 +419,7 @@ impl Plan {
             descriptors: Vec::new(),
             disabled: GuardSet::EMPTY,
             required: GuardSet::of(&[Guard::Seccomp, Guard::NoNewPrivs, Guard::Caps]),
+            init: false,
         }
     }
 

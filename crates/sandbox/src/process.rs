@@ -1,7 +1,7 @@
 //! What the parent of processes needs: reaping, signals as a descriptor, orphans, and not being looked at.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use minicbor::{Decode, Encode};
 use rustix::process::{DumpableBehavior, Pid, set_child_subreaper, set_dumpable_behavior};
@@ -91,6 +91,23 @@ impl SignalReader {
         Ok(SignalReader(sys::signal_descriptor(&numbers)?))
     }
 
+    /// The same for every signal that another process may mean by it: not those that cannot be blocked, nor those that
+    /// tell a process of its own fault.
+    pub(crate) fn of_all() -> io::Result<SignalReader> {
+        const OF_FAULTS: [i32; 7] = [
+            libc::SIGSEGV,
+            libc::SIGBUS,
+            libc::SIGFPE,
+            libc::SIGILL,
+            libc::SIGTRAP,
+            libc::SIGABRT,
+            libc::SIGSYS,
+        ];
+        let all = 1..=sys::SIGNAL_MAX;
+        let numbers: Vec<i32> = all.filter(|number| !OF_FAULTS.contains(number)).collect();
+        Ok(SignalReader(sys::signal_descriptor(&numbers)?))
+    }
+
     /// The next signal, `None` when none is waiting.
     pub fn next(&self) -> io::Result<Option<i32>> {
         let mut record = [0u8; std::mem::size_of::<libc::signalfd_siginfo>()];
@@ -115,6 +132,13 @@ impl AsFd for SignalReader {
 /// Orphans of this process's descendants become its children. PID 1 has them anyway.
 pub fn adopt_orphans() -> io::Result<()> {
     Ok(set_child_subreaper(Pid::from_raw(1))?)
+}
+
+/// The number of a process behind its handle, as this process's `/proc` counts.
+pub fn pid_of(pidfd: BorrowedFd<'_>) -> io::Result<i32> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    let number = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    number.filter(|pid| *pid > 0).ok_or_else(|| io::Error::other("no process of this namespace"))
 }
 
 /// No core file, no debugger, `/proc/PID` closed to others of the same uid. To be called first thing by an image

@@ -96,6 +96,25 @@ pub(crate) fn close_all_on_exec() -> io::Result<()> {
     Ok(())
 }
 
+/// Closes every descriptor from 3 on but these. Whoever owned one of them must never use or drop it again.
+pub(crate) fn close_all_but(kept: &mut [BorrowedFd<'_>]) -> io::Result<()> {
+    kept.sort_unstable_by_key(AsRawFd::as_raw_fd);
+    let mut first: u32 = 3;
+    let close = |first: u32, last: u32| {
+        // SAFETY: only the init of a program calls it, which never returns to code that owns a descriptor.
+        check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })
+    };
+    for fd in kept {
+        let number = fd.as_raw_fd() as u32;
+        if number > first {
+            close(first, number - 1)?;
+        }
+        first = first.max(number + 1);
+    }
+    close(first, u32::MAX)?;
+    Ok(())
+}
+
 /// Duplicates to a number of at least `min`, close-on-exec.
 pub(crate) fn duplicate_above(fd: BorrowedFd<'_>, min: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: fcntl with an open descriptor and a number.
@@ -123,9 +142,21 @@ pub(crate) fn execute(fd: RawFd, path: &CStr, arguments: &[CString], environment
     io::Error::last_os_error()
 }
 
+/// Highest number of a signal on Linux.
+pub(crate) const SIGNAL_MAX: i32 = 64;
+
+/// Sends any signal, real-time ones too.
+pub(crate) fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    // SAFETY: without an info structure the kernel reads no memory.
+    check(unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, ptr::null::<u8>(), 0)
+    })?;
+    Ok(())
+}
+
 /// Default disposition for every signal, none blocked.
 pub(crate) fn reset_signals() -> io::Result<()> {
-    for signal in 1..=64 {
+    for signal in 1..=SIGNAL_MAX {
         // 32 and 33 belong to the C library, 9 and 19 cannot be changed; both say EINVAL, which is right.
         // SAFETY: SIG_DFL is a valid disposition.
         unsafe { libc::signal(signal, libc::SIG_DFL) };

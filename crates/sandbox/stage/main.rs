@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use sandbox::cgroup::Tree;
 use sandbox::process::{ExitStatus, reap};
-use sandbox::{Features, LaunchError, Launched, Plan, inner, launch};
+use sandbox::{Features, LaunchError, Launched, Plan, Program, inner, launch};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -127,6 +127,9 @@ fn report(launched: &Launched) {
     for enforced in &launched.enforced {
         println!("enforced {:?} by {:?}", enforced.limit, enforced.by);
     }
+    if let Some(program) = &launched.program {
+        println!("behind {} is {}", launched.pid, program.pid);
+    }
     let _ = io::stdout().flush();
 }
 
@@ -134,9 +137,10 @@ fn wait(launched: &Launched) -> io::Result<ExitCode> {
     loop {
         match reap()? {
             Some(reaped) if reaped.pid == launched.pid => {
-                match reaped.status {
-                    ExitStatus::Code(code) => println!("exit {code}"),
-                    ExitStatus::Signal(signal) => println!("signal {signal}"),
+                match launched.program.as_ref().map_or(Some(reaped.status), Program::ended) {
+                    None => println!("init {:?}", reaped.status),
+                    Some(ExitStatus::Code(code)) => println!("exit {code}"),
+                    Some(ExitStatus::Signal(signal)) => println!("signal {signal}"),
                 }
                 return Ok(ExitCode::SUCCESS);
             }

@@ -97,8 +97,9 @@ fn supervise() -> io::Result<()> {
                 client.hello(number(nonce)?).map_err(io::Error::other)?;
                 say("greeted");
             }
-            ["launch" | "loose" | "large", id, text] => {
+            ["launch" | "behind" | "loose" | "large", id, text] => {
                 let mut plan = shell(text);
+                plan.init = line.starts_with("behind");
                 if line.starts_with("loose") {
                     plan.disabled = GuardSet::of(&[Guard::Cgroup]);
                 }

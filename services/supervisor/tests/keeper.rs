@@ -192,6 +192,57 @@ mod tests {
         keeper.ended();
     }
 
+    fn kill(pid: i32, signal: &str) {
+        assert!(Command::new("kill").args(["-s", signal, &pid.to_string()]).status().unwrap().success());
+    }
+
+    fn parent(pid: i32) -> i32 {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+        line.unwrap().trim().parse().unwrap()
+    }
+
+    /// What a person sees and ends is the program; what they send to its init reaches it all the same.
+    #[test]
+    fn a_program_behind_an_init_has_its_own_number_its_signals_and_its_end() {
+        let mut keeper = Keeper::start("supervisor");
+        let script = "trap 'exit 7' USR1; trap 'exit 9' 40; while :; do sleep 0.02; done";
+        let read = |pid, file| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
+        for (id, signal, end) in [(1, "10", "Code(7)"), (2, "40", "Code(9)"), (3, "TERM", "Signal(15)")] {
+            let pid = keeper.launch(&format!("behind {id} {script}"));
+            let init = parent(pid);
+            assert!(read(pid, "cmdline").starts_with("sh\0-c\0trap"));
+            assert_eq!(read(init, "comm").trim(), "bailiwick-init");
+            assert_eq!(parent(init), keeper.pid());
+            // The traps are set once it sleeps.
+            while fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap().is_empty() {}
+            kill(init, signal);
+            assert!(keeper.ask("wait", &format!("Exited {{ id: {id}")).contains(end), "{signal}");
+        }
+        let pid = keeper.launch("behind 4 exec sleep 60");
+        kill(pid, "KILL");
+        assert!(keeper.ask("wait", "Exited { id: 4").contains("Signal(9)"));
+        let pid = keeper.launch("behind 5 exec sleep 60");
+        kill(parent(pid), "KILL");
+        assert!(keeper.ask("wait", "Exited { id: 5").contains("Signal(9)"));
+        gone(pid);
+    }
+
+    #[test]
+    fn how_a_program_behind_an_init_ended_outlives_the_supervisor() {
+        let mut keeper = Keeper::start("supervisor");
+        let pid = keeper.launch("behind 1 exec sleep 60");
+        kill_process(Pid::from_raw(keeper.supervisor).unwrap(), Signal::KILL).unwrap();
+        keeper.greet();
+        assert!(keeper.ask("list", "Children").contains(&format!("id: 1, pid: {pid}, exit: None")));
+        kill_process(Pid::from_raw(keeper.supervisor).unwrap(), Signal::KILL).unwrap();
+        kill(pid, "TERM");
+        gone(pid);
+        keeper.greet();
+        assert!(keeper.ask("wait", "Exited { id: 1").contains("Signal(15)"));
+        assert!(keeper.ask("list", "Children").contains(&format!("id: 1, pid: {pid}")));
+    }
+
     #[test]
     fn orphans_come_to_the_keeper_and_end_with_it() {
         let mut keeper = Keeper::start("supervisor");

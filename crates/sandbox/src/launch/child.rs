@@ -13,21 +13,38 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource as KernelResource, Signal};
 use rustix::thread::{Gid, Uid};
 
-use super::{Prepared, Step, mounts};
+use super::{Prepared, Step, init, mounts};
 use crate::fdpass::{Channel, PassError};
 use crate::guard::Guard;
 use crate::plan::{CAPABILITIES_UNTOUCHED, DESCRIPTOR_TARGET_MAX, Executable, Resource};
+use crate::process::ExitStatus;
 use crate::{landlock, sys};
 
 /// Descriptors of the launcher stand above every number that a plan can name.
 const OWN_DESCRIPTORS_MIN: i32 = DESCRIPTOR_TARGET_MAX as i32 + 1;
 /// What a failed child ends with; the parent knows from the report.
-const FAILED: i32 = 127;
+pub(super) const FAILED: i32 = 127;
 
-/// Tag, step, detail, errno.
+/// Tag, step, detail, number.
 pub(super) const REPORT_BYTES: usize = 8;
 const TAG_FAILED: u8 = b'F';
 const TAG_LISTENER: u8 = b'L';
+const TAG_STARTED: u8 = b'S';
+const TAG_CODE: u8 = b'C';
+const TAG_SIGNAL: u8 = b'K';
+
+/// What the child says to its launcher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Report {
+    /// Nothing runs.
+    Failed { step: Step, detail: u16, errno: i32 },
+    /// With the descriptor on which calls are shown.
+    Listener,
+    /// By an init: the program has executed. With its handle.
+    Started,
+    /// By an init: the program has ended.
+    Ended(ExitStatus),
+}
 
 #[derive(Debug)]
 pub(super) struct Failure {
@@ -55,19 +72,33 @@ impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
     }
 }
 
-fn encode_report(failure: &Failure) -> [u8; REPORT_BYTES] {
-    let ([a, b], [c, d, e, f]) = (failure.detail.to_le_bytes(), failure.errno.to_le_bytes());
-    [TAG_FAILED, failure.step as u8, a, b, c, d, e, f]
+impl Report {
+    pub(super) fn encode(self) -> [u8; REPORT_BYTES] {
+        let (tag, step, detail, number) = match self {
+            Report::Failed { step, detail, errno } => (TAG_FAILED, step as u8, detail, errno),
+            Report::Listener => (TAG_LISTENER, 0, 0, 0),
+            Report::Started => (TAG_STARTED, 0, 0, 0),
+            Report::Ended(ExitStatus::Code(code)) => (TAG_CODE, 0, 0, code),
+            Report::Ended(ExitStatus::Signal(signal)) => (TAG_SIGNAL, 0, 0, signal),
+        };
+        let ([a, b], [c, d, e, f]) = (detail.to_le_bytes(), number.to_le_bytes());
+        [tag, step, a, b, c, d, e, f]
+    }
 }
 
-/// The failure in a report; `None` is the notice that brings the listener.
-pub(super) fn decode_report(report: &[u8; REPORT_BYTES]) -> Option<(Step, u16, i32)> {
+pub(super) fn decode_report(report: &[u8; REPORT_BYTES]) -> Report {
     let [tag, step, a, b, c, d, e, f] = *report;
-    if tag == TAG_LISTENER {
-        return None;
+    let number = i32::from_le_bytes([c, d, e, f]);
+    match tag {
+        TAG_LISTENER => Report::Listener,
+        TAG_STARTED => Report::Started,
+        TAG_CODE => Report::Ended(ExitStatus::Code(number)),
+        TAG_SIGNAL => Report::Ended(ExitStatus::Signal(number)),
+        _ => {
+            let step = Step::ALL.get(usize::from(step)).copied().unwrap_or(Step::Execute);
+            Report::Failed { step, detail: u16::from_le_bytes([a, b]), errno: number }
+        }
     }
-    let step = Step::ALL.get(usize::from(step)).copied().unwrap_or(Step::Execute);
-    Some((step, u16::from_le_bytes([a, b]), i32::from_le_bytes([c, d, e, f])))
 }
 
 /// Carries the plan out. Never returns.
@@ -76,8 +107,8 @@ pub(super) fn run(prepared: &Prepared<'_>, channel: Channel) -> ! {
         Ok(above) => Channel::from(above),
         Err(_) => channel,
     };
-    let Err(failure) = carry_out(prepared, &channel);
-    let _ = channel.send(&encode_report(&failure), &[]);
+    let Err(Failure { step, detail, errno }) = carry_out(prepared, &channel);
+    let _ = channel.send(&Report::Failed { step, detail, errno }.encode(), &[]);
     sys::exit_now(FAILED)
 }
 
@@ -122,13 +153,21 @@ fn carry_out(prepared: &Prepared<'_>, channel: &Channel) -> Result<Infallible, F
     enter_directory(prepared).at(Step::Directory)?;
     let image = open_image(prepared).at(Step::Open)?;
     let kept = duplicate_slots(prepared)?;
-    set_limits(prepared)?;
     if effective.no_new_privs {
         rustix::thread::set_no_new_privs(true).at(Step::NoNewPrivileges)?;
     }
     drop_capabilities(prepared).at(Step::Capabilities)?;
     // Again: a change of ids clears it.
     tie_to_parent(prepared, channel)?;
+    if plan.init {
+        init::stay_before(channel, &null).at(Step::Init)?;
+        // From here on this is the init's child.
+        tie_to_parent(prepared, channel)?;
+        if plan.new_session {
+            let _ = rustix::process::setsid();
+        }
+    }
+    set_limits(prepared)?;
     if let Some(rules) = plan.landlock.as_ref().filter(|_| effective.landlock_abi > 0) {
         let image = image.file.as_fd();
         landlock::restrict(rules, &effective.landlock_rules, image, effective.landlock_abi)
@@ -324,7 +363,31 @@ fn load_filter(prepared: &Prepared<'_>, channel: &Channel) -> io::Result<()> {
     let Some(seccomp) = &prepared.effective.seccomp else { return Ok(()) };
     let listener = sys::load_filter(&prepared.filter, !seccomp.notify.is_empty())?;
     let Some(listener) = listener else { return Ok(()) };
-    let mut notice = [0; REPORT_BYTES];
-    notice[0] = TAG_LISTENER;
-    channel.send(&notice, &[listener.as_fd()]).map_err(|error| io::Error::other(error.to_string()))
+    let sent = channel.send(&Report::Listener.encode(), &[listener.as_fd()]);
+    sent.map_err(|error| io::Error::other(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_survive_encoding() {
+        for report in [
+            Report::Failed { step: Step::Execute, detail: 300, errno: 13 },
+            Report::Listener,
+            Report::Started,
+            Report::Ended(ExitStatus::Code(137)),
+            Report::Ended(ExitStatus::Signal(9)),
+        ] {
+            assert_eq!(decode_report(&report.encode()), report);
+        }
+    }
+
+    #[test]
+    fn every_step_is_found_by_its_number() {
+        for (number, step) in Step::ALL.into_iter().enumerate() {
+            assert_eq!(step as usize, number, "{}", step.name());
+        }
+    }
 }

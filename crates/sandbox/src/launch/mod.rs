@@ -2,6 +2,7 @@
 
 mod child;
 mod effective;
+mod init;
 mod mounts;
 
 use std::ffi::CString;
@@ -20,7 +21,9 @@ use crate::guard::{Enforced, Guard, Missing};
 use crate::plan::{Executable, Plan, PlanError};
 use crate::sys::{self, Forked};
 
+use child::Report;
 pub use effective::{Effective, OF_THE_HOUSE, prepare};
+pub use init::Program;
 
 /// A launch that takes longer hangs on a path (a dead network file system); the child is killed. Ordinary launches
 /// take 1 to 4 ms.
@@ -50,10 +53,11 @@ pub enum Step {
     ReadOnlyRoot,
     Directory,
     Open,
-    Limits,
     NoNewPrivileges,
     Capabilities,
     ParentDeath,
+    Init,
+    Limits,
     Landlock,
     Descriptors,
     Seccomp,
@@ -61,7 +65,7 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Step; 28] = [
+    const ALL: [Step; 29] = [
         Step::Fork,
         Step::Map,
         Step::Cgroup,
@@ -82,10 +86,11 @@ impl Step {
         Step::ReadOnlyRoot,
         Step::Directory,
         Step::Open,
-        Step::Limits,
         Step::NoNewPrivileges,
         Step::Capabilities,
         Step::ParentDeath,
+        Step::Init,
+        Step::Limits,
         Step::Landlock,
         Step::Descriptors,
         Step::Seccomp,
@@ -119,6 +124,7 @@ impl Step {
             Step::NoNewPrivileges => "set no_new_privs",
             Step::Capabilities => "drop capabilities",
             Step::ParentDeath => "tie life to parent",
+            Step::Init => "fork behind init",
             Step::Landlock => "enter landlock",
             Step::Descriptors => "place descriptors",
             Step::Seccomp => "load system call filter",
@@ -164,8 +170,11 @@ impl LaunchError {
 /// A process that has passed `execve`.
 #[derive(Debug)]
 pub struct Launched {
+    /// The one to be reaped: the init, if the plan has one.
     pub pid: i32,
     pub pidfd: OwnedFd,
+    /// What stands behind the init.
+    pub program: Option<Program>,
     /// Where the calls named by the plan are shown; whoever holds it must answer them.
     pub listener: Option<OwnedFd>,
     pub missing: Vec<Missing>,
@@ -236,11 +245,12 @@ pub fn launch(
         }
         Forked::Parent { pid, pidfd } => {
             drop(theirs);
-            let result = attend(&effective, to_move, &ours, pid, plan);
+            let result = attend(&effective, to_move, ours, pid, plan);
             match result {
-                Ok(listener) => Ok(Launched {
+                Ok(Attended { listener, program }) => Ok(Launched {
                     pid,
                     pidfd,
+                    program,
                     listener,
                     missing: effective.missing,
                     enforced: effective.enforced,
@@ -264,15 +274,22 @@ fn failed(step: Step, on: &str, cause: io::Error) -> LaunchError {
     LaunchError::Step { step, on: on.to_owned(), cause }
 }
 
+/// What a child has brought by the end of its preparations.
+#[derive(Debug, Default)]
+struct Attended {
+    listener: Option<OwnedFd>,
+    program: Option<Program>,
+}
+
 /// Maps ids, moves the child into its group if it was not born there, lets it go, and waits for the end of its
 /// preparations.
 fn attend(
     effective: &Effective,
     to_move: Option<&Group>,
-    channel: &Channel,
+    channel: Channel,
     pid: i32,
     plan: &Plan,
-) -> Result<Option<OwnedFd>, LaunchError> {
+) -> Result<Attended, LaunchError> {
     if effective.namespaces.user {
         for (file, text) in effective.id_maps() {
             let path = format!("/proc/{pid}/{file}");
@@ -290,7 +307,7 @@ fn attend(
     await_child(channel, plan)
 }
 
-fn await_child(channel: &Channel, plan: &Plan) -> Result<Option<OwnedFd>, LaunchError> {
+fn await_child(channel: Channel, plan: &Plan) -> Result<Attended, LaunchError> {
     let mut listener = None;
     let mut buffer = [0; child::REPORT_BYTES];
     let mut fds = Vec::new();
@@ -308,14 +325,20 @@ fn await_child(channel: &Channel, plan: &Plan) -> Result<Option<OwnedFd>, Launch
         }
         match channel.receive(&mut buffer, &mut fds) {
             // Close-on-exec closed it: the image runs.
-            Err(PassError::Closed) => return Ok(listener),
+            Err(PassError::Closed) if !plan.init => return Ok(Attended { listener, program: None }),
             Err(error) => return Err(channel_error(error)),
             Ok(_) => match child::decode_report(&buffer) {
-                None => listener = fds.pop(),
-                Some((step, detail, errno)) => {
+                Report::Listener => listener = fds.pop(),
+                Report::Failed { step, detail, errno } => {
                     let on = subject(plan, step, detail);
                     return Err(LaunchError::Step { step, on, cause: io::Error::from_raw_os_error(errno) });
                 }
+                Report::Started => {
+                    let program = Program::new(fds.pop(), channel).map_err(LaunchError::Channel)?;
+                    return Ok(Attended { listener, program: Some(program) });
+                }
+                // Too early to be anything but the end of a program that has said why.
+                Report::Ended(_) => {}
             },
         }
     }
@@ -337,9 +360,10 @@ fn subject(plan: &Plan, step: Step, detail: u16) -> String {
         Step::Limits => plan.rlimits.get(index).map(|limit| format!("{limit:?}")),
         Step::Descriptors => plan.descriptors.get(index).map(|descriptor| format!("{descriptor:?}")),
         Step::Directory => Some(plan.working_directory.clone()),
-        Step::Execute | Step::Open => Some(match &plan.executable {
-            Executable::Path(path) => path.clone(),
-            Executable::Slot(slot) => format!("the image in slot {slot}"),
+        Step::Execute | Step::Open => Some(match (&plan.executable, plan.arguments.first()) {
+            (Executable::Path(path), _) => path.clone(),
+            (Executable::Slot(slot), Some(name)) => format!("{name} (the image in slot {slot})"),
+            (Executable::Slot(slot), None) => format!("the image in slot {slot}"),
         }),
         _ => None,
     };

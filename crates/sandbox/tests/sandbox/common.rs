@@ -42,6 +42,23 @@ pub(crate) fn probe(words: &str) -> Plan {
     plan
 }
 
+/// The same with the host's programs, and a shell that runs this script.
+pub(crate) fn shell(script: &str) -> Plan {
+    let plan = probe("");
+    let mut mounts = plan.mounts.clone();
+    mounts.extend(["/usr", "/bin", "/lib", "/lib64"].map(|path| Mount::Bind {
+        source: path.to_owned(),
+        target: path.to_owned(),
+        writable: false,
+        optional: true,
+    }));
+    let mut plan = plan.with_mounts(mounts);
+    plan.executable = Executable::Path("/bin/sh".to_owned());
+    plan.arguments = ["sh", "-c", script].map(str::to_owned).to_vec();
+    plan.environment = vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())];
+    plan
+}
+
 pub(crate) fn run(launcher: As, plan: &Plan, options: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sandbox_stage"));
     command.arg("launch").args(options).stdin(Stdio::piped()).stdout(Stdio::piped()).env_clear();

@@ -30,11 +30,12 @@ fn it_sees_nothing_of_the_host() {
 
 #[test]
 fn it_has_no_rights_and_cannot_gain_any() {
-    for launcher in launchers() {
-        let plan = probe(
+    for (launcher, init) in launchers().iter().flat_map(|launcher| [(launcher, false), (launcher, true)]) {
+        let mut plan = probe(
             "status CapEff , status CapPrm , status CapBnd , status CapInh , status CapAmb , status NoNewPrivs , \
              status Seccomp , status Groups , mount , set_host_name",
         );
+        plan.init = init;
         let text = run(*launcher, &plan, &[]);
         for set in ["CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb"] {
             assert_eq!(line(&text, &format!("ok status {set}")), "0000000000000000", "{text}");
@@ -122,8 +123,9 @@ fn links_in_what_is_shown_do_not_lead_out() {
 
 #[test]
 fn exactly_the_planned_descriptors_arrive_under_their_numbers() {
-    for launcher in launchers() {
+    for (launcher, init) in launchers().iter().flat_map(|launcher| [(launcher, false), (launcher, true)]) {
         let mut plan = probe("fds , list /proc/self/fd");
+        plan.init = init;
         plan.descriptors = vec![
             Descriptor { slot: 2, target: 1 },
             Descriptor { slot: 4, target: 7 },

@@ -5,6 +5,8 @@ mod common;
 #[cfg(test)]
 mod guards;
 #[cfg(test)]
+mod init;
+#[cfg(test)]
 mod isolation;
 #[cfg(test)]
 mod limits;

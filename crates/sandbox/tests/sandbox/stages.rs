@@ -3,7 +3,7 @@
 use sandbox::seccomp::{NotifyCall, Profile};
 use sandbox::{Executable, Mount};
 
-use crate::common::{As, launchers, line, probe, run};
+use crate::common::{As, launchers, line, probe, run, shell};
 
 #[test]
 fn a_failure_names_its_step_and_leaves_nothing() {
@@ -41,19 +41,16 @@ fn programs_and_scripts_of_the_host_run() {
     let script = folder.path().join("script");
     std::fs::write(&script, "#!/bin/sh\necho script $0 $1; echo $(ls / | wc -l)\n").unwrap();
     std::fs::set_permissions(&script, open(0o755)).unwrap();
-    let bind = |source: &str, target: &str| Mount::Bind {
-        source: source.to_owned(),
-        target: target.to_owned(),
-        writable: false,
-        optional: true,
-    };
     for launcher in launchers() {
-        let plan = probe("pid");
+        let plan = shell("");
         let mut mounts = plan.mounts.clone();
-        mounts.extend(["/usr", "/bin", "/lib", "/lib64"].map(|path| bind(path, path)));
-        mounts.push(bind(folder.path().to_str().unwrap(), "/scripts"));
+        mounts.push(Mount::Bind {
+            source: folder.path().to_str().unwrap().to_owned(),
+            target: "/scripts".to_owned(),
+            writable: false,
+            optional: false,
+        });
         let mut plan = plan.with_mounts(mounts);
-        plan.environment = vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())];
         plan.executable = Executable::Path("/scripts/script".to_owned());
         plan.arguments = vec!["script".to_owned(), "argument".to_owned()];
         let text = run(*launcher, &plan, &[]);

@@ -136,8 +136,10 @@ impl Keeper {
             Ok(launched) => {
                 let handle =
                     launched.pidfd.try_clone().map_err(|error| format!("duplicating a pidfd: {error}"));
-                self.table.add(Kept::new(client, id, launched.pid, launched.pidfd, group));
-                let (pid, missing, enforced) = (launched.pid, launched.missing, launched.enforced);
+                let kept =
+                    Kept::new(client, id, launched.pid, launched.pidfd, group).before(launched.program);
+                let (pid, missing, enforced) = (kept.main_pid(), launched.missing, launched.enforced);
+                self.table.add(kept);
                 Ok((Reply::Launched { id, pid, missing, enforced }, vec![handle?]))
             }
             Err(error) => {

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
+use sandbox::Program;
 use sandbox::cgroup::Group;
 use sandbox::keeper_protocol::{Child, Exit, GroupUsage, NAME_BYTES_MAX};
 use sandbox::process::{Reaped, Signal, pidfd_send_signal};
@@ -15,6 +16,8 @@ pub(super) struct Kept {
     pub(super) id: u64,
     pub(super) pid: i32,
     pub(super) pidfd: OwnedFd,
+    /// What stands behind the child, if that is an init.
+    program: Option<Program>,
     pub(super) group: Option<Group>,
     exit: Option<Exit>,
     told: bool,
@@ -22,7 +25,16 @@ pub(super) struct Kept {
 
 impl Kept {
     pub(super) fn new(client: usize, id: u64, pid: i32, pidfd: OwnedFd, group: Option<Group>) -> Kept {
-        Kept { client, id, pid, pidfd, group, exit: None, told: false }
+        Kept { client, id, pid, pidfd, program: None, group, exit: None, told: false }
+    }
+
+    pub(super) fn before(self, program: Option<Program>) -> Kept {
+        Kept { program, ..self }
+    }
+
+    /// The process that somebody means who speaks of this child.
+    pub(super) fn main_pid(&self) -> i32 {
+        self.program.as_ref().map_or(self.pid, |program| program.pid)
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -30,7 +42,7 @@ impl Kept {
     }
 
     pub(super) fn as_child(&self) -> Child {
-        Child { id: self.id, pid: self.pid, exit: self.exit }
+        Child { id: self.id, pid: self.main_pid(), exit: self.exit }
     }
 
     /// The child and whatever shares its group.
@@ -136,7 +148,8 @@ impl Table {
         let kept = self.children.iter_mut().find(|one| one.pid == reaped.pid && one.is_running())?;
         let group = kept.group.take();
         let used = group.as_ref().map(measure).unwrap_or_default();
-        kept.exit = Some(Exit { status: reaped.status, usage: reaped.usage, group: used });
+        let status = kept.program.as_ref().and_then(Program::ended).unwrap_or(reaped.status);
+        kept.exit = Some(Exit { status, usage: reaped.usage, group: used });
         group
     }
 
