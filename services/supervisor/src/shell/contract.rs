@@ -207,6 +207,11 @@ impl Handlers {
         let companions = self.0.progress.companions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let companion = status.pid.and_then(|_| companions.get(&status.name).copied());
         drop(companions);
+        let manifest = self.0.applier.registry.manifest(&status.name);
+        let measure = match manifest.is_some_and(|manifest| manifest.manifest.program.is_some()) {
+            true => measure::tree_pss_bytes,
+            false => measure::pss_bytes,
+        };
         let pids = status.pid.into_iter().chain(companion);
         ServiceStatus {
             id: status.id.0,
@@ -216,7 +221,7 @@ impl Handlers {
                 ServiceState::Failed { error } => format!("{error:?}"),
                 _ => String::new(),
             },
-            memory_bytes: pids.map(measure::pss_bytes).fold(0, u64::saturating_add),
+            memory_bytes: pids.map(measure).fold(0, u64::saturating_add),
             pid: status.pid,
             uptime_ms: status.uptime.map(millis),
             restarts: status.restarts,

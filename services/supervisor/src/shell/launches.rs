@@ -200,9 +200,7 @@ impl Task {
         let sockets = self.registry.sockets();
         let made = tokio::task::spawn_blocking(move || house.program(&manifest.manifest, &sockets)).await;
         made.map_err(failed)?.map_err(|error| match error {
-            super::programs::ProgramFault::Mismatch { .. } => {
-                (ServiceError::BinaryMismatch, error.to_string())
-            }
+            plans::ProgramFault::Mismatch { .. } => (ServiceError::BinaryMismatch, error.to_string()),
             error => failed(error),
         })
     }

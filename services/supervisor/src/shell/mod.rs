@@ -20,7 +20,6 @@ mod notify;
 mod ownership;
 mod plans;
 mod probes;
-mod programs;
 mod records;
 mod registry;
 mod run;

@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
@@ -10,11 +11,11 @@ use base::Hash;
 use sandbox::{Mount, Plan, Sockets, seccomp::Profile};
 use thiserror::Error;
 
-use super::{
-    plans::{self, House, Order, PlanFault, Slots},
-    sockets::Socket,
+use super::{House, Order, PlanFault, bind, limits, slots::Slots};
+use crate::{
+    manifest::{HealthCheck, NetworkSwitch, ProgramConfig, ServiceManifest},
+    shell::sockets::{Purpose, Socket},
 };
-use crate::manifest::{NetworkSwitch, ProgramConfig, ServiceManifest};
 
 /// What every program sees of the host, read-only: the system's programs and libraries, and of `/etc` what the C
 /// library reads. Absent ones are left out.
@@ -40,13 +41,17 @@ const SYSTEM: [&str; 18] = [
 ];
 /// Read where the host's network is given.
 const SYSTEM_WITH_NETWORK: [&str; 1] = ["/etc/resolv.conf"];
+/// The first process before it is one more.
+const INIT: u64 = 1;
 /// Found by name as on any system.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
 
 #[derive(Debug, Error)]
-pub(super) enum ProgramFault {
+pub(in crate::shell) enum ProgramFault {
     #[error(transparent)]
     Plan(#[from] PlanFault),
+    #[error("cannot read the program {}: {source}", path.display())]
+    Image { path: PathBuf, source: io::Error },
     #[error("image {wanted} has the hash {found}; put the right one there")]
     Mismatch { wanted: Hash, found: Hash },
     #[error("this is no [program]")]
@@ -58,7 +63,7 @@ pub(super) enum ProgramFault {
 }
 
 impl House {
-    pub(super) fn program(
+    pub(in crate::shell) fn program(
         &self,
         manifest: &ServiceManifest,
         sockets: &[Socket],
@@ -67,11 +72,17 @@ impl House {
         let mut arguments = vec![program.image.clone()];
         arguments.extend(program.args.iter().cloned());
         let image = self.open_image(&program.image)?;
-        self.in_sandbox(manifest, sockets, program, image, arguments, &manifest.service.name)
+        let mut order =
+            self.in_sandbox(manifest, sockets, program, image, arguments, &manifest.service.name)?;
+        // Few programs are written to be PID 1.
+        order.plan.init = true;
+        order.plan.limits.processes_max =
+            order.plan.limits.processes_max.map(|most| most.saturating_add(INIT));
+        Ok(order)
     }
 
     /// The command of an exec check, in a sandbox of its own that shows what the program sees.
-    pub(super) fn check_command(
+    pub(in crate::shell) fn check_command(
         &self,
         manifest: &ServiceManifest,
         sockets: &[Socket],
@@ -79,7 +90,7 @@ impl House {
     ) -> Result<Order, ProgramFault> {
         let program = manifest.program.as_ref().ok_or(ProgramFault::NoProgram)?;
         let path = command.first().ok_or(ProgramFault::NoCommand)?;
-        let image = plans::open(Path::new(path))?;
+        let image = open(Path::new(path))?.into();
         let label = format!("{}.check", manifest.service.name);
         self.in_sandbox(manifest, sockets, program, image, command.to_vec(), &label)
     }
@@ -96,10 +107,10 @@ impl House {
         let name = manifest.service.name.as_str();
         self.prepare_folder(name)?;
         let has_network = manifest.sandbox.network == NetworkSwitch::Host;
-        let (executable, descriptors, stored, fds) = Slots::default().finish(image, self.open_log(name)?)?;
+        let (executable, descriptors, stored, fds) = Slots::default().finish(image, self.open_log(name)?);
         let mut plan = Plan::new(label, executable, Profile::Program);
         plan.arguments = arguments;
-        plan.environment = environment(program, sockets, name);
+        plan.environment = environment(manifest, program, sockets);
         plan.working_directory = program.cwd.clone().unwrap_or_else(|| "/".to_owned());
         plan.host_name = name.replace('_', "-");
         plan.identity = self.identity_of(name);
@@ -115,8 +126,8 @@ impl House {
         }
         plan.masked.extend(self.masked_below(program)?);
         plan.descriptors = descriptors;
-        plan.disabled = plans::broken(&self.allow_break);
-        plans::apply_resources(&mut plan, manifest);
+        plan.disabled = limits::broken(&self.allow_break);
+        limits::apply(&mut plan, manifest);
         Ok(Order { plan, stored, fds })
     }
 
@@ -135,7 +146,7 @@ impl House {
             optional: true,
         });
         let granted =
-            program.fs.iter().map(|grant| plans::bind(Path::new(&grant.path), &grant.path, grant.writable));
+            program.fs.iter().map(|grant| bind(Path::new(&grant.path), &grant.path, grant.writable));
         let base = [Mount::Proc, Mount::Dev];
         base.into_iter().chain(system).chain(self.own_mounts(manifest, sockets)).chain(granted).collect()
     }
@@ -158,15 +169,23 @@ impl House {
 
     /// What was opened is what was hashed, and what runs.
     fn open_image(&self, image: &str) -> Result<OwnedFd, ProgramFault> {
-        let Ok(wanted) = image.parse::<Hash>() else { return Ok(plans::open(Path::new(image))?) };
-        let path: PathBuf = self.layout.images().join(format!("blake3-{}", wanted.to_hex()));
-        let file = File::from(plans::open(&path)?);
-        let found = Hash::of_reader(&file).map_err(|source| PlanFault::File { path, source })?;
+        let Ok(wanted) = image.parse::<Hash>() else { return Ok(open(Path::new(image))?.into()) };
+        let path = self.layout.images().join(format!("blake3-{}", wanted.to_hex()));
+        let file = open(&path)?;
+        let found = Hash::of_reader(&file).map_err(|source| ProgramFault::Image { path, source })?;
         if found == wanted { Ok(file.into()) } else { Err(ProgramFault::Mismatch { wanted, found }) }
     }
 }
 
-fn environment(program: &ProgramConfig, sockets: &[Socket], name: &str) -> Vec<(String, String)> {
+fn open(path: &Path) -> Result<File, ProgramFault> {
+    File::open(path).map_err(|source| ProgramFault::Image { path: path.to_owned(), source })
+}
+
+fn environment(
+    manifest: &ServiceManifest,
+    program: &ProgramConfig,
+    sockets: &[Socket],
+) -> Vec<(String, String)> {
     let mut environment: Vec<(String, String)> =
         program.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     let mut unless_given = |variable: &str, value: &str| {
@@ -176,11 +195,14 @@ fn environment(program: &ProgramConfig, sockets: &[Socket], name: &str) -> Vec<(
     };
     unless_given("PATH", PATH);
     unless_given("HOME", kit::env::STATE_FOLDER);
-    let own = |socket: &&Socket| {
-        socket.purpose == super::sockets::Purpose::Notify && socket.client.as_deref() == Some(name)
-    };
+    let name = manifest.service.name.as_str();
+    let own = |socket: &&Socket| socket.purpose == Purpose::Notify && socket.client.as_deref() == Some(name);
     if let Some(inside) = sockets.iter().find(own).and_then(Socket::inside) {
         unless_given("NOTIFY_SOCKET", &inside);
+    }
+    // How often it is to say that it lives; with no WATCHDOG_PID, whichever of its processes says it.
+    if let HealthCheck::SdNotify { watchdog: Some(watchdog) } = manifest.health.check(true) {
+        unless_given("WATCHDOG_USEC", &watchdog.as_micros().to_string());
     }
     environment
 }
@@ -196,7 +218,7 @@ mod tests {
         House {
             layout: Layout::under(root).unwrap(),
             features: Features { user_namespaces: true, ..Features::default() },
-            image: plans::Image { fd: File::open("/dev/null").unwrap().into(), hash: Hash::ZERO },
+            image: super::super::Image { fd: File::open("/dev/null").unwrap().into(), hash: Hash::ZERO },
             allow_break: Vec::new(),
             own_uid: 7,
         }
@@ -217,7 +239,7 @@ mod tests {
         let hash = Hash::of(b"program");
         let file = house.layout.images().join(format!("blake3-{}", hash.to_hex()));
         let manifest = manifest(&format!("image = \"{hash}\""), "");
-        assert!(matches!(house.program(&manifest, &[]), Err(ProgramFault::Plan(PlanFault::File { .. }))));
+        assert!(matches!(house.program(&manifest, &[]), Err(ProgramFault::Image { .. })));
         std::fs::write(&file, "program").unwrap();
         let order = house.program(&manifest, &[]).unwrap();
         order.plan.validate(order.fds.len()).unwrap();
@@ -248,6 +270,32 @@ mod tests {
         let host = manifest("image = \"/bin/true\"", "[sandbox]\nnetwork = \"host\"\n");
         let host = house.program(&host, &[]).unwrap().plan;
         assert!(!host.namespaces.net && !host.loopback);
+    }
+
+    /// An exec check lives for a moment and is ended by SIGKILL: it needs no init of its own.
+    #[test]
+    fn a_service_has_an_init_before_it_and_a_check_has_none() {
+        let root = tempfile::tempdir().unwrap();
+        let house = house(root.path());
+        let manifest = manifest("image = \"/bin/true\"", "[sandbox]\nprocesses_max = 3\n");
+        let plan = house.program(&manifest, &[]).unwrap().plan;
+        assert!(plan.init);
+        assert_eq!(plan.limits.processes_max, Some(4));
+        let check = house.check_command(&manifest, &[], &["/bin/true".to_owned()]).unwrap().plan;
+        assert!(!check.init);
+        assert_eq!(check.limits.processes_max, Some(3));
+    }
+
+    #[test]
+    fn a_watchdog_tells_its_program_the_interval() {
+        let root = tempfile::tempdir().unwrap();
+        let watched = "[health]\nkind = \"sd_notify\"\nwatchdog_ms = 1500\n";
+        let watched = manifest("image = \"/bin/true\"", watched);
+        let plan = house(root.path()).program(&watched, &[]).unwrap().plan;
+        assert!(plan.environment.contains(&("WATCHDOG_USEC".to_owned(), "1500000".to_owned())));
+        let plain = manifest("image = \"/bin/true\"", "[health]\nkind = \"sd_notify\"\n");
+        let plan = house(root.path()).program(&plain, &[]).unwrap().plan;
+        assert!(!plan.environment.iter().any(|(name, _)| name == "WATCHDOG_USEC"));
     }
 
     #[test]

@@ -1,0 +1,245 @@
+//! The node's own services: this program as `bailiwick process service NAME`, namespaces of its own (user, pid, mount,
+//! net, ipc, uts, cgroup), an empty read-only root with `/state` (its own folder), `/tmp`, and the sockets that its
+//! manifest names below `/run/bailiwick`; the profile `service`, Landlock, and the limits of its manifest. What single
+//! services get beyond that stands in [`extras`], each with its reason.
+
+use std::{
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+use sandbox::{Mount, Plan, seccomp::Profile};
+
+use super::{House, Order, PlanFault, bind, boundary, limits, slots::Slots};
+use crate::{
+    keeper::PROGRAMS_CHANNEL,
+    manifest::ServiceManifest,
+    shell::{
+        ownership::{self, INSIDE_UID, OVERFLOW_UID},
+        sockets::{self, Socket},
+    },
+};
+
+impl House {
+    /// `boundary` is the end of the pair for `keys`.
+    pub(in crate::shell) fn service(
+        &self,
+        manifest: &ServiceManifest,
+        sockets: &[Socket],
+        boundary: Option<OwnedFd>,
+    ) -> Result<Order, PlanFault> {
+        let name = manifest.service.name.as_str();
+        self.prepare_folder(name)?;
+        let extras = extras(self, name)?;
+        let mut slots = Slots::default();
+        let mut tokens = Vec::new();
+        for socket in sockets.iter().filter(|socket| socket.server == name) {
+            if let Some(token) = socket.token() {
+                tokens.push(format!("{token}={}", slots.stored(socket.stored_name())));
+            }
+        }
+        let mut environment = self.environment();
+        for (variable, stored) in extras.stored {
+            environment.push((variable.to_owned(), slots.stored(stored.to_owned()).to_string()));
+        }
+        for (variable, fd) in extras.fds {
+            environment.push((variable.to_owned(), slots.passed(fd).to_string()));
+        }
+        environment.extend(extras.variables.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        if let Some(boundary) = boundary {
+            tokens.push(format!("boundary={}", slots.passed(boundary)));
+        }
+        environment.push(("BAILIWICK_FDS".to_owned(), tokens.join(",")));
+        let (executable, descriptors, stored, fds) = slots.finish(self.image_fd()?, self.open_log(name)?);
+        let mut plan = Plan::new(name, executable, Profile::Service);
+        plan.arguments = ["bailiwick", "process", "service", name].map(str::to_owned).to_vec();
+        plan.environment = environment;
+        plan.host_name = name.replace('_', "-");
+        plan.identity = self.identity_of(name);
+        let mut mounts = self.own_mounts(manifest, sockets);
+        mounts.extend(extras.mounts);
+        plan = plan.with_mounts(mounts);
+        plan.masked.extend(extras.masked);
+        plan.descriptors = descriptors;
+        limits::apply(&mut plan, manifest);
+        Ok(Order { plan, stored, fds })
+    }
+
+    fn environment(&self) -> Vec<(String, String)> {
+        let mut environment = vec![
+            ("BAILIWICK_RUN".to_owned(), sockets::INSIDE.to_owned()),
+            ("BAILIWICK_STATE".to_owned(), kit::env::STATE_FOLDER.to_owned()),
+            ("BAILIWICK_OWNER_UID".to_owned(), self.owner_uid_inside().to_string()),
+        ];
+        if let Ok(level) = std::env::var("BAILIWICK_LOG") {
+            environment.push(("BAILIWICK_LOG".to_owned(), level));
+        }
+        if !self.allow_break.is_empty() {
+            environment.push(("BAILIWICK_ALLOW_BREAK".to_owned(), self.allow_break.join(",")));
+        }
+        environment
+    }
+
+    /// The operator as a service sees them on its admin socket.
+    ///
+    /// Credentials are translated into the reader's user namespace: rootless, the owner's id is the one that is
+    /// mapped; as root it is mapped nowhere and shows as the overflow id, like every other unmapped id. The real
+    /// check is the folder of the admin sockets, which is the owner's alone (0700).
+    fn owner_uid_inside(&self) -> u32 {
+        match (self.features.user_namespaces, self.features.privileged) {
+            (true, true) => OVERFLOW_UID,
+            (true, false) => INSIDE_UID,
+            (false, _) => self.own_uid,
+        }
+    }
+}
+
+/// What one service gets that others do not.
+#[derive(Debug, Default)]
+struct Extras {
+    mounts: Vec<Mount>,
+    masked: Vec<String>,
+    /// Variable with the number of the descriptor, and the descriptor.
+    fds: Vec<(&'static str, OwnedFd)>,
+    /// The same for one that the keeper holds.
+    stored: Vec<(&'static str, &'static str)>,
+    variables: Vec<(&'static str, String)>,
+}
+
+/// The only place where services differ.
+fn extras(house: &House, name: &str) -> Result<Extras, PlanFault> {
+    let layout = &house.layout;
+    let give = |path: PathBuf, is_folder: bool| {
+        let made = if is_folder { sockets::make_folder(&path) } else { Ok(()) };
+        let given = made.and_then(|()| match house.uid_of(name) {
+            Some(uid) => ownership::give_tree(&path, uid, &[]),
+            None => Ok(()),
+        });
+        given.map(|()| path.clone()).map_err(|source| PlanFault::File { path, source })
+    };
+    Ok(match name {
+        // The highest acknowledged entry is kept outside of the log's own folder, and genesis is what a log without
+        // entries begins with.
+        "axiom" => {
+            let head = layout.head();
+            let folder = give(head.parent().map_or_else(|| head.clone(), Path::to_owned), true)?;
+            let genesis = give(layout.genesis(), false)?;
+            Extras {
+                mounts: vec![bind(&folder, "/head", true), bind(&genesis, "/genesis.cbor", false)],
+                ..Extras::default()
+            }
+        }
+        // The boundary's files lie in this service's folder and are for the boundary alone.
+        "keys" => Extras {
+            masked: boundary::FILES.iter().map(|file| format!("/state/{file}")).collect(),
+            ..Extras::default()
+        },
+        // It starts programs through the keeper, from images that it keeps; their monitors are this same program.
+        // The keeper mounts by the host's paths, so it must know where images and what programs never see are there.
+        "process_manager" => {
+            let images = give(layout.images(), true)?;
+            Extras {
+                mounts: vec![bind(&images, "/images", true)],
+                fds: vec![("BAILIWICK_IMAGE_FD", house.image_fd()?)],
+                variables: vec![
+                    ("BAILIWICK_HOST_IMAGES", layout.images().to_string_lossy().into_owned()),
+                    ("BAILIWICK_HOST_HIDDEN", house.hidden().join(":")),
+                ],
+                stored: vec![("BAILIWICK_KEEPER_FD", PROGRAMS_CHANNEL)],
+                ..Extras::default()
+            }
+        }
+        _ => Extras::default(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shell::plans::tests::{all_sockets, house, shipped, variable};
+    use kit::ChannelKind;
+
+    #[test]
+    fn every_shipped_service_has_a_plan_that_can_be_carried_out() {
+        let root = tempfile::tempdir().unwrap();
+        let house = house(root.path(), false);
+        let all = all_sockets(&house.layout);
+        std::fs::create_dir_all(&house.layout.state).unwrap();
+        std::fs::write(house.layout.genesis(), "g").unwrap();
+        for name in ["axiom", "policy", "keys", "identity", "capability_service", "process_manager"] {
+            let order = house.service(&shipped(name), &all, None).unwrap();
+            order.plan.validate(order.stored.len() + order.fds.len()).unwrap();
+            assert_eq!(order.plan.arguments[3], name);
+            assert!(variable(&order.plan, "BAILIWICK_FDS").contains("lifecycle="), "{name}");
+            kit::env::parse_descriptors(variable(&order.plan, "BAILIWICK_FDS")).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_service_sees_the_sockets_of_its_manifest_and_no_others() {
+        let root = tempfile::tempdir().unwrap();
+        let house = house(root.path(), false);
+        let all = all_sockets(&house.layout);
+        let order = house.service(&shipped("keys"), &all, None).unwrap();
+        let mut targets: Vec<&str> = order
+            .plan
+            .mounts
+            .iter()
+            .filter_map(|mount| match mount {
+                Mount::Bind { target, .. } if target.starts_with(sockets::INSIDE) => Some(target.as_str()),
+                _ => None,
+            })
+            .collect();
+        targets.sort_unstable();
+        assert_eq!(
+            targets,
+            [
+                "/run/bailiwick/authority.sock",
+                "/run/bailiwick/feed.sock",
+                "/run/bailiwick/policy.sock",
+                "/run/bailiwick/supervisor.sock"
+            ]
+        );
+        assert_eq!(order.plan.masked, ["/state/seal.key", "/state/seed.sealed"]);
+        assert!(order.stored.contains(&"edge:keys:identity".to_owned()));
+        assert!(!order.stored.iter().any(|name| name.starts_with("edge:policy")));
+    }
+
+    #[test]
+    fn the_operator_is_named_as_the_services_see_them() {
+        let root = tempfile::tempdir().unwrap();
+        let rootless = house(root.path(), false);
+        assert_eq!((rootless.owner_uid_inside(), rootless.uid_of("keys")), (INSIDE_UID, None));
+        let mut root_house = house(root.path(), true);
+        assert_eq!(root_house.owner_uid_inside(), OVERFLOW_UID);
+        assert_eq!(root_house.uid_of("keys"), Some(ownership::host_uid("keys")));
+        root_house.features.user_namespaces = false;
+        assert_eq!(root_house.owner_uid_inside(), 7);
+    }
+
+    #[test]
+    fn edges_of_a_server_come_with_the_clients_name() {
+        let root = tempfile::tempdir().unwrap();
+        let house = house(root.path(), false);
+        let all = all_sockets(&house.layout);
+        std::fs::create_dir_all(&house.layout.state).unwrap();
+        std::fs::write(house.layout.genesis(), "g").unwrap();
+        let order = house.service(&shipped("axiom"), &all, None).unwrap();
+        let known = kit::env::parse_descriptors(variable(&order.plan, "BAILIWICK_FDS")).unwrap();
+        let clients_of = |kind: ChannelKind| -> Vec<String> {
+            let mut clients: Vec<String> =
+                known.iter().filter(|d| d.kind == kind).map(|d| d.client.to_string()).collect();
+            clients.sort();
+            clients
+        };
+        assert_eq!(clients_of(ChannelKind::Append), ["policy", "supervisor"]);
+        assert_eq!(
+            clients_of(ChannelKind::Feed),
+            ["capability_service", "identity", "keys", "policy", "process_manager", "supervisor"]
+        );
+        let binds = |target: &str| {
+            order.plan.mounts.iter().any(|m| matches!(m, Mount::Bind { target: t, .. } if t == target))
+        };
+        assert!(binds("/head") && binds("/genesis.cbor"));
+    }
+}
