@@ -19,11 +19,21 @@ pub enum ChannelKind {
     Admin,
     /// The one socket to the key boundary; not served by the kit.
     Boundary,
+    /// Clients that come and go while the service runs, told by the supervisor; not served, see `clients`.
+    Clients,
 }
 
 impl ChannelKind {
-    pub const ALL: [Self; 7] =
-        [Self::Lifecycle, Self::Edge, Self::Feed, Self::Authority, Self::Append, Self::Admin, Self::Boundary];
+    pub const ALL: [Self; 8] = [
+        Self::Lifecycle,
+        Self::Edge,
+        Self::Feed,
+        Self::Authority,
+        Self::Append,
+        Self::Admin,
+        Self::Boundary,
+        Self::Clients,
+    ];
 
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -35,6 +45,7 @@ impl ChannelKind {
             Self::Append => "append",
             Self::Admin => "admin",
             Self::Boundary => "boundary",
+            Self::Clients => "clients",
         }
     }
 

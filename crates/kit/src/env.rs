@@ -69,6 +69,8 @@ pub struct Inherited {
     pub listeners: Vec<Listener>,
     /// The socket to the key boundary, if this service has one.
     pub boundary: Option<OwnedFd>,
+    /// Where it is told of clients that come and go.
+    pub clients: Option<OwnedFd>,
     pub run_folder: PathBuf,
     pub state_folder: PathBuf,
     /// The operator as this process' user namespace sees them; root is always let in.
@@ -101,6 +103,7 @@ impl Inherited {
         Self {
             listeners: Vec::new(),
             boundary: None,
+            clients: None,
             run_folder: RUN_FOLDER.into(),
             state_folder: STATE_FOLDER.into(),
             owner_uid: None,
@@ -119,19 +122,25 @@ impl Inherited {
     }
 
     fn take(&mut self, kind: ChannelKind, client: Arc<str>, fd: OwnedFd) -> Result<(), EnvError> {
-        if kind == ChannelKind::Boundary {
-            self.boundary = Some(fd);
-            return Ok(());
+        match kind {
+            ChannelKind::Boundary => self.boundary = Some(fd),
+            ChannelKind::Clients => self.clients = Some(fd),
+            _ => {
+                let socket =
+                    listening(fd).ok_or_else(|| EnvError::NotListening(format!("{kind}:{client}")))?;
+                self.listeners.push(Listener { kind, client, socket });
+            }
         }
-        let is_unix = rustix::net::getsockname(&fd)
-            .is_ok_and(|address| address.address_family() == rustix::net::AddressFamily::UNIX);
-        let listens = rustix::net::sockopt::socket_acceptconn(&fd).unwrap_or(false);
-        if !is_unix || !listens {
-            return Err(EnvError::NotListening(format!("{kind}:{client}")));
-        }
-        self.listeners.push(Listener { kind, client, socket: UnixListener::from(fd) });
         Ok(())
     }
+}
+
+/// Nothing else can be accepted on.
+pub(crate) fn listening(fd: OwnedFd) -> Option<UnixListener> {
+    let is_unix = rustix::net::getsockname(&fd)
+        .is_ok_and(|address| address.address_family() == rustix::net::AddressFamily::UNIX);
+    let listens = rustix::net::sockopt::socket_acceptconn(&fd).unwrap_or(false);
+    (is_unix && listens).then(|| UnixListener::from(fd))
 }
 
 /// `lifecycle=3,edge:keys=4,feed:keys=5,admin=8`.
@@ -187,13 +196,14 @@ mod tests {
     #[test]
     fn tokens_name_kind_and_client() {
         assert_eq!(
-            names("lifecycle=3,edge:keys=4,append:policy=7,admin=8,boundary=9"),
+            names("lifecycle=3,edge:keys=4,append:policy=7,admin=8,boundary=9,clients=10"),
             [
                 (ChannelKind::Lifecycle, "supervisor".to_owned(), 3),
                 (ChannelKind::Edge, "keys".to_owned(), 4),
                 (ChannelKind::Append, "policy".to_owned(), 7),
                 (ChannelKind::Admin, "admin".to_owned(), 8),
                 (ChannelKind::Boundary, "boundary".to_owned(), 9),
+                (ChannelKind::Clients, "clients".to_owned(), 10),
             ]
         );
         assert_eq!(names(""), []);

@@ -102,7 +102,9 @@ impl Gate {
             ChannelKind::Feed | ChannelKind::Authority | ChannelKind::Append => {
                 self.node_channel(caller, request, place).await
             }
-            ChannelKind::Boundary => self.refuse(face, &KitError::UnknownOperation(String::new()).into()),
+            ChannelKind::Boundary | ChannelKind::Clients => {
+                self.refuse(face, &KitError::UnknownOperation(String::new()).into())
+            }
             ChannelKind::Edge | ChannelKind::Admin => match place {
                 None => self.refuse(face, &busy.clone().into()),
                 Some(place) => self.operation(caller, place, face, request).await,

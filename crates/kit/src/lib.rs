@@ -11,6 +11,7 @@ pub mod authority;
 mod broken;
 mod channel;
 pub mod client;
+pub mod clients;
 mod clock;
 pub mod context;
 pub mod env;
@@ -28,6 +29,7 @@ mod principals;
 mod requestor;
 mod server;
 mod service;
+mod sockets;
 mod table;
 pub mod token;
 

@@ -11,10 +11,7 @@ use std::{
 use base::{CapabilityId, IdentityId, KeyPath};
 use contracts::lifecycle::v1::lifecycle_server::LifecycleServer as LifecycleContract;
 use thiserror::Error;
-use tokio::{
-    sync::{Mutex, Notify, mpsc},
-    task::JoinSet,
-};
+use tokio::sync::{Mutex, Notify, mpsc};
 use tonic::{Request, Status, service::Routes};
 
 use crate::{
@@ -32,7 +29,8 @@ use crate::{
     local::LocalState,
     observe::{self, Counter, Metrics},
     phase::{Life, Phase},
-    server::{CLOSE_TIMEOUT, accept_loop},
+    server::CLOSE_TIMEOUT,
+    sockets::Sockets,
     table::{Operation, Table},
 };
 
@@ -366,34 +364,17 @@ async fn run_with<S: Service>(
         .max_decoding_message_size(base::limits::MESSAGE_BYTES_MAX);
     let gate = Arc::new(Gate { lifecycle: Routes::new(lifecycle).prepare(), ..gate });
     let (alive, mut last_connection) = mpsc::channel::<()>(1);
-    let mut sockets = JoinSet::new();
-    for listener in inherited.listeners {
-        let name = format!("{}:{}", listener.kind, listener.client);
-        let (gate, alive) = (Arc::clone(&gate), alive.clone());
-        sockets.spawn(async move { (name, accept_loop(listener, gate, alive).await) });
-    }
-    drop(alive);
+    let mut sockets = Sockets::new(gate, alive);
     let result = tokio::select! {
         () = life.reached(Phase::Ended) => Ok(()),
         Some(error) = failure.recv() => Err(error),
-        error = broken_socket(&mut sockets) => Err(error),
+        error = sockets.serve(inherited.listeners, inherited.clients) => Err(error),
     };
     life.advance(Phase::Ended);
-    sockets.abort_all();
-    while sockets.join_next().await.is_some() {}
+    sockets.close().await;
     // Nothing is ever sent: this ends when the last connection has.
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, last_connection.recv()).await;
     result
-}
-
-async fn broken_socket(sockets: &mut JoinSet<(String, std::io::Result<()>)>) -> FailStart {
-    loop {
-        match sockets.join_next().await {
-            Some(Ok((name, Err(source)))) => return FailStart::Listen { name, source },
-            Some(_) => {}
-            None => std::future::pending().await,
-        }
-    }
 }
 
 /// Runs to its end even if the caller goes away: what lies between a commit and its effect must not be cut.

@@ -22,6 +22,7 @@ use kit::{
     client::Calls,
     env::{Inherited, Listener},
 };
+use sandbox::fdpass::Channel;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
@@ -124,7 +125,7 @@ impl keys_server::Keys for Handlers {
         let context = kit::context_of(&request)?;
         assert_eq!(context.capability(), Some("system.keys.verify"));
         let caller = kit::caller(&request)?;
-        assert!(caller.is_admin() || &*caller.client == "alice");
+        assert!(caller.is_admin() || ["alice", "bob"].contains(&&*caller.client));
         if request.get_ref().signature == b"wrong" {
             return Err(WrongPath("/wrong".to_owned()).to_status());
         }
@@ -255,6 +256,8 @@ pub struct Rig {
     pub folder: tempfile::TempDir,
     pub probe: Arc<Probe>,
     pub running: JoinHandle<Result<(), FailStart>>,
+    /// Where the service is told of its clients.
+    pub clients: Channel,
 }
 
 /// What a test wants to be different.
@@ -288,11 +291,13 @@ pub fn rig<S: Service>(wish: Wish) -> Rig {
             std::os::unix::net::UnixListener::bind(folder.path().join(format!("{client}.sock"))).unwrap();
         inherited.listeners.push(Listener::new(kind, client, socket));
     }
+    let (clients, theirs) = Channel::pair().unwrap();
+    inherited.clients = Some(theirs.into());
     let mut settings = Settings::of(&inherited);
     settings.limits = wish.limits;
     settings.drain_timeout = wish.drain_timeout.unwrap_or(settings.drain_timeout);
     let running = tokio::spawn(kit::run::<S>(inherited, settings));
-    Rig { folder, probe, running }
+    Rig { folder, probe, running, clients }
 }
 
 pub fn init_request() -> lifecycle::InitRequest {
