@@ -1,30 +1,24 @@
 //! A service of the user, from its manifest: identity, rights, sockets, registration; and the way back.
 //!
-//! Who a service is and what it may is made by `identity` and `capability_service`, which decide and record it; the
-//! supervisor only asks. The manifest is kept in the node's folder of manifests, from which the next boot takes it.
+//! Who it is and what it may is asked for in `grants`, its sockets are opened in `socket_changes`. The manifest is kept in the node's folder of manifests, from which the next boot takes it.
 
 use std::{path::Path, sync::Arc};
 
-use base::{CapabilityId, IdentityId, KeyPath, TraceId, key_paths};
-use contracts::{
-    capability_service::v1::{self as rights, capabilities_client::CapabilitiesClient},
-    identity::v1::{self as identities, identities_client::IdentitiesClient},
-};
+use base::IdentityId;
 use durable::RealDisk;
-use kit::{CallError, OperationContext, Peer, client::Calls};
-use tonic::Status;
+use tokio::sync::mpsc;
 
 use super::{
-    inputs::{Answer, Inbox},
+    inputs::{Answer, Inbox, Input},
     keeper_client::Keeper,
-    knowledge::{CAPABILITIES_MAX, Knowledge},
+    knowledge::Knowledge,
     plans::House,
     registry::Registry,
     sockets,
 };
 use crate::{
     core::supervisor::{Event, ServiceSetup, SupervisorError},
-    manifest::{CapabilityRequirement, LoadedManifest, ServiceType, parse},
+    manifest::{LoadedManifest, ServiceType, parse},
 };
 
 /// Files of the folder of manifests that are looked at.
@@ -38,22 +32,33 @@ pub(super) struct Applier {
     pub(super) registry: Registry,
     pub(super) knowledge: Knowledge,
     pub(super) inbox: Inbox,
+    /// Held while the node's sockets change.
+    pub(super) changing: Arc<tokio::sync::Mutex<()>>,
+    pub(super) inputs: mpsc::UnboundedSender<Input>,
 }
 
 impl Applier {
+    pub(super) fn tell_loop(&self, input: Input) {
+        let _ = self.inputs.send(input);
+    }
+
     /// `by` is who asks; none for what the boot finds in the folder of manifests.
     pub(super) async fn apply(&self, by: Option<IdentityId>, file: &str, text: &str) -> Answer {
         let manifest = Arc::new(self.read(file, text)?);
         let name = manifest.name().to_owned();
         let identity = self.identity(&manifest).await?;
         let capabilities = self.grant(&manifest, identity).await?;
-        self.registry.add(Arc::clone(&manifest));
-        let own = |socket: &sockets::Socket| socket.client.as_deref() == Some(&name);
-        let held = self.registry.ensure(&self.keeper, &self.house, own).await;
-        held.map_err(|error| SupervisorError::Unavailable(error.to_string()))?;
+        self.open_sockets(&manifest).await?;
+        let hash = manifest.hash;
         let setup = Box::new(ServiceSetup { manifest, identity, capabilities });
         let answer = self.inbox.call(by, move |request| Event::RegisterRequested { request, setup }).await;
-        if by.is_some() && stays_registered(&answer) {
+        // Whatever the answer: one that fails to start is registered all the same and started again at the next boot;
+        // one that was refused, or that was taken back because it failed, is not.
+        let service = name.clone();
+        let registered = self.inbox.view(move |machine| machine.manifest_to_be(&service)).await?;
+        let is_this = registered.as_ref().is_some_and(|manifest| manifest.hash == hash);
+        self.close_sockets(&name, registered).await;
+        if by.is_some() && is_this {
             self.keep(&name, text)?;
         }
         answer
@@ -70,77 +75,6 @@ impl Applier {
         }
         manifest.manifest = manifest.manifest.with_running_image(self.house.image.hash);
         Ok(manifest)
-    }
-
-    /// The identity at the manifest's key path; made if it is not there.
-    async fn identity(&self, manifest: &LoadedManifest) -> Result<IdentityId, SupervisorError> {
-        let refuse = || SupervisorError::InvalidManifest("no key path can be made from this name".to_owned());
-        let path = manifest.manifest.key_path().ok_or_else(refuse)?;
-        if let Some(known) = self.knowledge.identity(&path) {
-            return Ok(known);
-        }
-        let mut client = IdentitiesClient::new(self.calls("identity", "system.identity.create_identity")?);
-        // Services hang below the node's root, like those of genesis.
-        let root = KeyPath::parse(key_paths::SYSTEM).ok().and_then(|root| self.knowledge.identity(&root));
-        let parent = root.unwrap_or(self.knowledge.own);
-        let request = identities::CreateIdentityRequest {
-            name: manifest.name().to_owned(),
-            identity_type: "Service".to_owned(),
-            parent: parent.0.to_vec(),
-            // Its usual place, which a manifest without [identity] means too.
-            key_path: String::new(),
-        };
-        let made = client.create_identity(request).await.map_err(|status| failed("its identity", status))?;
-        let made = made.into_inner();
-        if made.key_path != path.to_string() {
-            let text = format!(
-                "a service of this name has the key path {}, not {path}; leave it out",
-                made.key_path
-            );
-            return Err(SupervisorError::InvalidManifest(text));
-        }
-        IdentityId::from_slice(&made.id)
-            .ok_or_else(|| SupervisorError::Unavailable("identity answered without an id".to_owned()))
-    }
-
-    /// What the manifest requires and the service does not hold yet. Optional ones are granted if they can be.
-    async fn grant(
-        &self,
-        manifest: &LoadedManifest,
-        holder: IdentityId,
-    ) -> Result<Vec<CapabilityId>, SupervisorError> {
-        let mut held = self.knowledge.capabilities(&holder);
-        let wanted = &manifest.manifest.capabilities;
-        if held.len() >= wanted.required.len() {
-            return Ok(held);
-        }
-        let mut client =
-            CapabilitiesClient::new(self.calls("capability_service", "system.capability_service.grant")?);
-        let required = wanted.required.iter().map(|requirement| (requirement, true));
-        for (requirement, is_required) in required.chain(wanted.optional.iter().map(|other| (other, false))) {
-            if held.len() >= CAPABILITIES_MAX {
-                break;
-            }
-            match client.grant(request(requirement, holder)).await {
-                Ok(granted) => held.extend(CapabilityId::from_slice(&granted.into_inner().id)),
-                Err(status) if is_required => return Err(failed(&requirement.capability_type, status)),
-                Err(status) => {
-                    tracing::info!(capability = requirement.capability_type, %status, "not granted")
-                }
-            }
-        }
-        Ok(held)
-    }
-
-    fn calls(&self, service: &str, capability: &str) -> Result<Calls, SupervisorError> {
-        let unavailable = |text: String| SupervisorError::Unavailable(text);
-        let Some(edge) = self.registry.edge(service, sockets::SUPERVISOR) else {
-            return Err(unavailable(format!("{service} is not installed")));
-        };
-        let trace = kit::authority::random_16().map_err(|error| unavailable(error.to_string()))?;
-        let context = OperationContext::of_service(self.knowledge.own, capability, TraceId(trace));
-        let context = context.map_err(|error| unavailable(error.to_string()))?;
-        Peer::at(edge.path).with(&context, None).map_err(|error| unavailable(error.to_string()))
     }
 
     fn folder(&self) -> std::path::PathBuf {
@@ -170,12 +104,7 @@ impl Applier {
         {
             tracing::warn!(%error, file = %file.display(), "a manifest stays and will be taken in again at the next boot");
         }
-        for socket in self.registry.remove(name) {
-            if let Err(error) = self.keeper.forget(&socket.stored_name()).await {
-                tracing::warn!(%error, socket = socket.stored_name(), "the keeper holds on to a socket");
-            }
-            let _ = std::fs::remove_file(&socket.path);
-        }
+        self.close_sockets(name, None).await;
     }
 
     /// The services of the user that the folder names, one after the other; a bad one does not stop the next.
@@ -185,50 +114,6 @@ impl Applier {
                 tracing::error!(%error, file, "a service of the user was not started");
             }
         }
-    }
-}
-
-/// A service that fails to start is registered all the same, and started again at the next boot.
-fn stays_registered(answer: &Answer) -> bool {
-    use SupervisorError as E;
-    match answer {
-        Ok(_) => true,
-        Err(error) => matches!(
-            error,
-            E::StartupTimeout(_)
-                | E::ServiceCrashed { .. }
-                | E::DependencyNotRunning { .. }
-                | E::NotRunning(_)
-        ),
-    }
-}
-
-fn failed(what: &str, status: Status) -> SupervisorError {
-    match CallError::from(status) {
-        CallError::Refused { refusal: Some(sequence), .. } => {
-            SupervisorError::PolicyDenied { refusal: sequence.0 }
-        }
-        error => SupervisorError::Unavailable(format!("{what}: {error}")),
-    }
-}
-
-/// Manifest words as rights: `query` reads.
-fn request(requirement: &CapabilityRequirement, holder: IdentityId) -> rights::GrantRequest {
-    let has = |word: &str| requirement.permissions.iter().any(|permission| permission == word);
-    rights::GrantRequest {
-        resource: Some(rights::Resource {
-            object_type: "service".to_owned(),
-            object_id: requirement.capability_type.clone(),
-        }),
-        permissions: Some(rights::Permissions {
-            read: has("read") || has("query"),
-            write: has("write"),
-            execute: has("execute"),
-            delegate: has("delegate"),
-            revoke: has("revoke"),
-        }),
-        grantee: holder.0.to_vec(),
-        ..rights::GrantRequest::default()
     }
 }
 

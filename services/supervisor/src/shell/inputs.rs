@@ -1,5 +1,7 @@
 //! What reaches the one task that owns the machine.
 
+use std::os::fd::OwnedFd;
+
 use base::IdentityId;
 use chain::payload::service::ServiceError;
 use tokio::sync::{mpsc, oneshot};
@@ -27,6 +29,14 @@ pub(super) enum Input {
     Subscribe {
         filter: EventFilter,
         events: mpsc::Sender<Told>,
+    },
+    /// What a program says by sd_notify arrives here from now on.
+    Listen {
+        service: String,
+        socket: OwnedFd,
+    },
+    StopListening {
+        service: String,
     },
     /// The keeper's answer to a launch.
     Launched {

@@ -10,7 +10,7 @@ use std::{
 use base::{AxiomTime, CapabilityId, IdentityId, KeyPath, key_paths};
 use chain::payload::{
     Body, Payload,
-    capability::CapabilityGrant,
+    capability::{CapabilityGrant, Permissions, Resource},
     identity::IdentityCreated,
     policy::SignedDecision,
     process::{ProcessCreate, ProcessExit},
@@ -39,10 +39,17 @@ pub(super) enum GenesisFault {
     NoIdentity(KeyPath),
 }
 
+#[derive(Clone, Debug)]
+struct Held {
+    id: CapabilityId,
+    resource: Resource,
+    permissions: Permissions,
+}
+
 #[derive(Debug, Default)]
 struct State {
     identities: HashMap<KeyPath, IdentityId>,
-    capabilities: HashMap<IdentityId, Vec<CapabilityId>>,
+    capabilities: HashMap<IdentityId, Vec<Held>>,
     grants: HashMap<CapabilityId, IdentityId>,
 }
 
@@ -54,13 +61,15 @@ impl State {
     /// The first stays: genesis is read from the file, and again from the log.
     fn grant(&mut self, grant: &CapabilityGrant) {
         if self.grants.insert(grant.capability_id, grant.grantee).is_none() {
-            self.capabilities.entry(grant.grantee).or_default().push(grant.capability_id);
+            let (resource, permissions) = (grant.resource.clone(), grant.permissions);
+            let held = Held { id: grant.capability_id, resource, permissions };
+            self.capabilities.entry(grant.grantee).or_default().push(held);
         }
     }
 
     fn revoke(&mut self, id: CapabilityId) {
         if let Some(held) = self.grants.remove(&id).and_then(|holder| self.capabilities.get_mut(&holder)) {
-            held.retain(|known| *known != id);
+            held.retain(|known| known.id != id);
         }
     }
 
@@ -158,9 +167,17 @@ impl Knowledge {
 
     #[must_use]
     pub(super) fn capabilities(&self, holder: &IdentityId) -> Vec<CapabilityId> {
-        let mut held = self.lock().capabilities.get(holder).cloned().unwrap_or_default();
-        held.truncate(CAPABILITIES_MAX);
-        held
+        let state = self.lock();
+        let held = state.capabilities.get(holder).into_iter().flatten();
+        held.map(|held| held.id).take(CAPABILITIES_MAX).collect()
+    }
+
+    /// Whether one capability alone gives the holder these permissions.
+    #[must_use]
+    pub(super) fn holds(&self, holder: &IdentityId, resource: &Resource, asked: Permissions) -> bool {
+        let state = self.lock();
+        let mut held = state.capabilities.get(holder).into_iter().flatten();
+        held.any(|held| held.resource == *resource && held.permissions.contains(asked))
     }
 }
 
@@ -176,7 +193,7 @@ fn use_of(payload: &Payload) -> Option<Use> {
     }
 }
 
-fn service_path(name: &str) -> Option<KeyPath> {
+pub(super) fn service_path(name: &str) -> Option<KeyPath> {
     KeyPath::parse(key_paths::SERVICES).ok()?.child(name).ok()
 }
 
@@ -226,6 +243,39 @@ mod tests {
         );
         assert_eq!(knowledge.service("nobody"), None);
         assert_ne!(knowledge.own, keys);
+    }
+
+    #[test]
+    fn what_is_held_is_known_by_its_rights_until_it_is_revoked() {
+        let mut state = State::default();
+        let resource = |id: &str| Resource {
+            object_type: chain::payload::capability::ObjectType::Service,
+            object_id: id.to_owned(),
+        };
+        let (read, write) = (
+            Permissions { read: true, ..Permissions::default() },
+            Permissions { write: true, ..Permissions::default() },
+        );
+        let holder = IdentityId([4; 32]);
+        let grant = CapabilityGrant {
+            capability_id: CapabilityId([1; 16]),
+            grantor: IdentityId([0; 32]),
+            grantee: holder,
+            resource: resource("a"),
+            permissions: read,
+            restrictions: None,
+            parent: None,
+        };
+        state.grant(&grant);
+        state.grant(&grant);
+        let mut knowledge = Knowledge::read(file(made()).path()).unwrap();
+        knowledge.state = Arc::new(Mutex::new(state));
+        assert_eq!(knowledge.capabilities(&holder), [CapabilityId([1; 16])]);
+        assert!(knowledge.holds(&holder, &resource("a"), read));
+        assert!(!knowledge.holds(&holder, &resource("a"), write));
+        assert!(!knowledge.holds(&holder, &resource("b"), read));
+        knowledge.lock().revoke(CapabilityId([1; 16]));
+        assert!(!knowledge.holds(&holder, &resource("a"), read));
     }
 
     #[test]

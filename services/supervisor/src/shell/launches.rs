@@ -8,9 +8,10 @@ use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 use base::Hash;
 use chain::payload::service::ServiceError;
 use sandbox::{keeper_protocol::Exit, process};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::{
+    clients,
     inputs::Input,
     keeper_client::{Keeper, Started},
     plans::{self, House, Order},
@@ -190,8 +191,15 @@ impl Task {
             true => Some(self.start_boundary(launch).await?),
             false => None,
         };
-        let order = self.house.service(&self.manifest.manifest, &self.registry.sockets(), boundary);
-        self.start(launch.0, order.map_err(failed)?).await
+        let name = self.manifest.name();
+        let (ours, theirs) = clients::pair().map_err(failed)?;
+        // Asked for in this order and without a pause: a client that comes after this look at the sockets is told of on
+        // the new channel.
+        let kept = self.keeper.store(&clients::stored_name(name), ours);
+        let order = self.house.service(&self.manifest.manifest, &self.registry.sockets(), theirs, boundary);
+        let started = self.start(launch.0, order.map_err(failed)?);
+        kept.await.map_err(failed)?;
+        started.await
     }
 
     /// Opening and hashing an image may take a while.
@@ -216,10 +224,11 @@ impl Task {
         Ok(ours)
     }
 
-    async fn start(&self, id: u64, order: Order) -> Result<Started, Fault> {
+    /// The keeper is asked before this returns, not when the answer is awaited.
+    fn start(&self, id: u64, order: Order) -> impl Future<Output = Result<Started, Fault>> + use<> {
         let Order { plan, stored, fds } = order;
-        let launched = self.keeper.launch(id, &plan, stored, fds).await;
-        launched.map_err(|text| (ServiceError::LaunchFailed, text))
+        let launched = self.keeper.launch(id, &plan, stored, fds);
+        async move { launched.await.map_err(|text| (ServiceError::LaunchFailed, text)) }
     }
 }
 
@@ -239,9 +248,11 @@ pub(super) async fn end_stray(keeper: &Keeper, id: u64, is_running: bool) {
 }
 
 /// Where sd_notify datagrams go.
-pub(super) fn listen(shell: &mut Shell, service: &str, fd: OwnedFd, inputs: mpsc::UnboundedSender<Input>) {
-    let (current, watcher) = tokio::sync::watch::channel(None);
-    if let Err(error) = super::notify::listen(fd, watcher, inputs) {
+pub(super) fn listen(shell: &mut Shell, service: &str, fd: OwnedFd) {
+    // One that ran before this supervisor goes on saying that it lives.
+    let running = shell.launches.iter().rfind(|(_, name)| *name == service).map(|(launch, _)| *launch);
+    let (current, watcher) = tokio::sync::watch::channel(running);
+    if let Err(error) = super::notify::listen(fd, watcher, shell.inputs.clone()) {
         tracing::error!(%error, service, "cannot listen to what the service says");
     }
     shell.current.insert(service.to_owned(), current);

@@ -1,12 +1,14 @@
 //! The supervisor as a process: performs what the machine in `core` decides.
 //!
 //! Reading order: `start` from the command line to the first step; `run` the loop; `launches` and `plans` how a
-//! service comes into being; `sockets` who can talk to whom; `contract` what callers see.
+//! service comes into being; `sockets` who can talk to whom, `clients` how a running service learns of it; `contract` what callers see.
 
 mod acts;
 mod apply;
 mod arguments;
+mod clients;
 mod contract;
+mod grants;
 mod idle;
 mod inputs;
 mod keeper_client;
@@ -23,6 +25,7 @@ mod probes;
 mod records;
 mod registry;
 mod run;
+mod socket_changes;
 mod sockets;
 mod start;
 

@@ -18,10 +18,10 @@ const LINES_MAX: usize = 32;
 /// Which process the socket's owner is just now; none while it does not run.
 pub(super) type CurrentLaunch = tokio::sync::watch::Receiver<Option<crate::core::supervisor::LaunchId>>;
 
-/// Reads until the runtime ends.
+/// Reads until `launch` has no sender any more.
 pub(super) fn listen(
     fd: OwnedFd,
-    launch: CurrentLaunch,
+    mut launch: CurrentLaunch,
     inputs: mpsc::UnboundedSender<Input>,
 ) -> io::Result<()> {
     let socket = UnixDatagram::from(fd);
@@ -29,7 +29,15 @@ pub(super) fn listen(
     let socket = tokio::net::UnixDatagram::from_std(socket)?;
     tokio::spawn(async move {
         let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
-        while let Ok(length) = socket.recv(&mut buffer).await {
+        loop {
+            let received = tokio::select! {
+                received = socket.recv(&mut buffer) => received,
+                changed = launch.changed() => match changed {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                },
+            };
+            let Ok(length) = received else { return };
             let Some(launch) = *launch.borrow() else { continue };
             for notification in parse(buffer.get(..length).unwrap_or_default()) {
                 let _ = inputs.send(Input::Event(Event::Notify { launch, notification }));
@@ -90,5 +98,7 @@ mod tests {
         client.send_to(b"WATCHDOG=1", &path).await.unwrap();
         let Some(Input::Event(event)) = told.recv().await else { panic!() };
         assert_eq!(event, Event::Notify { launch: LaunchId(4), notification: Notification::Watchdog });
+        drop(current);
+        assert!(told.recv().await.is_none(), "nobody listens any more");
     }
 }

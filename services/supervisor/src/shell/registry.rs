@@ -7,11 +7,7 @@ use std::{
 
 use base::layout::Layout;
 
-use super::{
-    keeper_client::Keeper,
-    plans::House,
-    sockets::{self, Socket, SocketError},
-};
+use super::sockets::{self, Socket};
 use crate::manifest::LoadedManifest;
 
 #[derive(Debug, Default)]
@@ -45,30 +41,28 @@ impl Registry {
         *self.lock() = State { manifests, sockets };
     }
 
-    pub(super) fn add(&self, manifest: Arc<LoadedManifest>) {
-        let mut manifests = self.lock().manifests.clone();
-        manifests.insert(manifest.name().to_owned(), manifest);
-        self.replace(manifests);
+    /// The node's sockets as they would be with this manifest in the place of the one of its name, or without that one.
+    #[must_use]
+    pub(super) fn sockets_with(&self, name: &str, manifest: Option<&LoadedManifest>) -> Vec<Socket> {
+        let state = self.lock();
+        let others = state.manifests.values().filter(|known| known.name() != name);
+        let all = others.map(|known| &known.manifest).chain(manifest.map(|manifest| &manifest.manifest));
+        sockets::of_node(&self.layout, all)
     }
 
-    /// The sockets that go with it, so that the keeper can let go of them.
-    pub(super) fn remove(&self, name: &str) -> Vec<Socket> {
+    /// Puts a manifest in the place of the one of its name, or takes that one away.
+    pub(super) fn set(&self, name: &str, manifest: Option<Arc<LoadedManifest>>) {
         let mut manifests = self.lock().manifests.clone();
-        manifests.remove(name);
-        let before = self.sockets();
+        match manifest {
+            Some(manifest) => manifests.insert(name.to_owned(), manifest),
+            None => manifests.remove(name),
+        };
         self.replace(manifests);
-        let after = self.sockets();
-        before.into_iter().filter(|socket| !after.contains(socket)).collect()
     }
 
     #[must_use]
     pub(super) fn sockets(&self) -> Vec<Socket> {
         self.lock().sockets.clone()
-    }
-
-    #[must_use]
-    pub(super) fn manifests(&self) -> Vec<Arc<LoadedManifest>> {
-        self.lock().manifests.values().map(Arc::clone).collect()
     }
 
     #[must_use]
@@ -86,22 +80,5 @@ impl Registry {
                 && socket.client.as_deref() == Some(client)
         };
         state.sockets.iter().find(edge).cloned()
-    }
-
-    /// Sees that the keeper holds every socket of which this says so; hands out the descriptors.
-    pub(super) async fn ensure(
-        &self,
-        keeper: &Keeper,
-        house: &House,
-        which: impl Fn(&Socket) -> bool,
-    ) -> Result<Vec<(Socket, std::os::fd::OwnedFd)>, SocketError> {
-        let mut held = Vec::new();
-        for socket in self.sockets().into_iter().filter(which) {
-            let client = socket.client.as_deref().filter(|client| *client != sockets::SUPERVISOR);
-            let owner = client.and_then(|client| house.uid_of(client));
-            let fd = sockets::ensure(keeper, &socket, owner).await?;
-            held.push((socket, fd));
-        }
-        Ok(held)
     }
 }

@@ -26,8 +26,8 @@ use super::{
 };
 use crate::{
     core::supervisor::{
-        CallId, Effect, Event, ExitStatus, LaunchId, Monotonic, Record, RequestId, Signal, SubscriberId,
-        Supervisor,
+        CallId, Effect, Event, ExitStatus, LaunchId, Monotonic, Record, RequestId, ServiceSetup, Signal,
+        SubscriberId, Supervisor,
     },
     manifest::{HealthCheck, NetworkSwitch},
 };
@@ -146,6 +146,8 @@ impl Shell {
                 });
                 self.step(machine, Event::Subscribe { subscriber, filter });
             }
+            Input::Listen { service, socket } => launches::listen(self, &service, socket),
+            Input::StopListening { service } => drop(self.current.remove(&service)),
             Input::Launched { launch, result } => self.launched(machine, launch, result),
         }
     }
@@ -247,7 +249,7 @@ impl Shell {
             launches: machine.live().map(|(launch, name)| (launch.0, name.to_owned())).collect(),
             is_recovery: self.progress.is_recovery.load(Ordering::Acquire),
             boot_ms,
-            users: self.users(),
+            users: users(machine),
         };
         match remembered.write() {
             Ok(fd) => {
@@ -260,22 +262,6 @@ impl Shell {
             }
             Err(error) => tracing::error!(%error, "what must outlive the supervisor cannot be written"),
         }
-    }
-
-    /// Who they are and what they may, for a supervisor that starts while the log is down.
-    fn users(&self) -> Vec<memory::UserService> {
-        let knowledge = &self.applier.knowledge;
-        let all = self.applier.registry.manifests();
-        let users = all.iter().filter(|manifest| super::start::is_users(manifest)).filter_map(|manifest| {
-            let identity = knowledge.identity(&manifest.manifest.key_path()?)?;
-            Some(memory::UserService {
-                file: manifest.file.clone(),
-                text: manifest.text.clone(),
-                identity,
-                capabilities: knowledge.capabilities(&identity),
-            })
-        });
-        users.collect()
     }
 
     fn booted(&mut self, missing: &[String]) {
@@ -402,6 +388,18 @@ impl Shell {
             let _ = inputs.send(Input::Event(Event::ProbeResult { launch, call, result }));
         });
     }
+}
+
+/// Who they are and what they may, for a supervisor that starts while the log is down.
+fn users(machine: &Supervisor) -> Vec<memory::UserService> {
+    let users = machine.setups().filter(|setup| super::start::is_users(&setup.manifest));
+    let user = |setup: &ServiceSetup| memory::UserService {
+        file: setup.manifest.file.clone(),
+        text: setup.manifest.text.clone(),
+        identity: setup.identity,
+        capabilities: setup.capabilities.clone(),
+    };
+    users.map(user).collect()
 }
 
 fn exit_status(status: process::ExitStatus) -> ExitStatus {

@@ -17,6 +17,7 @@ use thiserror::Error;
 use super::{
     keeper_client::{Keeper, KeeperError},
     ownership,
+    plans::House,
 };
 use crate::{
     core::catalogue,
@@ -28,6 +29,8 @@ pub(super) const SUPERVISOR: &str = "supervisor";
 /// Services that the supervisor itself calls, beside policy and log: to make the identity of a user's service and
 /// to grant what its manifest requires.
 const CALLED_BY_SUPERVISOR: [&str; 3] = ["keys", "identity", "capability_service"];
+/// Clients of one service. With the sockets that a service has besides, they are what one process can be started with.
+pub(super) const CLIENTS_MAX: usize = sandbox::DESCRIPTORS_MAX - 32;
 /// Where a service finds its sockets.
 pub(super) const INSIDE: &str = kit::env::RUN_FOLDER;
 
@@ -167,12 +170,20 @@ fn serves(manifests: &BTreeMap<&str, &ServiceManifest>, name: &str) -> bool {
     manifests.get(name).is_some_and(|manifest| manifest.program.is_none())
 }
 
-/// Takes the socket from the keeper, or binds it and gives it to the keeper. `owner` is the host uid of its client.
-pub(super) async fn ensure(
-    keeper: &Keeper,
-    socket: &Socket,
-    owner: Option<u32>,
-) -> Result<OwnedFd, SocketError> {
+/// A service that would have more than [`CLIENTS_MAX`] clients.
+#[must_use]
+pub(super) fn crowded(sockets: &[Socket]) -> Option<&str> {
+    let mut clients: BTreeMap<&str, usize> = BTreeMap::new();
+    for socket in sockets.iter().filter(|socket| socket.purpose == Purpose::Kit(ChannelKind::Edge)) {
+        *clients.entry(&socket.server).or_default() += 1;
+    }
+    clients.into_iter().find(|(_, count)| *count > CLIENTS_MAX).map(|(server, _)| server)
+}
+
+/// Takes the socket from the keeper, or binds it for its client and gives it to the keeper.
+pub(super) async fn ensure(keeper: &Keeper, house: &House, socket: &Socket) -> Result<OwnedFd, SocketError> {
+    let client = socket.client.as_deref().filter(|client| *client != SUPERVISOR);
+    let owner = client.and_then(|client| house.uid_of(client));
     let name = socket.stored_name();
     if let Some(fd) = keeper.fetch(&name).await? {
         return Ok(fd);
@@ -260,6 +271,22 @@ mod tests {
         with.retain(|name| name.contains("mine"));
         assert_eq!(with, ["edge:keys:mine"]);
         assert!(!names(&[program]).iter().any(|name| name.contains("mine")), "keys is not installed");
+    }
+
+    #[test]
+    fn a_service_has_clients_up_to_a_limit() {
+        let crowd = |count: usize| {
+            let programs = (0..count).map(|number| {
+                let mut program = manifest(&format!("p{number}"), NEEDS_KEYS);
+                program.program = toml::from_str("image = \"/bin/true\"").ok();
+                program
+            });
+            let all: Vec<_> = programs.chain([manifest("keys", "")]).collect();
+            of_node(&Layout::under(Path::new("/n")).unwrap(), &all)
+        };
+        // The supervisor is one too.
+        assert_eq!(crowded(&crowd(CLIENTS_MAX - 1)), None);
+        assert_eq!(crowded(&crowd(CLIENTS_MAX)), Some("keys"));
     }
 
     #[test]

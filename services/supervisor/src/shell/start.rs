@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::{
     apply::Applier,
     arguments::Arguments,
+    clients,
     contract::{NodeFacts, SupervisorService},
     idle,
     inputs::Inbox,
@@ -24,7 +25,7 @@ use super::{
     records,
     registry::Registry,
     run::{End, Shell},
-    sockets::{Purpose, SUPERVISOR, SocketError},
+    sockets::{self, Purpose, SUPERVISOR, SocketError},
 };
 use crate::{
     core::{
@@ -95,12 +96,24 @@ async fn with_keeper(
     let mut setups = shipped(&house, &knowledge)?;
     setups.extend(users);
     let registry = Registry::new(&house.layout, setups.iter().map(|setup| Arc::clone(&setup.manifest)));
-    let held = registry.ensure(&keeper, &house, |_| true).await?;
+    let mut held = Vec::new();
+    for socket in registry.sockets() {
+        let fd = sockets::ensure(&keeper, &house, &socket).await?;
+        held.push((socket, fd));
+    }
     let machine = Supervisor::new(setups, nonce)?;
 
     let (inputs, received) = mpsc::unbounded_channel();
     let inbox = Inbox::new(inputs.clone());
-    let applier = Applier { house: Arc::clone(&house), keeper: keeper.clone(), registry, knowledge, inbox };
+    let applier = Applier {
+        house: Arc::clone(&house),
+        keeper: keeper.clone(),
+        registry,
+        knowledge,
+        inbox,
+        changing: Arc::default(),
+        inputs: inputs.clone(),
+    };
     let authority = Authority::at(
         house.layout.socket("authority", SUPERVISOR),
         SUPERVISOR,
@@ -119,7 +132,7 @@ async fn with_keeper(
     let mut own = Vec::new();
     for (socket, fd) in held {
         match (&socket.purpose, &socket.client) {
-            (Purpose::Notify, Some(client)) => launches::listen(&mut shell, client, fd, inputs.clone()),
+            (Purpose::Notify, Some(client)) => launches::listen(&mut shell, client, fd),
             (Purpose::Kit(kind), client) if socket.server == SUPERVISOR => {
                 own.push(Listener::new(*kind, client.as_deref().unwrap_or("admin"), UnixListener::from(fd)));
             }
@@ -246,6 +259,12 @@ async fn first_event(
         }
     }
     tracing::info!(running = children.len(), ended = exits.len(), "taking over from the supervisor before");
+    // The one before may have died between a change and the telling of it.
+    for child in &children {
+        let (keeper, sockets) = (keeper.clone(), shell.applier.registry.sockets());
+        let server = child.service.clone();
+        tokio::spawn(async move { clients::tell(&keeper, &sockets, &server, |_| true).await });
+    }
     Ok(Event::Adopted { memory: Some(Box::new(remembered.machine)), children, exits })
 }
 

@@ -1,19 +1,19 @@
 //! What can be looked up (SUP-11 to SUP-13, SUP-74, SUP-82, SUP-93). Nothing here changes a service.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use base::ServiceId;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Effect, SUBSCRIBERS_MAX, SubscriberId, Supervisor, SupervisorError,
+    Effect, SUBSCRIBERS_MAX, ServiceSetup, SubscriberId, Supervisor, SupervisorError,
     boot::BootProgress,
     bounded,
     service::{Goal, Service},
 };
 use crate::{
     core::{catalogue, lifecycle::HealthStatus, state::ServiceState},
-    manifest::{EndpointDefinition, ProtocolVersion, ServiceInfo},
+    manifest::{EndpointDefinition, LoadedManifest, ProtocolVersion, ServiceInfo},
 };
 
 /// SUP-82.
@@ -188,6 +188,19 @@ impl Supervisor {
     #[must_use]
     pub fn runs_service_of_user(&self) -> bool {
         self.services.values().any(|s| s.instance.is_some() && catalogue::find(s.name()).is_none())
+    }
+
+    /// What is registered, as it is in force now.
+    pub fn setups(&self) -> impl Iterator<Item = &ServiceSetup> {
+        self.services.values().map(|service| &service.setup)
+    }
+
+    /// The manifest that a service will have once nothing moves any more.
+    #[must_use]
+    pub fn manifest_to_be(&self, name: &str) -> Option<Arc<LoadedManifest>> {
+        let service = self.services.get(name)?;
+        let setup = service.replacement.as_ref().map_or(&service.setup, |(setup, _)| setup);
+        Some(Arc::clone(&setup.manifest))
     }
 
     /// Launch and name of everything that runs or may run, for the shell's own bookkeeping.

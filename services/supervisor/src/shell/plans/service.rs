@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use kit::ChannelKind;
 use sandbox::{Mount, Plan, seccomp::Profile};
 
 use super::{House, Order, PlanFault, bind, boundary, limits, slots::Slots};
@@ -21,11 +22,12 @@ use crate::{
 };
 
 impl House {
-    /// `boundary` is the end of the pair for `keys`.
+    /// `clients` is where it is told of clients that come and go, `boundary` the end of the pair for `keys`.
     pub(in crate::shell) fn service(
         &self,
         manifest: &ServiceManifest,
         sockets: &[Socket],
+        clients: OwnedFd,
         boundary: Option<OwnedFd>,
     ) -> Result<Order, PlanFault> {
         let name = manifest.service.name.as_str();
@@ -46,6 +48,7 @@ impl House {
             environment.push((variable.to_owned(), slots.passed(fd).to_string()));
         }
         environment.extend(extras.variables.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        tokens.push(format!("{}={}", ChannelKind::Clients, slots.passed(clients)));
         if let Some(boundary) = boundary {
             tokens.push(format!("boundary={}", slots.passed(boundary)));
         }
@@ -157,7 +160,11 @@ fn extras(house: &House, name: &str) -> Result<Extras, PlanFault> {
 mod tests {
     use super::*;
     use crate::shell::plans::tests::{all_sockets, house, shipped, variable};
-    use kit::ChannelKind;
+    use std::fs::File;
+
+    fn clients() -> OwnedFd {
+        File::open("/dev/null").unwrap().into()
+    }
 
     #[test]
     fn every_shipped_service_has_a_plan_that_can_be_carried_out() {
@@ -167,7 +174,7 @@ mod tests {
         std::fs::create_dir_all(&house.layout.state).unwrap();
         std::fs::write(house.layout.genesis(), "g").unwrap();
         for name in ["axiom", "policy", "keys", "identity", "capability_service", "process_manager"] {
-            let order = house.service(&shipped(name), &all, None).unwrap();
+            let order = house.service(&shipped(name), &all, clients(), None).unwrap();
             order.plan.validate(order.stored.len() + order.fds.len()).unwrap();
             assert_eq!(order.plan.arguments[3], name);
             assert!(variable(&order.plan, "BAILIWICK_FDS").contains("lifecycle="), "{name}");
@@ -180,7 +187,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let house = house(root.path(), false);
         let all = all_sockets(&house.layout);
-        let order = house.service(&shipped("keys"), &all, None).unwrap();
+        let order = house.service(&shipped("keys"), &all, clients(), None).unwrap();
         let mut targets: Vec<&str> = order
             .plan
             .mounts
@@ -224,7 +231,7 @@ mod tests {
         let all = all_sockets(&house.layout);
         std::fs::create_dir_all(&house.layout.state).unwrap();
         std::fs::write(house.layout.genesis(), "g").unwrap();
-        let order = house.service(&shipped("axiom"), &all, None).unwrap();
+        let order = house.service(&shipped("axiom"), &all, clients(), None).unwrap();
         let known = kit::env::parse_descriptors(variable(&order.plan, "BAILIWICK_FDS")).unwrap();
         let clients_of = |kind: ChannelKind| -> Vec<String> {
             let mut clients: Vec<String> =
