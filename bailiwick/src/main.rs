@@ -13,6 +13,7 @@ mod output;
 mod process;
 mod prove;
 mod site;
+mod terminal;
 mod token;
 mod units;
 mod up;

@@ -167,3 +167,55 @@ fn rules_are_checked_without_a_node_and_manifests_applied_together() {
         assert_eq!(node.json(&["service", "status", name])["state"], "Running");
     }
 }
+
+/// Shows what the terminal shows, until a text has come.
+fn shown_until(terminal: &mut fs::File, text: &str) -> String {
+    let (mut all, mut piece) = (String::new(), [0; 4096]);
+    while !all.contains(text) {
+        // At its end a terminal fails to be read.
+        let read = terminal.read(&mut piece).unwrap_or(0);
+        assert!(read > 0, "the terminal ended after {all:?}, {text:?} never came");
+        all.push_str(&String::from_utf8_lossy(&piece[..read]));
+    }
+    all
+}
+
+/// A terminal of its own: it is one for all three streams, has the window's size, follows it, and interrupts.
+#[test]
+fn in_a_terminal_the_program_has_one_too() {
+    use rustix::{
+        pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt},
+        termios::{Winsize, tcgetattr, tcsetwinsize},
+    };
+    let Some(node) = TestNode::boot() else { return };
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let ours = openpt(flags).unwrap();
+    unlockpt(&ours).unwrap();
+    let window = |ws_row, ws_col| Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 };
+    tcsetwinsize(&ours, window(31, 97)).unwrap();
+    let theirs = ioctl_tiocgptpeer(&ours, flags).unwrap();
+    let before = format!("{:?}", tcgetattr(&theirs).unwrap());
+    let script = "test -t 0 && test -t 1 && test -t 2 && stty size; trap 'stty size' WINCH; \
+                  trap 'echo interrupted; exit 3' INT; while read line; do echo \"got $line\"; done";
+    let mut command = node.command(&["run", "--", "bash", "-c", script]);
+    command.stdin(theirs.try_clone().unwrap()).stdout(theirs.try_clone().unwrap());
+    command.stderr(theirs.try_clone().unwrap());
+    let mut child = command.spawn().unwrap();
+    let mut terminal = fs::File::from(ours);
+    shown_until(&mut terminal, "31 97");
+    terminal.write_all(b"hello\r").unwrap();
+    shown_until(&mut terminal, "got hello");
+    tcsetwinsize(&terminal, window(12, 34)).unwrap();
+    // The kernel tells whoever has it as the controlling terminal; here that is nobody.
+    signal(&child, "-WINCH");
+    terminal.write_all(b"more\r").unwrap();
+    shown_until(&mut terminal, "12 34");
+    terminal.write_all(b"\x03").unwrap();
+    shown_until(&mut terminal, "interrupted");
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+    assert_eq!(
+        format!("{:?}", tcgetattr(&theirs).unwrap()),
+        before,
+        "the terminal's mode was not given back"
+    );
+}

@@ -25,7 +25,7 @@ use crate::{
     node::{Node, failed},
     output,
     site::Site,
-    units, up,
+    terminal, units, up,
 };
 
 /// Bytes of one piece of an image or of standard input; below the contract's limits.
@@ -115,6 +115,7 @@ async fn start(node: &Node, args: &Run, key: [u8; EntryKey::BYTES]) -> Result<pb
         idempotency_key: key.to_vec(),
         notice_refused: !args.no_notice,
         disabled_guards: args.disable.clone(),
+        terminal: (!args.detach && terminal::is_one()).then(terminal::size).transpose()?,
     };
     let mut processes = node.processes("system.process_manager.spawn").await?;
     match processes.spawn(request.clone()).await {
@@ -234,6 +235,10 @@ async fn put_image(node: &Node, file: &Path) -> Result<pb::Image> {
 async fn attach(node: &Node, pid: u64) -> Result<ExitCode> {
     let (send, receive) = mpsc::channel(PIECES);
     send.send(pb::AttachInput { input: Some(Input::Pid(pid)) }).await.context("attaching")?;
+    let raw = terminal::is_one().then(terminal::Raw::enter).transpose()?;
+    if raw.is_some() {
+        tokio::spawn(forward_resizes(send.clone()));
+    }
     // Reading a terminal cannot be interrupted, so this thread is left behind when the program ends first.
     std::thread::spawn(move || forward_stdin(&send));
     let mut interrupts = Interrupts::new()?;
@@ -252,7 +257,11 @@ async fn attach(node: &Node, pid: u64) -> Result<ExitCode> {
         match message.map_err(failed)?.output {
             Some(Out::Stdout(data)) => write_all(&mut std::io::stdout(), &data)?,
             Some(Out::Stderr(data)) => write_all(&mut std::io::stderr(), &data)?,
-            Some(Out::Exit(reply)) => return Ok(ended(pid, &reply)),
+            Some(Out::Exit(reply)) => {
+                // Before anything is said here.
+                drop(raw);
+                return Ok(ended(pid, &reply));
+            }
             None => {}
         }
     }
@@ -261,6 +270,17 @@ async fn attach(node: &Node, pid: u64) -> Result<ExitCode> {
         format!("the connection ended before program {pid} did; `bailiwick ps` shows it"),
     )
     .into())
+}
+
+async fn forward_resizes(send: mpsc::Sender<pb::AttachInput>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut changes) = signal(SignalKind::window_change()) else { return };
+    while changes.recv().await.is_some() {
+        let Ok(size) = terminal::size() else { return };
+        if send.send(pb::AttachInput { input: Some(Input::Resize(size)) }).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Signals that end a command end its program first; the second one insists.

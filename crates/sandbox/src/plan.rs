@@ -345,6 +345,9 @@ pub struct Plan {
     /// ended. Without one the program is PID 1 itself, to which the kernel shows no signal that it has no handler for.
     #[n(26)]
     pub init: bool,
+    /// Its standard input is a terminal, which becomes the one of its new session.
+    #[n(27)]
+    pub controlling_terminal: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -420,6 +423,7 @@ impl Plan {
             disabled: GuardSet::EMPTY,
             required: GuardSet::of(&[Guard::Seccomp, Guard::NoNewPrivs, Guard::Caps]),
             init: false,
+            controlling_terminal: false,
         }
     }
 

@@ -58,6 +58,17 @@ pub struct SpawnRequest {
     /// Defences switched off, by name: only for `prove`, only when the node was started with --allow-break.
     #[prost(string, repeated, tag = "14")]
     pub disabled_guards: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// A terminal of this size instead of three pipes; all that it shows arrives as stdout.
+    #[prost(message, optional, tag = "15")]
+    pub terminal: ::core::option::Option<WindowSize>,
+}
+/// Of a terminal, in characters; at most 65 535 each.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WindowSize {
+    #[prost(uint32, tag = "1")]
+    pub rows: u32,
+    #[prost(uint32, tag = "2")]
+    pub columns: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PathGrant {
@@ -226,7 +237,7 @@ pub struct RefusedCall {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AttachInput {
-    #[prost(oneof = "attach_input::Input", tags = "1, 2, 3")]
+    #[prost(oneof = "attach_input::Input", tags = "1, 2, 3, 4")]
     pub input: ::core::option::Option<attach_input::Input>,
 }
 /// Nested message and enum types in `AttachInput`.
@@ -241,6 +252,9 @@ pub mod attach_input {
         Stdin(::prost::alloc::vec::Vec<u8>),
         #[prost(bool, tag = "3")]
         StdinEnd(bool),
+        /// The terminal's window has changed; nothing happens where there is none.
+        #[prost(message, tag = "4")]
+        Resize(super::WindowSize),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -174,6 +174,9 @@ fn carry_out(prepared: &Prepared<'_>, channel: &Channel) -> Result<Infallible, F
             .at(Step::Landlock)?;
     }
     place_descriptors(prepared, &kept, &null)?;
+    if plan.controlling_terminal {
+        rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()).at(Step::Terminal)?;
+    }
     if image.is_script {
         rustix::io::fcntl_setfd(&image.file, rustix::io::FdFlags::empty()).at(Step::Execute)?;
     }

@@ -60,12 +60,13 @@ pub enum Step {
     Limits,
     Landlock,
     Descriptors,
+    Terminal,
     Seccomp,
     Execute,
 }
 
 impl Step {
-    const ALL: [Step; 29] = [
+    const ALL: [Step; 30] = [
         Step::Fork,
         Step::Map,
         Step::Cgroup,
@@ -93,6 +94,7 @@ impl Step {
         Step::Limits,
         Step::Landlock,
         Step::Descriptors,
+        Step::Terminal,
         Step::Seccomp,
         Step::Execute,
     ];
@@ -127,6 +129,7 @@ impl Step {
             Step::Init => "fork behind init",
             Step::Landlock => "enter landlock",
             Step::Descriptors => "place descriptors",
+            Step::Terminal => "take terminal",
             Step::Seccomp => "load system call filter",
             Step::Execute => "execute",
         }

@@ -12,7 +12,7 @@ mod watch;
 pub use error::ProcessError;
 pub use ledger::{Ledger, Open, Started};
 pub use plan::{Host, IMAGE_SLOT, MONITOR_SLOTS, Plans, plans};
-pub use request::{PathGrant, Spawn};
+pub use request::{PathGrant, Spawn, WindowSize};
 pub use state::{Event, ProcessState, next};
 pub use table::{Exit, Process, Table, Viewer};
 pub use watch::{Finding, Watch, normalize};

@@ -216,6 +216,7 @@ fn program(spawn: &Spawn, label: &str, landlock: Landlock, image_path: Option<&s
         plan.rlimits.push(Rlimit { resource: Resource::CpuSeconds, soft: seconds, hard: seconds + 1 });
     }
     plan.disabled = spawn.disabled;
+    plan.controlling_terminal = spawn.terminal.is_some();
     plan.descriptors = (0..3).map(|stream| Descriptor { slot: stream + 1, target: stream }).collect();
     plan
 }

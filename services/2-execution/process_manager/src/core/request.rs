@@ -3,6 +3,7 @@
 use base::{CapabilityId, EntryKey, Hash, IdentityId};
 use chain::payload::process::ResourceLimits;
 use contracts::process_manager::v1 as pb;
+use minicbor::{Decode, Encode};
 use sandbox::{Guard, GuardSet, PRIORITY_MAX, PRIORITY_NORMAL};
 
 use super::{
@@ -25,6 +26,28 @@ pub struct PathGrant {
     pub writable: bool,
 }
 
+/// Of a terminal, in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct WindowSize {
+    #[n(0)]
+    pub rows: u16,
+    #[n(1)]
+    pub columns: u16,
+}
+
+impl WindowSize {
+    pub fn parse(wire: &pb::WindowSize) -> Result<Self, ProcessError> {
+        let size = u16::try_from(wire.rows).ok().zip(u16::try_from(wire.columns).ok());
+        let (rows, columns) = size.ok_or_else(|| {
+            let text =
+                format!("{} rows and {} columns; at most {} are allowed", wire.rows, wire.columns, u16::MAX);
+            ProcessError::invalid("terminal", text)
+        })?;
+        Ok(Self { rows, columns })
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spawn {
     pub image: Hash,
@@ -41,6 +64,7 @@ pub struct Spawn {
     /// As the caller gave it.
     pub key: EntryKey,
     pub notice_refused: bool,
+    pub terminal: Option<WindowSize>,
     pub disabled: GuardSet,
     /// The image is not compared with its name.
     pub unpinned: bool,
@@ -104,6 +128,7 @@ impl Spawn {
             timeout_ms: request.timeout_ms,
             key: EntryKey(fixed("idempotency_key", &request.idempotency_key)?),
             notice_refused: request.notice_refused,
+            terminal: request.terminal.map(|size| WindowSize::parse(&size)).transpose()?,
             disabled,
             unpinned,
         })
@@ -298,6 +323,11 @@ mod tests {
         assert_eq!(refused(|r| r.name = "n/".repeat(NAME_BYTES_MAX)), "name");
         assert!(parse(|r| r.timeout_ms = TIMEOUT_MS_MAX).is_ok());
         assert_eq!(refused(|r| r.timeout_ms = TIMEOUT_MS_MAX + 1), "timeout_ms");
+        let most = u32::from(u16::MAX);
+        let terminal = |rows, columns| Some(pb::WindowSize { rows, columns });
+        assert!(parse(|r| r.terminal = terminal(most, most)).is_ok());
+        assert_eq!(refused(|r| r.terminal = terminal(most + 1, 80)), "terminal");
+        assert_eq!(refused(|r| r.terminal = terminal(24, most + 1)), "terminal");
         assert!(parse(|r| r.capabilities = vec![vec![0; 16]; CAPABILITIES_MAX]).is_ok());
         assert_eq!(refused(|r| r.capabilities = vec![vec![0; 16]; CAPABILITIES_MAX + 1]), "capabilities");
     }

@@ -309,6 +309,13 @@ impl Monitor {
                 self.stdin_ends = true;
                 connection.send(id, &Reply::Done);
             }
+            Request::Resize(size) => {
+                // A program without a terminal has no window: nothing to do.
+                if let Some(terminal) = self.stdout.pipe().filter(|_| self.config.terminal.is_some()) {
+                    let _ = program::set_window(terminal, size);
+                }
+                connection.send(id, &Reply::Done);
+            }
             Request::Read { stream, .. } if connection.reader(stream).waiting.is_some() => {
                 refuse(connection, "this stream is being read already");
             }
@@ -362,16 +369,18 @@ impl Monitor {
                 ("check image".to_owned(), error.raw_os_error().unwrap_or(0), error.to_string())
             })?;
         }
-        let result = Program::start(&self.config.plan, &self.image, &self.features);
-        let (program, pipes, listener) = result.map_err(|error| {
+        let result = Program::start(&self.config.plan, &self.image, &self.features, self.config.terminal);
+        let (program, streams, listener) = result.map_err(|error| {
             let (step, errno) = error.step_and_errno();
             (step.to_owned(), errno, format!("{}: {error}", program::executable(&self.config.plan)))
         })?;
         self.started = Instant::now();
         self.program = Some(program);
-        self.stdin = Some(pipes.stdin);
-        self.stdout.open(pipes.stdout);
-        self.stderr.open(pipes.stderr);
+        self.stdin = Some(streams.stdin);
+        self.stdout.open(streams.stdout);
+        if let Some(stderr) = streams.stderr {
+            self.stderr.open(stderr);
+        }
         self.notices = listener
             .map(|listener| Notices::new(listener, self.config.watch.clone(), self.config.own_network));
         Ok(())

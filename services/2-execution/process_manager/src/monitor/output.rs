@@ -63,7 +63,8 @@ impl Output {
         let Some(pipe) = &self.pipe else { return Ok(false) };
         let Some(buffer) = buffer.get_mut(..room) else { return Ok(true) };
         match rustix::io::read(pipe, &mut *buffer) {
-            Ok(0) => {
+            // A terminal that nobody has open any more answers EIO.
+            Ok(0) | Err(rustix::io::Errno::IO) => {
                 self.pipe = None;
                 Ok(false)
             }

@@ -2,22 +2,69 @@
 
 use std::{
     fs, io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     os::linux::fs::MetadataExt,
 };
 
 use chain::payload::process::{ExitStatus, ResourceUsage};
-use rustix::process::Pid;
+use rustix::{
+    process::Pid,
+    pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt},
+    termios::Winsize,
+};
 use sandbox::{
     Executable, Features, LaunchError, Launched, Plan, inner,
     process::{ExitStatus as Ended, Signal, Usage, pidfd_send_signal, reap},
 };
 
-/// The child's ends of its standard streams are closed here once it has them.
-pub(crate) struct Pipes {
+use crate::core::WindowSize;
+
+/// Our ends of the program's standard streams. A terminal is one descriptor for both directions, and has no second
+/// stream of output.
+pub(crate) struct Streams {
     pub(crate) stdin: OwnedFd,
     pub(crate) stdout: OwnedFd,
-    pub(crate) stderr: OwnedFd,
+    pub(crate) stderr: Option<OwnedFd>,
+}
+
+impl Streams {
+    /// With the program's ends, which are closed here once it has them.
+    fn open(terminal: Option<WindowSize>) -> io::Result<(Self, [OwnedFd; 3])> {
+        match terminal {
+            Some(size) => Self::terminal(size),
+            None => Self::pipes(),
+        }
+    }
+
+    fn pipes() -> io::Result<(Self, [OwnedFd; 3])> {
+        let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
+        let (stdin, stdin_ours) = pipe()?;
+        let (stdout_ours, stdout) = pipe()?;
+        let (stderr_ours, stderr) = pipe()?;
+        for ours in [&stdin_ours, &stdout_ours, &stderr_ours] {
+            rustix::io::ioctl_fionbio(ours, true)?;
+        }
+        let ours = Self { stdin: stdin_ours, stdout: stdout_ours, stderr: Some(stderr_ours) };
+        Ok((ours, [stdin, stdout, stderr]))
+    }
+
+    /// Of the program's own `/dev/pts`: the host's terminals are not involved.
+    fn terminal(size: WindowSize) -> io::Result<(Self, [OwnedFd; 3])> {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let ours = openpt(flags)?;
+        unlockpt(&ours)?;
+        set_window(ours.as_fd(), size)?;
+        let theirs = ioctl_tiocgptpeer(&ours, flags)?;
+        rustix::io::ioctl_fionbio(&ours, true)?;
+        let streams = Self { stdin: ours.try_clone()?, stdout: ours, stderr: None };
+        Ok((streams, [theirs.try_clone()?, theirs.try_clone()?, theirs]))
+    }
+}
+
+/// Tells the terminal's foreground, which redraws itself.
+pub(crate) fn set_window(terminal: BorrowedFd<'_>, size: WindowSize) -> io::Result<()> {
+    let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
+    Ok(rustix::termios::tcsetwinsize(terminal, size)?)
 }
 
 #[derive(Debug)]
@@ -73,19 +120,13 @@ impl Program {
         plan: &Plan,
         image: &OwnedFd,
         features: &Features,
-    ) -> Result<(Self, Pipes, Option<OwnedFd>), LaunchError> {
-        let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(failed);
-        let (stdin, stdin_ours) = pipe()?;
-        let (stdout_ours, stdout) = pipe()?;
-        let (stderr_ours, stderr) = pipe()?;
-        for ours in [&stdin_ours, &stdout_ours, &stderr_ours] {
-            rustix::io::ioctl_fionbio(ours, true).map_err(failed)?;
-        }
+        terminal: Option<WindowSize>,
+    ) -> Result<(Self, Streams, Option<OwnedFd>), LaunchError> {
+        let (ours, [stdin, stdout, stderr]) = Streams::open(terminal).map_err(LaunchError::Channel)?;
         let image = image.try_clone().map_err(LaunchError::Channel)?;
         let slots = [image, stdin, stdout, stderr];
         let Launched { pid, pidfd, listener, .. } = inner(plan, &slots, features)?;
-        let pipes = Pipes { stdin: stdin_ours, stdout: stdout_ours, stderr: stderr_ours };
-        Ok((Self { pid, pidfd, ended: None }, pipes, listener))
+        Ok((Self { pid, pidfd, ended: None }, ours, listener))
     }
 
     pub(crate) fn ended(&self) -> Option<Ended> {
@@ -108,10 +149,6 @@ impl Program {
         }
         Ok(has_ended)
     }
-}
-
-fn failed(error: rustix::io::Errno) -> LaunchError {
-    LaunchError::Channel(error.into())
 }
 
 /// 126 and 127 as a shell says them.

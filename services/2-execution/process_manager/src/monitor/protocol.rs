@@ -9,7 +9,7 @@ use minicbor::{Decode, Encode};
 use sandbox::Plan;
 use thiserror::Error;
 
-use crate::core::Watch;
+use crate::core::{Watch, WindowSize};
 
 /// Bytes of one frame: a piece of standard input or output of 64 KiB, or 32 refused calls of 1 KiB, with room.
 pub const FRAME_BYTES_MAX: usize = 128 * 1024;
@@ -38,6 +38,9 @@ pub struct Config {
     /// Bytes kept of each output stream.
     #[n(6)]
     pub output_bytes_max: u64,
+    /// A terminal instead of three pipes.
+    #[n(7)]
+    pub terminal: Option<WindowSize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -80,6 +83,9 @@ pub enum Request {
     /// Everything about the end was taken over: end.
     #[n(8)]
     Acknowledge,
+    /// The window of its terminal has changed.
+    #[n(9)]
+    Resize(#[n(0)] WindowSize),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]

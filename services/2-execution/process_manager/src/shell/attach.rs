@@ -13,7 +13,7 @@ use super::{
     manager::Manager,
 };
 use crate::{
-    core::{ProcessError, Viewer, limits::STDIN_BYTES_MAX},
+    core::{ProcessError, Viewer, WindowSize, limits::STDIN_BYTES_MAX},
     monitor::protocol::{Reply, Request, Stream},
 };
 
@@ -147,6 +147,7 @@ fn stdin(message: Result<Option<pb::AttachInput>, Status>) -> Result<Option<Requ
         }
         Some(Input::Stdin(data)) => Ok(Some(Request::Stdin(data))),
         Some(Input::StdinEnd(_)) => Ok(Some(Request::StdinEnd)),
+        Some(Input::Resize(size)) => Ok(Some(Request::Resize(WindowSize::parse(&size)?))),
         Some(Input::Pid(_)) => {
             Err(ProcessError::invalid("pid", "it is named once, in the first message").into())
         }

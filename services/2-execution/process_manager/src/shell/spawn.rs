@@ -236,6 +236,7 @@ impl Manager {
             cpu_time_ms: spawn.limits.cpu_time_ms,
             own_network: !spawn.disabled.contains(Guard::Netns),
             output_bytes_max: OUTPUT_BYTES_MAX,
+            terminal: spawn.terminal,
         };
         let output = |name| {
             let mut options = OpenOptions::new();

@@ -137,6 +137,7 @@ impl House {
             cpu_time_ms: spawn.limits.cpu_time_ms,
             own_network: true,
             output_bytes_max: 256 * 1024,
+            terminal: spawn.terminal,
         };
         let folder = self.path().join(id.to_string());
         std::fs::create_dir(&folder).unwrap();

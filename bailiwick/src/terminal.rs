@@ -1,0 +1,40 @@
+//! The terminal from which a command was given, lent to a program that runs in one of its own.
+
+use std::os::fd::AsFd;
+
+use anyhow::{Context, Result};
+use contracts::process_manager::v1::WindowSize;
+use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
+
+/// What was typed goes on unchanged until this is dropped, interrupts included.
+pub struct Raw {
+    before: Termios,
+}
+
+/// True where somebody types and reads.
+pub fn is_one() -> bool {
+    isatty(std::io::stdin()) && isatty(std::io::stdout())
+}
+
+pub fn size() -> Result<WindowSize> {
+    let size = tcgetwinsize(std::io::stdout()).context("asking for the window's size")?;
+    Ok(WindowSize { rows: size.ws_row.into(), columns: size.ws_col.into() })
+}
+
+impl Raw {
+    pub fn enter() -> Result<Self> {
+        let stdin = std::io::stdin();
+        let before = tcgetattr(stdin.as_fd()).context("asking for the terminal's mode")?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        tcsetattr(stdin.as_fd(), OptionalActions::Now, &raw).context("setting the terminal's mode")?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        // A terminal that is gone has no mode.
+        let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &self.before);
+    }
+}
