@@ -75,6 +75,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_item_counts_whatever_its_bucket() {
+        let mut digest = SetDigest::default();
+        let mut roots = std::collections::HashSet::from([digest.root()]);
+        for n in 0..4 * BUCKETS as u32 {
+            digest.set(&n.to_be_bytes(), Some(b"x"));
+            assert!(roots.insert(digest.root()), "item {n} is not in the root");
+        }
+    }
+
+    #[test]
     fn depends_on_the_set_and_not_on_its_history() {
         let (mut one, mut two) = (SetDigest::default(), SetDigest::default());
         let empty = one.root();

@@ -197,6 +197,65 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_that_needs_nothing_keeps_nothing() {
+        let mut rates = Rates::default();
+        for need in [RateNeed { count: 0, window_ns: 100 }, RateNeed { count: 3, window_ns: 0 }] {
+            rates.record(&rule(), need, IdentityId([1; 32]), AxiomTime(10));
+        }
+        assert_eq!(rates.events(), 0);
+    }
+
+    #[test]
+    fn a_rule_needs_the_largest_of_its_limits_however_deep() {
+        use PolicyCondition::{Always, And, Not, Or};
+        let limit = |count, ns| PolicyCondition::RateLimit { count, window: DurationNs(ns) };
+        let need = |condition| {
+            RateNeed::of(&PolicyRule {
+                id: rule(),
+                name: "r".to_owned(),
+                description: String::new(),
+                priority: 1,
+                condition,
+                effect: chain::payload::policy::PolicyEffect::Allow,
+                restrictions: vec![],
+            })
+            .map(|need| (need.count, need.window_ns))
+        };
+        assert_eq!(need(And(vec![Always, Not(Box::new(Always))])), None);
+        let deep = And(vec![Not(Box::new(limit(5, 10))), Or(vec![limit(2, 50), limit(1, 1)])]);
+        assert_eq!(need(deep), Some((5, 50)));
+        assert_eq!(need(limit(u32::MAX, u64::MAX)), Some((RATE_COUNT_MAX, RATE_WINDOW_NS_MAX)));
+    }
+
+    #[test]
+    fn a_full_memory_serves_whom_it_knows_and_is_searched_once_a_second() {
+        let mut rates = Rates::with_events_max(3);
+        let id = |n: u8| IdentityId([n; 32]);
+        (0..3).for_each(|n| rates.record(&rule(), NEED, id(0), AxiomTime(10 + n)));
+        assert!(rates.is_full());
+        rates.record(&rule(), NEED, id(0), AxiomTime(20));
+        let count = |rates: &Rates, n, now| rates.count(&rule(), &id(n), WINDOW, AxiomTime(now));
+        assert_eq!((rates.events(), count(&rates, 0, 20)), (3, Some(3)), "the oldest makes room");
+        // Long after, but the search at 20 was less than a second ago.
+        rates.record(&rule(), NEED, id(1), AxiomTime(500));
+        assert_eq!((rates.events(), count(&rates, 1, 599), count(&rates, 1, 600)), (3, None, Some(0)));
+        rates.record(&rule(), NEED, id(1), AxiomTime(20 + SWEEP_EVERY_NS));
+        assert_eq!((rates.events(), rates.is_full()), (1, false));
+    }
+
+    #[test]
+    fn what_still_counts_survives_the_search() {
+        let mut rates = Rates::with_events_max(2);
+        let id = |n: u8| IdentityId([n; 32]);
+        rates.record(&rule(), NEED, id(0), AxiomTime(100));
+        rates.record(&rule(), NEED, id(1), AxiomTime(101));
+        rates.record(&rule(), NEED, id(2), AxiomTime(200));
+        assert_eq!(rates.events(), 2, "one left its window, one came");
+        let count = |n| rates.count(&rule(), &id(n), WINDOW, AxiomTime(200));
+        assert_eq!((count(0), count(1), count(2)), (Some(0), Some(1), Some(1)));
+    }
+
+    #[test]
     fn a_full_memory_is_unknown_and_not_zero() {
         let mut rates = Rates::with_events_max(2);
         for n in 0..3 {

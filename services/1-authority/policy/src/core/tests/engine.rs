@@ -26,23 +26,23 @@ use crate::core::{
 };
 
 /// An engine and a sequencer that accepts what it is told to.
-struct Node {
-    engine: Engine,
-    log: Vec<(u32, Vec<u8>)>,
-    now: AxiomTime,
-    nonce: u8,
+pub(super) struct Node {
+    pub(super) engine: Engine,
+    pub(super) log: Vec<(u32, Vec<u8>)>,
+    pub(super) now: AxiomTime,
+    pub(super) nonce: u8,
 }
 
 const GENESIS: u32 = 0;
 const POLICY_KEY: u8 = 102;
 
-fn entry<T: Body>(by: u8, key: u8, authorization: Option<Hash>, body: T) -> Entry {
+pub(super) fn entry<T: Body>(by: u8, key: u8, authorization: Option<Hash>, body: T) -> Entry {
     let envelope = Envelope { submitter: id(by), key: EntryKey([key; 16]), authorization, body };
     Entry { entry_type: T::ENTRY_TYPE, payload: envelope.to_bytes().unwrap() }
 }
 
 impl Node {
-    fn new(rules: Vec<PolicyRule>) -> Self {
+    pub(super) fn new(rules: Vec<PolicyRule>) -> Self {
         let payload = genesis(rules);
         let Payload::Genesis(envelope) = &payload else { panic!() };
         let mut engine = Engine::new(PolicyState::default());
@@ -51,7 +51,7 @@ impl Node {
         Self { engine, log: vec![(GENESIS, bytes)], now: NOW, nonce: 0 }
     }
 
-    fn fresh(&mut self, channel: &str, who: u8, action: PolicyAction) -> PolicyRequest {
+    pub(super) fn fresh(&mut self, channel: &str, who: u8, action: PolicyAction) -> PolicyRequest {
         self.nonce += 1;
         let mut request = request(who, action);
         request.context.service = channel.to_owned();
@@ -59,12 +59,12 @@ impl Node {
         request
     }
 
-    fn offer(&mut self, channel: &str, item: &Item) -> Outcome {
+    pub(super) fn offer(&mut self, channel: &str, item: &Item) -> Outcome {
         self.engine.propose(channel, item, self.now)
     }
 
     /// Writes the units as one group and tells the engine.
-    fn write(&mut self, units: Vec<Unit>) -> Vec<Settled> {
+    pub(super) fn write(&mut self, units: Vec<Unit>) -> Vec<Settled> {
         let sign = |root: &Hash| sign_root(&key_of(POLICY_KEY), root);
         let sealed = seal(units, id(POLICY), &sign).unwrap();
         sealed
@@ -78,19 +78,19 @@ impl Node {
             .collect()
     }
 
-    fn plan(&mut self, channel: &str, item: &Item) -> Unit {
+    pub(super) fn plan(&mut self, channel: &str, item: &Item) -> Unit {
         match self.offer(channel, item) {
             Outcome::Planned(unit) => unit,
             other => panic!("{other:?}"),
         }
     }
 
-    fn done(&mut self, channel: &str, item: &Item) -> Settled {
+    pub(super) fn done(&mut self, channel: &str, item: &Item) -> Settled {
         let unit = self.plan(channel, item);
         self.write(vec![unit]).remove(0)
     }
 
-    fn refusal(&mut self, channel: &str, item: &Item) -> Refusal {
+    pub(super) fn refusal(&mut self, channel: &str, item: &Item) -> Refusal {
         match self.offer(channel, item) {
             Outcome::Refused { refusal, .. } => refusal,
             other => panic!("{other:?}"),
@@ -98,7 +98,7 @@ impl Node {
     }
 
     /// Replays the whole log: every decision must come out as recorded, and the state must be the engine's.
-    fn audit(&self) -> usize {
+    pub(super) fn audit(&self) -> usize {
         let mut replay = Replay::default();
         let mut decisions = 0;
         for (sequence, (entry_type, bytes)) in self.log.iter().enumerate() {
@@ -112,7 +112,7 @@ impl Node {
     }
 }
 
-fn add_rule(node: &mut Node, who: u8, new: PolicyRule) -> Item {
+pub(super) fn add_rule(node: &mut Node, who: u8, new: PolicyRule) -> Item {
     let request = node.fresh("policy", who, PolicyAction::ModifyPolicy { rule: Box::new(new.clone()) });
     let body = PolicyRuleAdded { rule: new, created_by: id(who) };
     Item::Act {
@@ -130,12 +130,12 @@ fn remove_rule(node: &mut Node, who: u8, stored: PolicyRule) -> Item {
     }
 }
 
-fn sign_request(node: &mut Node, who: u8) -> PolicyRequest {
+pub(super) fn sign_request(node: &mut Node, who: u8) -> PolicyRequest {
     let key_path = base::KeyPath::parse("/orbital/users/bob/signing").unwrap();
     node.fresh("keys", who, PolicyAction::Sign { key_path, message_hash: Hash::of(b"m") })
 }
 
-fn usage(key: u8, request: &PolicyRequest, message: &[u8]) -> Entry {
+pub(super) fn usage(key: u8, request: &PolicyRequest, message: &[u8]) -> Entry {
     let PolicyAction::Sign { key_path, .. } = &request.action else { panic!() };
     let body = KeyUsage {
         identity: request.requestor,
@@ -149,7 +149,7 @@ fn usage(key: u8, request: &PolicyRequest, message: &[u8]) -> Entry {
     entry(KEYS, key, Some(request.hash()), body)
 }
 
-fn always() -> PolicyRule {
+pub(super) fn always() -> PolicyRule {
     allow(PolicyCondition::Always)
 }
 
@@ -182,7 +182,7 @@ fn rules_come_and_go_through_the_log_and_the_group_is_signed_once() {
     assert!(signatures.iter().all(|s| s.root == signatures[0].root && s.count == 3 && s.path.len() == 2));
 }
 
-fn decision_of(bytes: &[u8]) -> SignedDecision {
+pub(super) fn decision_of(bytes: &[u8]) -> SignedDecision {
     Envelope::<SignedDecision>::from_bytes(bytes).unwrap().body
 }
 

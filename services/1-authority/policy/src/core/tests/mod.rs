@@ -1,8 +1,14 @@
 //! Tests of the core as a whole; single parts have theirs beside them.
 
 mod actions;
+mod authority;
 mod conditions;
 mod engine;
+mod flight;
+mod index;
+mod lineage;
+mod recent;
 mod reference;
 mod rules;
 mod support;
+mod validate;

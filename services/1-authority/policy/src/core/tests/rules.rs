@@ -176,6 +176,10 @@ fn lists_and_snapshots_tell_what_is_in_force() {
     let low = RuleFilter { priority_max: Some(500), text: "Own keys".to_owned(), ..RuleFilter::default() };
     assert_eq!(list(low), ["own-keys"]);
     assert_eq!(list(RuleFilter { ids: vec![rule_id("owner")], ..RuleFilter::default() }), ["owner"]);
+    let between = |min, max| {
+        list(RuleFilter { priority_min: Some(min), priority_max: Some(max), ..RuleFilter::default() }).len()
+    };
+    assert_eq!((between(1000, 1000), between(1001, u32::MAX), between(0, 0)), (1, 0, 1));
     let snapshot = state.snapshot();
     assert_eq!((snapshot.rules, snapshot.identities), (defaults().len(), 11));
     assert_eq!((snapshot.state_hash, snapshot.sequence), (state.state_hash(), Some(base::Sequence(0))));
