@@ -47,7 +47,7 @@ pub(crate) fn run(extent: Extent) -> Result<()> {
     steps.run("prove", || cargo(&["run", "--release", "--", "prove"], LONG_LIMIT));
     if extent == Extent::Nightly {
         fuzz(&mut steps, FUZZ_SECONDS)?;
-        steps.run("mutants", mutants::run);
+        steps.run("mutants", || mutants::run(&mutants::Options::tonight()?));
         steps.run("benches", || cargo(&["bench", "--workspace"], LONG_LIMIT));
     } else if steps.elapsed() > BUDGET {
         println!("ci: took longer than the {} minutes it may take", BUDGET.as_secs() / 60);

@@ -29,7 +29,8 @@ usage: cargo xtask <command>
   contracts [--check | --new-baseline]
                                     generates crates/contracts from proto/, refuses what breaks older clients
   new-service NAME [--phase FOLDER] makes a service (in services/6-node unless said) that passes all checks
-  mutants                           how many mutants of the pure cores the tests kill";
+  mutants [PACKAGE...] [--shard K/N]
+                                    how many mutants of the pure cores the tests kill; part K of N, from 0";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -47,7 +48,10 @@ fn main() -> ExitCode {
         ["contracts", options @ ..] => ci::contracts(options),
         ["new-service", name] => new_service::run(name, new_service::DEFAULT_PHASE),
         ["new-service", name, "--phase", phase] => new_service::run(name, phase),
-        ["mutants"] => mutants::run(),
+        ["mutants", options @ ..] => match mutants::Options::parse(options) {
+            Some(options) => mutants::run(&options),
+            None => return usage(),
+        },
         ["-h" | "--help" | "help"] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
