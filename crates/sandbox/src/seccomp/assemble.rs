@@ -239,7 +239,7 @@ mod tests {
                 other => panic!("unknown code {other}"),
             }
         }
-        unreachable!("programs only jump forwards")
+        panic!("programs only jump forwards")
     }
 
     fn filter(profile: Profile, notify: &[NotifyCall]) -> Vec<Instruction> {
