@@ -171,3 +171,89 @@ impl Walk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CAPACITY: u64 = 4 * CHUNK_BYTES as u64;
+    const SALT: [u8; 16] = [3; 16];
+    const FIRST: Sequence = Sequence(9);
+
+    fn header() -> SegmentHeader {
+        SegmentHeader::at(&ChainPoint::GENESIS, CAPACITY, SALT)
+    }
+
+    fn group(salt: &[u8; 16]) -> Vec<u8> {
+        let body = b"some bytes";
+        [GroupHeader::of_body(salt, FIRST, 1, body).encode().as_slice(), body].concat()
+    }
+
+    /// A segment of zeros with these bytes in it; what reaches over its end is cut off.
+    fn segment_with(at: usize, bytes: &[u8]) -> Vec<u8> {
+        let mut segment = vec![0; CAPACITY as usize];
+        segment.splice(at.., bytes.iter().copied().chain(std::iter::repeat(0)).take(CAPACITY as usize - at));
+        segment
+    }
+
+    #[test]
+    fn the_first_byte_that_is_not_zero_is_found_wherever_it_stands() {
+        let end = CAPACITY - 3;
+        for at in [512, 513, CHUNK_BYTES - 1, CHUNK_BYTES, 512 + CHUNK_BYTES, CAPACITY as usize - 4] {
+            let segment = segment_with(at, &[7, 7]);
+            let at = at as u64;
+            assert_eq!(first_not_zero(&segment, 512, end).unwrap(), Some(at));
+            assert_eq!(first_not_zero(&segment, at, end).unwrap(), Some(at));
+            assert_eq!(first_not_zero(&segment, 512, at).unwrap(), None, "the end is not looked at");
+            assert_eq!(first_not_zero(&segment, at + 2, end).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn a_later_group_is_found_wherever_it_stands() {
+        let from = 600;
+        let last = CAPACITY as usize - group(&SALT).len();
+        let near = |at: usize| at - 10..at + 10;
+        let borders = [from + CHUNK_BYTES, from + 2 * CHUNK_BYTES, CHUNK_BYTES, from + 10];
+        for at in borders.into_iter().flat_map(near).chain([last - 1, last]) {
+            let segment = segment_with(at, &group(&SALT));
+            let at = at as u64;
+            let find = |from| later_group(&segment, &header(), from).unwrap();
+            let expected = Some((at, FIRST));
+            assert_eq!([find(from as u64), find(at), find(at + 1)], [expected, expected, None], "{at}");
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_a_group_is_passed_over() {
+        let whole = group(&SALT);
+        let cut = segment_with(CAPACITY as usize - whole.len() + 1, &whole);
+        let header_cut = segment_with(CAPACITY as usize - GROUP_HEADER_BYTES + 1, &whole);
+        let foreign = segment_with(700, &group(&[4; 16]));
+        let mut changed = segment_with(700, &whole);
+        changed[700 + GROUP_HEADER_BYTES] ^= 1;
+        for segment in [cut, header_cut, foreign, changed] {
+            assert_eq!(later_group(&segment, &header(), 600).unwrap(), None);
+        }
+        let mut two = segment_with(700, &group(&[4; 16]));
+        two[900..900 + whole.len()].copy_from_slice(&whole);
+        assert_eq!(later_group(&two, &header(), 600).unwrap(), Some((900, FIRST)));
+    }
+
+    #[test]
+    fn a_header_that_cannot_stand_here_is_named_by_what_it_claims() {
+        let cause = |first, body_bytes| {
+            let mut claimed = GroupHeader::of_body(&SALT, first, 1, b"");
+            claimed.body_bytes = body_bytes;
+            let segment = segment_with(512, &claimed.encode());
+            let fault = name_damage(&segment, "s", &header(), 512, &ChainPoint::GENESIS);
+            assert_eq!((fault.offset, fault.may_be_torn_tail), (512, true));
+            (fault.part, fault.cause)
+        };
+        let here = Part::GroupHeader(Sequence(0));
+        let left = CAPACITY as u32 - 512;
+        assert_eq!(cause(FIRST, left), (here, Cause::NotAGroup));
+        assert_eq!(cause(FIRST, left + 1), (here, Cause::GroupTooLong));
+        assert_eq!(cause(Sequence(0), GROUP_BODY_BYTES_MAX + 1), (here, Cause::GroupTooLong));
+    }
+}

@@ -154,6 +154,13 @@ mod tests {
         assert_eq!(codes(&authority), [85, 86, 87, 88, 89, 90, 91, 92]);
     }
 
+    #[test]
+    fn a_type_is_shown_by_its_name() {
+        for kind in EntryType::ALL {
+            assert_eq!(EntryType::from_name(&kind.to_string()).map(EntryType::code), Some(kind.code()));
+        }
+    }
+
     /// covers: AX-28
     #[test]
     fn update_codes_and_nothing_else_are_known() {

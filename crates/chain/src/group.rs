@@ -374,9 +374,19 @@ mod tests {
             group.push(&large, &hash).unwrap();
         }
         assert!(matches!(group.push(&large, &hash), Err(GroupError::Body(_))));
+        let left = GROUP_BODY_BYTES_MAX as usize + GROUP_HEADER_BYTES - group.size_bytes();
+        let last = |bytes| entry(vec![0; left - record_bytes(0, false) + bytes]);
+        let (over, over_hash) = last(1);
+        let body = GROUP_BODY_BYTES_MAX as usize + 1;
+        assert_eq!(group.push(&over, &over_hash), Err(GroupError::Body(body)));
+        let (fits, hash) = last(0);
+        group.push(&fits, &hash).unwrap();
+        assert!(GroupHeader::decode(&SALT, &group.finish(&SALT).unwrap()).is_some());
         assert_eq!(GroupBuilder::new(Vec::new(), Sequence(5)).finish(&SALT), Err(GroupError::Empty));
-        let over = GroupHeader::of_body(&SALT, Sequence(5), GROUP_ENTRIES_MAX + 1, &[]);
-        assert_eq!(GroupHeader::decode(&SALT, &over.encode()), None);
+        for count in [0, GROUP_ENTRIES_MAX + 1] {
+            let over = GroupHeader::of_body(&SALT, Sequence(5), count, &[]);
+            assert_eq!(GroupHeader::decode(&SALT, &over.encode()), None);
+        }
         let mut over = GroupHeader::of_body(&SALT, Sequence(5), 1, &[]);
         assert!(GroupHeader::decode(&SALT, &over.encode()).is_some());
         assert_eq!(GroupHeader::decode(&[4; 16], &over.encode()), None);

@@ -133,6 +133,8 @@ mod tests {
             assert_eq!(tree.path(count as u32), None);
         }
         assert!(Tree::new(Vec::new()).is_none());
+        assert!(Tree::new(vec![leaf(b"a"); 1 << PATH_STEPS_MAX]).is_some());
+        assert!(Tree::new(vec![leaf(b"a"); (1 << PATH_STEPS_MAX) + 1]).is_none());
     }
 
     #[test]

@@ -93,10 +93,10 @@ fn references(log: &Log) -> Vec<AxiomRef> {
     all
 }
 
-/// Part of the log that each byte of a segment belongs to.
-fn parts(log: &Log, name: &str) -> Vec<Part> {
-    let mut parts = vec![Part::Padding; CAPACITY as usize];
-    parts[..SEGMENT_HEADER_BYTES].fill(Part::SegmentHeader);
+/// Part of the log that each byte of a segment belongs to, and where that part begins.
+fn parts(log: &Log, name: &str) -> Vec<(Part, u64)> {
+    let mut parts: Vec<_> = (0..CAPACITY).map(|at| (Part::Padding, at)).collect();
+    parts[..SEGMENT_HEADER_BYTES].fill((Part::SegmentHeader, 0));
     let mut group_from = SEGMENT_HEADER_BYTES;
     let visit = |placed: &chain::Placed<'_>| {
         let sequence = placed.record.header.sequence;
@@ -108,9 +108,9 @@ fn parts(log: &Log, name: &str) -> Vec<Part> {
         }
         let from = placed.offset as usize;
         if from == group_from + GROUP_HEADER_BYTES {
-            parts[group_from..from].fill(Part::GroupHeader(sequence));
+            parts[group_from..from].fill((Part::GroupHeader(sequence), group_from as u64));
         }
-        parts[from..from + placed.record.size_bytes()].fill(Part::Entry(sequence));
+        parts[from..from + placed.record.size_bytes()].fill((Part::Entry(sequence), placed.offset));
         if from + placed.record.size_bytes() == placed.group_end as usize {
             group_from = placed.group_end as usize;
         }
@@ -143,7 +143,7 @@ fn every_flipped_byte_is_found_and_its_part_is_named() {
             log.get_mut(&name).unwrap()[at] ^= flip;
             let fault = verify(&log).expect_err("a flipped byte was not found");
             assert_eq!(
-                (fault.segment.as_str(), fault.part),
+                (fault.segment.as_str(), (fault.part, fault.offset)),
                 (name.as_str(), part),
                 "byte {at} of {name}: {fault}"
             );
@@ -258,4 +258,130 @@ fn only_damage_at_the_very_end_may_be_a_torn_tail() {
     let mut sealed = whole.clone();
     *sealed.first_entry().unwrap().get_mut().last_mut().unwrap() ^= 1;
     assert!(!verify(&sealed).unwrap_err().may_be_torn_tail);
+}
+
+#[test]
+fn a_group_may_end_at_the_end_of_its_segment_or_anywhere_before() {
+    let around = SEGMENT_HEADER_BYTES + GROUP_HEADER_BYTES + chain::record_bytes(0, false);
+    for slack in [0, 1, GROUP_HEADER_BYTES - 1, GROUP_HEADER_BYTES, GROUP_HEADER_BYTES + 1] {
+        let mut log = log(&[&[CAPACITY as usize - around - slack]]);
+        assert_eq!(verify(&log).map(|report| report.groups), Ok(1), "{slack}");
+        if slack > 0 {
+            *log.first_entry().unwrap().get_mut().last_mut().unwrap() = 1;
+            let fault = verify(&log).unwrap_err();
+            assert_eq!((fault.part, fault.offset), (Part::Padding, CAPACITY - 1), "{slack}");
+        }
+    }
+}
+
+#[test]
+fn a_group_that_holds_more_than_it_counts_is_refused() {
+    let mut log = log(&[&[10, 20]]);
+    let bytes = log.first_entry().unwrap().into_mut();
+    let salt = SegmentHeader::decode(bytes).unwrap().salt;
+    let (from, body) = (SEGMENT_HEADER_BYTES, SEGMENT_HEADER_BYTES + GROUP_HEADER_BYTES);
+    let sound = chain::GroupHeader::decode(&salt, &bytes[from..]).unwrap();
+    let end = body + sound.body_bytes as usize;
+    let lie = chain::GroupHeader::of_body(&salt, sound.first, 1, &bytes[body..end]);
+    bytes[from..body].copy_from_slice(&lie.encode());
+    let fault = verify(&log).unwrap_err();
+    let expected = (Part::GroupHeader(Sequence(0)), from as u64, Cause::NotAGroup);
+    assert_eq!((fault.part, fault.offset, fault.cause), expected);
+}
+
+#[test]
+fn a_log_without_an_entry_is_none() {
+    assert_eq!(verify(&Log::new()).unwrap_err().cause, Cause::Empty);
+    let fault = verify(&log(&[])).unwrap_err();
+    assert_eq!((fault.segment, fault.cause), (segment_name(Sequence(0)), Cause::Empty));
+    let notes = Log::from([("README".to_owned(), vec![])]);
+    assert_eq!(verify(&notes).unwrap_err().cause, Cause::Empty);
+    for bad in ["1.seg", "x.seg"] {
+        let named = Log::from([(bad.to_owned(), vec![0; CAPACITY as usize])]);
+        assert_eq!(verify(&named).unwrap_err().cause, Cause::Name, "{bad}");
+    }
+}
+
+#[test]
+fn a_segment_is_what_its_name_says_and_has_a_whole_header() {
+    let whole = log(&[&[10]]);
+    let bytes = whole.first_key_value().unwrap().1;
+    let options = VerifyOptions { head: None, from_oldest: true };
+    let cause = |name: Sequence, bytes: &[u8]| {
+        let log = Log::from([(segment_name(name), bytes.to_vec())]);
+        verify_log(&log, &options, |_| {}).unwrap_err().cause
+    };
+    let short = chain::SegmentHeaderError::Short(SEGMENT_HEADER_BYTES as u64 - 1);
+    assert_eq!(cause(Sequence(0), &bytes[..SEGMENT_HEADER_BYTES - 1]), Cause::SegmentHeader(short));
+    let name = chain::SegmentHeaderError::Name { header: 0, name: Sequence(1) };
+    assert_eq!(cause(Sequence(1), bytes), Cause::SegmentHeader(name));
+    let length = Cause::Length { expected: CAPACITY, found: SEGMENT_HEADER_BYTES as u64 };
+    assert_eq!(cause(Sequence(0), &bytes[..SEGMENT_HEADER_BYTES]), length);
+}
+
+#[test]
+fn a_head_before_the_oldest_segment_cannot_be_looked_for_and_one_behind_the_end_is_missing() {
+    let whole = log(THREE_SEGMENTS);
+    let all = references(&whole);
+    let mut tail = whole;
+    tail.pop_first();
+    let check = |head| verify_log(&tail, &VerifyOptions { head: Some(head), from_oldest: true }, |_| {});
+    let first = check(*all.last().unwrap()).unwrap().first;
+    assert!(first.0 > 0);
+    let at = |sequence: u64, hash| AxiomRef { sequence: Sequence(sequence), hash };
+    assert!(check(at(first.0 - 1, Hash::ZERO)).is_ok());
+    let mismatch =
+        |found: Result<Report, Fault>| matches!(found, Err(Fault { cause: Cause::HeadMismatch { .. }, .. }));
+    assert!(mismatch(check(at(first.0, Hash::ZERO))));
+    assert!(mismatch(check(at(all.len() as u64 - 1, Hash::ZERO))));
+    let behind = check(at(all.len() as u64, Hash::ZERO)).unwrap_err();
+    assert!(matches!(behind.cause, Cause::BelowHead { .. }));
+}
+
+#[test]
+fn a_folder_is_read_as_memory_is_and_other_files_in_it_are_passed_over() {
+    let log = log(THREE_SEGMENTS);
+    let folder = tempfile::tempdir().unwrap();
+    log.iter().for_each(|(name, bytes)| std::fs::write(folder.path().join(name), bytes).unwrap());
+    std::fs::write(folder.path().join("notes.txt"), b"no segment").unwrap();
+    let source = chain::LogFolder::new(folder.path());
+    let check = || verify_log(&source, &VerifyOptions::default(), |_| {});
+    assert_eq!(check(), verify(&log));
+    let (last, bytes) = log.last_key_value().unwrap();
+    std::fs::write(folder.path().join(last), &bytes[1..]).unwrap();
+    assert_eq!(check().unwrap_err().segment, *last);
+    let gone = chain::LogFolder::new(folder.path().join("nowhere"));
+    let fault = verify_log(&gone, &VerifyOptions::default(), |_| {}).unwrap_err();
+    assert!(matches!(fault.cause, Cause::Read(_)));
+}
+
+#[test]
+fn a_read_over_the_end_is_an_error_and_not_a_part() {
+    use chain::ReadAt;
+    fn check(bytes: &impl ReadAt) {
+        let mut two = [9; 2];
+        assert_eq!(bytes.size_bytes().unwrap(), 3);
+        bytes.read_exact_at(1, &mut two).unwrap();
+        assert_eq!(two, [2, 3]);
+        for from in [2, 3, 4, u64::MAX] {
+            assert!(bytes.read_exact_at(from, &mut two).is_err(), "{from}");
+        }
+    }
+    let memory = vec![1, 2, 3];
+    check(&memory);
+    check(&&memory);
+    check(&memory.as_slice());
+    let mut file = tempfile::tempfile().unwrap();
+    std::io::Write::write_all(&mut file, &memory).unwrap();
+    check(&file);
+}
+
+#[test]
+fn a_fault_says_where_it_is() {
+    let mut log = log(&[&[10, 20]]);
+    let name = segment_name(Sequence(0));
+    let offset = SEGMENT_HEADER_BYTES + GROUP_HEADER_BYTES + chain::record_bytes(10, false);
+    log.get_mut(&name).unwrap()[offset + 100] ^= 1;
+    let text = verify(&log).unwrap_err().to_string();
+    assert!(text.starts_with(&format!("segment {name}, offset {offset}, entry 1: ")), "{text}");
 }

@@ -139,3 +139,24 @@ pub struct CapabilityRevoke {
     #[n(2)]
     pub reason: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(bits: u8) -> Permissions {
+        let bit = |n: u8| bits >> n & 1 == 1;
+        Permissions { read: bit(0), write: bit(1), execute: bit(2), delegate: bit(3), revoke: bit(4) }
+    }
+
+    #[test]
+    fn permissions_contain_what_asks_for_none_that_they_lack() {
+        for have in 0..32 {
+            assert_eq!(of(have).is_empty(), have == 0, "{:?}", of(have));
+            for asked in 0..32 {
+                let expected = have & asked == asked;
+                assert_eq!(of(have).contains(of(asked)), expected, "{:?} {:?}", of(have), of(asked));
+            }
+        }
+    }
+}

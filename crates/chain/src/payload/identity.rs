@@ -193,3 +193,25 @@ pub struct KeyUsage {
     #[n(6)]
     pub refused: Option<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::IdentityStatus::{Active, Revoked, Suspended};
+
+    #[test]
+    fn a_status_changes_along_the_legal_ways_only() {
+        for (old, new, legal) in [
+            (Active, Active, false),
+            (Active, Suspended, true),
+            (Active, Revoked, true),
+            (Suspended, Active, true),
+            (Suspended, Suspended, false),
+            (Suspended, Revoked, true),
+            (Revoked, Active, false),
+            (Revoked, Suspended, false),
+            (Revoked, Revoked, false),
+        ] {
+            assert_eq!(old.may_become(new), legal, "{old:?} {new:?}");
+        }
+    }
+}

@@ -229,4 +229,35 @@ mod tests {
         let long = vec![0; PAYLOAD_SIZE_BYTES_MAX + 1];
         assert!(matches!(Payload::decode(80, &long), Err(PayloadError::TooLarge { .. })));
     }
+
+    #[test]
+    fn a_payload_has_so_many_bytes_and_no_more() {
+        let of = |reason_bytes| Envelope {
+            submitter: IdentityId([1; 32]),
+            key: EntryKey([2; 16]),
+            authorization: None,
+            body: service::Shutdown { reason: "x".repeat(reason_bytes) },
+        };
+        let fits = PAYLOAD_SIZE_BYTES_MAX - of(60_000).to_bytes().unwrap().len() + 60_000;
+        let bytes = of(fits).to_bytes().unwrap();
+        assert_eq!(bytes.len(), PAYLOAD_SIZE_BYTES_MAX);
+        assert_eq!(Envelope::from_bytes(&bytes), Ok(of(fits)));
+        let over = PAYLOAD_SIZE_BYTES_MAX + 1;
+        assert_eq!(of(fits + 1).to_bytes(), Err(PayloadError::TooLarge { bytes: over }));
+        let long = cbor::encode(&of(fits + 1));
+        assert_eq!(
+            Envelope::<service::Shutdown>::from_bytes(&long),
+            Err(PayloadError::TooLarge { bytes: over })
+        );
+    }
+
+    #[test]
+    fn what_has_not_four_members_is_no_envelope() {
+        let mut bytes = receipt().to_bytes().unwrap();
+        assert_eq!(bytes[0], 0x84);
+        for members in [0x83, 0x85, 0x9f] {
+            bytes[0] = members;
+            assert!(matches!(EnvelopeHead::peek(&bytes), Err(PayloadError::Malformed(_))), "{members:#x}");
+        }
+    }
 }

@@ -618,3 +618,33 @@ impl SignedDecision {
         cbor::decode(&self.body)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_gives_nothing_to_anybody_only_takes_away() {
+        use ProcessOperation as P;
+        use ServiceOperation as S;
+        let service = |operation| PolicyAction::ControlService { service: "keys".to_owned(), operation };
+        let process = |operation| PolicyAction::ControlProcess { pid: ProcessId(7), operation };
+        let credential = CredentialId([1; 16]);
+        let capability = CapabilityId([1; 16]);
+        let identity = IdentityId([1; 32]);
+        for (action, expected) in [
+            (PolicyAction::TerminateProcess { pid: ProcessId(7) }, true),
+            (PolicyAction::RevokeCredential { identity, credential }, true),
+            (PolicyAction::RevokeCapability { capability }, true),
+            (service(S::Stop), true),
+            (service(S::Shutdown), true),
+            (service(S::Start), false),
+            (process(P::Suspend), true),
+            (process(P::Resume), false),
+            (PolicyAction::DelegateCapability { capability, to: identity }, false),
+            (PolicyAction::DeleteFile { path: "/a".to_owned() }, false),
+        ] {
+            assert_eq!(action.only_takes_away(), expected, "{action:?}");
+        }
+    }
+}
