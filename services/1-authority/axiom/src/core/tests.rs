@@ -23,6 +23,9 @@ use ed25519_dalek::SigningKey;
 
 use super::*;
 
+mod state;
+mod units;
+
 const ROOM: Limits = Limits { body_bytes_max: 1 << 20, reserve_only: false, full: false };
 const SECOND: u64 = 1_000_000_000;
 
