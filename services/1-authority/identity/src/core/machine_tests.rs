@@ -10,6 +10,13 @@ use proptest::prelude::*;
 use super::*;
 use crate::core::IdentityFilter;
 
+#[path = "limit_tests.rs"]
+mod limits;
+#[path = "naming_tests.rs"]
+mod naming;
+#[path = "reservation_tests.rs"]
+mod reservations;
+
 const NOW: AxiomTime = AxiomTime(1_000_000_000_000);
 const ID: RequestId = RequestId(1);
 const CHANNEL: &str = "terminal/uid-1000";
