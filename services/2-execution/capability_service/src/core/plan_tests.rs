@@ -157,6 +157,106 @@ fn a_passed_on_right_ends_with_its_source_at_the_latest() {
     assert_eq!(late.parent, None, "an expired right is no source");
 }
 
+#[test]
+fn a_passed_on_right_begins_with_its_source_and_keeps_its_hours() {
+    let mut holdings = Holdings::default();
+    let times = |not_before: Option<u64>, hours| {
+        let time = TimeRestriction {
+            not_before: not_before.map(AxiomTime),
+            not_after: Some(AxiomTime(9_000)),
+            time_of_day: hours,
+        };
+        Some(Restrictions { time: Some(time), ..Restrictions::default() })
+    };
+    let (day, night) = (Some((8, 16)), Some((20, 4)));
+    grant(&mut holdings, Wish { restrictions: times(Some(2_000), day), ..wish(1, ROOT, ALICE, READ_ON) });
+    let passed = |not_before, hours| {
+        let wish = Wish { restrictions: times(not_before, hours), ..wish(2, ALICE, BOB, READ) };
+        let time = plan(&holdings, wish).unwrap().restrictions.unwrap().time.unwrap();
+        (time.not_before.map(|time| time.0), time.time_of_day)
+    };
+    assert_eq!(passed(None, None), (Some(2_000), day));
+    assert_eq!(passed(Some(1_500), night), (Some(2_000), day));
+    assert_eq!(passed(Some(3_000), day), (Some(3_000), day));
+}
+
+fn raw(id: u8, parent: Option<u8>, object: &str, permissions: Permissions) -> CapabilityGrant {
+    CapabilityGrant {
+        capability_id: CapabilityId([id; 16]),
+        grantor: ROOT,
+        grantee: ALICE,
+        resource: file(object),
+        permissions,
+        restrictions: None,
+        parent: parent.map(|parent| CapabilityId([parent; 16])),
+    }
+}
+
+#[test]
+fn grants_that_contradict_the_fold_give_nothing_and_are_counted() {
+    let mut holdings = Holdings::default();
+    fold(&mut holdings, raw(1, None, "/a", READ));
+    let before = holdings.clone();
+    for (n, bad) in [
+        raw(1, None, "/b", READ),
+        raw(2, Some(9), "/a", READ),
+        raw(2, Some(1), "/a", READ_ON),
+        raw(2, Some(1), "/b", READ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        fold(&mut holdings, bad.clone());
+        assert_eq!(holdings.ignored(), n as u64 + 1, "{bad:?}");
+    }
+    assert_eq!(held_by(&holdings, ALICE), held_by(&before, ALICE));
+    assert_eq!(holdings.get(&CapabilityId([1; 16])), before.get(&CapabilityId([1; 16])));
+    fold(&mut holdings, raw(2, Some(1), "/a", READ));
+    assert_eq!((held_by(&holdings, ALICE), holdings.ignored()), (vec![1, 2], 4));
+}
+
+#[test]
+fn a_list_holds_what_the_filter_selects_in_order_of_id() {
+    let mut holdings = Holdings::default();
+    for (id, object, who) in [(3, "/a", ALICE), (1, "/b", ALICE), (2, "/a", BOB)] {
+        fold(&mut holdings, CapabilityGrant { grantee: who, ..raw(id, None, object, READ) });
+    }
+    let list = |holder: Option<IdentityId>, object: Option<&str>| -> Vec<u8> {
+        let filter = Filter { holder, resource: object.map(file) };
+        holdings.list(&filter).map(|granted| granted.grant.capability_id.0[0]).collect()
+    };
+    assert_eq!(list(None, None), [1, 2, 3]);
+    assert_eq!(list(Some(ALICE), None), [1, 3]);
+    assert_eq!(list(None, Some("/a")), [2, 3]);
+    assert_eq!(list(Some(ALICE), Some("/a")), [3]);
+    assert_eq!(list(Some(ROOT), None), [0; 0]);
+}
+
+/// covers: CAP-37
+#[test]
+fn genesis_brings_the_first_rights() {
+    let nobody = base::PublicKey([0; 32]);
+    let genesis = chain::payload::service::Genesis {
+        version: 1,
+        image_hash: Hash::ZERO,
+        initial_capabilities: vec![raw(1, None, "/a", READ), raw(2, Some(1), "/a", READ)],
+        genesis_time: NOW,
+        node_name: "desk".to_owned(),
+        node_key: nobody,
+        sequencer_key: nobody,
+        policy_key: nobody,
+        identity_key: nobody,
+        identities: vec![],
+        admin: ROOT,
+        admin_uid: 1000,
+        rules: vec![],
+    };
+    let mut holdings = Holdings::default();
+    holdings.apply(at(0), &Payload::Genesis(envelope(genesis)));
+    assert_eq!((held_by(&holdings, ALICE), holdings.ignored()), (vec![1, 2], 0));
+    assert_eq!(holdings.get(&CapabilityId([1; 16])).unwrap().created_at, at(0));
+}
+
 /// covers: CAP-31, CAP-37
 #[test]
 fn revoking_takes_what_was_derived_and_leaves_the_rest() {
