@@ -102,3 +102,71 @@ impl From<ProcessError> for tonic::Status {
         error.to_status()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_who_is_guilty_and_whether_to_come_again() {
+        use tonic::Code;
+        let (pid, id) = (ProcessId(7), IdentityId([1; 32]));
+        let text = String::new;
+        let (never, refused) = (Retry::Never, Guilty::Refused);
+        for (error, reason, guilty, retry, code) in [
+            (ProcessError::ImageNotFound(Hash::ZERO), "ImageNotFound", refused, never, Code::NotFound),
+            (
+                ProcessError::InvalidImage { image: Hash::ZERO, text: text() },
+                "InvalidImage",
+                refused,
+                never,
+                Code::FailedPrecondition,
+            ),
+            (
+                ProcessError::UnknownIdentity { identity: id, text: "x" },
+                "UnknownIdentity",
+                refused,
+                never,
+                Code::PermissionDenied,
+            ),
+            (
+                ProcessError::CapabilityDenied(CapabilityId([1; 16])),
+                "CapabilityDenied",
+                refused,
+                never,
+                Code::PermissionDenied,
+            ),
+            (ProcessError::NoSuchProcess(pid), "NoSuchProcess", refused, never, Code::NotFound),
+            (ProcessError::SystemProcess(pid), "SystemProcess", refused, never, Code::PermissionDenied),
+            (
+                ProcessError::WrongState { pid, state: ProcessState::Zombie },
+                "WrongState",
+                refused,
+                never,
+                Code::FailedPrecondition,
+            ),
+            (
+                ProcessError::ResourceShortage,
+                "ResourceShortage",
+                refused,
+                Retry::After(1000),
+                Code::ResourceExhausted,
+            ),
+            (ProcessError::invalid("f", "x"), "InvalidRequest", Guilty::Misuse, never, Code::InvalidArgument),
+            (ProcessError::Unauthenticated(text()), "Unauthenticated", refused, never, Code::Unauthenticated),
+            (
+                ProcessError::Launch { step: text(), text: text() },
+                "LaunchFailed",
+                refused,
+                never,
+                Code::FailedPrecondition,
+            ),
+            (ProcessError::Recovering, "Recovering", Guilty::Gone, Retry::After(200), Code::Unavailable),
+            (ProcessError::Internal(text()), "Internal", Guilty::Gone, never, Code::Internal),
+        ] {
+            assert_eq!((error.reason(), error.guilty()), (reason, guilty), "{error:?}");
+            assert_eq!((error.retry(), error.code()), (retry, code), "{error:?}");
+            assert_eq!(tonic::Status::from(error).code(), code);
+        }
+    }
+}

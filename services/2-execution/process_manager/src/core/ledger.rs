@@ -149,3 +149,7 @@ impl Ledger {
         false
     }
 }
+
+#[cfg(test)]
+#[path = "ledger_tests.rs"]
+mod tests;

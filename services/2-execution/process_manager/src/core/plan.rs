@@ -146,9 +146,8 @@ fn hidden_inside(spawn: &Spawn, host: &Host) -> Vec<String> {
         if is_below(source, hidden) {
             return Some(target.to_owned());
         }
-        let rest = hidden.strip_prefix(source.trim_end_matches('/'))?;
-        let below = rest.starts_with('/') || rest.is_empty();
-        (is_below(hidden, source) && below).then(|| format!("{}{rest}", target.trim_end_matches('/')))
+        let rest = hidden.strip_prefix(source.trim_end_matches('/')).filter(|_| is_below(hidden, source))?;
+        Some(format!("{}{rest}", target.trim_end_matches('/')))
     };
     let grants = spawn.paths.iter().map(|grant| (grant.source.as_str(), grant.inside.as_str()));
     let all: Vec<(&str, &str)> = grants.chain(SHOWN.iter().map(|path| (*path, *path))).collect();
@@ -308,9 +307,41 @@ mod tests {
         assert!(masked("/", "/host").contains(&"/host/srv/node/state".to_owned()));
         assert!(masked("/srv/node/state", "/x").contains(&"/x".to_owned()));
         assert!(masked("/srv/node/state/axiom", "/x").contains(&"/x".to_owned()));
-        assert!(
-            !masked("/home/other", "").iter().any(|path| path.contains("bailiwick") && path.contains("home"))
-        );
+        for other in ["/home/other", "/srv/node/stat", "/srv/node/states", "/home/me/.local/state/bail"] {
+            let secrets = SECRETS.map(str::to_owned);
+            assert!(
+                masked(other, "/x").iter().all(|path| secrets.contains(path) || path.starts_with("/proc"))
+            );
+        }
+    }
+
+    #[test]
+    fn a_limit_of_processor_time_holds_each_process_and_none_is_none() {
+        let limit = |cpu_time_ms| {
+            let limits = pb::ResourceLimits { cpu_time_ms, ..Default::default() };
+            let plan = plans(&spawn(|r| r.resource_limits = Some(limits)), &host(), "p1").program;
+            plan.rlimits.into_iter().find(|limit| limit.resource == Resource::CpuSeconds)
+        };
+        assert!(limit(0).is_none());
+        // The monitor counts the tree and comes first: this is a second late, and the kernel kills one second later.
+        for (ms, soft) in [(1, 2), (1000, 2), (1001, 3), (60_000, 61)] {
+            let found = limit(ms).unwrap();
+            assert_eq!((found.soft, found.hard), (soft, soft + 1), "{ms} ms");
+        }
+    }
+
+    #[test]
+    fn private_folders_have_room_and_streams_stand_in_order() {
+        let plans = plans(&spawn(|_| {}), &host(), "p1");
+        let sizes = plans.monitor.mounts.iter().filter_map(|mount| match mount {
+            Mount::Tmpfs { size_bytes_max, .. } => Some(*size_bytes_max),
+            _ => None,
+        });
+        assert!(sizes.into_iter().all(|bytes| bytes >= 4096));
+        let pairs =
+            |plan: &Plan| plan.descriptors.iter().map(|one| (one.slot, one.target)).collect::<Vec<_>>();
+        assert_eq!(pairs(&plans.program), [(1, 0), (2, 1), (3, 2)]);
+        assert_eq!(pairs(&plans.monitor), [(1, 3), (2, 4), (3, 5), (4, 6), (5, 7), (6, 2)]);
     }
 
     /// covers: PRC-11, PRC-19

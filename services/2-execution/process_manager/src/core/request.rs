@@ -328,6 +328,14 @@ mod tests {
         assert!(parse(|r| r.terminal = terminal(most, most)).is_ok());
         assert_eq!(refused(|r| r.terminal = terminal(most + 1, 80)), "terminal");
         assert_eq!(refused(|r| r.terminal = terminal(24, most + 1)), "terminal");
+        let pair = |bytes: usize| [("N".to_owned(), "x".repeat(bytes - 3))].into();
+        assert!(parse(|r| r.env = pair(ENVIRONMENT_BYTES_MAX)).is_ok());
+        assert_eq!(refused(|r| r.env = pair(ENVIRONMENT_BYTES_MAX + 1)), "env");
+        assert!(parse(|r| r.name = "n".repeat(255)).is_ok());
+        assert_eq!(refused(|r| r.name = "n".repeat(256)), "name");
+        let long = |bytes: usize| Some(format!("/{}", "x".repeat(bytes - 1)));
+        assert!(parse(|r| r.cwd = long(sandbox::PATH_BYTES_MAX)).is_ok());
+        assert_eq!(refused(|r| r.cwd = long(sandbox::PATH_BYTES_MAX + 1)), "cwd");
         assert!(parse(|r| r.capabilities = vec![vec![0; 16]; CAPABILITIES_MAX]).is_ok());
         assert_eq!(refused(|r| r.capabilities = vec![vec![0; 16]; CAPABILITIES_MAX + 1]), "capabilities");
     }
@@ -338,6 +346,8 @@ mod tests {
         let with = |limits| move |r: &mut pb::SpawnRequest| r.resource_limits = Some(limits);
         let io = pb::ResourceLimits { io_bandwidth_bytes: 1, ..Default::default() };
         assert_eq!(refused(with(io)), "resource_limits");
+        let net = pb::ResourceLimits { net_bandwidth_bytes: 1, ..Default::default() };
+        assert_eq!(refused(with(net)), "resource_limits");
         let memory = |memory_bytes| pb::ResourceLimits { memory_bytes, ..Default::default() };
         assert!(parse(with(memory(MEMORY_BYTES_MIN))).is_ok());
         assert_eq!(refused(with(memory(MEMORY_BYTES_MIN - 1))), "resource_limits");
@@ -355,14 +365,19 @@ mod tests {
         assert_eq!(refused(|r| r.image.truncate(31)), "image");
         assert_eq!(refused(|r| r.identity.clear()), "identity");
         assert_eq!(refused(|r| r.idempotency_key.clear()), "idempotency_key");
-        for name in ["", "/", "a/..", "a\0"] {
+        for name in ["", "/", ".", "a/.", "..", "a/..", "a\0"] {
             assert_eq!(refused(|r| r.name = name.to_owned()), "name", "{name:?}");
         }
         for inside in ["/", "/proc/1", "/dev", "/run/bailiwick/x", "/a/../b", "a"] {
             let grant = pb::PathGrant { path: "/a".to_owned(), inside: inside.to_owned(), writable: true };
             assert_eq!(refused(|r| r.paths = vec![grant]), "paths", "{inside}");
         }
-        assert_eq!(refused(|r| r.cwd = Some("x".to_owned())), "cwd");
+        let named = pb::PathGrant { path: "/a".to_owned(), inside: "/process".to_owned(), writable: true };
+        assert!(parse(|r| r.paths = vec![named]).is_ok(), "whole parts count");
+        for cwd in ["x", "/a/../b", "/..", "/a\0"] {
+            assert_eq!(refused(|r| r.cwd = Some(cwd.to_owned())), "cwd", "{cwd:?}");
+        }
+        assert_eq!(refused(|r| drop(r.env.insert(String::new(), String::new()))), "env");
         assert_eq!(refused(|r| drop(r.env.insert("A=B".to_owned(), String::new()))), "env");
         assert_eq!(refused(|r| r.args = vec!["a\0".to_owned()]), "args");
     }
@@ -377,6 +392,18 @@ mod tests {
         assert!(parse(disable(HASH_PIN)).unwrap().unpinned);
         assert_eq!(refused(disable("seccomp")), "disabled_guards");
         assert!(Spawn::parse(request(), &[]).is_ok());
+        let unknown = pb::SpawnRequest { disabled_guards: vec!["nothing".to_owned()], ..request() };
+        assert!(Spawn::parse(unknown, &["nothing".to_owned()]).is_err(), "allowed, but there is none");
+    }
+
+    #[test]
+    fn the_log_keeps_the_beginning_of_a_name() {
+        let logged = |name: &str| parse(|r| r.name = name.to_owned()).unwrap().logged_name();
+        assert_eq!(logged("/usr/bin/cat"), "/usr/bin/cat");
+        let longest = "n".repeat(LOGGED_NAME_BYTES_MAX);
+        assert_eq!(logged(&format!("{longest}x")), longest);
+        let wide = format!("{}é", "n".repeat(LOGGED_NAME_BYTES_MAX - 1));
+        assert_eq!(logged(&wide), "n".repeat(LOGGED_NAME_BYTES_MAX - 1), "whole characters");
     }
 
     #[test]

@@ -77,7 +77,7 @@ mod tests {
         use ProcessState::{Creating, Running, Suspended, Zombie};
         let mut moves = Vec::new();
         for state in ProcessState::ALL {
-            assert_eq!(ProcessState::parse(state.name()), Some(state));
+            assert_eq!(ProcessState::parse(&state.to_string()), Some(state));
             for event in Event::ALL {
                 if let Ok(to) = next(state, event) {
                     moves.push((state, event, to));

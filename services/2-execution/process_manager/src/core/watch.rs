@@ -114,6 +114,11 @@ mod tests {
             ("/work/repository", false, false, Finding::IfAbsent),
             ("/tmp/canary", false, false, Finding::IfAbsent),
             ("/tmp/new", true, true, Finding::Ordinary),
+            ("/run/new", true, true, Finding::Ordinary),
+            ("/run/docker.sock", true, false, Finding::IfReadOnly),
+            ("/home/program/.config", true, true, Finding::Ordinary),
+            ("/proc/self/oom_adj", true, false, Finding::Ordinary),
+            ("/work/repo", false, false, Finding::Ordinary),
             ("/home/alice/new", true, true, Finding::IfReadOnly),
             ("/work/repo/file", false, false, Finding::Ordinary),
             ("/work/repo/file", true, false, Finding::IfReadOnly),
@@ -131,6 +136,21 @@ mod tests {
         }
         assert_eq!(watch.judge_socket("/run/docker.sock"), Finding::IfAbsent);
         assert_eq!(watch.judge_socket("/var/run/nscd/socket"), Finding::Ordinary);
+        assert_eq!(watch.judge_socket("/home/program/agent.sock"), Finding::Ordinary);
+    }
+
+    #[test]
+    fn a_folder_holds_itself_and_what_is_in_it() {
+        for (path, folder, expected) in [
+            ("/a", "/a", true),
+            ("/a/b", "/a", true),
+            ("/ab", "/a", false),
+            ("/a", "/a/b", false),
+            ("/", "/", true),
+            ("/a", "/", true),
+        ] {
+            assert_eq!(is_below(path, folder), expected, "{path} {folder}");
+        }
     }
 
     #[test]
