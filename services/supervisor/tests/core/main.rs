@@ -12,6 +12,7 @@ mod adoption;
 mod boot;
 mod failures;
 mod health;
+mod limits;
 mod manifests;
 mod records;
 mod requests;
