@@ -1,0 +1,267 @@
+//! Which plans are refused: what the launcher could not carry out, and what would be ambiguous.
+
+use base::cbor;
+use thiserror::Error;
+
+use super::{Descriptor, Executable, Mount, PRIORITY_MAX, Plan};
+use crate::seccomp::NotifyCall;
+
+/// Encoded plan, bytes. The kernel's own limit for arguments and environment is of this order.
+pub const PLAN_BYTES_MAX: usize = 1024 * 1024;
+/// Arguments and environment together, bytes; below the kernel's 2 MiB with the default stack limit.
+pub const ARGUMENT_BYTES_MAX: usize = 512 * 1024;
+/// Arguments, and environment entries, each.
+pub const ARGUMENTS_MAX: usize = 4096;
+/// Mounts, links and masked paths of one plan; each costs 3 to 6 system calls at start.
+pub const MOUNTS_MAX: usize = 256;
+/// Bytes of one path: the kernel's PATH_MAX with its terminating zero.
+pub const PATH_BYTES_MAX: usize = 4095;
+/// Descriptors that one process inherits. The kernel passes at most 253 in a message.
+pub const DESCRIPTORS_MAX: usize = 128;
+/// Highest number that an inherited descriptor can get; the launcher keeps its own above.
+pub const DESCRIPTOR_TARGET_MAX: u32 = 255;
+/// Bytes of a host name in Linux.
+pub const HOST_NAME_BYTES_MAX: usize = 64;
+/// Landlock path rules of one plan.
+pub const LANDLOCK_RULES_MAX: usize = 512;
+
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PlanError {
+    #[error("the plan has {size} {what}, the limit is {limit}")]
+    TooMany { what: &'static str, size: usize, limit: usize },
+    #[error("{what} {text:?} is not an absolute path without `..`")]
+    NotAbsolute { what: &'static str, text: String },
+    #[error("{what} contains a zero byte")]
+    Zero { what: &'static str },
+    #[error("descriptor slot {slot} does not exist, the request has {slots}")]
+    NoSlot { slot: u32, slots: usize },
+    #[error("descriptor target {target} is used twice or above {DESCRIPTOR_TARGET_MAX}")]
+    Target { target: u32 },
+    #[error("{what} is {value}, allowed is {min} to {max}")]
+    Range { what: &'static str, value: i64, min: i64, max: i64 },
+    #[error("{0}")]
+    Contradiction(&'static str),
+    #[error("the plan cannot be decoded: {0}")]
+    Decode(#[from] cbor::CborError),
+}
+
+/// Before anything is decoded.
+pub(super) fn size(bytes: &[u8]) -> Result<(), PlanError> {
+    at_most("bytes", bytes.len(), PLAN_BYTES_MAX)
+}
+
+impl Plan {
+    /// Refuses what the launcher could not carry out or what would be ambiguous.
+    pub fn validate(&self, slots: usize) -> Result<(), PlanError> {
+        at_most("arguments", self.arguments.len(), ARGUMENTS_MAX)?;
+        at_most("environment entries", self.environment.len(), ARGUMENTS_MAX)?;
+        at_most("mounts", self.mounts.len() + self.masked.len() + self.read_only.len(), MOUNTS_MAX)?;
+        at_most("descriptors", self.descriptors.len(), DESCRIPTORS_MAX)?;
+        at_most("rlimits", self.rlimits.len(), 16)?;
+        at_most("bytes of host name", self.host_name.len(), HOST_NAME_BYTES_MAX)?;
+        at_most("bytes of label", self.label.len(), base::limits::NAME_BYTES_MAX)?;
+        self.validate_arguments()?;
+        self.validate_paths()?;
+        self.validate_descriptors(slots)?;
+        self.validate_numbers()
+    }
+
+    fn validate_arguments(&self) -> Result<(), PlanError> {
+        let mut bytes = 0;
+        for text in &self.arguments {
+            no_zero("an argument", text)?;
+            bytes += text.len() + 1;
+        }
+        for (name, value) in &self.environment {
+            no_zero("an environment entry", name)?;
+            no_zero("an environment entry", value)?;
+            if name.is_empty() || name.contains('=') {
+                return Err(PlanError::Contradiction(
+                    "the name of an environment entry is empty or contains `=`",
+                ));
+            }
+            bytes += name.len() + value.len() + 2;
+        }
+        at_most("bytes of arguments and environment", bytes, ARGUMENT_BYTES_MAX)?;
+        no_zero("the host name", &self.host_name)?;
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+        if self.label.is_empty() || self.label.starts_with('.') || !self.label.bytes().all(plain) {
+            return Err(PlanError::Contradiction(
+                "the label is not made of letters, digits, `_`, `-` and `.`",
+            ));
+        }
+        Ok(())
+    }
+
+    fn validate_paths(&self) -> Result<(), PlanError> {
+        if let Executable::Path(path) = &self.executable {
+            absolute("the executable", path)?;
+        }
+        absolute("the working directory", &self.working_directory)?;
+        for mount in &self.mounts {
+            match mount {
+                Mount::Bind { source, target, .. } => {
+                    absolute("a mount's source", source)?;
+                    inside("a mount's target", target)?;
+                }
+                Mount::Tmpfs { target, .. } => inside("a tmpfs", target)?,
+                Mount::Symlink { target, points_to } => {
+                    inside("a link", target)?;
+                    no_zero("a link", points_to)?;
+                    at_most("bytes of link", points_to.len(), PATH_BYTES_MAX)?;
+                }
+                Mount::Proc | Mount::Dev => {}
+            }
+        }
+        for path in self.masked.iter().chain(&self.read_only) {
+            inside("a masked path", path)?;
+        }
+        if !self.mounts.is_empty() && !self.namespaces.mount {
+            return Err(PlanError::Contradiction("mounts without a mount namespace"));
+        }
+        let rules = self.landlock.as_ref().map_or(&[][..], |landlock| &landlock.rules);
+        at_most("landlock rules", rules.len(), LANDLOCK_RULES_MAX)?;
+        rules.iter().try_for_each(|rule| absolute("a landlock rule", &rule.path))
+    }
+
+    fn validate_descriptors(&self, slots: usize) -> Result<(), PlanError> {
+        let mut used = [false; DESCRIPTOR_TARGET_MAX as usize + 1];
+        for Descriptor { slot, target } in &self.descriptors {
+            if *slot as usize >= slots {
+                return Err(PlanError::NoSlot { slot: *slot, slots });
+            }
+            match used.get_mut(*target as usize) {
+                Some(taken) if !*taken => *taken = true,
+                _ => return Err(PlanError::Target { target: *target }),
+            }
+        }
+        if let Executable::Slot(slot) = self.executable
+            && slot as usize >= slots
+        {
+            return Err(PlanError::NoSlot { slot, slots });
+        }
+        Ok(())
+    }
+
+    fn validate_numbers(&self) -> Result<(), PlanError> {
+        range("the priority", i64::from(self.priority), 0, i64::from(PRIORITY_MAX))?;
+        if let Some(weight) = self.limits.cpu_weight {
+            range("the cpu weight", i64::from(weight), 1, 10_000)?;
+        }
+        if let Some(quota) = self.limits.cpu_millicores_max {
+            range("the cpu quota in millicores", i64::from(quota), 10, 1_000_000)?;
+        }
+        if let Some(score) = self.oom_score_adj {
+            range("oom_score_adj", i64::from(score), -1000, 1000)?;
+        }
+        for id in [self.identity.uid, self.identity.gid] {
+            range("an id", i64::from(id), 0, i64::from(u32::MAX - 1))?;
+        }
+        if self.seccomp.as_ref().is_some_and(|seccomp| seccomp.notify.len() > NotifyCall::ALL.len()) {
+            return Err(PlanError::Contradiction("a notified call is named twice"));
+        }
+        Ok(())
+    }
+}
+
+fn at_most(what: &'static str, size: usize, limit: usize) -> Result<(), PlanError> {
+    if size > limit { Err(PlanError::TooMany { what, size, limit }) } else { Ok(()) }
+}
+
+fn range(what: &'static str, value: i64, min: i64, max: i64) -> Result<(), PlanError> {
+    if value < min || value > max { Err(PlanError::Range { what, value, min, max }) } else { Ok(()) }
+}
+
+fn no_zero(what: &'static str, text: &str) -> Result<(), PlanError> {
+    if text.contains('\0') { Err(PlanError::Zero { what }) } else { Ok(()) }
+}
+
+fn absolute(what: &'static str, path: &str) -> Result<(), PlanError> {
+    no_zero(what, path)?;
+    at_most("bytes of path", path.len(), PATH_BYTES_MAX)?;
+    if !path.starts_with('/') || path.split('/').any(|part| part == "..") {
+        return Err(PlanError::NotAbsolute { what, text: path.to_owned() });
+    }
+    Ok(())
+}
+
+/// Absolute and not the root itself.
+fn inside(what: &'static str, path: &str) -> Result<(), PlanError> {
+    absolute(what, path)?;
+    if path.split('/').all(|part| part.is_empty() || part == ".") {
+        return Err(PlanError::NotAbsolute { what, text: path.to_owned() });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seccomp::Profile;
+
+    fn plan() -> Plan {
+        Plan::new("test", Executable::Path("/bin/true".to_owned()), Profile::Program).with_mounts(vec![
+            Mount::Proc,
+            Mount::Dev,
+            Mount::Bind {
+                source: "/usr".to_owned(),
+                target: "/usr".to_owned(),
+                writable: false,
+                optional: false,
+            },
+            Mount::Tmpfs { target: "/tmp".to_owned(), size_bytes_max: 1 << 20, mode: 0o1777 },
+            Mount::Symlink { target: "/bin".to_owned(), points_to: "usr/bin".to_owned() },
+        ])
+    }
+
+    /// covers: SUP-77
+    #[test]
+    fn a_plan_survives_encoding_and_only_whole() {
+        let plan = plan();
+        let bytes = plan.encode();
+        assert_eq!(Plan::decode(&bytes, 0), Ok(plan));
+        for cut in 0..bytes.len() {
+            assert!(Plan::decode(&bytes[..cut], 0).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn limits_hold_at_the_limit_and_one_past_it() {
+        let mut at = plan();
+        at.arguments = vec![String::new(); ARGUMENTS_MAX];
+        assert_eq!(at.validate(0), Ok(()));
+        at.arguments.push(String::new());
+        assert!(matches!(at.validate(0), Err(PlanError::TooMany { what: "arguments", .. })));
+        at.arguments = vec!["x".repeat(ARGUMENT_BYTES_MAX - 1)];
+        assert_eq!(at.validate(0), Ok(()));
+        at.arguments = vec!["x".repeat(ARGUMENT_BYTES_MAX)];
+        assert!(at.validate(0).is_err());
+        at = plan();
+        let used = at.masked.len() + at.read_only.len();
+        at.mounts = vec![Mount::Proc; MOUNTS_MAX - used];
+        assert_eq!(at.validate(0), Ok(()));
+        at.mounts.push(Mount::Proc);
+        assert!(at.validate(0).is_err());
+    }
+
+    #[test]
+    fn slots_and_targets_are_checked() {
+        let mut plan = plan();
+        plan.descriptors = vec![Descriptor { slot: 0, target: DESCRIPTOR_TARGET_MAX }];
+        assert_eq!(plan.validate(1), Ok(()));
+        assert_eq!(plan.validate(0), Err(PlanError::NoSlot { slot: 0, slots: 0 }));
+        plan.descriptors = vec![Descriptor { slot: 0, target: DESCRIPTOR_TARGET_MAX + 1 }];
+        assert_eq!(plan.validate(1), Err(PlanError::Target { target: DESCRIPTOR_TARGET_MAX + 1 }));
+        plan.descriptors = vec![Descriptor { slot: 0, target: 5 }, Descriptor { slot: 0, target: 5 }];
+        assert_eq!(plan.validate(1), Err(PlanError::Target { target: 5 }));
+    }
+
+    #[test]
+    fn paths_that_could_leave_the_root_are_refused() {
+        for bad in ["/", "relative", "/a/../b", "/a\0b", "//", "/."] {
+            let mut plan = plan();
+            plan.mounts = vec![Mount::Tmpfs { target: bad.to_owned(), size_bytes_max: 1, mode: 0 }];
+            assert!(plan.validate(0).is_err(), "{bad:?}");
+        }
+    }
+}
