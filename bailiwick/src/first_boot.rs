@@ -21,12 +21,10 @@ use chain::{
     },
 };
 use durable::{Disk, RealDisk};
-use keys::{
-    boundary::BoundaryClient,
-    core::seal::{KEY_FILE_BYTES, SecretKind},
-};
+use keys::boundary::BoundaryClient;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use sandbox::{Descriptor, Executable, Features, Guard, Namespaces, Plan, seccomp::Profile};
+use seal::{KEY_FILE_BYTES, SecretKind};
 use supervisor::manifest::{self, ServiceManifest};
 
 /// File of a service's own signing key, 32 bytes, readable by that service alone.

@@ -26,8 +26,8 @@ const PROPERTY_CASES: &str = "32";
 const NIGHTS: u64 = 7;
 const DAY_S: u64 = 24 * 60 * 60;
 
-/// The log's format has no `core` folder and is one.
-const FORMAT: &str = "crates/chain";
+/// The formats of the log and of sealed secrets have no `core` folder and are one.
+const FORMATS: [&str; 2] = ["crates/chain", "crates/seal"];
 /// Packages that keep tests of their core outside `src/`.
 const TESTS_OUTSIDE: [(&str, &[&str]); 2] =
     [("chain", &["--test=format", "--test=verify"]), ("supervisor", &["--test=core"])];
@@ -137,7 +137,7 @@ fn packages(root: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for package in workspace::metadata()?.packages {
         let Some(folder) = package.manifest_path.parent() else { continue };
-        if workspace::relative(root, folder) == FORMAT || folder.join("src/core").is_dir() {
+        if FORMATS.contains(&workspace::relative(root, folder).as_str()) || folder.join("src/core").is_dir() {
             names.push(package.name);
         }
     }

@@ -175,9 +175,9 @@ fn other_processes_cannot_look_in_and_no_core_is_written() {
 #[test]
 fn after_many_operations_no_seed_or_key_is_left_outside_the_secret_pages() {
     let folder = tempfile::tempdir().unwrap();
-    // A file of the fixed seed, sealed by a key file of 1s (made once by `core::seal`).
+    // A file of the fixed seed, sealed by a key file of 1s (made once by `crates/seal`).
     let sealed = folder.path().join("seed.sealed");
-    std::fs::write(&sealed, include_bytes!("counting-seed.sealed")).unwrap();
+    std::fs::write(&sealed, include_bytes!("../../../../crates/seal/src/counting-seed.sealed")).unwrap();
     let mut boundary = Boundary::start("scan", Some(&sealed), Some(&key_file(folder.path(), 1)));
     let alice = path("/orbital/users/alice/signing");
     for n in 0..50 {

@@ -82,7 +82,11 @@ impl Drop for Boundary {
 /// A boundary with the seed of the fixed vectors, opened by a key file of `byte`s; 1 is the right one.
 fn boundary(byte: u8) -> (Boundary, OwnedFd) {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("seed.sealed"), include_bytes!("counting-seed.sealed")).unwrap();
+    std::fs::write(
+        folder.path().join("seed.sealed"),
+        include_bytes!("../../../../crates/seal/src/counting-seed.sealed"),
+    )
+    .unwrap();
     std::fs::write(folder.path().join("key"), [byte; 32]).unwrap();
     let (ours, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();

@@ -2,13 +2,11 @@
 
 use base::KeyPath;
 use sandbox::secret_memory::{SecretMemory, SecretMemoryError, SecretProtection};
+use seal::{Contents, SEAL_ENTROPY_BYTES, SECRET_BYTES_MAX, SealError};
 use zeroize::Zeroize;
 
 use super::protocol::{BoundaryState, Refusal, Request, Response, SecretKind};
-use crate::core::{
-    derive::{DerivedKey, SEED_BYTES, with_clean_stack},
-    seal::{self, SEAL_ENTROPY_BYTES, SECRET_BYTES_MAX, SealError},
-};
+use crate::core::derive::{DerivedKey, SEED_BYTES, with_clean_stack};
 
 /// Fills a buffer with unpredictable bytes; false if it cannot.
 pub(super) type Entropy = fn(&mut [u8]) -> bool;
@@ -108,7 +106,8 @@ impl Holder {
             seed.zeroize();
             return Err(Refusal::NoEntropy);
         }
-        let sealed = seal::seal(seed, kind, sealing.secret(), &entropy).inspect_err(|_| seed.zeroize())?;
+        let sealed = seal::seal(Contents::Seed, seed, kind, sealing.secret(), &entropy)
+            .inspect_err(|_| seed.zeroize())?;
         self.ready();
         Ok(Response::Created { sealed })
     }
@@ -131,7 +130,7 @@ impl Holder {
         let kind = seal::sealed_by(sealed)?;
         let sealing = self.sealing.as_ref().ok_or(Refusal::NoSecret(kind))?;
         let seed = seed_bytes(&mut self.seed)?;
-        Ok(seal::open(sealed, sealing.kind, sealing.secret(), seed)?)
+        Ok(seal::open(Contents::Seed, sealed, sealing.kind, sealing.secret(), seed)?)
     }
 
     fn ready(&mut self) {

@@ -8,13 +8,13 @@ use rustix::{
     thread::{no_new_privs, set_no_new_privs},
 };
 use sandbox::secret_memory::SecretMemoryError;
+use seal::SEALED_BYTES;
 use thiserror::Error;
 
 use super::{
     holder::{Holder, Sealing, SealingError},
     protocol::{MESSAGE_BYTES_MAX, Refusal, Request, Response, SecretKind},
 };
-use crate::core::seal::SEALED_BYTES;
 
 /// What the boundary is started with. Everything is an open descriptor: it has no names to open.
 #[derive(Debug)]

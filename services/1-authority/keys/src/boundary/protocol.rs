@@ -8,8 +8,8 @@ use base::{
 use minicbor::{Decode, Encode};
 use thiserror::Error;
 
-pub use crate::core::seal::SecretKind;
-use crate::core::seal::{SEALED_BYTES, SealError};
+pub use seal::SecretKind;
+use seal::{SEALED_BYTES, SealError};
 
 /// Largest message in either direction: a path of 16 segments of 255 bytes, a hash, and room for the framing.
 pub const MESSAGE_BYTES_MAX: usize = 4608;

@@ -6,7 +6,6 @@ pub(crate) mod derive;
 mod error;
 mod ledger;
 mod machine;
-pub mod seal;
 pub(crate) mod verify;
 
 pub use decision::SignRequest;
