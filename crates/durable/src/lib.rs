@@ -16,10 +16,12 @@
 //! Disk::rename         renameat
 //! Disk::sync_dir       openat(O_DIRECTORY), fsync
 //! replace              create NAME.new, pwrite, fdatasync, renameat NAME.new NAME, fsync of the folder
+//! wipe                 pwrite zeros over all of it, fdatasync, unlinkat, fsync of the folder
 //! Disk::lock           openat(O_CREAT), flock(LOCK_EX|LOCK_NB), held until dropped or the process dies
 //! ```
 //!
-//! Known gaps: a device that lies about flushes; the file's name is durable only after `sync_dir`, which callers owe.
+//! Known gaps: a device that lies about flushes; one that writes elsewhere than it was told (flash, copy on write) keeps
+//! what `wipe` wrote over; the file's name is durable only after `sync_dir`, which callers owe.
 
 mod disk;
 mod pool;
@@ -29,4 +31,4 @@ mod replace;
 pub use disk::{Disk, DiskError, DiskFile, Operation};
 pub use pool::{POOL_FILES_MAX, Pool, PoolError};
 pub use real::{RealDisk, RealFile, RealLock};
-pub use replace::{SMALL_FILE_BYTES_MAX, read_small, replace};
+pub use replace::{SMALL_FILE_BYTES_MAX, read_small, replace, wipe};

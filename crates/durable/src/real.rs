@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
 
 use crate::disk::{Disk, DiskError, DiskFile, Operation};
 
@@ -43,9 +43,10 @@ impl RealDisk {
     }
 }
 
+/// A name is a file of this folder, never a link to another: the folder may be writable by somebody who is trusted less.
 fn read_write() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).mode(FILE_MODE);
+    options.read(true).write(true).mode(FILE_MODE).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
     options
 }
 

@@ -12,17 +12,8 @@ fn folder_of(name: &str) -> &str {
 
 /// Replaces a file whole or not at all, durably: after a crash it has the old or the new bytes.
 pub fn replace<D: Disk>(disk: &D, name: &str, parts: &[&[u8]]) -> Result<(), DiskError> {
-    let bytes: usize = parts.iter().map(|part| part.len()).fold(0, usize::saturating_add);
-    if bytes > SMALL_FILE_BYTES_MAX {
-        return Err(DiskError::Failed {
-            operation: Operation::Write,
-            name: name.to_owned(),
-            source: io::Error::new(
-                io::ErrorKind::FileTooLarge,
-                format!("{bytes} bytes, at most {SMALL_FILE_BYTES_MAX}"),
-            ),
-        });
-    }
+    let bytes = parts.iter().map(|part| part.len() as u64).fold(0, u64::saturating_add);
+    fitting(bytes, SMALL_FILE_BYTES_MAX, Operation::Write, name)?;
     let new = format!("{name}{SUFFIX}");
     let file = match disk.create(&new) {
         // What an earlier crash left half written.
@@ -52,19 +43,27 @@ pub fn read_small<D: Disk>(
         Err(error) if error.is_not_found() => return Ok(None),
         other => other?,
     };
-    let size_bytes = file.size_bytes()?;
     let limit = size_bytes_max.min(SMALL_FILE_BYTES_MAX);
-    let Some(fitting) = usize::try_from(size_bytes).ok().filter(|bytes| *bytes <= limit) else {
-        return Err(DiskError::Failed {
-            operation: Operation::Read,
-            name: name.to_owned(),
-            source: io::Error::new(
-                io::ErrorKind::FileTooLarge,
-                format!("{size_bytes} bytes, at most {limit}"),
-            ),
-        });
-    };
-    let mut bytes = vec![0; fitting];
+    let size_bytes = fitting(file.size_bytes()?, limit, Operation::Read, name)?;
+    let mut bytes = vec![0; size_bytes];
     file.read_at(0, &mut bytes)?;
     Ok(Some(bytes))
+}
+
+/// Writes zeros over a small file, durably, and removes it: for a secret that stands elsewhere now.
+pub fn wipe<D: Disk>(disk: &D, name: &str) -> Result<(), DiskError> {
+    let file = disk.open(name)?;
+    let size_bytes = fitting(file.size_bytes()?, SMALL_FILE_BYTES_MAX, Operation::Write, name)?;
+    file.write_at(0, &vec![0; size_bytes])?;
+    file.sync_data()?;
+    disk.remove(name)?;
+    disk.sync_dir(folder_of(name))
+}
+
+fn fitting(size_bytes: u64, limit: usize, operation: Operation, name: &str) -> Result<usize, DiskError> {
+    usize::try_from(size_bytes).ok().filter(|bytes| *bytes <= limit).ok_or_else(|| DiskError::Failed {
+        operation,
+        name: name.to_owned(),
+        source: io::Error::new(io::ErrorKind::FileTooLarge, format!("{size_bytes} bytes, at most {limit}")),
+    })
 }

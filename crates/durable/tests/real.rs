@@ -6,7 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use durable::{Disk, DiskError, DiskFile, POOL_FILES_MAX, Pool, PoolError, RealDisk, read_small, replace};
+use durable::{
+    Disk, DiskError, DiskFile, POOL_FILES_MAX, Pool, PoolError, RealDisk, read_small, replace, wipe,
+};
 
 fn disk() -> (tempfile::TempDir, RealDisk) {
     let folder = tempfile::tempdir().unwrap();
@@ -24,6 +26,31 @@ fn a_file_is_replaced_whole_even_over_the_rest_of_a_crash() {
     assert_eq!(read_small(&disk, "state", 6).unwrap().unwrap(), b"second");
     assert!(matches!(read_small(&disk, "state", 5), Err(DiskError::Failed { .. })));
     assert_eq!(disk.list("").unwrap(), ["state"]);
+}
+
+#[test]
+fn a_wiped_file_is_zero_before_it_is_gone() {
+    let (folder, disk) = disk();
+    replace(&disk, "key", &[b"secret"]).unwrap();
+    // The same content under another name outlives the removal.
+    std::fs::hard_link(folder.path().join("disk/key"), folder.path().join("left")).unwrap();
+    wipe(&disk, "key").unwrap();
+    assert_eq!(disk.list("").unwrap(), Vec::<String>::new());
+    assert_eq!(std::fs::read(folder.path().join("left")).unwrap(), [0; 6]);
+    assert!(wipe(&disk, "key").unwrap_err().is_not_found());
+}
+
+/// The owner of a folder may be trusted less than the one who writes in it.
+#[test]
+fn a_link_is_not_followed() {
+    let (folder, disk) = disk();
+    let outside = folder.path().join("outside");
+    std::fs::write(&outside, "not of this folder").unwrap();
+    std::os::unix::fs::symlink(&outside, folder.path().join("disk/key")).unwrap();
+    assert!(disk.open("key").is_err() && wipe(&disk, "key").is_err() && disk.lock("key").is_err());
+    replace(&disk, "key", &[b"new"]).unwrap();
+    assert_eq!(std::fs::read(&outside).unwrap(), b"not of this folder");
+    assert_eq!(read_small(&disk, "key", 3).unwrap().unwrap(), b"new");
 }
 
 /// covers: AX-15
