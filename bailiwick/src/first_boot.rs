@@ -1,11 +1,10 @@
 //! The first `up`: seed, keys, genesis; in this order, each durable before the next (DESIGN 6).
 //!
-//! The key boundary runs alone and makes the seed; this process sees the sealed seed and public keys, never the seed.
-//! Genesis is written last: a node without it is made anew from what is there.
+//! The key boundary runs alone and makes the seed; this process sees the sealed seed and public keys, never the seed. It
+//! makes the signing keys, and seals them before it forgets them. Genesis is written last: a node without it is made anew from what is there.
 
 use std::{
     os::fd::{AsFd, OwnedFd},
-    path::Path,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -24,16 +23,13 @@ use durable::{Disk, RealDisk};
 use keys::boundary::BoundaryClient;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use sandbox::{Descriptor, Executable, Features, Guard, Namespaces, Plan, seccomp::Profile};
-use seal::{KEY_FILE_BYTES, SecretKind};
-use supervisor::manifest::{self, ServiceManifest};
+use seal::{KEY_FILE_BYTES, SecretKind, Signer};
+use supervisor::{
+    manifest::{self, ServiceManifest},
+    sealing::{self, SEAL_KEY_FILE, SEALED_SEED_FILE, Secret, Secrets},
+    signing,
+};
 
-/// File of a service's own signing key, 32 bytes, readable by that service alone.
-pub const SIGNING_KEY_FILE: &str = "signing.key";
-pub const SEALED_SEED_FILE: &str = "seed.sealed";
-/// The local key that opens the seal where no credential is given.
-pub const SEAL_KEY_FILE: &str = "seal.key";
-/// Name of the credential that opens the seal, in `$CREDENTIALS_DIRECTORY`.
-pub const SEAL_CREDENTIAL: &str = "bailiwick.seal";
 /// Descriptors of the boundary by number; 0 to 2 are its standard streams.
 const BOUNDARY_SOCKET: u32 = 3;
 const BOUNDARY_SECRET: u32 = 5;
@@ -56,17 +52,17 @@ impl FirstBoot<'_> {
         for folder in ["axiom", "policy", "keys", "identity", "node"] {
             state.create_dir(folder)?;
         }
-        let kind = self.sealing(&state)?;
-        let mut boundary = self.boundary(kind)?;
-        let sealed = boundary.create(kind).context("the key boundary could not make a seed")?;
-        write(&state, "keys", SEALED_SEED_FILE, &sealed)?;
+        let secret = self.sealing(&state)?;
+        let mut boundary = self.boundary(secret.kind)?;
+        let sealed = boundary.create(secret.kind).context("the key boundary could not make a seed")?;
+        write(&state, SEALED_SEED_FILE, &sealed)?;
         let mut public_keys = Vec::new();
         for path in genesis::key_paths(self.node_name)? {
             let key =
                 boundary.public_key(&path).with_context(|| format!("deriving the public key of {path}"))?;
             public_keys.push((path, key));
         }
-        let genesis = self.genesis(&state, &public_keys)?;
+        let genesis = self.genesis(&state, &secret, &public_keys)?;
         let submitter = IdentityId::of_key(&genesis.node_key);
         let envelope = Envelope { submitter, key: EntryKey([0; 16]), authorization: None, body: genesis };
         let bytes = envelope.to_bytes().context("genesis, with the rules under the configuration folder")?;
@@ -74,15 +70,15 @@ impl FirstBoot<'_> {
         Ok(())
     }
 
-    /// Where the sealing secret comes from; makes the local one if there is no other.
-    fn sealing(&self, state: &RealDisk) -> Result<SecretKind> {
-        if credential_file().is_some() {
-            return Ok(SecretKind::Credential);
+    /// What opens the seals; makes the local key if there is no credential.
+    fn sealing(&self, state: &RealDisk) -> Result<Secret> {
+        let secrets = Secrets::of(self.layout);
+        if secrets.preferred() == SecretKind::KeyFile {
+            let mut key = zeroize::Zeroizing::new([0; KEY_FILE_BYTES]);
+            getrandom::fill(&mut *key).context("the kernel's random source")?;
+            write(state, SEAL_KEY_FILE, &*key)?;
         }
-        let mut secret = [0; KEY_FILE_BYTES];
-        getrandom::fill(&mut secret).context("the kernel's random source")?;
-        write(state, "keys", SEAL_KEY_FILE, &secret)?;
-        Ok(SecretKind::KeyFile)
+        Ok(secrets.read(secrets.preferred())?)
     }
 
     /// Starts the boundary alone, without a namespace or a file of its own.
@@ -90,7 +86,9 @@ impl FirstBoot<'_> {
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .context("making the boundary's socket")?;
-        let secret = open_secret(self.layout, kind)?;
+        let secrets = Secrets::of(self.layout);
+        let file = secrets.file(kind)?;
+        let secret = std::fs::File::open(file).with_context(|| format!("opening {}", file.display()))?.into();
         let null = OwnedFd::from(std::fs::File::open("/dev/null").context("opening /dev/null")?);
         let errors = std::io::stderr().as_fd().try_clone_to_owned().context("standard error")?;
         let mut plan = Plan::new("boundary", Executable::Slot(0), Profile::Boundary);
@@ -112,7 +110,12 @@ impl FirstBoot<'_> {
         Ok(BoundaryClient::new(ours))
     }
 
-    fn genesis(&self, state: &RealDisk, public_keys: &[(KeyPath, PublicKey)]) -> Result<Genesis> {
+    fn genesis(
+        &self,
+        state: &RealDisk,
+        secret: &Secret,
+        public_keys: &[(KeyPath, PublicKey)],
+    ) -> Result<Genesis> {
         let key_of =
             |path: &KeyPath| public_keys.iter().find(|(known, _)| known == path).map(|(_, key)| *key);
         let since = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
@@ -120,10 +123,10 @@ impl FirstBoot<'_> {
             image_hash: self.image_hash,
             genesis_time: AxiomTime(u64::try_from(since.as_nanos()).context("the clock stands beyond 2554")?),
             node_name: self.node_name.to_owned(),
-            node_key: signing_key(state, "node")?,
-            sequencer_key: signing_key(state, "axiom")?,
-            policy_key: signing_key(state, "policy")?,
-            identity_key: signing_key(state, "identity")?,
+            node_key: signing::create(state, Signer::Node, secret)?,
+            sequencer_key: signing::create(state, Signer::Sequencer, secret)?,
+            policy_key: signing::create(state, Signer::Policy, secret)?,
+            identity_key: signing::create(state, Signer::Identity, secret)?,
             admin_uid: self.admin_uid,
             rules: Vec::new(),
             initial_capabilities: Vec::new(),
@@ -157,33 +160,9 @@ impl FirstBoot<'_> {
     }
 }
 
-/// What opens the seal, as a descriptor; only the boundary reads it.
-pub fn open_secret(layout: &Layout, kind: SecretKind) -> Result<OwnedFd> {
-    let file = match (kind, credential_file()) {
-        (SecretKind::Credential, Some(file)) => file,
-        (SecretKind::KeyFile, _) => layout.service_state("keys").join(SEAL_KEY_FILE),
-        (kind, _) => bail!("the seed is sealed by a {}, which was not given", kind.name()),
-    };
-    let opened = std::fs::File::open(&file).with_context(|| format!("opening {}", file.display()))?;
-    Ok(opened.into())
-}
-
-fn credential_file() -> Option<std::path::PathBuf> {
-    let folder = std::env::var_os("CREDENTIALS_DIRECTORY")?;
-    let file = Path::new(&folder).join(SEAL_CREDENTIAL);
-    file.is_file().then_some(file)
-}
-
-/// Makes a signing key in a service's own folder, and tells its public half.
-fn signing_key(state: &RealDisk, service: &str) -> Result<PublicKey> {
-    let mut secret = zeroize::Zeroizing::new([0; 32]);
-    getrandom::fill(&mut *secret).context("the kernel's random source")?;
-    write(state, service, SIGNING_KEY_FILE, &*secret)?;
-    Ok(PublicKey(ed25519_dalek::SigningKey::from_bytes(&secret).verifying_key().to_bytes()))
-}
-
-fn write(state: &RealDisk, service: &str, file: &str, bytes: &[u8]) -> Result<()> {
-    let name = format!("{service}/{file}");
+/// Into the folder of `keys`.
+fn write(state: &RealDisk, file: &str, bytes: &[u8]) -> Result<()> {
+    let name = format!("{}/{file}", sealing::FOLDER);
     durable::replace(state, &name, &[bytes]).with_context(|| format!("writing {name}"))
 }
 

@@ -38,18 +38,9 @@ impl TestNode {
     /// Boots a node. None where there is no binary.
     #[must_use]
     pub fn boot() -> Option<Self> {
-        let mut node = Self::folder()?;
+        let mut node = Self::empty()?;
         node.up();
         Some(node)
-    }
-
-    /// A folder for a node that some command may start. None where there is no binary.
-    #[must_use]
-    pub fn folder() -> Option<Self> {
-        binary()?;
-        // Socket paths are short, so the folder's name is too.
-        let root = tempfile::Builder::new().prefix("bw").tempdir().expect("a temporary folder");
-        Some(Self { root, up: false })
     }
 
     /// A command is about to start the node: it is stopped in the end.
@@ -57,9 +48,25 @@ impl TestNode {
         self.up = true;
     }
 
+    /// A folder for a node that was never up.
+    #[must_use]
+    pub fn empty() -> Option<Self> {
+        binary()?;
+        // Socket paths are short, so the folder's name is too.
+        let root = tempfile::Builder::new().prefix("bw").tempdir().expect("a temporary folder");
+        Some(Self { root, up: false })
+    }
+
     pub fn up(&mut self) {
-        self.ok(&["up", "--detach", "--name", "test"]);
-        self.up = true;
+        self.try_up(&[]).unwrap_or_else(|error| panic!("the node did not come up: {error}"));
+    }
+
+    /// With these variables; an error is what the command printed.
+    pub fn try_up(&mut self, variables: &[(&str, &Path)]) -> Result<(), String> {
+        let mut command = self.command(&["up", "--detach", "--name", "test"]);
+        let output = command.envs(variables.iter().copied()).output().expect("the binary runs");
+        self.up = output.status.success();
+        if self.up { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
     }
 
     pub fn down(&mut self) {

@@ -22,7 +22,7 @@ fn signal(child: &Child, name: &str) {
 /// Two at once: one node comes up, both programs run on it.
 #[test]
 fn run_starts_the_node_of_the_user_where_none_is_up() {
-    let Some(mut node) = TestNode::folder() else { return };
+    let Some(mut node) = TestNode::empty() else { return };
     node.will_be_up();
     let start = |text: &str| {
         let mut command = node.command(&["run", "--", "echo", text]);
@@ -41,7 +41,7 @@ fn run_starts_the_node_of_the_user_where_none_is_up() {
 
 #[test]
 fn a_node_with_idle_stop_ends_after_its_last_program() {
-    let Some(mut node) = TestNode::folder() else { return };
+    let Some(mut node) = TestNode::empty() else { return };
     node.will_be_up();
     node.ok(&["up", "--detach", "--name", "test", "--idle-stop", "5s"]);
     // Longer than the limit: a program that runs is use.
@@ -57,7 +57,7 @@ fn a_node_with_idle_stop_ends_after_its_last_program() {
 
 #[test]
 fn an_ephemeral_run_leaves_nothing() {
-    let Some(node) = TestNode::folder() else { return };
+    let Some(node) = TestNode::empty() else { return };
     let folder = tempfile::Builder::new().prefix("t").tempdir().unwrap();
     let mut command = node.command(&["run", "--ephemeral", "--", "sh", "-c", "cat; exit 5"]);
     command.env("TMPDIR", folder.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -139,7 +139,7 @@ fn a_share_of_a_core_is_held() {
 
 #[test]
 fn rules_are_checked_without_a_node_and_manifests_applied_together() {
-    let Some(mut node) = TestNode::folder() else { return };
+    let Some(mut node) = TestNode::empty() else { return };
     let rules = node.root().join("rules.toml");
     let rule = "[[rule]]\nid = \"x\"\nname = \"x\"\ndescription = \"d\"\npriority = 5\neffect = \"Deny\"\n";
     fs::write(&rules, format!("{rule}condition = \"always\"\n")).unwrap();

@@ -25,12 +25,15 @@ use contracts::{
     policy::v1 as pb,
     process_manager::v1::{ImageChunk, SpawnRequest},
 };
+use durable::RealDisk;
 use ed25519_dalek::SigningKey;
 use kit::{
     Peer,
     token::{self, Claims, TokenScope},
 };
+use seal::Signer;
 use serde_json::Value;
+use supervisor::{sealing::Secrets, signing};
 
 use super::{Context, Section, Site};
 use crate::node::Node;
@@ -190,10 +193,15 @@ async fn decisions_are_bound(section: &mut Section, node: &Node) -> Result<()> {
     Ok(())
 }
 
-/// The operator can read the token key, so the right signature is no obstacle: only the channel is wrong.
+/// The operator can open the seal of the token key, so the right signature is no obstacle: only the channel is wrong.
 async fn tokens_are_bound(section: &mut Section, site: &Site, node: &Node) -> Result<()> {
-    let file = site.layout()?.service_state("identity").join(crate::first_boot::SIGNING_KEY_FILE);
-    let secret: [u8; 32] = fs::read(&file)?.as_slice().try_into().context("a signing key has 32 bytes")?;
+    let layout = site.layout()?;
+    let secret = signing::open(
+        &RealDisk::open(&layout.state)?,
+        Signer::Identity,
+        &Secrets::of(&layout),
+        &node.genesis.identity_key,
+    )?;
     let mut axiom = node.axiom("system.axiom.get_head")?;
     let head = contracts::axiom::v1::GetHeadRequest {};
     let now = AxiomTime(axiom.get_head(head).await.map_err(crate::node::failed)?.into_inner().axiom_time_ns);

@@ -21,10 +21,12 @@ pub enum ChannelKind {
     Boundary,
     /// Clients that come and go while the service runs, told by the supervisor; not served, see `clients`.
     Clients,
+    /// A pipe with the service's own signing key; no socket.
+    Signing,
 }
 
 impl ChannelKind {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Lifecycle,
         Self::Edge,
         Self::Feed,
@@ -33,6 +35,7 @@ impl ChannelKind {
         Self::Admin,
         Self::Boundary,
         Self::Clients,
+        Self::Signing,
     ];
 
     #[must_use]
@@ -46,6 +49,7 @@ impl ChannelKind {
             Self::Admin => "admin",
             Self::Boundary => "boundary",
             Self::Clients => "clients",
+            Self::Signing => "signing",
         }
     }
 

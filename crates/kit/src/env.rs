@@ -13,7 +13,7 @@ use std::{
 use base::limits::NAME_BYTES_MAX;
 use thiserror::Error;
 
-use crate::channel::ChannelKind;
+use crate::{channel::ChannelKind, signing::HandedKey};
 
 /// Listening sockets of one service: an edge, a feed, an authority socket for each of at most 80 clients.
 pub const DESCRIPTORS_MAX: usize = 256;
@@ -38,6 +38,10 @@ pub enum EnvError {
     Adopt { raw: RawFd, name: String, source: io::Error },
     #[error("descriptor of {0} is not a listening unix socket")]
     NotListening(String),
+    #[error("cannot read the signing key")]
+    SigningKey(#[source] io::Error),
+    #[error("a signing key of 32 bytes was announced, {0} were in the pipe")]
+    SigningKeyBytes(usize),
 }
 
 /// A token of `BAILIWICK_FDS`.
@@ -71,6 +75,8 @@ pub struct Inherited {
     pub boundary: Option<OwnedFd>,
     /// Where it is told of clients that come and go.
     pub clients: Option<OwnedFd>,
+    /// The key of a service that signs by itself.
+    pub signing: Option<HandedKey>,
     pub run_folder: PathBuf,
     pub state_folder: PathBuf,
     /// The operator as this process' user namespace sees them; root is always let in.
@@ -104,6 +110,7 @@ impl Inherited {
             listeners: Vec::new(),
             boundary: None,
             clients: None,
+            signing: None,
             run_folder: RUN_FOLDER.into(),
             state_folder: STATE_FOLDER.into(),
             owner_uid: None,
@@ -125,6 +132,7 @@ impl Inherited {
         match kind {
             ChannelKind::Boundary => self.boundary = Some(fd),
             ChannelKind::Clients => self.clients = Some(fd),
+            ChannelKind::Signing => self.signing = Some(HandedKey::read(fd)?),
             _ => {
                 let socket =
                     listening(fd).ok_or_else(|| EnvError::NotListening(format!("{kind}:{client}")))?;
@@ -196,7 +204,7 @@ mod tests {
     #[test]
     fn tokens_name_kind_and_client() {
         assert_eq!(
-            names("lifecycle=3,edge:keys=4,append:policy=7,admin=8,boundary=9,clients=10"),
+            names("lifecycle=3,edge:keys=4,append:policy=7,admin=8,boundary=9,clients=10,signing=11"),
             [
                 (ChannelKind::Lifecycle, "supervisor".to_owned(), 3),
                 (ChannelKind::Edge, "keys".to_owned(), 4),
@@ -204,6 +212,7 @@ mod tests {
                 (ChannelKind::Admin, "admin".to_owned(), 8),
                 (ChannelKind::Boundary, "boundary".to_owned(), 9),
                 (ChannelKind::Clients, "clients".to_owned(), 10),
+                (ChannelKind::Signing, "signing".to_owned(), 11),
             ]
         );
         assert_eq!(names(""), []);
@@ -222,6 +231,7 @@ mod tests {
             "admin=2",
             "admin=-1",
             "admin=x",
+            "signing:policy=4",
         ] {
             assert!(
                 matches!(parse_descriptors(text), Err(EnvError::Token(token)) if token == text),

@@ -102,7 +102,7 @@ impl Gate {
             ChannelKind::Feed | ChannelKind::Authority | ChannelKind::Append => {
                 self.node_channel(caller, request, place).await
             }
-            ChannelKind::Boundary | ChannelKind::Clients => {
+            ChannelKind::Boundary | ChannelKind::Clients | ChannelKind::Signing => {
                 self.refuse(face, &KitError::UnknownOperation(String::new()).into())
             }
             ChannelKind::Edge | ChannelKind::Admin => match place {

@@ -29,6 +29,7 @@ mod principals;
 mod requestor;
 mod server;
 mod service;
+mod signing;
 mod sockets;
 mod table;
 pub mod token;
@@ -51,4 +52,5 @@ pub use service::{
     BoxError, Component, DRAIN_TIMEOUT, FailStart, InitContext, Node, Service, Settings, Threads, caller,
     context_of, run, run_made, serve, uncancelled,
 };
+pub use signing::{HandedKey, KeyNotPinned};
 pub use table::{Callers, Cost, Effect, Operation, Table, check_table, is_capability_name};

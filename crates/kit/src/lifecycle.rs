@@ -17,6 +17,7 @@ use crate::{
     observe::Metrics,
     phase::{Life, Phase},
     service::{FailStart, InitContext, Node, Service, Settings, uncancelled},
+    signing::HandedKey,
 };
 
 /// Capabilities that one `Init` can carry.
@@ -34,9 +35,16 @@ pub(crate) struct Shared<S> {
     pub(crate) routes: Arc<OnceLock<RouteSet>>,
     pub(crate) ended: Arc<Notify>,
     pub(crate) service: OnceLock<Arc<S>>,
-    /// Held while `Init` runs; the key boundary's socket waits in it.
-    pub(crate) init: Mutex<Option<std::os::fd::OwnedFd>>,
+    /// Held while `Init` runs; what the service is given then waits in it.
+    pub(crate) init: Mutex<Handed>,
     pub(crate) failed: mpsc::Sender<FailStart>,
+}
+
+/// What only one service is handed.
+#[derive(Debug)]
+pub(crate) struct Handed {
+    pub(crate) boundary: Option<std::os::fd::OwnedFd>,
+    pub(crate) signing: Option<HandedKey>,
 }
 
 #[derive(Debug)]
@@ -52,11 +60,11 @@ impl<S> Shared<S> {
 
 impl<S: Service> Shared<S> {
     async fn init(self: &Arc<Self>, request: InitRequest) -> Result<(), Status> {
-        let mut boundary = self.init.lock().await;
+        let mut handed = self.init.lock().await;
         if self.service.get().is_some() {
             return Ok(());
         }
-        let context = self.read_init(request, &mut boundary)?;
+        let context = self.read_init(request, &mut handed)?;
         let service = match S::init(context).await {
             Ok(service) => Arc::new(service),
             Err(error) => return Err(self.fail(FailStart::Init(error)).await),
@@ -84,11 +92,7 @@ impl<S: Service> Shared<S> {
         let _ = self.service.set(service);
     }
 
-    fn read_init(
-        &self,
-        request: InitRequest,
-        boundary: &mut Option<std::os::fd::OwnedFd>,
-    ) -> Result<InitContext, Status> {
+    fn read_init(&self, request: InitRequest, handed: &mut Handed) -> Result<InitContext, Status> {
         let wrong = |text: &str| Status::invalid_argument(text.to_owned());
         let config = request.config.ok_or_else(|| wrong("`config` is missing"))?;
         if config.name != S::NAME {
@@ -117,7 +121,8 @@ impl<S: Service> Shared<S> {
             capabilities: capabilities.ok_or_else(|| wrong("a capability id has not 16 bytes"))?,
             state_folder: self.settings.state_folder.clone(),
             node: self.node.clone(),
-            boundary: boundary.take(),
+            boundary: handed.boundary.take(),
+            signing: handed.signing.take(),
         })
     }
 
@@ -182,6 +187,9 @@ impl<S: Service> Lifecycle for LifecycleServer<S> {
         }
         if S::feed().is_some() {
             self.0.node.feed().caught_up().await;
+        }
+        if let Some(Err(error)) = self.0.service.get().map(|service| service.ready()) {
+            return Err(self.0.fail(FailStart::Ready(error)).await);
         }
         self.0.life.advance(Phase::Serving);
         let provides = S::PROVIDES.iter().map(|name| (*name).to_owned()).collect();

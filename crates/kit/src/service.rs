@@ -25,11 +25,12 @@ use crate::{
     error::KitError,
     feed::{Feed, FeedEntry, FeedPlan},
     gate::Gate,
-    lifecycle::{LifecycleServer, Shared},
+    lifecycle::{Handed, LifecycleServer, Shared},
     local::LocalState,
     observe::{self, Counter, Metrics},
     phase::{Life, Phase},
     server::CLOSE_TIMEOUT,
+    signing::HandedKey,
     sockets::Sockets,
     table::{Operation, Table},
 };
@@ -107,6 +108,11 @@ pub trait Service: Send + Sync + Sized + 'static {
         Ok(())
     }
 
+    /// Everything of the log so far is folded and nobody is served yet. An error ends the process.
+    fn ready(&self) -> Result<(), BoxError> {
+        Ok(())
+    }
+
     /// Its own parts; all healthy means healthy.
     fn health(&self) -> Vec<Component> {
         Vec::new()
@@ -133,6 +139,15 @@ pub struct InitContext {
     pub node: Node,
     /// The socket to the key boundary.
     pub boundary: Option<std::os::fd::OwnedFd>,
+    pub(crate) signing: Option<HandedKey>,
+}
+
+impl InitContext {
+    /// The key of a service that signs by itself; it is there once.
+    pub fn signing_key(&mut self) -> Result<HandedKey, BoxError> {
+        let missing = "no signing key was handed over: `signing=N` is missing in BAILIWICK_FDS";
+        self.signing.take().ok_or_else(|| missing.into())
+    }
 }
 
 #[derive(Debug)]
@@ -251,6 +266,8 @@ pub enum FailStart {
     Listen { name: String, source: std::io::Error },
     #[error("`Init` failed: {0}")]
     Init(BoxError),
+    #[error("`Start` failed: {0}")]
+    Ready(BoxError),
 }
 
 /// Runs a service until `Stop`. The exit code is 0 after `Stop`, 1 if it could not be initialized, 2 if it was not
@@ -353,7 +370,7 @@ async fn run_with<S: Service>(
         routes,
         ended,
         service: OnceLock::new(),
-        init: Mutex::new(inherited.boundary),
+        init: Mutex::new(Handed { boundary: inherited.boundary, signing: inherited.signing }),
         failed,
     });
     if let Some(service) = made {

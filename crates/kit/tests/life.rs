@@ -127,6 +127,18 @@ async fn a_failed_init_ends_the_process_without_a_reply() {
 }
 
 #[tokio::test]
+async fn a_service_that_is_not_ready_ends_and_has_served_nobody() {
+    let rig = rig::<TestService>(Wish { fail_ready: true, ..Wish::default() });
+    let mut supervisor = rig.lifecycle();
+    supervisor.init(init_request()).await.unwrap();
+    assert!(supervisor.start(lifecycle::StartRequest {}).await.is_err());
+    let error =
+        tokio::time::timeout(Duration::from_secs(5), rig.running).await.unwrap().unwrap().unwrap_err();
+    assert!(matches!(&error, FailStart::Ready(cause) if cause.to_string() == "not its key"), "{error}");
+    assert_eq!(rig.probe.handled.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
 async fn a_malformed_init_is_refused_and_can_be_repeated() {
     let rig = rig::<TestService>(Wish::default());
     let with = |change: fn(&mut lifecycle::InitRequest)| {

@@ -51,6 +51,7 @@ pub struct Probe {
     /// `Sign` takes a permit before it answers.
     pub sign: Semaphore,
     pub fail_init: bool,
+    pub fail_ready: bool,
     pub feed: bool,
 }
 
@@ -202,6 +203,10 @@ impl Service for TestService {
         Ok(Self { probe })
     }
 
+    fn ready(&self) -> Result<(), BoxError> {
+        if self.probe.fail_ready { Err("not its key".into()) } else { Ok(()) }
+    }
+
     fn routes(self: &Arc<Self>, kind: ChannelKind) -> Routes {
         routes(&self.probe, kind)
     }
@@ -264,6 +269,7 @@ pub struct Rig {
 #[derive(Default)]
 pub struct Wish {
     pub fail_init: bool,
+    pub fail_ready: bool,
     pub drain_timeout: Option<Duration>,
     pub limits: Option<kit::admission::Limits>,
 }
@@ -277,6 +283,7 @@ pub fn rig<S: Service>(wish: Wish) -> Rig {
         folded: Mutex::default(),
         sign: Semaphore::new(0),
         fail_init: wish.fail_init,
+        fail_ready: wish.fail_ready,
         feed: false,
     });
     probes().lock().unwrap().insert(folder.path().to_owned(), Arc::clone(&probe));

@@ -40,7 +40,7 @@ use contracts::{
 };
 use ed25519_dalek::SigningKey;
 use kit::{
-    ChannelKind, FailStart, OperationContext, Peer, Service, Settings, boot_time_ns,
+    ChannelKind, FailStart, HandedKey, OperationContext, Peer, Service, Settings, boot_time_ns,
     client::Calls,
     env::{Inherited, Listener},
 };
@@ -342,6 +342,13 @@ pub struct Node {
 impl Node {
     /// `boundary` is the service's end of the socket to the key boundary.
     pub async fn start<S: Service>(boundary: Option<std::os::fd::OwnedFd>, genesis: GenesisPlan) -> Self {
+        let node = Self::serve::<S>(boundary, genesis);
+        node.begin(S::NAME).await.unwrap();
+        node
+    }
+
+    /// Before `Init`.
+    pub fn serve<S: Service>(boundary: Option<std::os::fd::OwnedFd>, genesis: GenesisPlan) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let world = Land(Arc::new(Mutex::new(World {
             entries: vec![],
@@ -352,7 +359,6 @@ impl Node {
             began_ns: boot_time_ns(),
         })));
         world.append(genesis::build(genesis, |path| Some(key_of(path))).unwrap());
-        std::fs::write(folder.path().join("signing.key"), identity_key().to_bytes()).unwrap();
         let serve = |name: &str, server: tonic::transport::server::Router| {
             let listener = UnixListener::bind(folder.path().join(name)).unwrap();
             tokio::spawn(async move {
@@ -366,6 +372,7 @@ impl Node {
         inherited.run_folder = folder.path().to_owned();
         inherited.state_folder = folder.path().to_owned();
         inherited.boundary = boundary;
+        inherited.signing = Some(HandedKey::new(identity_key()));
         inherited.owner_uid = Some(rustix::process::getuid().as_raw());
         for (kind, client) in [
             (ChannelKind::Lifecycle, "supervisor"),
@@ -379,12 +386,11 @@ impl Node {
         }
         let settings = Settings::of(&inherited);
         let running = tokio::spawn(kit::run::<S>(inherited, settings));
-        let node = Self { folder, world, running };
-        node.begin(S::NAME).await;
-        node
+        Self { folder, world, running }
     }
 
-    async fn begin(&self, name: &str) {
+    /// `Init` and `Start`; an error where the service ends instead of answering.
+    pub async fn begin(&self, name: &str) -> Result<(), Status> {
         let mut client = self.lifecycle();
         let identity = lifecycle::ServiceIdentity {
             id: service_id(name).0.to_vec(),
@@ -394,11 +400,9 @@ impl Node {
         let config = lifecycle::ServiceConfig { name: name.to_owned(), ..Default::default() };
         let init =
             lifecycle::InitRequest { config: Some(config), capabilities: vec![], identity: Some(identity) };
-        tokio::time::timeout(LIMIT, client.init(init)).await.expect("Init is answered").unwrap();
-        tokio::time::timeout(LIMIT, client.start(lifecycle::StartRequest {}))
-            .await
-            .expect("Started")
-            .unwrap();
+        tokio::time::timeout(LIMIT, client.init(init)).await.expect("Init is answered")?;
+        tokio::time::timeout(LIMIT, client.start(lifecycle::StartRequest {})).await.expect("Started")?;
+        Ok(())
     }
 
     pub fn lifecycle(&self) -> LifecycleClient<tonic::transport::Channel> {

@@ -243,12 +243,13 @@ async fn revocation_and_suspension_end_tokens() {
 }
 
 #[tokio::test]
-async fn a_key_that_genesis_does_not_pin_is_unhealthy() {
-    assert!(start().await.health().await.healthy);
+async fn with_a_key_that_genesis_does_not_pin_it_does_not_start() {
     let other = chain::genesis::GenesisPlan { identity_key: base::PublicKey([1; 32]), ..genesis_plan() };
-    let node = Node::start::<IdentityService>(None, other).await;
-    let health = node.health().await;
-    assert!(!health.healthy && health.last_error.unwrap().contains("genesis pins"));
+    let node = Node::serve::<IdentityService>(None, other);
+    assert!(node.begin("identity").await.is_err());
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(5), node.running).await.unwrap().unwrap();
+    let error = ended.unwrap_err().to_string();
+    assert!(error.contains("genesis pins") && error.contains("nothing is signed"), "{error}");
 }
 
 /// Identity as the log has it; keeps the conversion honest.

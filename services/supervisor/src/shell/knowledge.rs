@@ -46,6 +46,19 @@ struct Held {
     permissions: Permissions,
 }
 
+/// What the first `up` wrote.
+pub(super) fn read_genesis(file: &Path) -> Result<Genesis, GenesisFault> {
+    let size = std::fs::metadata(file)?.len();
+    if size > GENESIS_BYTES_MAX {
+        return Err(GenesisFault::Size(size));
+    }
+    match Payload::decode(Genesis::ENTRY_TYPE, &std::fs::read(file)?) {
+        Ok(Payload::Genesis(genesis)) => Ok(genesis.body),
+        Ok(_) => Err(GenesisFault::Payload("it is another entry".to_owned())),
+        Err(error) => Err(GenesisFault::Payload(error.to_string())),
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     identities: HashMap<KeyPath, IdentityId>,
@@ -93,20 +106,7 @@ pub(super) struct Knowledge {
 
 impl Knowledge {
     /// From genesis alone, so that the log itself can be started.
-    pub(super) fn read(file: &Path) -> Result<Self, GenesisFault> {
-        let size = std::fs::metadata(file)?.len();
-        if size > GENESIS_BYTES_MAX {
-            return Err(GenesisFault::Size(size));
-        }
-        let bytes = std::fs::read(file)?;
-        match Payload::decode(Genesis::ENTRY_TYPE, &bytes) {
-            Ok(Payload::Genesis(genesis)) => Self::of(&genesis.body),
-            Ok(_) => Err(GenesisFault::Payload("it is another entry".to_owned())),
-            Err(error) => Err(GenesisFault::Payload(error.to_string())),
-        }
-    }
-
-    fn of(genesis: &Genesis) -> Result<Self, GenesisFault> {
+    pub(super) fn of(genesis: &Genesis) -> Result<Self, GenesisFault> {
         let mut state = State::default();
         state.begin(genesis);
         let path = service_path(super::sockets::SUPERVISOR)
@@ -231,11 +231,15 @@ mod tests {
         genesis::build(plan, |path| Some(PublicKey(Hash::of(path.to_string().as_bytes()).0))).unwrap()
     }
 
+    fn read(file: &Path) -> Result<Knowledge, GenesisFault> {
+        Knowledge::of(&read_genesis(file)?)
+    }
+
     #[test]
     fn genesis_tells_who_the_services_are() {
         let genesis = made();
         let admin = genesis.admin;
-        let knowledge = Knowledge::read(file(genesis.clone()).path()).unwrap();
+        let knowledge = read(file(genesis.clone()).path()).unwrap();
         assert_eq!(knowledge.admin, admin);
         let keys = knowledge.service("keys").unwrap();
         assert!(
@@ -282,12 +286,12 @@ mod tests {
     fn a_genesis_that_is_damaged_or_names_no_supervisor_is_refused() {
         let damaged = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(damaged.path(), [0xff; 9]).unwrap();
-        assert!(matches!(Knowledge::read(damaged.path()), Err(GenesisFault::Payload(_))));
+        assert!(matches!(read(damaged.path()), Err(GenesisFault::Payload(_))));
         let mut genesis = made();
         genesis.identities.retain(|identity| !identity.name.ends_with("supervisor"));
-        assert!(matches!(Knowledge::read(file(genesis).path()), Err(GenesisFault::NoIdentity(_))));
+        assert!(matches!(read(file(genesis).path()), Err(GenesisFault::NoIdentity(_))));
         let large = tempfile::NamedTempFile::new().unwrap();
         large.as_file().set_len(GENESIS_BYTES_MAX + 1).unwrap();
-        assert!(matches!(Knowledge::read(large.path()), Err(GenesisFault::Size(_))));
+        assert!(matches!(read(large.path()), Err(GenesisFault::Size(_))));
     }
 }

@@ -8,12 +8,14 @@ use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 use base::Hash;
 use chain::payload::service::ServiceError;
 use sandbox::{keeper_protocol::Exit, process};
+use seal::Signer;
 use tokio::sync::oneshot;
 
 use super::{
     clients,
     inputs::Input,
     keeper_client::{Keeper, Started},
+    knowledge::read_genesis,
     plans::{self, House, Order},
     registry::Registry,
     run::Shell,
@@ -21,6 +23,7 @@ use super::{
 use crate::{
     core::supervisor::{CallId, Event, LaunchId, Signal},
     manifest::{LoadedManifest, ServiceManifest},
+    signing,
 };
 
 const COMPANION: u64 = 1 << 63;
@@ -187,16 +190,17 @@ impl Task {
             let order = self.program().await?;
             return self.start(launch.0, order).await;
         }
-        let boundary = match self.manifest.name() == KEYS {
-            true => Some(self.start_boundary(launch).await?),
-            false => None,
+        let handed = match (self.manifest.name(), signing::signer_of(self.manifest.name())) {
+            (KEYS, _) => Some(("boundary", self.start_boundary(launch).await?)),
+            (_, Some(signer)) => Some(("signing", self.signing_key(signer).await?)),
+            _ => None,
         };
         let name = self.manifest.name();
         let (ours, theirs) = clients::pair().map_err(failed)?;
         // Asked for in this order and without a pause: a client that comes after this look at the sockets is told of on
         // the new channel.
         let kept = self.keeper.store(&clients::stored_name(name), ours);
-        let order = self.house.service(&self.manifest.manifest, &self.registry.sockets(), theirs, boundary);
+        let order = self.house.service(&self.manifest.manifest, &self.registry.sockets(), theirs, handed);
         let started = self.start(launch.0, order.map_err(failed)?);
         kept.await.map_err(failed)?;
         started.await
@@ -211,6 +215,16 @@ impl Task {
             plans::ProgramFault::Mismatch { .. } => (ServiceError::BinaryMismatch, error.to_string()),
             error => failed(error),
         })
+    }
+
+    /// Opening a seal may stretch a credential, which takes a while. The secret is read anew at each start.
+    async fn signing_key(&self, signer: Signer) -> Result<OwnedFd, Fault> {
+        let layout = self.house.layout.clone();
+        let handed = tokio::task::spawn_blocking(move || {
+            let genesis = read_genesis(&layout.genesis()).map_err(failed)?;
+            signing::hand_over(&layout, &genesis, signer).map_err(failed)
+        });
+        handed.await.map_err(failed)?
     }
 
     /// The other end of its socket.

@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use chain::payload::service::Genesis;
 use kit::{Settings, authority::Authority, env::Inherited, env::Listener};
 use sandbox::Features;
 use thiserror::Error;
@@ -18,7 +19,7 @@ use super::{
     idle,
     inputs::Inbox,
     keeper_client::{Keeper, KeeperError, Notice},
-    knowledge::{GenesisFault, Knowledge},
+    knowledge::{GenesisFault, Knowledge, read_genesis},
     launches::{self, Kind},
     memory::{self, Remembered},
     plans::{House, Image},
@@ -34,6 +35,7 @@ use crate::{
         supervisor::{BootMode, Child, ChildExit, Event, ExitStatus, LaunchId, ServiceSetup, Supervisor},
     },
     manifest::{self, LoadedManifest},
+    signing,
 };
 
 #[derive(Debug, Error)]
@@ -90,7 +92,9 @@ async fn with_keeper(
         allow_break: arguments.allow_break.clone(),
         own_uid: rustix::process::getuid().as_raw(),
     });
-    let knowledge = Knowledge::read(&house.layout.genesis())?;
+    let genesis = read_genesis(&house.layout.genesis())?;
+    let knowledge = Knowledge::of(&genesis)?;
+    seal_plain_keys(&house, genesis).await;
     let remembered = remembered(&keeper).await?;
     let users = remembered.as_ref().map(|memory| memory.setups(house.image.hash)).unwrap_or_default();
     let mut setups = shipped(&house, &knowledge)?;
@@ -145,6 +149,15 @@ async fn with_keeper(
         tracing::error!(survivors = end.survivors.join(" "), "not even SIGKILL ended these");
     }
     Ok(end)
+}
+
+/// For a node of an earlier build, whose signing keys lie in the clear.
+async fn seal_plain_keys(house: &Arc<House>, genesis: Genesis) {
+    let house = Arc::clone(house);
+    let sealed = tokio::task::spawn_blocking(move || signing::seal_plain_keys(&house.layout, &genesis)).await;
+    for fault in sealed.unwrap_or_default() {
+        tracing::error!(error = %fault, "a signing key lies in the clear and cannot be sealed");
+    }
 }
 
 /// The supervisor's own contract; it answers from the first moment on, also while nothing else runs.

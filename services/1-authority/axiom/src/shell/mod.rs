@@ -65,7 +65,7 @@ impl Service for AxiomService {
 
     async fn init(context: InitContext) -> Result<Self, BoxError> {
         // Reading and verifying a whole log takes its time and would hold up the lifecycle.
-        tokio::task::spawn_blocking(move || start::open(&context)).await?
+        tokio::task::spawn_blocking(move || start::open(context)).await?
     }
 
     fn routes(self: &Arc<Self>, kind: ChannelKind) -> Routes {

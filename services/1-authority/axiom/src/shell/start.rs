@@ -1,7 +1,7 @@
 //! Opening the log: verify, replay, start the threads.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Mutex,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -27,8 +27,6 @@ const GENESIS_VARIABLE: &str = "BAILIWICK_GENESIS";
 const GENESIS_FILE: &str = "/genesis.cbor";
 /// Bytes of a segment, for small nodes and tests.
 const SEGMENT_VARIABLE: &str = "BAILIWICK_SEGMENT_BYTES";
-/// The sequencer's own key, which genesis pins.
-const SIGNING_KEY_FILE: &str = "signing.key";
 
 /// Who signs heads, and the clock that followers are told.
 pub(super) struct Identity {
@@ -61,7 +59,8 @@ fn place(variable: &str, default: &str) -> PathBuf {
     std::env::var_os(variable).map_or_else(|| PathBuf::from(default), PathBuf::from)
 }
 
-pub(super) fn open(context: &InitContext) -> Result<AxiomService, BoxError> {
+pub(super) fn open(mut context: InitContext) -> Result<AxiomService, BoxError> {
+    let key = context.signing_key()?;
     let disk = RealDisk::open(&context.state_folder)?;
     let head_disk = RealDisk::open(place(HEAD_VARIABLE, HEAD_FOLDER))?;
     let mut salt_seed = [0; 32];
@@ -86,10 +85,9 @@ pub(super) fn open(context: &InitContext) -> Result<AxiomService, BoxError> {
     let reading = read_clocks();
     let clock = Clock::start(sequencer.last_time(), reading);
     sequencer.start(reading);
-    let node_name = match &sequencer.state().pinned {
-        Some(pinned) => pinned.node_name.clone(),
-        None => return Err("the log does not begin with genesis".into()),
-    };
+    let pinned = sequencer.state().pinned.as_ref().ok_or("the log does not begin with genesis")?;
+    let node_name = pinned.node_name.clone();
+    let key = key.pinned_as(&pinned.sequencer_key)?;
     let last = opened.reader.last();
     tracing::info!(
         entries = last.sequence.0 + 1,
@@ -105,7 +103,6 @@ pub(super) fn open(context: &InitContext) -> Result<AxiomService, BoxError> {
     opened.reader.on_growth(move |last| {
         grow.send_replace(last.sequence.0);
     });
-    let key = signing_key(&context.state_folder)?;
     let orders = Orders::start(sequencer, opened.layout, CommitterThread::start(opened.committer)?)?;
     Ok(AxiomService {
         orders,
@@ -121,14 +118,4 @@ fn segment_bytes() -> Result<u64, BoxError> {
         Ok(text) => Ok(text.parse().map_err(|_| format!("{SEGMENT_VARIABLE} is no number: {text:?}"))?),
         Err(_) => Ok(SEGMENT_BYTES_DEFAULT),
     }
-}
-
-fn signing_key(folder: &Path) -> Result<SigningKey, BoxError> {
-    let file = folder.join(SIGNING_KEY_FILE);
-    let bytes = std::fs::read(&file).map_err(|error| format!("reading {}: {error}", file.display()))?;
-    let secret: [u8; 32] = bytes
-        .as_slice()
-        .try_into()
-        .map_err(|_| format!("{} has {} bytes, not 32", file.display(), bytes.len()))?;
-    Ok(SigningKey::from_bytes(&secret))
 }

@@ -182,7 +182,8 @@ impl wire::identities_server::Identities for Handlers {
                 service.runner.read(|registry| registry.get(&identity).map(wire::Identity::from))?;
             let (issued_at_ns, expires_at_ns) = (claims.issued_at.0, claims.expires_at.0);
             let id = claims.id.0.to_vec();
-            let token = token::issue(&service.signing_key, *claims).map_err(IdentityError::from)?.text;
+            let key = service.signing_key.get().ok_or_else(|| Status::internal("no key before `Start`"))?;
+            let token = token::issue(key, *claims).map_err(IdentityError::from)?.text;
             let identity = Some(identity);
             Ok(Response::new(wire::Token { token, id, issued_at_ns, expires_at_ns, identity }))
         })

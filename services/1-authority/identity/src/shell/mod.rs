@@ -4,18 +4,18 @@ mod contract;
 mod error;
 mod run;
 
-use std::{path::Path, process::ExitCode, sync::Arc};
+use std::{
+    process::ExitCode,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
 
-use base::{PublicKey, limits::MESSAGE_BYTES_MAX};
+use base::limits::MESSAGE_BYTES_MAX;
 use contracts::identity::v1::identities_server::IdentitiesServer;
 use ed25519_dalek::SigningKey;
-use kit::{BoxError, ChannelKind, Component, Cost, FeedEntry, InitContext, Operation, Service};
+use kit::{BoxError, ChannelKind, Cost, FeedEntry, HandedKey, InitContext, Operation, Service};
 use tonic::service::Routes;
 
 use run::Runner;
-
-/// The key that signs tokens, which genesis pins; never reachable through `keys`.
-const SIGNING_KEY_FILE: &str = "signing.key";
 
 /// Becomes the process `identity`.
 #[must_use]
@@ -70,7 +70,10 @@ static TABLE: [Operation; 9] = [
 /// Knows who exists, and signs tokens.
 pub struct IdentityService {
     runner: Arc<Runner>,
-    signing_key: SigningKey,
+    /// Until genesis is folded and says which key this must be.
+    handed: Mutex<Option<HandedKey>>,
+    /// Signs tokens; never reachable through `keys`.
+    signing_key: OnceLock<SigningKey>,
 }
 
 impl Service for IdentityService {
@@ -82,9 +85,21 @@ impl Service for IdentityService {
         &TABLE
     }
 
-    async fn init(context: InitContext) -> Result<Self, BoxError> {
-        let signing_key = read_key(&context.state_folder.join(SIGNING_KEY_FILE))?;
-        Ok(Self { runner: Arc::new(Runner::new(context.node)), signing_key })
+    async fn init(mut context: InitContext) -> Result<Self, BoxError> {
+        let handed = Mutex::new(Some(context.signing_key()?));
+        Ok(Self { runner: Arc::new(Runner::new(context.node)), handed, signing_key: OnceLock::new() })
+    }
+
+    fn ready(&self) -> Result<(), BoxError> {
+        let mut handed = self.handed.lock().unwrap_or_else(PoisonError::into_inner);
+        // `Start` may be said again, by the next supervisor.
+        if let Some(key) = handed.take() {
+            let pinned = self.runner.node().local().token_issuer();
+            let pinned =
+                pinned.ok_or("the log names no key that signs tokens: it does not begin with genesis")?;
+            let _ = self.signing_key.set(key.pinned_as(&pinned)?);
+        }
+        Ok(())
     }
 
     fn routes(self: &Arc<Self>, kind: ChannelKind) -> Routes {
@@ -101,28 +116,9 @@ impl Service for IdentityService {
         self.runner.fold(entry)
     }
 
-    fn health(&self) -> Vec<Component> {
-        let own = PublicKey(self.signing_key.verifying_key().to_bytes());
-        vec![match self.runner.node().local().token_issuer() {
-            Some(pinned) if pinned != own => {
-                Component::failed("signing_key", format!("genesis pins {pinned}, the file holds {own}"))
-            }
-            _ => Component::healthy("signing_key"),
-        }]
-    }
-
     async fn drain(&self) {
         self.runner.drain().await;
     }
-}
-
-fn read_key(file: &Path) -> Result<SigningKey, BoxError> {
-    let bytes = std::fs::read(file).map_err(|error| format!("reading {}: {error}", file.display()))?;
-    let secret: &[u8; 32] = bytes
-        .as_slice()
-        .try_into()
-        .map_err(|_| format!("{} has {} bytes, not 32", file.display(), bytes.len()))?;
-    Ok(SigningKey::from_bytes(secret))
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use contracts::{
     policy::v1 as wire,
 };
 use ed25519_dalek::SigningKey;
-use kit::{BoxError, Node};
+use kit::{BoxError, HandedKey, Node};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -82,8 +82,8 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    /// Folds the whole log, opens the append channel, starts the task.
-    pub(super) async fn start(node: Node, key: SigningKey) -> Result<Self, BoxError> {
+    /// Folds the whole log, compares the key with the one that genesis pins, opens the append channel, starts the task.
+    pub(super) async fn start(node: Node, key: HandedKey) -> Result<Self, BoxError> {
         let mut state = PolicyState::default();
         let mut last_denial = None;
         log::read_from(&node, Sequence(0), |entry| {
@@ -91,6 +91,8 @@ impl Desk {
             state.apply_entry(entry.at, &entry.payload, &entry.bytes);
         })
         .await?;
+        let pinned = state.pinned().ok_or("the log does not begin with genesis")?;
+        let key = key.pinned_as(&pinned.policy_key)?;
         tracing::info!(up_to = ?state.position(), rules = state.rules().len(), "the log is folded");
         let mut engine = Engine::new(state);
         if kit::is_broken("policy") {

@@ -11,7 +11,6 @@ use base::limits::MESSAGE_BYTES_MAX;
 use contracts::policy::v1::{
     authority_server::AuthorityServer, policy_engine_server::PolicyEngineServer as PolicyContract,
 };
-use ed25519_dalek::SigningKey;
 use kit::{BoxError, ChannelKind, Component, Cost, FeedPlan, InitContext, Node, Operation, Service, Threads};
 use tonic::service::Routes;
 
@@ -40,9 +39,6 @@ static TABLE: [Operation; 6] = [
     Operation::reads("/bailiwick.policy.v1.PolicyEngine/Explain", Cost::Medium, "system.policy.explain"),
 ];
 
-/// The engine's own signing key, which genesis pins; never reachable through `keys`.
-const SIGNING_KEY_FILE: &str = "signing.key";
-
 pub(crate) struct PolicyService {
     node: Node,
     desk: Desk,
@@ -64,14 +60,9 @@ impl Service for PolicyService {
         Some(FeedPlan::of_types(&[]))
     }
 
-    async fn init(context: InitContext) -> Result<Self, BoxError> {
-        let file = context.state_folder.join(SIGNING_KEY_FILE);
-        let bytes = std::fs::read(&file).map_err(|error| format!("reading {}: {error}", file.display()))?;
-        let secret: [u8; 32] = bytes
-            .as_slice()
-            .try_into()
-            .map_err(|_| format!("{} has {} bytes, not 32", file.display(), bytes.len()))?;
-        let desk = Desk::start(context.node.clone(), SigningKey::from_bytes(&secret)).await?;
+    async fn init(mut context: InitContext) -> Result<Self, BoxError> {
+        let key = context.signing_key()?;
+        let desk = Desk::start(context.node.clone(), key).await?;
         Ok(Self { node: context.node, desk })
     }
 

@@ -27,13 +27,20 @@ use super::{
     ownership::{self, INSIDE_UID},
     sockets::{self, Socket},
 };
-use crate::manifest::ServiceManifest;
+use crate::{
+    manifest::ServiceManifest,
+    sealing::{SEAL_KEY_FILE, SEALED_SEED_FILE},
+    signing::SEALED_KEY_FILE,
+};
 
 pub(super) use boundary::boundary_pair;
 pub(super) use program::ProgramFault;
 
 /// A service's log is put aside above this, at its next start; with the one put aside that is 16 MiB a service.
 pub(super) const LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// What is sealed, and the local key that opens it: never for the service that owns the folder.
+const HIDDEN_FILES: [&str; 3] = [SEAL_KEY_FILE, SEALED_SEED_FILE, SEALED_KEY_FILE];
 
 #[derive(Debug, Error)]
 pub(super) enum PlanFault {
@@ -103,7 +110,7 @@ impl House {
         let alone = || std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o700));
         let made =
             sockets::make_folder(&folder).and_then(|()| alone()).and_then(|()| match self.uid_of(name) {
-                Some(uid) => ownership::give_tree(&folder, uid, &boundary::FILES),
+                Some(uid) => ownership::give_tree(&folder, uid, &HIDDEN_FILES),
                 None => Ok(()),
             });
         made.map_err(|source| PlanFault::File { path: folder, source })

@@ -11,24 +11,27 @@ use std::{
 use kit::ChannelKind;
 use sandbox::{Mount, Plan, seccomp::Profile};
 
-use super::{House, Order, PlanFault, bind, boundary, limits, slots::Slots};
+use super::{House, Order, PlanFault, bind, limits, slots::Slots};
 use crate::{
     keeper::PROGRAMS_CHANNEL,
     manifest::ServiceManifest,
+    sealing::{SEAL_KEY_FILE, SEALED_SEED_FILE},
     shell::{
         ownership::{self, INSIDE_UID, OVERFLOW_UID},
         sockets::{self, Socket},
     },
+    signing::{self, SEALED_KEY_FILE},
 };
 
 impl House {
-    /// `clients` is where it is told of clients that come and go, `boundary` the end of the pair for `keys`.
+    /// `clients` is where it is told of clients that come and go; `handed` goes to this service alone: the name of its
+    /// token, and the descriptor.
     pub(in crate::shell) fn service(
         &self,
         manifest: &ServiceManifest,
         sockets: &[Socket],
         clients: OwnedFd,
-        boundary: Option<OwnedFd>,
+        handed: Option<(&str, OwnedFd)>,
     ) -> Result<Order, PlanFault> {
         let name = manifest.service.name.as_str();
         self.prepare_folder(name)?;
@@ -49,8 +52,8 @@ impl House {
         }
         environment.extend(extras.variables.into_iter().map(|(name, value)| (name.to_owned(), value)));
         tokens.push(format!("{}={}", ChannelKind::Clients, slots.passed(clients)));
-        if let Some(boundary) = boundary {
-            tokens.push(format!("boundary={}", slots.passed(boundary)));
+        if let Some((token, fd)) = handed {
+            tokens.push(format!("{token}={}", slots.passed(fd)));
         }
         environment.push(("BAILIWICK_FDS".to_owned(), tokens.join(",")));
         let (executable, descriptors, stored, fds) = slots.finish(self.image_fd()?, self.open_log(name)?);
@@ -63,6 +66,7 @@ impl House {
         mounts.extend(extras.mounts);
         plan = plan.with_mounts(mounts);
         plan.masked.extend(extras.masked);
+        plan.masked.extend(signing::signer_of(name).map(|_| format!("/state/{SEALED_KEY_FILE}")));
         plan.descriptors = descriptors;
         limits::apply(&mut plan, manifest);
         Ok(Order { plan, stored, fds })
@@ -134,7 +138,7 @@ fn extras(house: &House, name: &str) -> Result<Extras, PlanFault> {
         }
         // The boundary's files lie in this service's folder and are for the boundary alone.
         "keys" => Extras {
-            masked: boundary::FILES.iter().map(|file| format!("/state/{file}")).collect(),
+            masked: [SEAL_KEY_FILE, SEALED_SEED_FILE].iter().map(|file| format!("/state/{file}")).collect(),
             ..Extras::default()
         },
         // It starts programs through the keeper, from images that it keeps; their monitors are this same program.
@@ -164,6 +168,23 @@ mod tests {
 
     fn clients() -> OwnedFd {
         File::open("/dev/null").unwrap().into()
+    }
+
+    #[test]
+    fn a_signer_is_handed_its_key_and_does_not_see_where_it_lies() {
+        let root = tempfile::tempdir().unwrap();
+        let house = house(root.path(), false);
+        let all = all_sockets(&house.layout);
+        for (name, masked) in [("policy", vec!["/state/signing.sealed"]), ("process_manager", vec![])] {
+            let (pipe, _) = rustix::pipe::pipe().unwrap();
+            let order = house.service(&shipped(name), &all, clients(), Some(("signing", pipe))).unwrap();
+            let fds = variable(&order.plan, "BAILIWICK_FDS");
+            let known = kit::env::parse_descriptors(fds).unwrap();
+            assert!(known.iter().any(|known| known.kind == ChannelKind::Signing), "{fds}");
+            order.plan.validate(order.stored.len() + order.fds.len()).unwrap();
+            let own: Vec<&String> = order.plan.masked.iter().filter(|m| m.starts_with("/state")).collect();
+            assert_eq!(own, masked);
+        }
     }
 
     #[test]
