@@ -3,6 +3,7 @@
 //! Read `state` first (eight states, seventeen transitions), then `supervisor` (the machine around them).
 
 pub mod catalogue;
+pub mod elf;
 pub mod graph;
 pub mod health;
 pub mod idle;

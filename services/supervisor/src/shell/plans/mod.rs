@@ -14,7 +14,7 @@ use std::{
     io,
     os::{
         fd::OwnedFd,
-        unix::fs::{OpenOptionsExt, PermissionsExt},
+        unix::fs::{FileExt, OpenOptionsExt, PermissionsExt},
     },
     path::{Path, PathBuf},
 };
@@ -28,6 +28,7 @@ use super::{
     sockets::{self, Socket},
 };
 use crate::{
+    core::elf::{self, ElfFault},
     manifest::ServiceManifest,
     sealing::{SEAL_KEY_FILE, SEALED_SEED_FILE},
     signing::SEALED_KEY_FILE,
@@ -50,12 +51,14 @@ pub(super) enum PlanFault {
     Pair(io::Error),
     #[error("a descriptor cannot be duplicated: {0}")]
     Duplicate(io::Error),
+    #[error("the image is no service binary: {0}")]
+    Image(#[from] ElfFault),
 }
 
 /// The running program: opened once, hashed once, so that what was hashed is what runs.
 #[derive(Debug)]
 pub(super) struct Image {
-    pub(super) fd: OwnedFd,
+    pub(super) file: File,
     pub(super) hash: Hash,
 }
 
@@ -63,7 +66,12 @@ impl Image {
     pub(super) fn running() -> io::Result<Self> {
         let file = File::open("/proc/self/exe")?;
         let hash = Hash::of_reader(&file)?;
-        Ok(Self { fd: file.into(), hash })
+        Ok(Self { file, hash })
+    }
+
+    /// SUP-73: every service of the node itself runs from this image.
+    fn check(&self) -> Result<(), ElfFault> {
+        elf::check(|offset, buffer| self.file.read_exact_at(buffer, offset))
     }
 }
 
@@ -132,7 +140,7 @@ impl House {
     }
 
     pub(super) fn image_fd(&self) -> Result<OwnedFd, PlanFault> {
-        self.image.fd.try_clone().map_err(PlanFault::Duplicate)
+        self.image.file.try_clone().map(Into::into).map_err(PlanFault::Duplicate)
     }
 
     /// Where a service's standard error goes; a full log is put aside first.
@@ -176,7 +184,8 @@ mod tests {
         House {
             layout: Layout::under(root).unwrap(),
             features: Features { privileged, user_namespaces: true, ..Features::default() },
-            image: Image { fd: File::open("/dev/null").unwrap().into(), hash: Hash::ZERO },
+            // This test is built as the product is.
+            image: Image { file: File::open("/proc/self/exe").unwrap(), hash: Hash::ZERO },
             allow_break: vec!["landlock".to_owned()],
             own_uid: 7,
         }

@@ -218,7 +218,7 @@ mod tests {
         House {
             layout: Layout::under(root).unwrap(),
             features: Features { user_namespaces: true, ..Features::default() },
-            image: super::super::Image { fd: File::open("/dev/null").unwrap().into(), hash: Hash::ZERO },
+            image: super::super::Image { file: File::open("/dev/null").unwrap(), hash: Hash::ZERO },
             allow_break: Vec::new(),
             own_uid: 7,
         }

@@ -34,6 +34,7 @@ impl House {
         handed: Option<(&str, OwnedFd)>,
     ) -> Result<Order, PlanFault> {
         let name = manifest.service.name.as_str();
+        self.image.check()?;
         self.prepare_folder(name)?;
         let extras = extras(self, name)?;
         let mut slots = Slots::default();
@@ -200,6 +201,42 @@ mod tests {
             assert_eq!(order.plan.arguments[3], name);
             assert!(variable(&order.plan, "BAILIWICK_FDS").contains("lifecycle="), "{name}");
             kit::env::parse_descriptors(variable(&order.plan, "BAILIWICK_FDS")).unwrap();
+        }
+    }
+
+    /// covers: SUP-73
+    #[test]
+    fn a_service_of_the_node_starts_from_a_static_elf64_of_this_machine_alone() {
+        use std::io::Read as _;
+        let root = tempfile::tempdir().unwrap();
+        let mut house = house(root.path(), false);
+        let mut good = vec![0; 8192];
+        File::open("/proc/self/exe").unwrap().read_exact(&mut good).unwrap();
+        let with = |at: usize, byte: u8| {
+            let mut image = good.clone();
+            image[at] = byte;
+            image
+        };
+        // In the header the class and the machine, behind it the kind of the first segment.
+        let (elf32, foreign, dynamic) = (with(4, 1), with(18, 0xf7), with(64, 3));
+        let mut starts = |image: &[u8], service_type: &str| {
+            let file = root.path().join("image");
+            std::fs::write(&file, image).unwrap();
+            house.image.file = File::open(&file).unwrap();
+            let (file, text) = crate::manifest::shipped::ALL[2];
+            let text = text.replace("\"Core\"", &format!("\"{service_type}\""));
+            let manifest = crate::manifest::parse(file, &text).unwrap().manifest;
+            match house.service(&manifest, &[], clients(), None) {
+                Ok(_) => true,
+                Err(PlanFault::Image(_)) => false,
+                Err(other) => panic!("{other}"),
+            }
+        };
+        for service_type in ["Core", "System", "Driver"] {
+            assert!(starts(&good, service_type));
+            for image in [&b"#!/bin/sh\n"[..], &elf32, &foreign, &dynamic] {
+                assert!(!starts(image, service_type), "{service_type} {:?}", image.get(..20));
+            }
         }
     }
 
