@@ -14,7 +14,7 @@ use chain::{
     genesis::{self, GenesisPlan},
     payload::{
         Envelope,
-        capability::{CapabilityGrant, ObjectType, Permissions, Resource},
+        capability::{CapabilityGrant, ObjectType, Resource},
         policy::PolicyRule,
         service::Genesis,
     },
@@ -25,7 +25,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use sandbox::{Descriptor, Executable, Features, Guard, Namespaces, Plan, seccomp::Profile};
 use seal::{KEY_FILE_BYTES, SecretKind, Signer};
 use supervisor::{
-    manifest::{self, ServiceManifest},
+    manifest,
     sealing::{self, SEAL_KEY_FILE, SEALED_SEED_FILE, Secret, Secrets},
     signing,
 };
@@ -177,15 +177,18 @@ fn capabilities(genesis: &Genesis) -> Result<Vec<CapabilityGrant>> {
         let Some(holder) = genesis.identities.iter().find(|identity| identity.name == holder) else {
             continue;
         };
-        for grant in required(&manifest) {
+        for requirement in &manifest.capabilities.required {
             let mut id = [0; CapabilityId::BYTES];
             getrandom::fill(&mut id).context("the kernel's random source")?;
             grants.push(CapabilityGrant {
                 capability_id: CapabilityId(id),
                 grantor: root,
                 grantee: holder.identity_id,
-                resource: grant.0,
-                permissions: grant.1,
+                resource: Resource {
+                    object_type: ObjectType::Service,
+                    object_id: requirement.capability_type.clone(),
+                },
+                permissions: requirement.rights(),
                 restrictions: None,
                 parent: None,
             });
@@ -196,21 +199,4 @@ fn capabilities(genesis: &Genesis) -> Result<Vec<CapabilityGrant>> {
 
 fn texts(errors: &[manifest::ManifestError]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-}
-
-/// Manifest words as bits: `query` reads (CAP open point 2).
-fn required(manifest: &ServiceManifest) -> impl Iterator<Item = (Resource, Permissions)> + '_ {
-    manifest.capabilities.required.iter().map(|requirement| {
-        let has = |word: &str| requirement.permissions.iter().any(|permission| permission.as_str() == word);
-        let resource =
-            Resource { object_type: ObjectType::Service, object_id: requirement.capability_type.clone() };
-        let permissions = Permissions {
-            read: has("read") || has("query"),
-            write: has("write"),
-            execute: has("execute"),
-            delegate: has("delegate"),
-            revoke: has("revoke"),
-        };
-        (resource, permissions)
-    })
 }

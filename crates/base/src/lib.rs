@@ -4,6 +4,7 @@
 //! `cbor::decode` accepts one encoding of a value only. Never does: I/O, clocks, randomness.
 //! Calls nobody; is a library and cannot die alone.
 
+mod capability_type;
 pub mod cbor;
 mod hash;
 mod id;
@@ -12,6 +13,7 @@ pub mod layout;
 pub mod limits;
 mod time;
 
+pub use capability_type::{CAPABILITY_TYPES, capability_type};
 pub use hash::{Hash, HashError};
 pub use id::{
     AxiomRef, CapabilityId, CredentialId, EntryKey, IdError, IdentityId, Nonce, ProcessId, PublicKey, RuleId,

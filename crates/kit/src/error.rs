@@ -6,7 +6,7 @@ use prost::Message;
 use thiserror::Error;
 use tonic::{Code, Status, metadata::MetadataValue};
 
-use crate::token::TokenError;
+use crate::{table::Right, token::TokenError};
 
 /// Metadata of every failed call.
 pub const ERROR_METADATA: &str = "bailiwick-error-bin";
@@ -178,6 +178,12 @@ pub enum KitError {
     CallerNotAllowed { client: String, operation: &'static str },
     #[error("the context states capability {stated:?}, {operation} needs {needed:?}")]
     CapabilityMismatch { stated: String, needed: &'static str, operation: &'static str },
+    #[error(
+        "{client} holds no capability {capability_type} with the permission {right}; its manifest names what it is given"
+    )]
+    CapabilityNotHeld { client: String, capability_type: String, right: Right },
+    #[error("nothing was heard from the log, so nobody's rights are known here; ask again")]
+    LogUnheard,
     #[error("the request's body is malformed: {0}")]
     MalformedBody(String),
     #[error("a message has more than {limit} bytes")]
@@ -215,11 +221,12 @@ impl IntoRefusal for KitError {
             Self::NotOwner(_) | Self::TokenRefused(_) => "auth_invalid",
             Self::CallerNotAllowed { .. }
             | Self::CapabilityMismatch { .. }
+            | Self::CapabilityNotHeld { .. }
             | Self::NobodyThere(_)
             | Self::NotActive(_) => "acl_denied",
             Self::MalformedBody(_) | Self::MessageTooLarge { .. } => "object_invalid",
             Self::TooSlow { .. } => "DeadlineExceeded",
-            Self::Behind { .. } => "Unavailable",
+            Self::Behind { .. } | Self::LogUnheard => "Unavailable",
             Self::HandlerDied => "internal_error",
         }
     }
@@ -237,18 +244,22 @@ impl IntoRefusal for KitError {
             | Self::NobodyThere(_)
             | Self::NotActive(_)
             | Self::CallerNotAllowed { .. }
+            | Self::CapabilityNotHeld { .. }
             | Self::Busy { .. } => Guilty::Refused,
             Self::NotReady { .. }
             | Self::Draining { .. }
             | Self::TooSlow { .. }
             | Self::Behind { .. }
+            | Self::LogUnheard
             | Self::HandlerDied => Guilty::Gone,
         }
     }
 
     fn retry(&self) -> Retry {
         match self {
-            Self::NotReady { .. } | Self::Draining { .. } => Retry::After(NOT_READY_RETRY_MS),
+            Self::NotReady { .. } | Self::Draining { .. } | Self::LogUnheard => {
+                Retry::After(NOT_READY_RETRY_MS)
+            }
             Self::Busy { retry_after_ms, .. } => Retry::After(*retry_after_ms),
             Self::Behind { .. } => Retry::After(10),
             _ => Retry::Never,
@@ -261,13 +272,16 @@ impl IntoRefusal for KitError {
             Self::NotOwner(_) | Self::TokenRequired | Self::TokenRefused(_) => Code::Unauthenticated,
             Self::CallerNotAllowed { .. }
             | Self::CapabilityMismatch { .. }
+            | Self::CapabilityNotHeld { .. }
             | Self::NobodyThere(_)
             | Self::NotActive(_) => Code::PermissionDenied,
             Self::Busy { .. } | Self::MessageTooLarge { .. } => Code::ResourceExhausted,
             Self::TooSlow { .. } => Code::DeadlineExceeded,
             Self::HandlerDied => Code::Internal,
             Self::EnvelopeInvalid(_) | Self::MalformedBody(_) => Code::InvalidArgument,
-            Self::NotReady { .. } | Self::Draining { .. } | Self::Behind { .. } => Code::Unavailable,
+            Self::NotReady { .. } | Self::Draining { .. } | Self::Behind { .. } | Self::LogUnheard => {
+                Code::Unavailable
+            }
         }
     }
 }

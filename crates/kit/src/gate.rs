@@ -21,6 +21,7 @@ use crate::{
     feed::Feed,
     frames::{Guarded, Metered},
     json,
+    misuse::{EdgeRights, Misuse, Now},
     observe::{Counter, Metrics},
     phase::{Life, Phase},
     table::{Cost, Operation, Table},
@@ -39,7 +40,6 @@ pub(crate) const fn time_limit_ms(cost: Cost) -> u64 {
 /// Handlers by kind of socket; there once `Init` was answered.
 pub(crate) type RouteSet = HashMap<ChannelKind, Routes>;
 
-#[derive(Debug)]
 pub(crate) struct Gate {
     pub(crate) service: &'static str,
     pub(crate) table: Table,
@@ -47,6 +47,9 @@ pub(crate) struct Gate {
     pub(crate) admission: Admission,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) routes: Arc<OnceLock<RouteSet>>,
+    pub(crate) rights: Arc<EdgeRights>,
+    /// Set with the routes.
+    pub(crate) now: Arc<OnceLock<Now>>,
     pub(crate) lifecycle: Routes,
     pub(crate) tools: OnceLock<Routes>,
     pub(crate) rows: &'static [Operation],
@@ -193,6 +196,7 @@ impl Gate {
                 self.dispatch(caller, face, row, operation, context, guards, since, request).await
             }
             Err(error) => {
+                self.rights.refused(caller, &error);
                 self.metrics.answered(row, true, since);
                 tracing::info!(client = %caller.client, operation = operation.path, reason = %error, "refused");
                 self.refuse(face, &error.into())
@@ -227,14 +231,15 @@ impl Gate {
                 operation: operation.path,
             });
         }
-        match context.capability() {
-            Some(stated) if stated != operation.capability => Err(KitError::CapabilityMismatch {
+        if let Some(stated) = context.capability().filter(|stated| *stated != operation.capability) {
+            return Err(KitError::CapabilityMismatch {
                 stated: stated.to_owned(),
                 needed: operation.capability,
                 operation: operation.path,
-            }),
-            _ => Ok((context, slot)),
+            });
         }
+        self.rights.check(caller, operation, self.now.get().and_then(|now| now()))?;
+        Ok((context, slot))
     }
 
     #[expect(clippy::too_many_arguments, reason = "everything that was learned about one call, used once")]
@@ -259,6 +264,7 @@ impl Gate {
                 Err(error) => return self.refuse(face, &error.into()),
             };
             request.extensions_mut().insert(caller.clone());
+            request.extensions_mut().insert(Misuse::new(&self.rights, caller));
             request.extensions_mut().insert(Arc::new(context));
             request.extensions_mut().insert(operation);
             let Ok(response) = routes.call(request).await;

@@ -1,7 +1,7 @@
 //! The service contract in code: what every service must do is written once here and cannot be skipped.
 //!
 //! Promises: no handler runs before `Started`, without a complete context, without a row in the authority table,
-//! or beyond the limits; the caller is the socket on which a call arrives; an act that was sent is answered or sent
+//! without the capability that the client holds on the service, or beyond the limits; the caller is the socket on which a call arrives; an act that was sent is answered or sent
 //! again with the same key; a service that does not hear the log treats every expiry as reached.
 //! Never does: decide (policy does), open network sockets, write files. Calls axiom's feed and policy's authority
 //! channel on inherited sockets. Dies with its service; the sockets live on in the keeper and calls wait there.
@@ -23,6 +23,7 @@ mod http_error;
 mod json;
 mod lifecycle;
 mod local;
+mod misuse;
 pub mod observe;
 mod phase;
 mod principals;
@@ -43,6 +44,7 @@ pub use error::{CallError, ERROR_METADATA, Guilty, IntoRefusal, KitError, Retry,
 pub use feed::{FEED_SILENCE_MAX, FEED_WAIT_MAX, Feed, FeedEntry, FeedPlan};
 pub use http_error::{HTTP_CODES, HttpCode, http_code};
 pub use local::{Held, LocalState};
+pub use misuse::{Misuse, REFUSED_USES_MAX, REFUSED_USES_WINDOW, misuse};
 pub use observe::Counter;
 pub use phase::Phase;
 pub use requestor::{Requestor, requestor, requestor_in};
@@ -53,4 +55,4 @@ pub use service::{
     context_of, run, run_made, serve, uncancelled,
 };
 pub use signing::{HandedKey, KeyNotPinned};
-pub use table::{Callers, Cost, Effect, Operation, Table, check_table, is_capability_name};
+pub use table::{Callers, Cost, Effect, Operation, Right, Table, check_table, is_capability_name};

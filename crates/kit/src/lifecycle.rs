@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     channel::ChannelKind,
     gate::RouteSet,
+    misuse::Now,
     observe::Metrics,
     phase::{Life, Phase},
     service::{FailStart, InitContext, Node, Service, Settings, uncancelled},
@@ -26,13 +27,13 @@ pub(crate) const CAPABILITIES_MAX: usize = 256;
 pub(crate) const MANIFEST_BYTES_MAX: usize = 64 * 1024;
 
 /// Shared between the lifecycle and the loop that owns the process.
-#[derive(Debug)]
 pub(crate) struct Shared<S> {
     pub(crate) life: Arc<Life>,
     pub(crate) node: Node,
     pub(crate) settings: Settings,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) routes: Arc<OnceLock<RouteSet>>,
+    pub(crate) now: Arc<OnceLock<Now>>,
     pub(crate) ended: Arc<Notify>,
     pub(crate) service: OnceLock<Arc<S>>,
     /// Held while `Init` runs; what the service is given then waits in it.
@@ -47,7 +48,6 @@ pub(crate) struct Handed {
     pub(crate) signing: Option<HandedKey>,
 }
 
-#[derive(Debug)]
 pub(crate) struct LifecycleServer<S>(pub(crate) Arc<Shared<S>>);
 
 impl<S> Shared<S> {
@@ -84,6 +84,8 @@ impl<S: Service> Shared<S> {
             ChannelKind::Append,
         ];
         let routes = kinds.into_iter().map(|kind| (kind, service.routes(kind).prepare())).collect();
+        let (clock, node) = (Arc::clone(&service), self.node.clone());
+        let _ = self.now.set(Box::new(move || clock.now(&node)));
         let _ = self.routes.set(routes);
         if let Some(plan) = S::feed() {
             let folder = Arc::clone(&service);

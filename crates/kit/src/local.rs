@@ -114,6 +114,14 @@ impl LocalState {
             })
     }
 
+    /// Capabilities that an identity holds on a resource, whatever they permit and whenever they hold.
+    #[must_use]
+    pub fn held_on(&self, identity: &IdentityId, resource: &Resource) -> Vec<CapabilityId> {
+        let state = self.read();
+        let held = state.people.get(identity).and_then(|person| person.held.get(resource));
+        held.map(|all| all.iter().map(|held| held.id).collect()).unwrap_or_default()
+    }
+
     #[must_use]
     pub fn identity_status(&self, identity: &IdentityId) -> Option<IdentityStatus> {
         self.read().people.get(identity).and_then(|person| person.status)
@@ -137,14 +145,23 @@ impl LocalState {
 
     /// Applies one entry; entry types that say nothing about this state are passed over.
     pub fn apply(&self, entry: &FeedEntry) -> Result<(), BoxError> {
-        if !matches!(entry.entry_type, 0 | 10 | 11 | 86..=89) {
-            return Ok(());
+        if Self::folds(entry.entry_type) {
+            self.apply_payload(entry.timestamp, entry.decode()?);
         }
-        let payload = entry.decode()?;
-        if matches!(entry.entry_type, 0 | 88 | 89) {
-            let mut principals = self.principals.write().unwrap_or_else(PoisonError::into_inner);
-            principals.apply(entry.timestamp, payload);
-        }
+        Ok(())
+    }
+
+    /// Entry types that say something about this state.
+    #[must_use]
+    pub const fn folds(entry_type: u32) -> bool {
+        matches!(entry_type, 0 | 10 | 11 | 86..=89)
+    }
+
+    /// The same for axiom, which has its entries from itself.
+    pub fn apply_payload(&self, timestamp: AxiomTime, payload: &Payload) {
+        let mut principals = self.principals.write().unwrap_or_else(PoisonError::into_inner);
+        principals.apply(timestamp, payload);
+        drop(principals);
         let mut state = self.write();
         match payload {
             Payload::Genesis(genesis) => {
@@ -168,7 +185,6 @@ impl LocalState {
             }
             _ => {}
         }
-        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use base::{CapabilityId, IdentityId, KeyPath};
+use base::{AxiomTime, CapabilityId, IdentityId, KeyPath};
 use contracts::lifecycle::v1::lifecycle_server::LifecycleServer as LifecycleContract;
 use thiserror::Error;
 use tokio::sync::{Mutex, Notify, mpsc};
@@ -27,6 +27,7 @@ use crate::{
     gate::Gate,
     lifecycle::{Handed, LifecycleServer, Shared},
     local::LocalState,
+    misuse::EdgeRights,
     observe::{self, Counter, Metrics},
     phase::{Life, Phase},
     server::CLOSE_TIMEOUT,
@@ -90,6 +91,16 @@ pub trait Service: Send + Sync + Sized + 'static {
 
     /// One row for each operation; one without a row does not exist.
     fn table() -> &'static [Operation];
+
+    /// Type of the capability on this service, which the clients of its edges must hold; none: a socket suffices.
+    fn capability() -> Option<&'static str> {
+        base::capability_type(Self::NAME)
+    }
+
+    /// Log time, against which its clients' capabilities are held; none while it is not known.
+    fn now(&self, node: &Node) -> Option<AxiomTime> {
+        node.clock().now()
+    }
 
     /// Which entries of the log this service folds; none for axiom itself.
     fn feed() -> Option<FeedPlan> {
@@ -344,6 +355,7 @@ async fn run_with<S: Service>(
     let life = Arc::new(Life::default());
     let metrics = Arc::new(Metrics::new(S::NAME, S::table()));
     let routes = Arc::new(OnceLock::new());
+    let now = Arc::new(OnceLock::new());
     let ended = Arc::new(Notify::new());
     let node = Node::new(S::NAME, &settings.run_folder);
     let (failed, mut failure) = mpsc::channel(1);
@@ -354,6 +366,8 @@ async fn run_with<S: Service>(
         admission: Admission::new(S::NAME, settings.limits.unwrap_or(S::LIMITS)),
         metrics: Arc::clone(&metrics),
         routes: Arc::clone(&routes),
+        rights: Arc::new(EdgeRights::new(node.clone(), S::capability())),
+        now: Arc::clone(&now),
         lifecycle: Routes::default(),
         tools: OnceLock::new(),
         rows: S::table(),
@@ -368,6 +382,7 @@ async fn run_with<S: Service>(
         settings,
         metrics,
         routes,
+        now,
         ended,
         service: OnceLock::new(),
         init: Mutex::new(Handed { boundary: inherited.boundary, signing: inherited.signing }),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use chain::payload::capability::Permissions;
 use prost::Message;
 
 /// How much one call costs (ADM-08).
@@ -22,6 +23,36 @@ pub enum Effect {
     Acts,
     /// Reads local state.
     Reads,
+}
+
+/// What the capability of a client must permit for a call over an edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Right {
+    /// `read` and `query` in a manifest.
+    Read,
+    Write,
+    Execute,
+}
+
+impl From<Right> for Permissions {
+    fn from(right: Right) -> Self {
+        let nothing = Self::default();
+        match right {
+            Right::Read => Self { read: true, ..nothing },
+            Right::Write => Self { write: true, ..nothing },
+            Right::Execute => Self { execute: true, ..nothing },
+        }
+    }
+}
+
+impl std::fmt::Display for Right {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Execute => "execute",
+        })
+    }
 }
 
 /// On which sockets an operation exists.
@@ -46,7 +77,9 @@ pub struct Operation {
     pub capability: &'static str,
     pub effect: Effect,
     pub callers: Callers,
-    /// A context without a requester is let in.
+    /// On an edge: what an act needs is `Write` and a read `Read`, unless the row says otherwise.
+    pub right: Right,
+    /// A context without a requester is let in, and a client without a capability.
     pub public: bool,
     /// Answers when something happens or streams for long: no time limit, and the class's slot is given back
     /// once the call is admitted; it counts towards the calls in flight of its socket alone.
@@ -62,6 +95,7 @@ impl Operation {
             capability,
             effect: Effect::Acts,
             callers: Callers::Any,
+            right: Right::Write,
             public: false,
             long: false,
         }
@@ -75,6 +109,7 @@ impl Operation {
             capability,
             effect: Effect::Reads,
             callers: Callers::Any,
+            right: Right::Read,
             public: false,
             long: false,
         }
@@ -83,6 +118,12 @@ impl Operation {
     #[must_use]
     pub const fn callers(mut self, callers: Callers) -> Self {
         self.callers = callers;
+        self
+    }
+
+    #[must_use]
+    pub const fn right(mut self, right: Right) -> Self {
+        self.right = right;
         self
     }
 

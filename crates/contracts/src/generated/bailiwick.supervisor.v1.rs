@@ -160,6 +160,17 @@ pub struct Node {
     pub root: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReportMisuseRequest {
+    /// 16 bytes; on the service that reports.
+    #[prost(bytes = "vec", tag = "1")]
+    pub capability: ::prost::alloc::vec::Vec<u8>,
+    /// Who did what; becomes the reason of the revocation, cut at 256 bytes.
+    #[prost(string, tag = "2")]
+    pub text: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReportMisuseReply {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ShutdownRequest {
     #[prost(string, tag = "1")]
     pub reason: ::prost::alloc::string::String,
@@ -497,6 +508,34 @@ pub mod supervisor_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// From a service about a client of its own: it misuses the capability that it holds on this service. The capability is
+        /// revoked, which is the entry in the log. Answers when it is.
+        pub async fn report_misuse(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReportMisuseRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReportMisuseReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailiwick.supervisor.v1.Supervisor/ReportMisuse",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("bailiwick.supervisor.v1.Supervisor", "ReportMisuse"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// Ordered shutdown; answers when it has begun.
         pub async fn shutdown(
             &mut self,
@@ -586,6 +625,15 @@ pub mod supervisor_server {
             &self,
             request: tonic::Request<super::GetNodeRequest>,
         ) -> std::result::Result<tonic::Response<super::Node>, tonic::Status>;
+        /// From a service about a client of its own: it misuses the capability that it holds on this service. The capability is
+        /// revoked, which is the entry in the log. Answers when it is.
+        async fn report_misuse(
+            &self,
+            request: tonic::Request<super::ReportMisuseRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReportMisuseReply>,
+            tonic::Status,
+        >;
         /// Ordered shutdown; answers when it has begun.
         async fn shutdown(
             &self,
@@ -1106,6 +1154,51 @@ pub mod supervisor_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetNodeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailiwick.supervisor.v1.Supervisor/ReportMisuse" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReportMisuseSvc<T: Supervisor>(pub Arc<T>);
+                    impl<
+                        T: Supervisor,
+                    > tonic::server::UnaryService<super::ReportMisuseRequest>
+                    for ReportMisuseSvc<T> {
+                        type Response = super::ReportMisuseReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReportMisuseRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Supervisor>::report_misuse(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReportMisuseSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

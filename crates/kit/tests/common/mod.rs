@@ -194,6 +194,11 @@ impl Service for TestService {
         None
     }
 
+    /// Nobody grants anything here.
+    fn capability() -> Option<&'static str> {
+        None
+    }
+
     async fn init(context: InitContext) -> Result<Self, BoxError> {
         let probe = Arc::clone(probes().lock().unwrap().get(&context.state_folder).unwrap());
         probe.inits.fetch_add(1, Ordering::SeqCst);
@@ -240,6 +245,10 @@ impl Service for Following {
 
     fn feed() -> Option<FeedPlan> {
         Some(FeedPlan::all())
+    }
+
+    fn capability() -> Option<&'static str> {
+        None
     }
 
     async fn init(context: InitContext) -> Result<Self, BoxError> {

@@ -17,13 +17,15 @@ use std::{
 };
 
 use base::{
-    AxiomRef, AxiomTime, EntryKey, Hash, IdentityId, KeyPath, PublicKey, RuleId, Sequence, TraceId, cbor,
+    AxiomRef, AxiomTime, CapabilityId, EntryKey, Hash, IdentityId, KeyPath, PublicKey, RuleId, Sequence,
+    TraceId, cbor,
 };
 use chain::{
     genesis::{self, GenesisPlan},
     merkle,
     payload::{
         Body, Envelope, Payload,
+        capability::{CapabilityGrant, ObjectType, Permissions, Resource},
         policy::{DecisionBody, DecisionSignature, PolicyEffect, PolicyRequest, SignedDecision},
     },
 };
@@ -332,7 +334,27 @@ impl axiom::axiom_server::Axiom for Land {
     }
 }
 
-/// A running service with an edge `terminal`, an admin socket, and a log that begins with genesis.
+/// Clients of the service under test; each holds its capability.
+pub const CLIENTS: [&str; 2] = ["terminal", "network"];
+
+/// The id by which a client holds the capability of the service under test.
+pub fn capability_of(client: &str) -> CapabilityId {
+    CapabilityId(*Hash::of(client.as_bytes()).0.first_chunk().unwrap())
+}
+
+fn full_capability(client: &str, capability_type: &str) -> CapabilityGrant {
+    CapabilityGrant {
+        capability_id: capability_of(client),
+        grantor: id_of("/orbital/system"),
+        grantee: service_id(client),
+        resource: Resource { object_type: ObjectType::Service, object_id: capability_type.to_owned() },
+        permissions: Permissions { read: true, write: true, execute: true, delegate: false, revoke: false },
+        restrictions: None,
+        parent: None,
+    }
+}
+
+/// A running service with edges, an admin socket, and a log that begins with genesis.
 pub struct Node {
     pub folder: tempfile::TempDir,
     pub world: Land,
@@ -348,7 +370,11 @@ impl Node {
     }
 
     /// Before `Init`.
-    pub fn serve<S: Service>(boundary: Option<std::os::fd::OwnedFd>, genesis: GenesisPlan) -> Self {
+    pub fn serve<S: Service>(boundary: Option<std::os::fd::OwnedFd>, mut genesis: GenesisPlan) -> Self {
+        if let Some(capability_type) = S::capability() {
+            let held = CLIENTS.map(|client| full_capability(client, capability_type));
+            genesis.initial_capabilities.extend(held);
+        }
         let folder = tempfile::tempdir().unwrap();
         let world = Land(Arc::new(Mutex::new(World {
             entries: vec![],
@@ -374,12 +400,10 @@ impl Node {
         inherited.boundary = boundary;
         inherited.signing = Some(HandedKey::new(identity_key()));
         inherited.owner_uid = Some(rustix::process::getuid().as_raw());
-        for (kind, client) in [
-            (ChannelKind::Lifecycle, "supervisor"),
-            (ChannelKind::Edge, "terminal"),
-            (ChannelKind::Edge, "network"),
-            (ChannelKind::Admin, "admin"),
-        ] {
+        let edges = CLIENTS.map(|client| (ChannelKind::Edge, client));
+        for (kind, client) in
+            [(ChannelKind::Lifecycle, "supervisor"), (ChannelKind::Admin, "admin")].into_iter().chain(edges)
+        {
             let socket =
                 std::os::unix::net::UnixListener::bind(folder.path().join(format!("of-{client}.sock")));
             inherited.listeners.push(Listener::new(kind, client, socket.unwrap()));

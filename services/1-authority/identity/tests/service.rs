@@ -236,7 +236,11 @@ async fn revocation_and_suspension_end_tokens() {
     let mut update = client(&node, "admin", "update_status", Some(&admin_token));
     let changed = update.update_status(suspend()).await.unwrap().into_inner();
     assert_eq!(changed.status, "Suspended");
-    assert_eq!(reason(verify(&node, &other.token, "").await), "InvalidToken");
+    // Who is suspended is not served at all, and to everybody else its token says nothing any more.
+    assert_eq!(reason(verify(&node, &other.token, "").await), "acl_denied");
+    let asked = wire::VerifyTokenRequest { token: other.token, channel: "terminal".to_owned() };
+    let mut network = client(&node, "network", "verify_token", None);
+    assert_eq!(reason(network.verify_token(asked).await), "InvalidToken");
     assert_eq!(reason(who_am_i(&node, "terminal", None).await), "acl_denied");
     assert_eq!(reason(identities.issue_token(wire::IssueTokenRequest::default()).await), "acl_denied");
     assert_eq!(reason(update.update_status(suspend()).await), "InvalidStatus");

@@ -72,7 +72,10 @@ impl Rig {
     }
 
     async fn list(&self, by: &str, filter: wire::CapabilityFilter) -> Vec<wire::Capability> {
-        self.client(by, "list").list(filter).await.unwrap().into_inner().capabilities
+        let mut listed = self.client(by, "list").list(filter).await.unwrap().into_inner().capabilities;
+        // Beside what the clients of this service need to call it.
+        listed.retain(|held| held.resource.as_ref().is_none_or(|object| object.object_type != "service"));
+        listed
     }
 
     async fn revoke(&self, by: &str, id: Vec<u8>) -> Result<wire::RevokeReply, Status> {

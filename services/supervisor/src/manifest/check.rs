@@ -130,11 +130,29 @@ fn capabilities(faults: &mut Faults, manifest: &ServiceManifest) {
         faults.count(key, requirements.len(), CAPABILITIES_MAX);
         for (index, requirement) in requirements.iter().enumerate().take(CAPABILITIES_MAX) {
             faults.name(&format!("{key}[{index}].type"), &requirement.capability_type);
-            permissions(faults, &format!("{key}[{index}].permissions"), &requirement.permissions);
+            let key = format!("{key}[{index}].permissions");
+            permissions(faults, &key, &requirement.permissions);
+            words(faults, &key, requirement);
         }
     };
     list("capabilities.required", &manifest.capabilities.required);
     list("capabilities.optional", &manifest.capabilities.optional);
+}
+
+/// What a capability is made of; a word that its type does not know would be granted as nothing (AX-11, POL-36).
+fn words(faults: &mut Faults, key: &str, requirement: &CapabilityRequirement) {
+    let known: &[&str] = match requirement.capability_type.as_str() {
+        "Axiom" => &["read", "write"],
+        "Policy" => &["query"],
+        _ => &["read", "query", "write", "execute", "delegate", "revoke"],
+    };
+    if let Some(other) = requirement.permissions.iter().find(|word| !known.contains(&word.as_str())) {
+        let capability_type = &requirement.capability_type;
+        faults.add(
+            key,
+            format!("{capability_type} has no permission {other:?}; allowed are {}", known.join(", ")),
+        );
+    }
 }
 
 fn resources(faults: &mut Faults, manifest: &ServiceManifest) {

@@ -1,4 +1,5 @@
 use base::{Hash, HashError, KeyPath};
+use chain::payload::capability::Permissions;
 use semver::{Version, VersionReq};
 use serde::{Deserialize, Serialize};
 
@@ -116,6 +117,21 @@ pub struct CapabilityRequirement {
     pub capability_type: String,
     #[serde(default)]
     pub permissions: Vec<Permission>,
+}
+
+impl CapabilityRequirement {
+    /// The words as bits: `query` reads (CAP open point 2).
+    #[must_use]
+    pub fn rights(&self) -> Permissions {
+        let has = |word: &str| self.permissions.iter().any(|permission| permission == word);
+        Permissions {
+            read: has("read") || has("query"),
+            write: has("write"),
+            execute: has("execute"),
+            delegate: has("delegate"),
+            revoke: has("revoke"),
+        }
+    }
 }
 
 /// SUP-32. What is left out is not limited, except that every service has a share of the processor.

@@ -47,7 +47,7 @@ impl Applier {
         let manifest = Arc::new(self.read(file, text)?);
         let name = manifest.name().to_owned();
         let identity = self.identity(&manifest).await?;
-        let capabilities = self.grant(&manifest, identity).await?;
+        let capabilities = self.grant(&manifest, identity, by.is_some()).await?;
         self.open_sockets(&manifest).await?;
         let hash = manifest.hash;
         let setup = Box::new(ServiceSetup { manifest, identity, capabilities });

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, pin::Pin, sync::Arc};
 
-use base::{IdentityId, ServiceId, limits::MESSAGE_BYTES_MAX};
+use base::{CapabilityId, IdentityId, ServiceId, limits::MESSAGE_BYTES_MAX};
 use contracts::{
     lifecycle::v1::{ComponentHealth, HealthStatus},
     supervisor::v1::{
@@ -19,6 +19,7 @@ use tonic::{Request, Response, Status, service::Routes};
 
 use super::{
     apply::Applier,
+    grants::service_object,
     inputs::{Answer, Told},
     measure,
     sockets::{INSIDE, SUPERVISOR},
@@ -41,7 +42,7 @@ macro_rules! operation {
     };
 }
 
-static TABLE: [Operation; 11] = [
+static TABLE: [Operation; 12] = [
     operation!(acts, "StartService", Heavy, "start_service").long(),
     operation!(acts, "StopService", Heavy, "stop_service").long(),
     operation!(acts, "RestartService", Heavy, "restart_service").long(),
@@ -52,6 +53,7 @@ static TABLE: [Operation; 11] = [
     operation!(acts, "ApplyManifest", Heavy, "apply_manifest").callers(Callers::Admin).long(),
     operation!(acts, "Unregister", Medium, "unregister").callers(Callers::Admin),
     operation!(reads, "GetNode", Light, "get_node"),
+    operation!(acts, "ReportMisuse", Medium, "report_misuse"),
     operation!(acts, "Shutdown", Light, "shutdown").callers(Callers::Admin),
 ];
 
@@ -407,6 +409,24 @@ impl Contract for Handlers {
             missing: self.0.facts.missing.clone(),
             root: self.0.facts.root.clone(),
         }))
+    }
+
+    async fn report_misuse(
+        &self,
+        request: Request<ReportMisuseRequest>,
+    ) -> Result<Response<ReportMisuseReply>, Status> {
+        let client = kit::caller(&request)?.client.to_string();
+        let ReportMisuseRequest { capability, text } = request.into_inner();
+        let unknown = || SupervisorError::NotFound(format!("a capability on {client}"));
+        let capability = CapabilityId::from_slice(&capability).ok_or_else(unknown)?;
+        let object = self.0.applier.knowledge.granted_on(&capability).ok_or_else(unknown)?;
+        // Nobody takes away what is held on another.
+        if base::capability_type(&client).is_none_or(|own| object != service_object(own)) {
+            return Err(unknown().into());
+        }
+        let applier = self.0.applier.clone();
+        kit::uncancelled(async move { applier.revoke(capability, &text).await }).await?;
+        Ok(Response::new(ReportMisuseReply {}))
     }
 
     async fn shutdown(&self, request: Request<ShutdownRequest>) -> Result<Response<ShutdownReply>, Status> {

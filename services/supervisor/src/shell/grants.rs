@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use base::{CapabilityId, IdentityId, KeyPath, Sequence, TraceId, key_paths};
-use chain::payload::capability::{ObjectType, Permissions, Resource};
+use chain::payload::capability::{ObjectType, Resource};
 use contracts::{
     capability_service::v1::{self as rights, capabilities_client::CapabilitiesClient},
     identity::v1::{self as identities, identities_client::IdentitiesClient},
@@ -15,7 +15,7 @@ use tonic::Status;
 use super::{apply::Applier, knowledge, sockets};
 use crate::{
     core::supervisor::SupervisorError,
-    manifest::{CapabilityRequirement, LoadedManifest},
+    manifest::LoadedManifest,
 };
 
 /// How long the log may take to be read after the node has booted; until then nobody here knows who is there already.
@@ -23,6 +23,8 @@ const LOG_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many times the feed's own patience (100 ms) a new identity is awaited here, so that the next request for the same
 /// service finds it.
 const FOLD_WAITS_MAX: usize = 20;
+/// Bytes of a reason as `capability_service` takes them.
+const REASON_BYTES_MAX: usize = 256;
 
 impl Applier {
     /// The identity at the manifest's key path; made if it is not there.
@@ -51,17 +53,28 @@ impl Applier {
             .ok_or_else(|| SupervisorError::Unavailable("identity answered without an id".to_owned()))
     }
 
-    /// Grants what the manifest asks for and the service does not hold yet; optional ones if that can be.
+    /// Grants what the manifest asks for and the service does not hold yet; optional ones if that can be. What was taken
+    /// back is given again if somebody asks for it, never because the node was started again.
     pub(super) async fn grant(
         &self,
         manifest: &LoadedManifest,
         holder: IdentityId,
+        is_asked_for: bool,
     ) -> Result<Vec<CapabilityId>, SupervisorError> {
         let wanted = &manifest.manifest.capabilities;
         let required = wanted.required.iter().map(|requirement| (requirement, true));
         for (requirement, is_required) in required.chain(wanted.optional.iter().map(|other| (other, false))) {
-            let (resource, permissions) = rights_of(requirement);
+            let resource = service_object(&requirement.capability_type);
+            let permissions = requirement.rights();
             if self.knowledge.holds(&holder, &resource, permissions) {
+                continue;
+            }
+            if !is_asked_for && self.knowledge.was_withdrawn(&holder, &resource) {
+                let what = &requirement.capability_type;
+                if is_required {
+                    return Err(withdrawn(what));
+                }
+                tracing::info!(capability = what, "taken back, not granted again");
                 continue;
             }
             let request = rights::GrantRequest {
@@ -83,6 +96,17 @@ impl Applier {
             }
         }
         Ok(self.knowledge.capabilities(&holder))
+    }
+
+    /// Takes away what was misused (SUP-64): the revocation, with its reason, is the entry in the log.
+    pub(super) async fn revoke(&self, capability: CapabilityId, why: &str) -> Result<(), SupervisorError> {
+        let calls = self.calls("capability_service", "system.capability_service.revoke")?;
+        let reason = why.get(..why.floor_char_boundary(REASON_BYTES_MAX)).unwrap_or_default().to_owned();
+        let request = rights::RevokeRequest { id: capability.0.to_vec(), reason };
+        let revoked = CapabilitiesClient::new(calls).revoke(request).await;
+        let reply = revoked.map_err(|status| failed("the revocation", status))?.into_inner();
+        tracing::warn!(%capability, why, laggards = reply.laggards.join(" "), "a misused capability is revoked");
+        Ok(())
     }
 
     fn calls(&self, service: &str, capability: &str) -> Result<Calls, SupervisorError> {
@@ -131,20 +155,15 @@ pub(super) fn usual_key_path(manifest: &LoadedManifest) -> Result<KeyPath, Super
     }
 }
 
-/// Manifest words as rights: `query` reads.
-fn rights_of(requirement: &CapabilityRequirement) -> (Resource, Permissions) {
-    let has = |word: &str| requirement.permissions.iter().any(|permission| permission == word);
-    let permissions = Permissions {
-        read: has("read") || has("query"),
-        write: has("write"),
-        execute: has("execute"),
-        delegate: has("delegate"),
-        revoke: has("revoke"),
-    };
-    (
-        Resource { object_type: ObjectType::Service, object_id: requirement.capability_type.clone() },
-        permissions,
-    )
+fn withdrawn(capability_type: &str) -> SupervisorError {
+    SupervisorError::InvalidManifest(format!(
+        "its capability {capability_type} was taken back; `bailiwick service apply` grants it again"
+    ))
+}
+
+/// A service as the object of a capability.
+pub(super) fn service_object(capability_type: &str) -> Resource {
+    Resource { object_type: ObjectType::Service, object_id: capability_type.to_owned() }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What the supervisor knows of the node: genesis as it stands on disk, then the log as it goes on.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -64,6 +64,8 @@ struct State {
     identities: HashMap<KeyPath, IdentityId>,
     capabilities: HashMap<IdentityId, Vec<Held>>,
     grants: HashMap<CapabilityId, IdentityId>,
+    /// Taken back, and not granted again since.
+    withdrawn: HashSet<(IdentityId, Resource)>,
 }
 
 impl State {
@@ -74,6 +76,7 @@ impl State {
     /// The first stays: genesis is read from the file, and again from the log.
     fn grant(&mut self, grant: &CapabilityGrant) {
         if self.grants.insert(grant.capability_id, grant.grantee).is_none() {
+            self.withdrawn.remove(&(grant.grantee, grant.resource.clone()));
             let (resource, permissions) = (grant.resource.clone(), grant.permissions);
             let held = Held { id: grant.capability_id, resource, permissions };
             self.capabilities.entry(grant.grantee).or_default().push(held);
@@ -81,7 +84,10 @@ impl State {
     }
 
     fn revoke(&mut self, id: CapabilityId) {
-        if let Some(held) = self.grants.remove(&id).and_then(|holder| self.capabilities.get_mut(&holder)) {
+        let Some(holder) = self.grants.remove(&id) else { return };
+        if let Some(held) = self.capabilities.get_mut(&holder) {
+            let gone = held.iter().find(|known| known.id == id).map(|known| known.resource.clone());
+            self.withdrawn.extend(gone.map(|resource| (holder, resource)));
             held.retain(|known| known.id != id);
         }
     }
@@ -163,6 +169,20 @@ impl Knowledge {
     #[must_use]
     pub(super) fn service(&self, name: &str) -> Option<IdentityId> {
         self.identity(&service_path(name)?)
+    }
+
+    /// On what a capability is that was not revoked.
+    #[must_use]
+    pub(super) fn granted_on(&self, id: &CapabilityId) -> Option<Resource> {
+        let state = self.lock();
+        let mut held = state.capabilities.get(state.grants.get(id)?)?.iter();
+        held.find(|held| held.id == *id).map(|held| held.resource.clone())
+    }
+
+    /// Whether a holder had a right on this that was taken back, and was not granted one again.
+    #[must_use]
+    pub(super) fn was_withdrawn(&self, holder: &IdentityId, resource: &Resource) -> bool {
+        self.lock().withdrawn.contains(&(*holder, resource.clone()))
     }
 
     #[must_use]

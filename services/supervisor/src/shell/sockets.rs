@@ -273,6 +273,28 @@ mod tests {
         assert!(!names(&[program]).iter().any(|name| name.contains("mine")), "keys is not installed");
     }
 
+    /// covers: AX-03
+    #[test]
+    fn the_log_serves_those_who_need_it_and_needs_nobody() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/manifests");
+        let text = |file: std::fs::DirEntry| std::fs::read_to_string(file.path()).unwrap();
+        let texts: Vec<String> = std::fs::read_dir(folder).unwrap().map(|file| text(file.unwrap())).collect();
+        let all: Vec<ServiceManifest> =
+            texts.iter().map(|text| crate::manifest::parse("test", text).unwrap().manifest).collect();
+        let names = names(&all);
+        let of = |prefix: &str| -> Vec<String> {
+            names.iter().filter_map(|name| Some(name.strip_prefix(prefix)?.to_owned())).collect()
+        };
+        let dependents = ["capability_service", "filesystem", "network", "policy", "update_manager"];
+        assert_eq!(of("edge:axiom:"), dependents);
+        // The supervisor has no manifest: it depends on the log by what it follows and appends.
+        assert_eq!(of("append:"), ["policy", "supervisor"]);
+        assert!(of("feed:").contains(&"supervisor".to_owned()));
+        // Of the log's own, there is discovery alone.
+        let servers: Vec<&String> = names.iter().filter(|name| name.ends_with(":axiom")).collect();
+        assert_eq!(servers, ["admin:axiom", "edge:supervisor:axiom", "lifecycle:axiom"]);
+    }
+
     #[test]
     fn a_service_has_clients_up_to_a_limit() {
         let crowd = |count: usize| {

@@ -9,12 +9,12 @@ mod start;
 
 use std::{process::ExitCode, sync::Arc};
 
-use base::limits::MESSAGE_BYTES_MAX;
+use base::{AxiomTime, limits::MESSAGE_BYTES_MAX};
 use contracts::axiom::v1::{
     append_server::AppendServer, axiom_server::AxiomServer as AxiomContract, feed_server::FeedServer,
 };
 use durable::RealDisk;
-use kit::{BoxError, ChannelKind, Component, Cost, FeedPlan, InitContext, Operation, Service, Threads};
+use kit::{BoxError, ChannelKind, Component, Cost, FeedPlan, InitContext, Node, Operation, Service, Threads};
 use tokio::sync::watch;
 use tonic::service::Routes;
 
@@ -61,6 +61,11 @@ impl Service for AxiomService {
     /// It is what others follow.
     fn feed() -> Option<FeedPlan> {
         None
+    }
+
+    /// Its own: it follows nobody.
+    fn now(&self, _: &Node) -> Option<AxiomTime> {
+        Some(self.identity.time().0)
     }
 
     async fn init(context: InitContext) -> Result<Self, BoxError> {

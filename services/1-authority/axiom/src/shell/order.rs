@@ -11,8 +11,9 @@ use std::{
 };
 
 use base::{AxiomTime, Hash, Sequence};
-use chain::{GROUP_ENTRIES_MAX, record_bytes};
+use chain::{EntryHeader, GROUP_ENTRIES_MAX, payload::Payload, record_bytes};
 use durable::RealDisk;
+use kit::{LocalState, Node};
 use tokio::sync::oneshot;
 
 use super::start::read_clocks;
@@ -59,10 +60,11 @@ impl Orders {
         sequencer: Sequencer,
         layout: Layout<RealDisk>,
         committer: CommitterThread<RealDisk>,
+        node: Node,
     ) -> Result<Self, StoreError> {
         let (queue, work) = sync_channel(QUEUE_BATCHES_MAX);
         let alive = Arc::new(AtomicBool::new(true));
-        let mut thread = OrderingThread { sequencer, layout, committer, alive: Arc::clone(&alive) };
+        let mut thread = OrderingThread { sequencer, layout, committer, node, alive: Arc::clone(&alive) };
         let handle = std::thread::Builder::new()
             .name("order".into())
             .spawn(move || thread.run(&work))
@@ -111,7 +113,20 @@ struct OrderingThread {
     sequencer: Sequencer,
     layout: Layout<RealDisk>,
     committer: CommitterThread<RealDisk>,
+    /// What this service's own clients hold, as every other service has it from its feed.
+    node: Node,
     alive: Arc<AtomicBool>,
+}
+
+/// Takes an entry into what the gate looks at. False if it cannot be read.
+pub(super) fn tell(node: &Node, header: &EntryHeader, payload: &[u8]) -> bool {
+    let code = header.entry_type.code();
+    if !LocalState::folds(code) {
+        return true;
+    }
+    let Ok(payload) = Payload::decode(code, payload) else { return false };
+    node.local().apply_payload(header.timestamp, &payload);
+    true
 }
 
 /// Bytes that a batch takes in the log if all of it is accepted.
@@ -199,7 +214,17 @@ impl OrderingThread {
             entries.extend(ordered.entries);
             answers.push((answer, ordered.replies));
         }
-        let tell = move || {
+        let news: Vec<chain::Entry> = entries
+            .iter()
+            .map(|(entry, _)| entry)
+            .filter(|entry| LocalState::folds(entry.header.entry_type.code()))
+            .cloned()
+            .collect();
+        let node = self.node.clone();
+        let answer_all = move || {
+            for entry in news {
+                tell(&node, &entry.header, &entry.payload);
+            }
             for (answer, replies) in answers {
                 answer((replies, now));
             }
@@ -207,7 +232,7 @@ impl OrderingThread {
         if entries.is_empty() {
             // A duplicate is answered with an entry that may still be under way.
             self.wait_idle();
-            return tell();
+            return answer_all();
         }
         let group = match self.layout.prepare(entries) {
             Ok(group) => group,
@@ -218,10 +243,10 @@ impl OrderingThread {
                 Ok(committed) => self.layout.recycle(committed.buffer),
                 Err(error) => stop(&error),
             }
-            tell();
+            answer_all();
         } else {
             self.committer.submit(group, move |result| match result {
-                Ok(_) => tell(),
+                Ok(_) => answer_all(),
                 Err(error) => stop(&error),
             });
         }

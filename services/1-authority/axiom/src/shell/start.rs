@@ -13,7 +13,11 @@ use ed25519_dalek::SigningKey;
 use kit::{BoxError, InitContext, boot_time_ns};
 use tokio::sync::watch;
 
-use super::{AxiomService, followers::Followers, order::Orders};
+use super::{
+    AxiomService,
+    followers::Followers,
+    order::{self, Orders},
+};
 use crate::{
     core::{Clock, Reading, Sequencer, genesis_entry},
     store::{CommitterThread, SEGMENT_BYTES_DEFAULT, Store, StoreOptions},
@@ -74,8 +78,11 @@ pub(super) fn open(mut context: InitContext) -> Result<AxiomService, BoxError> {
     let opened = store.open(
         || genesis_entry(&std::fs::read(&genesis_file).ok()?).ok(),
         |placed| {
-            if !sequencer.replay(&placed.record.header, placed.record.payload, placed.hash) {
-                unreadable.get_or_insert(placed.record.header.sequence);
+            let header = &placed.record.header;
+            let read = sequencer.replay(header, placed.record.payload, placed.hash)
+                && order::tell(&context.node, header, placed.record.payload);
+            if !read {
+                unreadable.get_or_insert(header.sequence);
             }
         },
     )?;
@@ -103,7 +110,8 @@ pub(super) fn open(mut context: InitContext) -> Result<AxiomService, BoxError> {
     opened.reader.on_growth(move |last| {
         grow.send_replace(last.sequence.0);
     });
-    let orders = Orders::start(sequencer, opened.layout, CommitterThread::start(opened.committer)?)?;
+    let committer = CommitterThread::start(opened.committer)?;
+    let orders = Orders::start(sequencer, opened.layout, committer, context.node.clone())?;
     Ok(AxiomService {
         orders,
         reader: opened.reader,

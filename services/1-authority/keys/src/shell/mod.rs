@@ -9,7 +9,9 @@ use std::{process::ExitCode, sync::Arc};
 
 use base::limits::MESSAGE_BYTES_MAX;
 use contracts::keys::v1::keys_server::KeysServer;
-use kit::{BoxError, ChannelKind, Component, Cost, FeedEntry, FeedPlan, InitContext, Operation, Service};
+use kit::{
+    BoxError, ChannelKind, Component, Cost, FeedEntry, FeedPlan, InitContext, Operation, Right, Service,
+};
 use tonic::service::Routes;
 
 use crate::boundary::protocol::{BoundaryState, Request, Response};
@@ -28,7 +30,7 @@ pub fn main() -> ExitCode {
 static TABLE: [Operation; 4] = [
     Operation::reads("/bailiwick.keys.v1.Keys/DerivePublicKey", Cost::Light, "system.keys.derive_public_key")
         .public(),
-    Operation::acts("/bailiwick.keys.v1.Keys/Sign", Cost::Medium, "system.keys.sign"),
+    Operation::acts("/bailiwick.keys.v1.Keys/Sign", Cost::Medium, "system.keys.sign").right(Right::Execute),
     Operation::reads("/bailiwick.keys.v1.Keys/Verify", Cost::Light, "system.keys.verify").public(),
     Operation::reads("/bailiwick.keys.v1.Keys/GetKeyInfo", Cost::Light, "system.keys.get_key_info").public(),
 ];

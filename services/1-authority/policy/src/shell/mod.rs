@@ -11,7 +11,10 @@ use base::limits::MESSAGE_BYTES_MAX;
 use contracts::policy::v1::{
     authority_server::AuthorityServer, policy_engine_server::PolicyEngineServer as PolicyContract,
 };
-use kit::{BoxError, ChannelKind, Component, Cost, FeedPlan, InitContext, Node, Operation, Service, Threads};
+use kit::{
+    BoxError, Callers, ChannelKind, Component, Cost, FeedPlan, InitContext, Node, Operation, Right, Service,
+    Threads,
+};
 use tonic::service::Routes;
 
 use engine::Desk;
@@ -23,7 +26,9 @@ pub fn main() -> ExitCode {
 }
 
 static TABLE: [Operation; 6] = [
-    Operation::acts("/bailiwick.policy.v1.PolicyEngine/Evaluate", Cost::Light, "system.policy.evaluate"),
+    // What manifests call `query`.
+    Operation::acts("/bailiwick.policy.v1.PolicyEngine/Evaluate", Cost::Light, "system.policy.evaluate")
+        .right(Right::Read),
     Operation::reads(
         "/bailiwick.policy.v1.PolicyEngine/GetPolicyState",
         Cost::Light,
@@ -36,7 +41,9 @@ static TABLE: [Operation; 6] = [
         "system.policy.remove_rule",
     ),
     Operation::reads("/bailiwick.policy.v1.PolicyEngine/ListRules", Cost::Medium, "system.policy.list_rules"),
-    Operation::reads("/bailiwick.policy.v1.PolicyEngine/Explain", Cost::Medium, "system.policy.explain"),
+    // Who was refused gets the id; why, is for the operator.
+    Operation::reads("/bailiwick.policy.v1.PolicyEngine/Explain", Cost::Medium, "system.policy.explain")
+        .callers(Callers::Admin),
 ];
 
 pub(crate) struct PolicyService {

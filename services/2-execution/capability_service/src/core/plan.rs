@@ -130,8 +130,8 @@ fn check_time(time: &TimeRestriction, now: AxiomTime) -> Result<(), CapabilityEr
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Revoker {
     pub id: IdentityId,
-    /// The admin: policy alone decides.
-    pub is_admin: bool,
+    /// The admin, or the supervisor that withdraws what is misused: policy alone decides.
+    pub answers_to_policy_alone: bool,
 }
 
 /// The capability, if this identity may ask policy to revoke it (CAP-30). `holds_revoke` tells whether an identity holds
@@ -147,7 +147,7 @@ pub fn check_revoke<'a>(
         return Err(CapabilityError::Reason { bytes: reason.len() });
     }
     let granted = holdings.get(id).ok_or(CapabilityError::NotFound(*id))?;
-    if by.is_admin || granted.grant.grantor == by.id || holds_revoke(&granted.grant.resource) {
+    if by.answers_to_policy_alone || granted.grant.grantor == by.id || holds_revoke(&granted.grant.resource) {
         return Ok(granted);
     }
     match granted.grant.grantee == by.id {

@@ -283,8 +283,8 @@ fn only_the_grantor_or_a_holder_of_the_right_revokes() {
     let mut holdings = Holdings::default();
     grant(&mut holdings, wish(1, ALICE, BOB, READ));
     let id = CapabilityId([1; 16]);
-    let check = |by: IdentityId, is_admin: bool, holds: bool, reason: &str| {
-        check_revoke(&holdings, &id, Revoker { id: by, is_admin }, reason, |resource| {
+    let check = |by: IdentityId, answers_to_policy_alone: bool, holds: bool, reason: &str| {
+        check_revoke(&holdings, &id, Revoker { id: by, answers_to_policy_alone }, reason, |resource| {
             assert_eq!(*resource, file("/a"));
             holds
         })
@@ -299,7 +299,7 @@ fn only_the_grantor_or_a_holder_of_the_right_revokes() {
     // A stranger learns no more than of an id that does not exist.
     assert_eq!(check(ROOT, false, false, ""), Err(CapabilityError::NotFound(id)));
     let unknown = CapabilityId([9; 16]);
-    let by = Revoker { id: ROOT, is_admin: true };
+    let by = Revoker { id: ROOT, answers_to_policy_alone: true };
     assert_eq!(
         check_revoke(&holdings, &unknown, by, "", |_| true).unwrap_err(),
         CapabilityError::NotFound(unknown)

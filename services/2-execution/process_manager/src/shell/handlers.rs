@@ -119,10 +119,14 @@ impl Processes for Handlers {
 
     async fn spawn(&self, request: Request<pb::SpawnRequest>) -> Result<Response<pb::SpawnResponse>, Status> {
         let (requestor, _) = self.requestor(&request)?;
+        let misuse = kit::misuse(&request)?;
         let allowed: Vec<String> =
             request.get_ref().disabled_guards.iter().filter(|name| kit::is_broken(name)).cloned().collect();
         let spawn = Spawn::parse(request.into_inner(), &allowed)?;
         let manager = Arc::clone(&self.0);
+        if let Some(id) = manager.foreign_capability(&spawn, &requestor) {
+            misuse.is_abuse(&format!("named capability {id}, which another holds"));
+        }
         // From commit to release nothing may cut it.
         let spawned = kit::uncancelled(async move { manager.spawn(spawn, requestor).await }).await?;
         Ok(Response::new(pb::SpawnResponse {

@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-use base::{AxiomRef, EntryKey, ProcessId, cbor};
+use base::{AxiomRef, CapabilityId, EntryKey, ProcessId, cbor};
 use chain::payload::{
     ReceiptStatus,
     policy::{ActionKind, PolicyAction, ResourceRef, ResourceType},
@@ -168,6 +168,12 @@ impl Manager {
             Some(id) => Err(ProcessError::CapabilityDenied(*id)),
             None => Ok(()),
         }
+    }
+
+    /// A capability that is named and held by somebody else: no mistake makes one up.
+    pub(super) fn foreign_capability(&self, spawn: &Spawn, requestor: &Requestor) -> Option<CapabilityId> {
+        let holder = |id| self.node.local().capability(id).map(|grant| grant.grantee);
+        spawn.capabilities.iter().find(|id| holder(id).is_some_and(|it| it != requestor.id())).copied()
     }
 
     /// Gives the process its id and its place in the table.
