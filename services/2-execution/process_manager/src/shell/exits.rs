@@ -19,6 +19,9 @@ use crate::{
 /// Pause before a record is tried again, doubled up to the maximum.
 const RECORD_PAUSE_MIN: Duration = Duration::from_millis(20);
 const RECORD_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Who waits learns of the end once it stands in the log, so that whoever then asks `why` finds it there; a log that is
+/// away delays nobody for longer than this.
+const RECORD_WAIT: Duration = Duration::from_millis(500);
 const KILLED: i32 = 9;
 
 /// The key of a record that may be written again after a crash.
@@ -85,6 +88,7 @@ impl Manager {
             if let Some(exit) = manager.state().table.get_mut(pid).and_then(|process| process.exit.as_mut()) {
                 exit.recorded = true;
             }
+            manager.changed.send_replace(());
         });
     }
 
@@ -177,15 +181,24 @@ impl Manager {
         let mut changed = self.changed.subscribe();
         loop {
             changed.borrow_and_update();
-            {
+            let has_ended = {
                 let mut state = self.state();
                 state.table.find(pid, viewer)?;
-                if let Some(exit) = state.table.get_mut(pid).and_then(|process| process.exit.as_mut()) {
-                    exit.waited = true;
-                    return Ok(exit.clone());
+                let exit = state.table.get_mut(pid).and_then(|process| process.exit.as_mut());
+                if let Some(exit) = exit {
+                    let since = Duration::from_millis(self.now_ms().saturating_sub(exit.ended_at_ms));
+                    if exit.recorded || since >= RECORD_WAIT {
+                        exit.waited = true;
+                        return Ok(exit.clone());
+                    }
+                    true
+                } else {
+                    false
                 }
-            }
-            if changed.changed().await.is_err() {
+            };
+            let patience = if has_ended { RECORD_WAIT } else { Duration::MAX };
+            let told = tokio::time::timeout(patience, changed.changed()).await;
+            if told.is_ok_and(|told| told.is_err()) {
                 return Err(crate::core::ProcessError::NoSuchProcess(pid));
             }
         }
