@@ -10,6 +10,7 @@
 
 mod adoption;
 mod boot;
+mod catalogue;
 mod failures;
 mod health;
 mod limits;

@@ -4,6 +4,7 @@ mod actions;
 mod authority;
 mod conditions;
 mod engine;
+mod fits;
 mod flight;
 mod index;
 mod lineage;

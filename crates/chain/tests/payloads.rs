@@ -1,0 +1,195 @@
+//! What the entries of authority hold, field by field: nothing that the log must tell is lost on the way through it.
+#![expect(clippy::unwrap_used, reason = "helpers of tests may stop the test")]
+
+use std::collections::BTreeMap;
+
+use base::{
+    AxiomRef, AxiomTime, CapabilityId, DurationNs, EntryKey, Hash, IdentityId, KeyPath, Nonce, ProcessId,
+    PublicKey, RuleId, Sequence, Signature, cbor,
+};
+use chain::payload::{
+    Body, Envelope, Payload,
+    capability::{
+        CapabilityGrant, ObjectType, Permissions, RateLimit, Resource, Restrictions, TimeRestriction,
+    },
+    identity::{IdentityCreated, IdentityType, KeyOperation, KeyUsage},
+    policy::{
+        DecisionBody, DecisionSignature, PolicyAction, PolicyCondition, PolicyContext, PolicyEffect,
+        ResourceRef, ResourceType, SignedDecision,
+    },
+};
+use serde::Serialize;
+
+/// Encodes, decodes, compares, and gives the names of the fields in their order.
+fn through_the_log<T: Body + Clone + PartialEq + std::fmt::Debug + Serialize>(
+    body: &T,
+    pick: impl Fn(Payload) -> Option<T>,
+) -> Vec<String> {
+    let envelope = Envelope {
+        submitter: IdentityId([1; 32]),
+        key: EntryKey([2; 16]),
+        authorization: Some(Hash([3; 32])),
+        body: body.clone(),
+    };
+    let decoded = Payload::decode(T::ENTRY_TYPE, &envelope.to_bytes().unwrap()).unwrap();
+    assert_eq!(pick(decoded).as_ref(), Some(body));
+    fields(body)
+}
+
+fn fields(body: &impl Serialize) -> Vec<String> {
+    let text = serde_json::to_string(body).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let mut names: Vec<String> = value.as_object().unwrap().keys().cloned().collect();
+    names.sort_by_key(|name| text.find(&format!("\"{name}\":")));
+    names
+}
+
+fn grant() -> CapabilityGrant {
+    let time = TimeRestriction {
+        not_before: Some(AxiomTime(1)),
+        not_after: Some(AxiomTime(2)),
+        time_of_day: Some((3, 4)),
+    };
+    CapabilityGrant {
+        capability_id: CapabilityId([4; 16]),
+        grantor: IdentityId([5; 32]),
+        grantee: IdentityId([6; 32]),
+        resource: Resource { object_type: ObjectType::Endpoint, object_id: "fs.content".to_owned() },
+        permissions: Permissions { read: true, write: false, execute: true, delegate: false, revoke: true },
+        restrictions: Some(Restrictions {
+            time: Some(time),
+            rate_limit: Some(RateLimit { count: 5, window: DurationNs(6) }),
+            context: BTreeMap::from([("device".to_owned(), "desk".to_owned())]),
+        }),
+        parent: Some(CapabilityId([7; 16])),
+    }
+}
+
+/// covers: AX-30, CAP-20, CAP-23
+#[test]
+fn a_grant_tells_who_gave_whom_what_under_which_limits() {
+    let pick = |payload| match payload {
+        Payload::CapabilityGrant(entry) => Some(entry.body),
+        _ => None,
+    };
+    let names = through_the_log(&grant(), pick);
+    let expected =
+        ["capability_id", "grantor", "grantee", "resource", "permissions", "restrictions", "parent"];
+    assert_eq!(names, expected);
+    let without = CapabilityGrant { restrictions: None, parent: None, ..grant() };
+    through_the_log(&without, pick);
+    assert_eq!(fields(&grant().permissions), ["read", "write", "execute", "delegate", "revoke"]);
+    let restrictions = grant().restrictions.unwrap();
+    assert_eq!(fields(&restrictions), ["time", "rate_limit", "context"]);
+    assert_eq!(fields(&restrictions.time.unwrap()), ["not_before", "not_after", "time_of_day"]);
+}
+
+/// covers: CAP-21
+#[test]
+fn there_are_seven_kinds_of_objects() {
+    use ObjectType::{Device, Endpoint, File, Memory, Process, Service, Socket};
+    let kinds = [File, Endpoint, Process, Memory, Socket, Device, Service];
+    let names = kinds.map(|kind| serde_json::to_string(&kind).unwrap());
+    let expected = ["file", "endpoint", "process", "memory", "socket", "device", "service"];
+    assert_eq!(names, expected.map(|name| format!("\"{name}\"")));
+    for name in names {
+        assert!(kinds.contains(&serde_json::from_str(&name).unwrap()));
+    }
+    assert!(serde_json::from_str::<ObjectType>("\"thread\"").is_err());
+}
+
+fn context() -> PolicyContext {
+    PolicyContext {
+        axiom_sequence: 8,
+        service: "keys".to_owned(),
+        process: ProcessId(9),
+        metadata: BTreeMap::from([("identity".to_owned(), "x".to_owned())]),
+    }
+}
+
+/// covers: AX-34, POL-43
+#[test]
+fn a_decision_tells_everything_that_it_was_made_from() {
+    let key_path = KeyPath::parse("/orbital/users/alice").unwrap();
+    let body = DecisionBody {
+        request_hash: Hash([10; 32]),
+        requestor: IdentityId([11; 32]),
+        action: PolicyAction::Encrypt { key_path: key_path.clone() },
+        resource: ResourceRef { resource_type: ResourceType::Key, id: key_path.to_string() },
+        context: context(),
+        nonce: Nonce([12; 16]),
+        policy_state_hash: Hash([13; 32]),
+        matched_rules: vec![RuleId::new("a").unwrap(), RuleId::new("b").unwrap()],
+        effect: PolicyEffect::AllowWithConditions,
+        deciding_rule: RuleId::new("a").unwrap(),
+        conditions: vec![PolicyCondition::Before(AxiomTime(14))],
+        timestamp: AxiomTime(15),
+        reason: Some("no".to_owned()),
+    };
+    let signature =
+        DecisionSignature { root: Signature([16; 64]), index: 1, count: 2, path: vec![Hash([17; 32])] };
+    let signed = SignedDecision { body: cbor::encode(&body), signature };
+    let pick = |payload| match payload {
+        Payload::PolicyDecision(entry) => Some(entry.body),
+        _ => None,
+    };
+    assert!(through_the_log(&signed, pick).contains(&"signature".to_owned()));
+    assert_eq!(signed.decode_body().unwrap(), body);
+    let required = [
+        "request_hash",
+        "requestor",
+        "action",
+        "resource",
+        "policy_state_hash",
+        "matched_rules",
+        "effect",
+        "deciding_rule",
+        "conditions",
+    ];
+    let names = fields(&body);
+    assert!(required.iter().all(|name| names.iter().any(|known| known == name)), "{names:?}");
+    assert_eq!(fields(&context()), ["axiom_sequence", "service", "process", "metadata"]);
+}
+
+/// covers: AX-35
+#[test]
+fn a_new_identity_tells_who_it_is_and_where_its_key_is() {
+    let created = IdentityCreated {
+        identity_id: IdentityId([18; 32]),
+        name: "alice@example".to_owned(),
+        identity_type: IdentityType::User,
+        parent: Some(IdentityId([19; 32])),
+        public_key: PublicKey([20; 32]),
+        key_path: KeyPath::parse("/orbital/orgs/example/users/alice").unwrap(),
+    };
+    let pick = |payload| match payload {
+        Payload::IdentityCreated(entry) => Some(entry.body),
+        _ => None,
+    };
+    let names = through_the_log(&created, pick);
+    assert_eq!(names, ["identity_id", "name", "identity_type", "parent", "public_key", "key_path"]);
+    through_the_log(&IdentityCreated { parent: None, ..created }, pick);
+}
+
+/// covers: AX-36
+#[test]
+fn a_use_of_a_key_tells_whose_it_was_and_what_allowed_it() {
+    use KeyOperation::{Decrypt, DeriveChild, Encrypt, Sign};
+    let pick = |payload| match payload {
+        Payload::KeyUsage(entry) => Some(entry.body),
+        _ => None,
+    };
+    for operation in [Sign, Encrypt, Decrypt, DeriveChild] {
+        let usage = KeyUsage {
+            identity: IdentityId([21; 32]),
+            key_path: KeyPath::parse("/orbital/users/alice").unwrap(),
+            operation,
+            message_hash: (operation == Sign).then_some(Hash([22; 32])),
+            authorization: AxiomRef { sequence: Sequence(23), hash: Hash([24; 32]) },
+            output_hash: Some(Hash([25; 32])),
+            refused: None,
+        };
+        let names = through_the_log(&usage, pick);
+        assert_eq!(names[..5], ["identity", "key_path", "operation", "message_hash", "authorization"]);
+    }
+}
