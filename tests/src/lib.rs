@@ -18,9 +18,12 @@ use std::{
 
 use serde_json::Value;
 
+pub mod client;
+
 /// A node of its own.
 pub struct TestNode {
     root: tempfile::TempDir,
+    binary: PathBuf,
     up: bool,
 }
 
@@ -51,10 +54,10 @@ impl TestNode {
     /// A folder for a node that was never up.
     #[must_use]
     pub fn empty() -> Option<Self> {
-        binary()?;
+        let binary = binary()?;
         // Socket paths are short, so the folder's name is too.
         let root = tempfile::Builder::new().prefix("bw").tempdir().expect("a temporary folder");
-        Some(Self { root, up: false })
+        Some(Self { root, binary, up: false })
     }
 
     pub fn up(&mut self) {
@@ -74,6 +77,11 @@ impl TestNode {
         self.up = false;
     }
 
+    /// Another build for every command from now on.
+    pub fn use_binary(&mut self, file: impl Into<PathBuf>) {
+        self.binary = file.into();
+    }
+
     #[must_use]
     pub fn root(&self) -> &Path {
         self.root.path()
@@ -81,7 +89,7 @@ impl TestNode {
 
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(binary().expect("the binary was there when the node booted"));
+        let mut command = Command::new(&self.binary);
         command.arg("--root").arg(self.root()).args(args).stdin(Stdio::null());
         command
     }
@@ -119,6 +127,36 @@ impl TestNode {
             .collect()
     }
 
+    #[must_use]
+    pub fn pid(&self, service: &str) -> i64 {
+        let found = self.pids().into_iter().find(|(name, _)| name == service);
+        found.unwrap_or_else(|| panic!("{service} does not run")).1
+    }
+
+    /// Entries of the log: of these types, or all.
+    #[must_use]
+    pub fn log(&self, types: &[&str]) -> Vec<Value> {
+        let types: Vec<&str> = types.iter().flat_map(|name| ["--type", name]).collect();
+        let shown = self.json(&[&["log", "show", "0.."], &types[..]].concat());
+        shown.as_array().expect("entries").clone()
+    }
+
+    /// Writes a file into the node's folder, for a command that reads one.
+    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+        let path = self.root().join(name);
+        std::fs::write(&path, content).expect("a file in the node's folder");
+        path.to_str().expect("a path").to_owned()
+    }
+
+    /// Registers a service of the user; what follows the table `[service]` is given.
+    pub fn apply(&self, name: &str, rest: &str) -> Output {
+        let text = format!(
+            "version = 1\n[service]\nname = \"{name}\"\nversion = \"1.0.0\"\nservice_type = \"User\"\n{rest}\n"
+        );
+        let file = self.file(&format!("{name}.toml"), text);
+        self.run(&["service", "apply", &file])
+    }
+
     /// Waits until every service runs.
     pub fn settled(&self) {
         let running = || {
@@ -129,6 +167,12 @@ impl TestNode {
         };
         assert!(within(Duration::from_secs(20), running), "not all services run");
     }
+}
+
+/// Ends a process of the test's own node, by the pid that the node told.
+pub fn kill(pid: i64) {
+    let status = Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill");
+    assert!(status.success(), "no process {pid}");
 }
 
 impl Drop for TestNode {

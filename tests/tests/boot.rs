@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use system_tests::{TestNode, within};
+use system_tests::{TestNode, kill, within};
 
 const SERVICES: [&str; 6] = ["axiom", "policy", "keys", "identity", "capability_service", "process_manager"];
 
@@ -144,10 +144,4 @@ fn the_same_socket_speaks_http_and_json() {
     );
     let found = call(&context, "{\"name\":\"admin\"}");
     assert!(found.starts_with("HTTP/1.1 200") && found.contains("/orbital/users/admin"), "{found}");
-}
-
-/// Only processes of the test's own node, by the pids that it told.
-fn kill(pid: i64) {
-    let status = Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
-    assert!(status.success());
 }

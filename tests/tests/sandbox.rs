@@ -8,29 +8,70 @@
 
 use std::{fs, net::TcpListener, time::Duration};
 
-use system_tests::{TestNode, within};
+use system_tests::{TestNode, kill, within};
 
-/// A file in a home and a server on loopback: both fail, both are named, with the flag that would allow them.
+/// A file in the user's home and a server on loopback: both fail, both are named, with what the run was granted and the
+/// flag that would allow each.
 #[test]
 fn why_names_the_path_and_the_address_that_were_refused() {
     let Some(node) = TestNode::boot() else { return };
     let home = tempfile::Builder::new().prefix("home").tempdir_in(std::env::var_os("HOME").unwrap()).unwrap();
     let canary = home.path().join("canary");
     fs::write(&canary, "secret").unwrap();
+    let given = tempfile::tempdir().unwrap();
+    fs::write(given.path().join("note"), "given").unwrap();
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    server.set_nonblocking(true).unwrap();
     let address = server.local_addr().unwrap();
-    let script =
-        format!("cat {}; exec 3<>/dev/tcp/127.0.0.1/{} && echo connected", canary.display(), address.port());
-    let output = node.run(&["run", "--", "bash", "-c", &script]);
-    assert!(!output.status.success());
-    let printed = String::from_utf8_lossy(&output.stdout);
-    assert!(!printed.contains("secret") && !printed.contains("connected"), "{printed}");
+    let script = format!(
+        "cat {}; exec 3<>/dev/tcp/127.0.0.1/{} && echo connected; cat {}/note; exit 4",
+        canary.display(),
+        address.port(),
+        given.path().display()
+    );
+    let grant = given.path().to_str().unwrap();
+    let output = node.run(&["run", "--fs", grant, "--", "bash", "-c", &script]);
+    assert_eq!((String::from_utf8_lossy(&output.stdout).as_ref(), output.status.code()), ("given", Some(4)));
+    assert!(server.accept().is_err(), "somebody connected");
     let why = node.ok(&["why", "last"]);
-    assert!(why.contains(canary.to_str().unwrap()), "{why}");
-    assert!(why.contains(&address.to_string()), "{why}");
-    assert!(why.contains(&format!("--fs {}", canary.display())) && why.contains("--egress"), "{why}");
+    let line = |of: &str| why.lines().find(|line| line.contains(of)).unwrap_or_else(|| panic!("{of}: {why}"));
+    assert!(line("granted").contains(&format!("{grant}:ro")), "{why}");
+    assert!(line("open").contains(canary.to_str().unwrap()), "{why}");
+    assert!(line("connect").contains(&address.to_string()), "{why}");
+    line(&format!("--fs {}", canary.display()));
+    line(&format!("--egress {address}"));
     let allowed = node.run(&["run", "--fs", canary.to_str().unwrap(), "--", "cat", canary.to_str().unwrap()]);
     assert_eq!(String::from_utf8_lossy(&allowed.stdout), "secret");
+}
+
+/// A refusal by policy: the caller gets an id, the operator layer, rule and the smallest change, and the log has it. The
+/// change, put in force, allows exactly what was refused.
+#[test]
+fn why_names_layer_rule_and_change_of_a_refusal_by_policy() {
+    let Some(node) = TestNode::boot() else { return };
+    let (this, that) = (node.file("this", "this"), node.file("that", "that"));
+    let sign = |file: &str| node.run(&["key", "sign", "/orbital/users/release", file]);
+    let refused = sign(&this);
+    assert_eq!(refused.status.code(), Some(3));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let why = node.json(&["why", "last"]);
+    let id = why["id"].as_u64().unwrap();
+    assert!(said.contains(&id.to_string()), "{said}");
+    for told in ["rule", "default-deny", "layer", "priority"] {
+        assert!(!said.contains(told), "the caller is told more than the id: {said}");
+    }
+    assert_eq!((why["layer"].as_str(), why["rule"].as_str()), (Some("rule"), Some("default-deny")), "{why}");
+    assert_eq!(node.json(&["why", &id.to_string()]), why);
+    let entry = node.json(&["log", "show", &id.to_string()])[0].clone();
+    assert_eq!(
+        (entry["type"].as_str(), entry["body"]["effect"].as_str()),
+        (Some("PolicyDecision"), Some("Deny"))
+    );
+    let change = node.file("change.toml", why["smallest_change"].as_str().unwrap());
+    node.ok(&["policy", "add", &change]);
+    assert!(sign(&this).status.success(), "the smallest change does not allow it");
+    let other = node.run(&["key", "sign", "/orbital/users/other", &that]);
+    assert_eq!(other.status.code(), Some(3), "the smallest change allows more than what was refused");
 }
 
 /// covers: PRC-10
@@ -89,8 +130,7 @@ fn a_program_survives_the_death_of_the_process_manager() {
         list.iter().find(|row| row["pid"] == id).and_then(|row| row["host_pid"].as_i64())
     };
     let before = host_pid(&node).unwrap();
-    let manager = node.pids().into_iter().find(|(name, _)| name == "process_manager").unwrap().1;
-    std::process::Command::new("kill").args(["-9", &manager.to_string()]).status().unwrap();
+    kill(node.pid("process_manager"));
     assert!(within(Duration::from_secs(15), || host_pid(&node) == Some(before)));
     node.ok(&["kill", "--signal", "kill", &id.to_string()]);
 }

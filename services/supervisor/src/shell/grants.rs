@@ -13,10 +13,7 @@ use kit::{CallError, OperationContext, Peer, client::Calls};
 use tonic::Status;
 
 use super::{apply::Applier, knowledge, sockets};
-use crate::{
-    core::supervisor::SupervisorError,
-    manifest::LoadedManifest,
-};
+use crate::{core::supervisor::SupervisorError, manifest::LoadedManifest};
 
 /// How long the log may take to be read after the node has booted; until then nobody here knows who is there already.
 const LOG_READ_TIMEOUT: Duration = Duration::from_secs(10);
