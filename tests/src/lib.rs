@@ -13,7 +13,7 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -186,16 +186,10 @@ impl Drop for TestNode {
     }
 }
 
+/// How often a look is taken at what should change; most looks run the binary.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
 /// Looks again and again until it is so, or the time is over.
 pub fn within(limit: Duration, mut is_so: impl FnMut() -> bool) -> bool {
-    let since = Instant::now();
-    loop {
-        if is_so() {
-            return true;
-        }
-        if since.elapsed() > limit {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    sandbox::wait_for(limit, LOOK_EVERY, || is_so().then_some(())).is_some()
 }

@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result};
 use chain::{LogFolder, VerifyOptions, payload::Payload, verify_log};
 use contracts::capability_service::v1::{GrantRequest, Permissions, Resource};
 use rustix::process::{Pid, Signal, kill_process};
+use sandbox::wait_for;
 use serde_json::Value;
 use sim::Broken;
 
@@ -160,7 +161,7 @@ fn kills(section: &mut Section, site: &Site) -> Result<()> {
     }
     section.count("kills", kills);
     let before_last = load.count();
-    wait_for(|| Ok(load.count() > before_last))
+    within(|| Ok(load.count() > before_last))
         .then_some(())
         .map_or_else(|| section.miss("no act was acknowledged after the last kill"), |()| ());
     let acknowledged = load.end();
@@ -175,15 +176,11 @@ fn kills(section: &mut Section, site: &Site) -> Result<()> {
 
 /// Host pid of a running program.
 fn running(site: &Site, program: &str) -> Result<Option<i64>> {
-    let mut found = None;
-    wait_for(|| {
-        let Ok(list) = site.json(&["ps"]) else { return Ok(false) };
-        let list = list.as_array().context("ps gives a list")?;
-        let row = list.iter().find(|row| row.get("pid").and_then(Value::as_u64) == program.parse().ok());
-        found = row.and_then(|row| row.get("host_pid")).and_then(Value::as_i64);
-        Ok(true)
-    });
-    Ok(found)
+    let listed = wait_for(BACK_TIMEOUT, LOOK_EVERY, || site.json(&["ps"]).ok());
+    let listed = listed.with_context(|| format!("no list within {} s", BACK_TIMEOUT.as_secs()))?;
+    let list = listed.as_array().context("ps gives a list")?;
+    let row = list.iter().find(|row| row.get("pid").and_then(Value::as_u64) == program.parse().ok());
+    Ok(row.and_then(|row| row.get("host_pid")).and_then(Value::as_i64))
 }
 
 /// Kills one process of the node, waits for its successor, and compares all others.
@@ -196,7 +193,7 @@ fn kill_one(section: &mut Section, site: &Site, target: &str) -> Result<()> {
     let since = Instant::now();
     kill_process(pid, Signal::KILL).with_context(|| format!("killing {target}, process {victim}"))?;
     let mut after = BTreeMap::new();
-    let back = wait_for(|| {
+    let back = within(|| {
         let Ok(pids) = site.pids() else { return Ok(false) };
         after = pids.into_iter().collect();
         let replaced = match target {
@@ -230,15 +227,9 @@ fn all_running(site: &Site) -> Result<bool> {
     Ok(services.iter().all(|service| service.get("state").and_then(Value::as_str) == Some("Running")))
 }
 
-fn wait_for(mut ready: impl FnMut() -> Result<bool>) -> bool {
-    let since = Instant::now();
-    while since.elapsed() < BACK_TIMEOUT {
-        if ready().unwrap_or(false) {
-            return true;
-        }
-        std::thread::sleep(LOOK_EVERY);
-    }
-    false
+/// An error counts as not yet: what is asked may be what was killed.
+fn within(mut is_so: impl FnMut() -> Result<bool>) -> bool {
+    wait_for(BACK_TIMEOUT, LOOK_EVERY, || is_so().unwrap_or(false).then_some(())).is_some()
 }
 
 /// Acknowledged grants that are not in the log under the sequence that was told.

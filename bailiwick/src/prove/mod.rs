@@ -6,6 +6,7 @@
 mod authority;
 mod crash;
 mod node;
+mod orphans;
 mod refuse;
 mod tamper;
 mod work;

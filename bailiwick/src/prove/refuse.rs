@@ -17,16 +17,19 @@ use sandbox::{
     attempts::{
         Attempt, CANARY_VARIABLE, CLASSES, Canaries, Place, SUCCEEDED, Shown, TARGET, Verdict, examine,
     },
+    wait_for,
 };
 use serde_json::Value;
 
-use super::{Context, Section, Site};
+use super::{Context, Section, Site, orphans::Orphans};
 
 const NAME: &str = "refuse";
 /// Starts a line that says why an attempt is not shown to be one.
 const REASON: &str = "prove: refuse:";
 /// An attempt takes milliseconds; one that hangs is broken.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often a look is taken whether one has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// Slower than this is told while it goes on.
 const SLOW: Duration = Duration::from_secs(1);
 /// The whole section on a second node, which also boots.
@@ -192,19 +195,15 @@ fn reader(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<S
     })
 }
 
+/// Its exit code; after the time limit it is ended.
 fn wait(child: &mut Child, timeout: Duration) -> Result<Option<i32>> {
-    let deadline = Instant::now() + timeout;
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(status.code());
-        }
-        if Instant::now() > deadline {
-            child.kill()?;
-            child.wait()?;
-            bail!("it did not end within {} s", timeout.as_secs());
-        }
-        std::thread::sleep(Duration::from_millis(1));
+    let ended = wait_for(timeout, LOOK_EVERY, || child.try_wait().transpose());
+    if let Some(status) = ended {
+        return Ok(status?.code());
     }
+    child.kill()?;
+    child.wait()?;
+    bail!("it did not end within {} s", timeout.as_secs());
 }
 
 /// The same section on a node of nobody, from a copy of this program that nobody can read.
@@ -219,7 +218,12 @@ fn rootless(section: &mut Section, exe: &Path, seed: u64, broken: Option<&str>) 
     command.args(broken.map(|part| ["--break", part]).into_iter().flatten());
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command.env("HOME", &home.0).env("TMPDIR", &home.0).current_dir(&home.0).uid(NOBODY).gid(NOBODY);
-    let (code, out, error) = output_within(command, ROOTLESS_TIMEOUT)?;
+    let orphans = Orphans::adopt()?;
+    let result = output_within(command, ROOTLESS_TIMEOUT);
+    // Its node, if it could not end that itself.
+    let left = orphans.end();
+    let (code, out, error) =
+        result.with_context(|| format!("{left} of its processes were left and ended"))?;
     // Its progress is not ours, its reasons are.
     for reason in error.lines().filter(|line| line.contains(REASON)) {
         eprintln!("{reason} (uid {NOBODY})");

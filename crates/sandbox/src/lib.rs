@@ -22,6 +22,7 @@ pub mod random;
 pub mod seccomp;
 pub mod secret_memory;
 mod sys;
+mod wait;
 
 pub use features::{Controller, Features, Hierarchy};
 pub use guard::{Enforced, EnforcedBy, Guard, GuardSet, LimitKind, Missing};
@@ -35,3 +36,4 @@ pub use plan::{
     Limits, MASKED_USUALLY, MOUNTS_MAX, Mount, Namespaces, PATH_BYTES_MAX, PLAN_BYTES_MAX, PRIORITY_MAX,
     PRIORITY_NORMAL, PathRule, Plan, PlanError, READ_ONLY_USUALLY, Resource, Rlimit, Seccomp, Sockets,
 };
+pub use wait::wait_for;

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sandbox::seccomp::Profile;
 use sandbox::{Descriptor, Executable, Guard, Mount, Plan};
@@ -67,13 +67,10 @@ pub(crate) fn run(launcher: As, plan: &Plan, options: &[&str]) -> String {
     }
     let mut child = command.spawn().expect("the stage starts");
     child.stdin.take().expect("piped").write_all(&plan.encode()).expect("the stage reads its plan");
-    let deadline = Instant::now() + STAGE_TIMEOUT;
-    while child.try_wait().expect("a child").is_none() {
-        if Instant::now() > deadline {
-            child.kill().expect("a child");
-            panic!("the stage did not end");
-        }
-        std::thread::sleep(Duration::from_millis(3));
+    let ended = || child.try_wait().expect("a child");
+    if sandbox::wait_for(STAGE_TIMEOUT, Duration::from_millis(3), ended).is_none() {
+        child.kill().expect("a child");
+        panic!("the stage did not end");
     }
     let mut text = String::new();
     child.stdout.take().expect("piped").read_to_string(&mut text).expect("text");
