@@ -52,9 +52,9 @@ pub(crate) static COUNTERS: [&Counter; 3] = [&ITEMS, &BATCHES, &RESENT];
 /// What was committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committed {
-    /// None for records.
+    /// None for records and preflights.
     pub decision: Option<AxiomRef>,
-    /// None for evaluations.
+    /// None for evaluations and preflights.
     pub entry: Option<AxiomRef>,
     /// CBOR `SignedDecision` as recorded; empty for records.
     pub signed_decision: Vec<u8>,
@@ -232,6 +232,12 @@ impl Authority {
         self.submit(Item::Act(wire::Act { request, entry: Some(entry.into_wire()) })).await
     }
 
+    /// Whether the act would be allowed now; to be asked before an effect is prepared at some cost. A yes leaves no trace
+    /// and binds nobody: `act` decides again. A no is the denial that the act would have met, on record.
+    pub async fn preflight(&self, request: &PolicyRequest) -> Result<(), AuthorityError> {
+        self.submit(Item::Preflight(wire::Request { request: cbor::encode(request) })).await.map(drop)
+    }
+
     /// Decides and records the decision, for one use later.
     pub async fn evaluate(&self, request: &PolicyRequest) -> Result<Committed, AuthorityError> {
         self.submit(Item::Evaluate(wire::Request { request: cbor::encode(request) })).await
@@ -272,7 +278,7 @@ fn item_bytes(item: &Item) -> usize {
     FRAMING_BYTES
         + match item {
             Item::Act(act) => act.request.len() + proposal(&act.entry),
-            Item::Evaluate(request) => request.request.len(),
+            Item::Evaluate(request) | Item::Preflight(request) => request.request.len(),
             Item::Redeem(redeem) => proposal(&redeem.entry),
             Item::Record(entry) => entry.payload.len(),
         }
@@ -304,6 +310,13 @@ fn read_reply(result: Option<WireResult>) -> Result<Committed, AuthorityError> {
         WireResult::Refused(refused) => {
             Err(AuthorityError::Refused { reason: refused.reason, text: refused.text })
         }
+        WireResult::Permitted(_) => Ok(Committed {
+            decision: None,
+            entry: None,
+            signed_decision: Vec::new(),
+            duplicate: false,
+            timestamp: AxiomTime::ZERO,
+        }),
         WireResult::BusyRetryAfterMs(retry_after_ms) => Err(AuthorityError::Busy { retry_after_ms }),
     }
 }

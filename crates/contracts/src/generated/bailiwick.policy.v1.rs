@@ -10,7 +10,7 @@ pub struct AuthorityItem {
     /// Echoed in the reply; unique among those in flight on this channel.
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    #[prost(oneof = "authority_item::Item", tags = "2, 3, 4, 5")]
+    #[prost(oneof = "authority_item::Item", tags = "2, 3, 4, 5, 6")]
     pub item: ::core::option::Option<authority_item::Item>,
 }
 /// Nested message and enum types in `AuthorityItem`.
@@ -27,6 +27,10 @@ pub mod authority_item {
         /// Needs no decision: receipts, exits, failures.
         #[prost(message, tag = "5")]
         Record(super::Proposal),
+        /// Would it be allowed now? A yes is `Permitted` and leaves no trace; it binds nobody, the act itself is decided
+        /// again. A no is the same denial, on record, that the act would have met. For acts with an effect to prepare.
+        #[prost(message, tag = "6")]
+        Preflight(super::Request),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -67,7 +71,7 @@ pub struct AuthorityReplies {
 pub struct AuthorityReply {
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    #[prost(oneof = "authority_reply::Result", tags = "2, 3, 4, 5")]
+    #[prost(oneof = "authority_reply::Result", tags = "2, 3, 4, 5, 6")]
     pub result: ::core::option::Option<authority_reply::Result>,
 }
 /// Nested message and enum types in `AuthorityReply`.
@@ -83,8 +87,13 @@ pub mod authority_reply {
         /// Full; retry after so many milliseconds.
         #[prost(uint32, tag = "5")]
         BusyRetryAfterMs(u32),
+        /// To a preflight.
+        #[prost(message, tag = "6")]
+        Permitted(super::Permitted),
     }
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Permitted {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Committed {
     /// The decision; absent for records.

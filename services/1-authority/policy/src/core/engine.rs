@@ -56,6 +56,10 @@ pub enum Item {
     Record {
         entry: Entry,
     },
+    /// Would an act on this be allowed? A no is recorded like any other; a yes leaves nothing.
+    Preflight {
+        request: Vec<u8>,
+    },
 }
 
 /// Goes into the log whole or not at all. `seal` makes it ready to send.
@@ -80,6 +84,8 @@ pub enum Outcome {
         decision: Option<AxiomRef>,
         entry: AxiomRef,
     },
+    /// The answer to a preflight; nothing has changed.
+    Permitted,
     Busy {
         retry_after_ms: u32,
     },
@@ -120,6 +126,15 @@ struct Act {
     payload: Payload,
     /// Request whose decision this uses.
     uses: Option<Hash>,
+}
+
+/// What a decision is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum For<'a> {
+    Act(&'a Entry),
+    /// A redeeming, or a service that is given it.
+    Later,
+    Preflight,
 }
 
 /// What must wait while a unit is in flight.
@@ -188,8 +203,9 @@ impl Engine {
             return Outcome::Busy { retry_after_ms: RETRY_AFTER_MS };
         }
         let planned = match item {
-            Item::Act { request, entry } => self.decide(channel, request, Some(entry), now),
-            Item::Evaluate { request } => self.decide(channel, request, None, now),
+            Item::Act { request, entry } => self.decide(channel, request, For::Act(entry), now),
+            Item::Evaluate { request } => self.decide(channel, request, For::Later, now),
+            Item::Preflight { request } => self.decide(channel, request, For::Preflight, now),
             Item::Redeem { decision, entry } => self.redeem(channel, *decision, entry, now),
             Item::Record { entry } => admit::record(&self.speculative, channel, entry).map(|payload| {
                 Outcome::Planned(self.plan(
@@ -206,9 +222,10 @@ impl Engine {
         &mut self,
         channel: &str,
         bytes: &[u8],
-        entry: Option<&Entry>,
+        purpose: For<'_>,
         now: AxiomTime,
     ) -> Result<Outcome, Refusal> {
+        let entry = if let For::Act(entry) = purpose { Some(entry) } else { None };
         let request = admit::request(channel, bytes)?;
         if self.held.contains_key(&request.requestor) {
             return Ok(Outcome::Wait);
@@ -229,6 +246,9 @@ impl Engine {
         };
         if !body.allows() {
             return Ok(self.deny(request, body, now));
+        }
+        if purpose == For::Preflight {
+            return Ok(Outcome::Permitted);
         }
         if let Some(payload) = &payload {
             admit::rule_change(state, &request.requestor, payload)?;

@@ -99,5 +99,6 @@ fn item_of(item: authority_item::Item) -> Option<Item> {
             Item::Redeem { decision: Sequence(redeem.decision), entry: entry(redeem.entry?) }
         }
         authority_item::Item::Record(proposal) => Item::Record { entry: entry(proposal) },
+        authority_item::Item::Preflight(request) => Item::Preflight { request: request.request },
     })
 }

@@ -140,6 +140,9 @@ impl Contract {
                 Err(ContractError::Refused { reason, text })
             }
             wire::authority_reply::Result::BusyRetryAfterMs(ms) => Err(ContractError::Busy(ms)),
+            wire::authority_reply::Result::Permitted(_) => {
+                Err(ContractError::Internal("the engine answered what was not asked".to_owned()))
+            }
         }
     }
 

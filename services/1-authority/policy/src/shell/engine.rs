@@ -275,6 +275,9 @@ impl Task {
                 Outcome::Wait if self.waiting.len() < WAITING_MAX => self.waiting.push_back(asked),
                 Outcome::Wait => busy(&asked, RETRY_AFTER_MS),
                 Outcome::Busy { retry_after_ms } => busy(&asked, retry_after_ms),
+                Outcome::Permitted => {
+                    reply(&asked, wire::authority_reply::Result::Permitted(wire::Permitted {}));
+                }
                 Outcome::Done { decision, entry } => {
                     let committed = wire::Committed {
                         decision: decision.map(Into::into),

@@ -1,4 +1,4 @@
-//! From a request to a running program, in the order of PRC-21: check, hold, commit, release.
+//! From a request to a running program, in the order of PRC-21: decision, image, hold, commit, release.
 
 use std::{
     fs::{File, OpenOptions},
@@ -16,7 +16,7 @@ use std::{
 use base::{AxiomRef, CapabilityId, EntryKey, ProcessId, cbor};
 use chain::payload::{
     ReceiptStatus,
-    policy::{ActionKind, PolicyAction, ResourceRef, ResourceType},
+    policy::{PolicyAction, PolicyRequest, ResourceRef, ResourceType},
     process::{ExitStatus, ProcessCreate},
 };
 use kit::{Requestor, authority::Entry};
@@ -104,8 +104,9 @@ impl Manager {
     ) -> Result<Spawned, Status> {
         self.check_identity(spawn, requestor)?;
         self.check_capabilities(spawn, requestor)?;
-        let resource = ResourceRef { resource_type: ResourceType::Image, id: spawn.image.to_string() };
-        requestor.permit(ActionKind::CreateProcess, &resource)?;
+        let request = self.question(spawn, requestor)?;
+        // A refused request launches nothing; the act below decides again, with decision and entry in one write.
+        self.node.authority().preflight(&request).await?;
         let image = self.images.open(spawn.image, spawn.unpinned || kit::is_broken("hash-pin")).await?;
         let pid = self.enter(spawn, requestor)?;
         let held = match self.hold(spawn, pid, image).await {
@@ -127,7 +128,7 @@ impl Manager {
             grants: spawn.paths.iter().map(format_grant).collect(),
             missing: held.missing.clone(),
         };
-        let at = match self.commit(requestor, resource, key, create).await {
+        let at = match self.commit(&request, key, create).await {
             Ok(at) => at,
             Err(status) => {
                 // Whatever became of the entry: if it stands in the log after all, it is closed as `Unknown`.
@@ -261,18 +262,23 @@ impl Manager {
         Ok(slots)
     }
 
+    /// What policy is asked, within the scope of the requestor's token.
+    fn question(&self, spawn: &Spawn, requestor: &Requestor) -> Result<PolicyRequest, Status> {
+        let resource = ResourceRef { resource_type: ResourceType::Image, id: spawn.image.to_string() };
+        let action = PolicyAction::CreateProcess { image: spawn.image };
+        let mut request = requestor.ask(&self.node, action, resource)?;
+        request.context.metadata.insert("identity".to_owned(), spawn.identity.to_string());
+        Ok(request)
+    }
+
     async fn commit(
         &self,
-        requestor: &Requestor,
-        resource: ResourceRef,
+        request: &PolicyRequest,
         key: EntryKey,
         create: ProcessCreate,
     ) -> Result<AxiomRef, Status> {
-        let action = PolicyAction::CreateProcess { image: create.image };
-        let mut request = requestor.ask(&self.node, action, resource)?;
-        request.context.metadata.insert("identity".to_owned(), create.identity.to_string());
         let entry = Entry::build(self.node.identity(), Some(request.hash()), key, create)?;
-        let committed = self.node.authority().act(&request, entry).await?;
+        let committed = self.node.authority().act(request, entry).await?;
         if committed.duplicate {
             // The log knew this key from before what is remembered here; that process had its life.
             return Err(ProcessError::invalid("idempotency_key", "it started a process long ago").into());

@@ -318,6 +318,27 @@ fn a_wrong_signature_is_refused_and_leaves_a_record() {
     assert_eq!(node.audit(), 0);
 }
 
+/// A yes is worth nothing: it is not recorded, uses up no rate, and the act is decided again. A no is a denial like any.
+#[test]
+fn a_preflight_leaves_a_trace_only_if_the_answer_is_no() {
+    let once = PolicyCondition::RateLimit { count: 1, window: DurationNs(SECOND) };
+    let mut node = Node::new(vec![allow(once)]);
+    let first = sign_request(&mut node, BOB);
+    let ask = |request: &PolicyRequest| Item::Preflight { request: cbor::encode(request) };
+    for _ in 0..3 {
+        assert_eq!(node.offer("keys", &ask(&first)), Outcome::Permitted);
+        assert_eq!((node.engine.in_flight(), node.log.len()), (0, 1));
+    }
+    let act = Item::Act { request: cbor::encode(&first), entry: usage(1, &first, b"m") };
+    assert!(node.done("keys", &act).allowed);
+    let second = sign_request(&mut node, BOB);
+    assert!(!node.done("keys", &ask(&second)).allowed, "the rate is used up");
+    assert!(!decision_of(&node.log.last().unwrap().1).decode_body().unwrap().allows());
+    let third = sign_request(&mut node, BOB);
+    assert_eq!(node.refusal("identity", &ask(&third)).reason(), "Unauthorized");
+    assert_eq!(node.audit(), 2);
+}
+
 /// covers: POL-48
 #[test]
 fn denials_beyond_twenty_a_second_are_counted_into_one() {
