@@ -35,6 +35,9 @@ const HEADERS_MAX: usize = 64;
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// When the process has no descriptor left, accepting is tried again after this.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// The streams of feed, decision and append channels end with the process only; what was said on them has this long to
+/// leave it. Whoever hears no answer asks again with the same key.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(20);
 /// How long answers may still be written after `Stop`.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -81,6 +84,10 @@ fn caller_of(kind: ChannelKind, client: &Arc<str>, stream: &UnixStream) -> Calle
 
 async fn serve_connection(stream: UnixStream, caller: Caller, gate: Arc<Gate>, requests: Arc<Semaphore>) {
     let life = Arc::clone(&gate.life);
+    let close_timeout = match caller.channel {
+        ChannelKind::Feed | ChannelKind::Authority | ChannelKind::Append => FLUSH_TIMEOUT,
+        _ => CLOSE_TIMEOUT,
+    };
     let service = hyper::service::service_fn(move |request| {
         let (gate, caller) = (Arc::clone(&gate), caller.clone());
         let place = Arc::clone(&requests).try_acquire_owned().ok();
@@ -104,7 +111,7 @@ async fn serve_connection(stream: UnixStream, caller: Caller, gate: Arc<Gate>, r
         }
         () = life.reached(Phase::Ended) => {
             connection.as_mut().graceful_shutdown();
-            let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection).await;
+            let _ = tokio::time::timeout(close_timeout, connection).await;
         }
     }
 }
