@@ -7,7 +7,7 @@ mod tests {
     use std::path::PathBuf;
     use std::process::{Child, ChildStdin, Command, Stdio};
     use std::sync::mpsc::{Receiver, channel};
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
@@ -81,11 +81,7 @@ mod tests {
         }
 
         fn ended(&mut self) {
-            let deadline = Instant::now() + PATIENCE;
-            while self.process.try_wait().unwrap().is_none() {
-                assert!(Instant::now() < deadline, "the keeper did not end");
-                std::thread::sleep(Duration::from_millis(5));
-            }
+            assert!(within(|| self.process.try_wait().unwrap().is_some()), "the keeper did not end");
             assert_eq!(groups_of(self.pid()), Vec::<PathBuf>::new());
         }
     }
@@ -135,11 +131,11 @@ mod tests {
     }
 
     fn gone(pid: i32) {
-        let deadline = Instant::now() + PATIENCE;
-        while lives(pid) {
-            assert!(Instant::now() < deadline, "{pid} still lives");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        assert!(within(|| !lives(pid)), "{pid} still lives");
+    }
+
+    fn within(mut is_so: impl FnMut() -> bool) -> bool {
+        sandbox::wait_for(PATIENCE, Duration::from_millis(5), || is_so().then_some(())).is_some()
     }
 
     #[test]
@@ -207,15 +203,18 @@ mod tests {
     fn a_program_behind_an_init_has_its_own_number_its_signals_and_its_end() {
         let mut keeper = Keeper::start("supervisor");
         let script = "trap 'exit 7' USR1; trap 'exit 9' 40; while :; do sleep 0.02; done";
-        let read = |pid, file| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
+        let read = |pid: i32, file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
         for (id, signal, end) in [(1, "10", "Code(7)"), (2, "40", "Code(9)"), (3, "TERM", "Signal(15)")] {
             let pid = keeper.launch(&format!("behind {id} {script}"));
             let init = parent(pid);
             assert!(read(pid, "cmdline").starts_with("sh\0-c\0trap"));
             assert_eq!(read(init, "comm").trim(), "bailiwick-init");
+            // As much of it as the keeper's own arguments have room for.
+            let shown = read(init, "cmdline");
+            assert!(shown.starts_with("bailiwick process init"), "{shown}");
             assert_eq!(parent(init), keeper.pid());
             // The traps are set once it sleeps.
-            while fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap().is_empty() {}
+            assert!(within(|| !read(pid, &format!("task/{pid}/children")).is_empty()));
             kill(init, signal);
             assert!(keeper.ask("wait", &format!("Exited {{ id: {id}")).contains(end), "{signal}");
         }
@@ -254,11 +253,8 @@ mod tests {
         let status = fs::read_to_string(format!("/proc/{orphan}/status")).unwrap();
         assert!(status.contains(&format!("PPid:\t{}\n", keeper.pid())), "{status}");
         kill_process(Pid::from_raw(orphan).unwrap(), Signal::KILL).unwrap();
-        let deadline = Instant::now() + PATIENCE;
-        while fs::exists(format!("/proc/{orphan}")).unwrap() {
-            assert!(Instant::now() < deadline, "the orphan was not reaped");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let reaped = || !fs::exists(format!("/proc/{orphan}")).unwrap();
+        assert!(within(reaped), "the orphan was not reaped");
     }
 
     #[test]

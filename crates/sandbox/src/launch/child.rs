@@ -121,6 +121,9 @@ fn carry_out(prepared: &Prepared<'_>, channel: &Channel) -> Result<Infallible, F
         entrance.write_all(b"0").at(Step::Cgroup)?;
     }
     wait_for_parent(channel).at(Step::Wait)?;
+    if plan.init {
+        init::show_as(&plan.label);
+    }
     if plan.new_session {
         // Fails only for a leader of a group, which a fork is not.
         let _ = rustix::process::setsid();

@@ -10,6 +10,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::PipeFlags;
@@ -52,6 +53,27 @@ impl Program {
         }
         None
     }
+}
+
+/// Writes the name of what it stands before over the launcher's own arguments, which `ps` would show else. To be called
+/// while `/proc` is the launcher's. Who reads `ps` learns less if it fails.
+pub(super) fn show_as(label: &str) {
+    let shown = format!("bailiwick process init {label}");
+    let write = || {
+        let (start, end) = arguments(&std::fs::read_to_string("/proc/self/stat").ok()?)?;
+        let mut text = shown.into_bytes();
+        // The last byte stays zero.
+        text.resize(usize::try_from(end.checked_sub(start)?).ok()?.checked_sub(1)?, 0);
+        let memory = std::fs::OpenOptions::new().write(true).open("/proc/self/mem").ok()?;
+        memory.write_all_at(&text, start).ok()
+    };
+    let _ = write();
+}
+
+/// Where the arguments stand in memory: the 48th and 49th field, behind a name that may contain anything.
+fn arguments(stat: &str) -> Option<(u64, u64)> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(45);
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
 }
 
 /// Returns in the program-to-be alone; this process stays as its init and ends with it.
@@ -122,4 +144,20 @@ fn tell(channel: &Channel, report: Report, fds: &[BorrowedFd<'_>]) -> io::Result
 
 fn passed(error: PassError) -> io::Error {
     io::Error::other(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_found_behind_any_name() {
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let (start, end) = arguments(&stat).unwrap();
+        let shown = std::fs::read("/proc/self/cmdline").unwrap();
+        assert_eq!(usize::try_from(end - start).unwrap(), shown.len());
+        let (_, rest) = stat.rsplit_once(')').unwrap();
+        assert_eq!(arguments(&format!("7 (a) b) {rest}")), Some((start, end)));
+        assert_eq!(arguments("garbage"), None);
+    }
 }
