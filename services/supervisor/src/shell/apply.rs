@@ -48,7 +48,7 @@ impl Applier {
         let name = manifest.name().to_owned();
         let identity = self.identity(&manifest).await?;
         let capabilities = self.grant(&manifest, identity, by.is_some()).await?;
-        self.open_sockets(&manifest).await?;
+        let left = self.open_sockets(&manifest).await?;
         let hash = manifest.hash;
         let setup = Box::new(ServiceSetup { manifest, identity, capabilities });
         let answer = self.inbox.call(by, move |request| Event::RegisterRequested { request, setup }).await;
@@ -57,7 +57,7 @@ impl Applier {
         let service = name.clone();
         let registered = self.inbox.view(move |machine| machine.manifest_to_be(&service)).await?;
         let is_this = registered.as_ref().is_some_and(|manifest| manifest.hash == hash);
-        self.close_sockets(&name, registered).await;
+        self.close_sockets(&name, registered, left).await;
         if by.is_some() && is_this {
             self.keep(&name, text)?;
         }
@@ -104,7 +104,7 @@ impl Applier {
         {
             tracing::warn!(%error, file = %file.display(), "a manifest stays and will be taken in again at the next boot");
         }
-        self.close_sockets(name, None).await;
+        self.close_sockets(name, None, Vec::new()).await;
     }
 
     /// The services of the user that the folder names, one after the other; a bad one does not stop the next.

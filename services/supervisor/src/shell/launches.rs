@@ -19,6 +19,7 @@ use super::{
     plans::{self, House, Order},
     registry::Registry,
     run::Shell,
+    sockets::Socket,
 };
 use crate::{
     core::supervisor::{CallId, Event, LaunchId, Signal},
@@ -200,16 +201,21 @@ impl Task {
         // Asked for in this order and without a pause: a client that comes after this look at the sockets is told of on
         // the new channel.
         let kept = self.keeper.store(&clients::stored_name(name), ours);
-        let order = self.house.service(&self.manifest.manifest, &self.registry.sockets(), theirs, handed);
+        let order = self.house.service(&self.manifest.manifest, &self.sockets(), theirs, handed);
         let started = self.start(launch.0, order.map_err(failed)?);
         kept.await.map_err(failed)?;
         started.await
     }
 
+    /// Those that go with the manifest that is launched: another one may be about to take its place.
+    fn sockets(&self) -> Vec<Socket> {
+        self.registry.sockets_with(self.manifest.name(), Some(&self.manifest))
+    }
+
     /// Opening and hashing an image may take a while.
     async fn program(&self) -> Result<Order, Fault> {
         let (house, manifest) = (Arc::clone(&self.house), Arc::clone(&self.manifest));
-        let sockets = self.registry.sockets();
+        let sockets = self.sockets();
         let made = tokio::task::spawn_blocking(move || house.program(&manifest.manifest, &sockets)).await;
         made.map_err(failed)?.map_err(|error| match error {
             plans::ProgramFault::Mismatch { .. } => (ServiceError::BinaryMismatch, error.to_string()),

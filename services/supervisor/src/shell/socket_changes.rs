@@ -15,9 +15,12 @@ use super::{
 use crate::{core::supervisor::SupervisorError, manifest::LoadedManifest};
 
 impl Applier {
-    /// Opens what a manifest needs, and tells the services that it calls. What the manifest before it needed stays open
-    /// as long as that one runs.
-    pub(super) async fn open_sockets(&self, manifest: &Arc<LoadedManifest>) -> Result<(), SupervisorError> {
+    /// Opens what a manifest needs, and tells the services that it calls. The sockets that the manifest before it needed
+    /// and this one does not come back: they stay open as long as that one runs.
+    pub(super) async fn open_sockets(
+        &self,
+        manifest: &Arc<LoadedManifest>,
+    ) -> Result<Vec<Socket>, SupervisorError> {
         let _alone = self.changing.lock().await;
         let name = manifest.name();
         let wanted = self.registry.sockets_with(name, Some(manifest));
@@ -26,6 +29,7 @@ impl Applier {
             return Err(SupervisorError::Busy { what: "clients of one service", limit: CLIENTS_MAX });
         }
         let before = self.registry.sockets();
+        let left = before.iter().filter(|socket| !wanted.contains(socket)).cloned().collect();
         let new: Vec<Socket> = wanted.into_iter().filter(|socket| !before.contains(socket)).collect();
         for socket in &new {
             let held = sockets::ensure(&self.keeper, &self.house, socket).await;
@@ -36,16 +40,23 @@ impl Applier {
         }
         self.registry.set(name, Some(Arc::clone(manifest)));
         self.tell_servers(&new, |socket| new.contains(socket)).await;
-        Ok(())
+        Ok(left)
     }
 
-    /// Makes the manifest that a service has the registered one, and lets go of the sockets that nobody needs any more.
-    pub(super) async fn close_sockets(&self, name: &str, manifest: Option<Arc<LoadedManifest>>) {
+    /// Makes the manifest that a service has the registered one, and lets go of the sockets that nobody needs any more;
+    /// `left` are those that were left open for the manifest before.
+    pub(super) async fn close_sockets(
+        &self,
+        name: &str,
+        manifest: Option<Arc<LoadedManifest>>,
+        left: Vec<Socket>,
+    ) {
         let _alone = self.changing.lock().await;
         let before = self.registry.sockets();
         self.registry.set(name, manifest);
         let after = self.registry.sockets();
-        let gone: Vec<Socket> = before.into_iter().filter(|socket| !after.contains(socket)).collect();
+        let (stay, mut gone): (Vec<Socket>, _) = left.into_iter().partition(|socket| after.contains(socket));
+        gone.extend(before.into_iter().filter(|socket| !after.contains(socket)));
         for socket in &gone {
             if let Err(error) = self.keeper.forget(&socket.stored_name()).await {
                 tracing::warn!(%error, socket = socket.stored_name(), "the keeper holds on to a socket");
@@ -55,7 +66,9 @@ impl Applier {
                 self.tell_loop(Input::StopListening { service });
             }
         }
-        self.tell_servers(&gone, |_| false).await;
+        // Those that stay after all may have been closed by whoever was told of something else meanwhile.
+        let changed: Vec<Socket> = gone.into_iter().chain(stay.iter().cloned()).collect();
+        self.tell_servers(&changed, |socket| stay.contains(socket)).await;
     }
 
     async fn tell_servers(&self, changed: &[Socket], is_new: impl Fn(&Socket) -> bool) {

@@ -1,6 +1,6 @@
 //! After the supervisor itself died: the services run, the keeper holds them, and what was known is read back.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use base::Hash;
 use serde::{Deserialize, Serialize};
@@ -49,7 +49,14 @@ pub struct ServiceMemory {
     pub ledger: RestartLedger,
     pub last_start: Monotonic,
     pub last_error: Option<String>,
+    /// None unless it runs.
+    pub running_since: Option<Monotonic>,
+    /// What the host could not give its sandbox.
+    pub missing: Vec<String>,
 }
+
+/// Services that ran when the supervisor died, and since when if that is known.
+type Ran = BTreeMap<String, Option<Monotonic>>;
 
 impl Supervisor {
     #[must_use]
@@ -68,6 +75,8 @@ impl Supervisor {
             ledger: service.ledger.clone(),
             last_start: service.last_start,
             last_error: service.last_error.clone(),
+            running_since: service.instance.as_ref().and_then(|instance| instance.running_since),
+            missing: service.missing.clone(),
         });
         Memory {
             nonce: self.records.nonce,
@@ -91,12 +100,12 @@ impl Supervisor {
         // Without memory: everything is wanted, and a Policy Engine that runs has run before.
         self.services.values_mut().for_each(|service| service.goal = Goal::Up);
         self.gated = children.iter().any(|child| child.service == catalogue::DECIDER);
-        let ran: BTreeSet<String> = match &memory {
+        let ran: Ran = match &memory {
             Some(memory) => {
                 let ran = |s: &&ServiceMemory| s.state.serves() || s.state == ServiceState::Stopping;
-                memory.services.iter().filter(ran).map(|s| s.name.clone()).collect()
+                memory.services.iter().filter(ran).map(|s| (s.name.clone(), s.running_since)).collect()
             }
-            None => children.iter().map(|child| child.service.clone()).collect(),
+            None => children.iter().map(|child| (child.service.clone(), None)).collect(),
         };
         let resumed = memory.as_ref().and_then(|memory| memory.shutdown.clone());
         if let Some(memory) = memory {
@@ -139,6 +148,7 @@ impl Supervisor {
             service.ledger = known.ledger;
             service.last_start = known.last_start;
             service.last_error = known.last_error;
+            service.missing = known.missing;
             // Until a child is found, only rest or a failure is true.
             service.state = match known.state {
                 ServiceState::Registered | ServiceState::Failed { .. } => known.state,
@@ -148,12 +158,12 @@ impl Supervisor {
     }
 
     /// Of two processes of one service the newer stays; what belongs to no service ends.
-    fn take_up_all(&mut self, mut children: Vec<Child>, ran: &BTreeSet<String>) {
+    fn take_up_all(&mut self, mut children: Vec<Child>, ran: &Ran) {
         children.sort_by_key(|child| std::cmp::Reverse(child.launch));
         for child in children {
             let free = self.services.get(&child.service).is_some_and(|service| service.instance.is_none());
             if free {
-                self.take_up(&child, ran.contains(&child.service));
+                self.take_up(&child, ran.get(&child.service).copied());
             } else {
                 let why = format!(
                     "{} (pid {}) belongs to no registered service and is ended",
@@ -166,7 +176,7 @@ impl Supervisor {
     }
 
     /// The service goes through `Starting` again: it answers `Init` and `Start` a second time without any change.
-    fn take_up(&mut self, child: &Child, ran: bool) {
+    fn take_up(&mut self, child: &Child, ran: Option<Option<Monotonic>>) {
         if matches!(self.state_of(&child.service), Some(ServiceState::Failed { .. })) {
             return self.kill_again(child);
         }
@@ -181,10 +191,11 @@ impl Supervisor {
         let mut instance = Instance::new(child.launch);
         instance.pid = Some(child.pid);
         instance.stage = Stage::Readying;
+        instance.running_since = ran.flatten();
         instance.deadline = Some(now.after(service.startup_timeout()));
         service.instance = Some(instance);
         // READY=1 was said to the supervisor that died.
-        if ran && matches!(service.check, HealthCheck::SdNotify { .. }) {
+        if ran.is_some() && matches!(service.check, HealthCheck::SdNotify { .. }) {
             self.ready(&child.service);
         } else {
             self.await_ready(&child.service);
@@ -201,11 +212,11 @@ impl Supervisor {
     }
 
     /// It ended while nobody listened: the same as if it ended now.
-    fn take_in_exit(&mut self, exit: ChildExit, ran: &BTreeSet<String>) {
+    fn take_in_exit(&mut self, exit: ChildExit, ran: &Ran) {
         let name = exit.service.as_str();
         let idle = |s: &super::service::Service| s.instance.is_none() && s.state.rests();
         let was_stopping = self.services.get(name).is_some_and(|s| idle(s) && !s.is_wanted());
-        if was_stopping && ran.contains(name) {
+        if was_stopping && ran.contains_key(name) {
             self.record_stop(name);
         } else if self.services.get(name).is_some_and(idle) && self.go(name, Transition::Start, "taken over")
         {
@@ -215,7 +226,7 @@ impl Supervisor {
                     service.permit = Permit::Granted(None);
                 }
             }
-            if ran.contains(name) {
+            if ran.contains_key(name) {
                 self.ready(name);
             }
             self.ended(name, exit.status);

@@ -98,7 +98,7 @@ pub enum Reply {
 /// The error texts say what was asked of which service and what stands against it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SupervisorError {
-    #[error("there is no service {0:?}; `status` lists those that are known")]
+    #[error("there is no service {0:?}; `bailiwick service list` shows those that are known")]
     NotFound(String),
     #[error("service {0} does not run")]
     NotRunning(String),
@@ -120,7 +120,7 @@ pub enum SupervisorError {
     ServiceCrashed { service: String, error: ServiceError, text: String },
     #[error("the new manifest of service {service} failed, the one before is in its place again: {text}")]
     RolledBack { service: String, text: String },
-    #[error("service {0} must be stopped first")]
+    #[error("service {0} must be stopped first: `bailiwick service stop {0}`")]
     NotStopped(String),
     #[error("service {0} was asked for something else before this was done")]
     Superseded(String),

@@ -248,7 +248,8 @@ impl Supervisor {
         instance.stage = Stage::Serving;
         instance.deadline = None;
         instance.call = None;
-        instance.running_since = Some(now);
+        // One that was taken over has run all the time.
+        instance.running_since.get_or_insert(now);
         match service.check {
             HealthCheck::SdNotify { watchdog } => {
                 instance.next_check = None;
