@@ -40,15 +40,15 @@ pub enum Command {
     Ps,
     /// Send a signal to a program.
     Kill(Kill),
-    /// Register services from their manifests and start them.
-    Apply {
-        /// Manifests; `-f a.toml -f b.toml` and `-f a.toml b.toml` are the same.
-        #[arg(short = 'f', long = "file", required = true, num_args = 1.., value_name = "MANIFEST")]
-        manifests: Vec<PathBuf>,
-    },
     /// Control services.
     #[command(subcommand)]
     Service(Service),
+    /// Register services from their manifests and start them; the same as `service apply`.
+    Apply {
+        /// Manifests, or folders of them.
+        #[arg(short = 'f', long = "file", value_name = "FILE", required = true, num_args = 1..)]
+        files: Vec<PathBuf>,
+    },
     /// Read and verify the log.
     #[command(subcommand)]
     Log(Log),
@@ -167,12 +167,24 @@ pub enum Service {
     Stop { name: String },
     /// Stop a service and start it again.
     Restart { name: String },
-    /// Register a service from its manifest and start it.
-    Apply { manifest: PathBuf },
+    /// Register services from their manifests and start them.
+    Apply {
+        /// Manifests, or folders of them.
+        #[arg(required = true)]
+        manifests: Vec<PathBuf>,
+    },
     /// Take a stopped service out of the registry.
     Remove { name: String },
     /// Show what a service wrote.
-    Logs { name: String },
+    Logs {
+        name: String,
+        /// Go on with what is written.
+        #[arg(short, long)]
+        follow: bool,
+        /// Only so many of the last lines.
+        #[arg(short = 'n', long)]
+        lines: Option<usize>,
+    },
     /// Follow what happens to services.
     Events,
 }

@@ -1,6 +1,6 @@
 //! Exit codes that mean something.
 //!
-//! 0 done · 1 failed · 2 wrong command line · 3 refused by policy · 4 the node does not answer · 5 the log is damaged ·
+//! 0 done · 1 failed · 2 wrong command line · 3 refused for want of a right · 4 the node does not answer · 5 the log is damaged ·
 //! 125 `run` itself failed · 126 the program could not be executed · 127 it was not found · otherwise the program's own.
 
 use std::{fmt, process::ExitCode};

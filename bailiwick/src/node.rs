@@ -1,6 +1,7 @@
 //! The node as the command line sees it: folders, admin sockets, who the operator is, a token.
 
 use std::{
+    io::ErrorKind,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -170,8 +171,9 @@ impl Node {
         Ok(SupervisorClient::new(self.calls("supervisor", capability, None, CALL_TIMEOUT)?))
     }
 
-    /// For events, which come as long as somebody listens.
-    pub fn supervisor_events(&self, capability: &str) -> Result<SupervisorClient<Calls>> {
+    /// For events, which come as long as somebody listens, and for starts and stops, which take what the manifest gives
+    /// them.
+    pub fn supervisor_patient(&self, capability: &str) -> Result<SupervisorClient<Calls>> {
         Ok(SupervisorClient::new(self.calls("supervisor", capability, None, LONG_TIMEOUT)?))
     }
 
@@ -207,15 +209,87 @@ impl Node {
 
 /// A failed call as the operator reads it, with an exit code.
 pub fn failed(status: Status) -> anyhow::Error {
-    let error = CallError::from(status);
-    let code = match &error {
+    if nobody_listens(&status) {
+        return Failure::new(UNREACHABLE, "the node is not up; start it with `bailiwick up`").into();
+    }
+    match CallError::from(status) {
         CallError::Refused { refusal: Some(id), reason, text, .. } => {
             let text = format!("refused: {text} ({reason}); `bailiwick why {}` explains", id.0);
-            return Failure::new(REFUSED, text).into();
+            Failure::new(REFUSED, text)
         }
-        CallError::Refused { .. } => REFUSED,
-        CallError::Misuse { .. } => 1,
-        CallError::Gone { .. } => UNREACHABLE,
-    };
-    Failure::new(code, error.to_string()).into()
+        CallError::Refused { reason, text, .. } if is_authority(&reason) => {
+            Failure::new(REFUSED, format!("refused: {text} ({reason})"))
+        }
+        CallError::Refused { reason, text, .. } | CallError::Misuse { reason, text } => {
+            Failure::new(1, format!("{text} ({reason})"))
+        }
+        CallError::Gone { reason, text, .. } => {
+            Failure::new(UNREACHABLE, format!("no answer: {text} ({reason})"))
+        }
+    }
+    .into()
+}
+
+/// The keeper holds the sockets as long as the node is up: calls then wait in them.
+fn nobody_listens(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            return matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound);
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// Refusals for want of a right that no decision of policy records, by the reasons of kit, identity and policy. All others
+/// say that something cannot be done, whoever asks.
+fn is_authority(reason: &str) -> bool {
+    const REASONS: [&str; 7] = [
+        "auth_required",
+        "auth_invalid",
+        "acl_denied",
+        "PolicyDenied",
+        "Unauthorized",
+        "Unauthenticated",
+        "CapabilityDenied",
+    ];
+    REASONS.contains(&reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(status: Status) -> u8 {
+        failed(status).downcast_ref::<Failure>().unwrap().code
+    }
+
+    #[test]
+    fn exit_codes_tell_a_refusal_from_what_cannot_be_done_and_from_nobody_there() {
+        let kit = |error: kit::KitError| code(Status::from(error));
+        assert_eq!(kit(kit::KitError::TokenRequired), REFUSED);
+        assert_eq!(kit(kit::KitError::Busy { what: "x", limit: 1, retry_after_ms: 1 }), 1);
+        assert_eq!(kit(kit::KitError::MalformedBody("x".to_owned())), 1);
+        assert_eq!(kit(kit::KitError::NotReady { service: "x" }), UNREACHABLE);
+        assert_eq!(code(Status::unknown("x")), UNREACHABLE);
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_nobody_holds_means_that_the_node_is_down() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        for path in [path, folder.path().join("none")] {
+            let context = OperationContext::of_service(
+                IdentityId([1; 32]),
+                "system.supervisor.get_node",
+                TraceId([2; 16]),
+            );
+            let calls = Peer::at(path).with(&context.unwrap(), None).unwrap();
+            let request = contracts::supervisor::v1::GetNodeRequest {};
+            let status = SupervisorClient::new(calls).get_node(request).await.unwrap_err();
+            assert!(failed(status).to_string().contains("bailiwick up"));
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use std::{
     fmt::Write as _,
     io::{self, IsTerminal, Write},
+    time::Duration,
 };
 
 use serde::Serialize;
@@ -88,6 +89,24 @@ pub fn duration(ms: u64) -> String {
         1_000..60_000 => format!("{:.1} s", ms as f64 / 1_000.0),
         60_000..3_600_000 => format!("{} min", ms / 60_000),
         _ => format!("{} h", ms / 3_600_000),
+    }
+}
+
+/// Nobody is left without a word for longer than this.
+pub const SLOW: Duration = Duration::from_secs(1);
+/// And for so long after the first.
+const STILL_EVERY: Duration = Duration::from_secs(10);
+
+/// Does what may take a while; says on standard error what it is, once it does.
+pub async fn said_if_slow<T>(what: &str, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    let (mut wait, mut still) = (SLOW, "");
+    loop {
+        match tokio::time::timeout(wait, work.as_mut()).await {
+            Ok(done) => return done,
+            Err(_) => eprintln!("bailiwick: {still}{what} …"),
+        }
+        (wait, still) = (STILL_EVERY, "still ");
     }
 }
 

@@ -178,6 +178,7 @@ fn in_background(layout: &Layout, args: &Up) -> Result<()> {
     let log = log.with_context(|| format!("opening {}", log_path.display()))?;
     let mut child = command(layout, args, &log)?.spawn().context("starting the node")?;
     let since = Instant::now();
+    let mut told = since;
     loop {
         // One that found the lock taken has not failed us: somebody else's node comes up here at the same time.
         if let Some(status) = child.try_wait().context("waiting for the node")?
@@ -187,8 +188,13 @@ fn in_background(layout: &Layout, args: &Up) -> Result<()> {
         }
         if let Some(state) = state(layout) {
             let ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
-            eprintln!("node {state} after {}", output::duration(ms));
+            let hint = if state == "running" { "" } else { "; `bailiwick status` shows what does not run" };
+            eprintln!("node {state} after {}{hint}", output::duration(ms));
             return Ok(());
+        }
+        if told.elapsed() > output::SLOW {
+            told = Instant::now();
+            eprintln!("bailiwick: the node is booting …");
         }
         if since.elapsed() > UP_TIMEOUT {
             end(&mut child);

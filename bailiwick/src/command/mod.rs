@@ -4,6 +4,7 @@ mod capability;
 mod identity;
 mod key;
 mod log;
+mod logs;
 mod policy;
 mod process;
 mod service;
@@ -71,7 +72,7 @@ async fn ask(node: &Node, output: Output, command: Command) -> Result<()> {
         Command::Why(args) => why::run(node, output, &args.what).await,
         Command::Ps => process::list(node, output).await,
         Command::Kill(args) => process::kill(node, output, args).await,
-        Command::Apply { manifests } => service::apply_all(node, output, &manifests).await,
+        Command::Apply { files } => service::apply(node, output, &files).await,
         Command::Service(args) => service::run(node, output, args).await,
         Command::Log(args) => log::online(node, output, args).await,
         Command::Policy(args) => policy::run(node, output, args).await,

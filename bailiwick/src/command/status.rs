@@ -136,10 +136,15 @@ pub fn show_service(output: Output, status: ServiceStatus) -> Result<()> {
     })
 }
 
+/// Several of them in one table.
+pub fn show_services(output: Output, all: Vec<ServiceStatus>) -> Result<()> {
+    let services: Vec<Service> = all.into_iter().map(service).collect();
+    output::show(output, &services, || table(&services))
+}
+
 pub async fn list_services(node: &Node, output: Output) -> Result<()> {
     let (_, services) = ask(node).await?;
-    let services: Vec<Service> = services.into_iter().map(service).collect();
-    output::show(output, &services, || table(&services))
+    show_services(output, services)
 }
 
 /// Asks for an ordered shutdown and waits until the node's lock is free again.
@@ -150,12 +155,18 @@ pub async fn down(node: &Node) -> Result<()> {
         .await
         .map_err(failed)?;
     let since = Instant::now();
+    let mut told = since;
     while crate::up::is_up(&node.layout) {
         if since.elapsed() > DOWN_TIMEOUT {
             bail!(
                 "the node has not stopped within {} s; `bailiwick status` shows what hangs",
                 DOWN_TIMEOUT.as_secs()
             );
+        }
+        if told.elapsed() > output::SLOW {
+            told = Instant::now();
+            let left = still_running(node).await;
+            eprintln!("bailiwick: waiting for {left} to end …");
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -164,4 +175,18 @@ pub async fn down(node: &Node) -> Result<()> {
         output::duration(u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX))
     );
     Ok(())
+}
+
+/// What a shutdown still waits for, for people.
+async fn still_running(node: &Node) -> String {
+    let running = |status: &ServiceStatus| status.pid.is_some();
+    let names = |services: Vec<ServiceStatus>| {
+        services.into_iter().filter(running).map(|status| status.name).collect::<Vec<_>>().join(", ")
+    };
+    match ask(node).await {
+        Ok((_, services)) => Some(names(services)).filter(|names| !names.is_empty()),
+        // The supervisor has taken its leave.
+        Err(_) => None,
+    }
+    .unwrap_or_else(|| "the keeper".to_owned())
 }
