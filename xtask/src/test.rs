@@ -22,8 +22,8 @@ use crate::{leftovers, workspace};
 const UNPRIVILEGED_ID: u32 = 65534;
 const SYSTEM_TESTS_PACKAGE: &str = "system-tests";
 /// Repeated without privileges: what a user without root relies on.
-const REPEATED: [&str; 8] =
-    ["boot", "authority", "processes", "rights", "sandbox", "services", "signing", "prove"];
+const REPEATED: [&str; 10] =
+    ["boot", "authority", "processes", "rights", "run", "sandbox", "service", "services", "signing", "prove"];
 
 /// The generator has a step of its own in `ci`; its dependencies are the heaviest in the workspace.
 const SELECTION: [&str; 3] = ["--workspace", "--exclude", "contracts-gen"];

@@ -292,7 +292,7 @@ mod tests {
         };
         state.grant(&grant);
         state.grant(&grant);
-        let mut knowledge = Knowledge::read(file(made()).path()).unwrap();
+        let mut knowledge = Knowledge::of(&made()).unwrap();
         knowledge.state = Arc::new(Mutex::new(state));
         assert_eq!(knowledge.capabilities(&holder), [CapabilityId([1; 16])]);
         assert!(knowledge.holds(&holder, &resource("a"), read));

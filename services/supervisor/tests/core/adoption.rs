@@ -39,6 +39,10 @@ fn replace(world: &mut World, memory: Option<Memory>, exits: Vec<ChildExit>) {
     world.event(Event::Adopted { memory: memory.map(Box::new), children, exits });
 }
 
+fn uptimes(world: &World) -> Vec<Option<std::time::Duration>> {
+    world.machine.list().into_iter().map(|status| status.uptime).collect()
+}
+
 fn pids(world: &World) -> Vec<Option<u32>> {
     world.machine.list().into_iter().map(|status| status.pid).collect()
 }
@@ -56,8 +60,13 @@ fn running_services_are_taken_up_with_their_pids() {
         let before = pids(&world);
         let entries = world.log.len();
         let memory = keep.then(|| world.machine.memory());
+        let ran = uptimes(&world);
         replace(&mut world, memory, vec![]);
         assert_eq!(pids(&world), before);
+        if keep {
+            world.advance_ms(0);
+            assert_eq!(uptimes(&world), ran, "they did not stop for it");
+        }
         assert!(world.machine.list().iter().all(|status| status.state == RUNNING));
         assert!(world.traced("Launch").is_empty() && world.traced("Kill").is_empty());
         assert_eq!(world.log.len(), entries, "nothing new is recorded");
