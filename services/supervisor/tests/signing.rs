@@ -1,5 +1,5 @@
 //! Signing keys: sealed, opened, handed over, and what is refused.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests may stop the test")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests may stop the test")]
 
 use std::{fs, io::Read, path::PathBuf};
 
