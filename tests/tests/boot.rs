@@ -121,13 +121,12 @@ fn the_same_socket_speaks_http_and_json() {
     let call = |context: &str, body: &str| {
         let mut stream = UnixStream::connect(node.root().join("run/admin/identity.sock")).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        write!(
-            stream,
+        let request = format!(
             "POST /bailiwick.identity.v1.Identities/FindIdentity HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
              content-type: application/json\r\n{context}content-length: {}\r\n\r\n{body}",
             body.len()
-        )
-        .unwrap();
+        );
+        stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer

@@ -275,7 +275,7 @@ fn a_refused_spawn_launches_nothing() {
     .unwrap();
     node.ok(&["policy", "add", rule.to_str().unwrap()]);
     for _ in 0..3 {
-        assert_eq!(node.run(&["run", "--", "true"]).status.code(), Some(3));
+        assert_eq!(node.run(&["run", "--", "true"]).status.code(), Some(125));
     }
     assert!(node.json(&["why", "last"])["rule"] == "no-programs");
     node.ok(&["policy", "remove", "no-programs"]);

@@ -58,7 +58,11 @@ async fn status(node: &Node, output: Output, name: &str, status: &str, reason: S
     let id: IdentityId = node.identity_id(name).await?;
     let mut identities = node.identities_acting("system.identity.update_status").await?;
     let request = pb::UpdateStatusRequest { id: id.0.to_vec(), status: status.to_owned(), reason };
-    show(output, &identities.update_status(request).await.map_err(failed)?.into_inner())
+    let identity = identities.update_status(request).await.map_err(failed)?.into_inner();
+    for laggard in node.laggards().await? {
+        eprintln!("bailiwick: {laggard} has not taken notice yet; until then it goes by what was before");
+    }
+    show(output, &identity)
 }
 
 async fn list(node: &Node, output: Output) -> Result<()> {
