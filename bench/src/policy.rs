@@ -18,9 +18,12 @@ use chain::payload::{
 };
 use policy::core::{PolicyState, decide, evaluate};
 
+use crate::report::{Part, Row, Subject, Unit};
+
 /// Rules besides the default.
 const RULES: [usize; 3] = [10, 1_000, 10_000];
 const ROUNDS: usize = 31;
+const ROUNDS_QUICK: usize = 5;
 /// Spread over all rules, so that no engine answers from a warm corner.
 const QUESTIONS: usize = 4096;
 /// A round of a slow engine stops after so long, in milliseconds.
@@ -41,13 +44,19 @@ type Ask<'a> = Box<dyn FnMut(usize) -> anyhow::Result<bool> + 'a>;
 
 struct Contestant<'a> {
     name: &'static str,
+    ours: bool,
     ask: Ask<'a>,
     ns: Vec<f64>,
 }
 
 impl<'a> Contestant<'a> {
-    fn new(name: &'static str, ask: Ask<'a>) -> Self {
-        Self { name, ask, ns: Vec::new() }
+    fn ours(name: &'static str, ask: Ask<'a>) -> Self {
+        Self { name, ours: true, ask, ns: Vec::new() }
+    }
+
+    #[cfg(feature = "peers")]
+    fn peer(name: &'static str, ask: Ask<'a>) -> Self {
+        Self { name, ours: false, ask, ns: Vec::new() }
     }
 
     /// One sample for each handful of questions, so that a moment in which something else had the processor is one
@@ -73,17 +82,17 @@ impl<'a> Contestant<'a> {
         Ok(())
     }
 
-    fn quantile(&mut self, share: f64) -> f64 {
-        self.ns.sort_by(f64::total_cmp);
-        let at = (self.ns.len().saturating_sub(1)) as f64 * share;
-        self.ns.get(at.round() as usize).copied().unwrap_or(f64::NAN)
+    fn measured(&mut self) -> Subject {
+        if self.ours {
+            Subject::ours(self.name, &mut self.ns)
+        } else {
+            Subject::peer(self.name, &mut self.ns)
+        }
     }
 }
 
-pub(crate) fn run() -> anyhow::Result<()> {
-    println!(
-        "decision in process, {ROUNDS} interleaved rounds; ns: median (10 %, 90 %) over handfuls of {HANDFUL}\n"
-    );
+pub(crate) fn run(quick: bool) -> anyhow::Result<Part> {
+    let mut part = Part::new("policy");
     for rules in RULES {
         let questions: Vec<_> = (0..QUESTIONS).map(|n| question(n, rules)).collect();
         let by_user = state_of(rules, Shape::ByUser)?;
@@ -91,10 +100,10 @@ pub(crate) fn run() -> anyhow::Result<()> {
         let requests: Vec<_> = questions.iter().map(request).collect::<Result<_, _>>()?;
         let one_user: Vec<_> = questions.iter().map(one_user).collect::<Result<_, _>>()?;
         let mut all = vec![
-            Contestant::new("bailiwick: decide", asker(&by_user, &requests)),
-            Contestant::new("bailiwick: decide, all rules for one user", asker(&by_folder, &one_user)),
-            Contestant::new(
-                "bailiwick: evaluate, with request hash and body",
+            Contestant::ours("decide", asker(&by_user, &requests)),
+            Contestant::ours("decide, all rules for one user", asker(&by_folder, &one_user)),
+            Contestant::ours(
+                "with request hash and decision body",
                 Box::new(|n| {
                     let request = requests.get(n).context("question")?;
                     Ok(black_box(evaluate(&by_user, request, NOW)?).allows())
@@ -102,17 +111,14 @@ pub(crate) fn run() -> anyhow::Result<()> {
             ),
         ];
         #[cfg(feature = "peers")]
-        crate::policy_peers::add(&mut |name, ask| all.push(Contestant::new(name, ask)), rules, &questions)?;
-        for _ in 0..ROUNDS {
+        crate::policy_peers::add(&mut |name, ask| all.push(Contestant::peer(name, ask)), rules, &questions)?;
+        for _ in 0..if quick { ROUNDS_QUICK } else { ROUNDS } {
             all.iter_mut().try_for_each(|one| one.round(&questions))?;
         }
-        println!("{rules} rules");
-        for one in &mut all {
-            let (low, median, high) = (one.quantile(0.1), one.quantile(0.5), one.quantile(0.9));
-            println!("  {median:>12.0}  ({low:.0}, {high:.0})  {}", one.name);
-        }
+        let subjects = all.iter_mut().map(Contestant::measured).collect();
+        part.rows.push(Row::new(format!("decision in process, {rules} rules"), Unit::Nanoseconds, subjects));
     }
-    Ok(())
+    Ok(part)
 }
 
 fn asker<'a>(state: &'a PolicyState, requests: &'a [PolicyRequest]) -> Ask<'a> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::steps::Steps;
-use crate::{conformance, mutants, proc, tidy, workspace};
+use crate::{bench, conformance, mutants, proc, tidy, workspace};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Extent {
@@ -48,7 +48,7 @@ pub(crate) fn run(extent: Extent) -> Result<()> {
     if extent == Extent::Nightly {
         fuzz(&mut steps, FUZZ_SECONDS)?;
         steps.run("mutants", || mutants::run(&mutants::Options::tonight()?));
-        steps.run("benches", || cargo(&["bench", "--workspace"], LONG_LIMIT));
+        steps.run("bench", || bench::run(&["--quick"]));
     } else if steps.elapsed() > BUDGET {
         println!("ci: took longer than the {} minutes it may take", BUDGET.as_secs() / 60);
     }

@@ -4,6 +4,7 @@
 //! code that means something (0 held, 1 did not, 2 wrong arguments).
 //! Never: part of the product; nothing depends on this crate.
 
+mod bench;
 mod ci;
 mod conformance;
 mod leftovers;
@@ -23,12 +24,14 @@ const USAGE: &str = "\
 usage: cargo xtask <command>
   test [--judge-skips]              all tests of the workspace, then the system tests again without privileges;
                                     with the option, a skip that .ci/skips does not expect is a failure
-  ci [--nightly]                    everything that CI runs; --nightly adds mutants, long fuzzing and benches
+  ci [--nightly]                    everything that CI runs; --nightly adds mutants, long fuzzing and the bench
   tidy                              layering, pure cores, manifests, comments on dependencies; prints sizes
   conformance [-o json] [--missing] every row of docs/spec with the tests that cover it
   contracts [--check | --new-baseline]
                                     generates crates/contracts from proto/, refuses what breaks older clients
   new-service NAME [--phase FOLDER] makes a service (in services/6-node unless said) that passes all checks
+  bench [PART...] [--quick] [-o json] [--dir DIR]
+                                    measures ours beside its peers in one run, and prints the table of docs/performance.md
   mutants [PACKAGE...] [--shard K/N]
                                     how many mutants of the pure cores the tests kill; part K of N, from 0";
 
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         ["contracts", options @ ..] => ci::contracts(options),
         ["new-service", name] => new_service::run(name, new_service::DEFAULT_PHASE),
         ["new-service", name, "--phase", phase] => new_service::run(name, phase),
+        ["bench", words @ ..] => bench::run(words),
         ["mutants", options @ ..] => match mutants::Options::parse(options) {
             Some(options) => mutants::run(&options),
             None => return usage(),
