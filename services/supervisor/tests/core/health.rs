@@ -1,6 +1,6 @@
 use chain::payload::service::ServiceError;
 use supervisor::core::state::ServiceState;
-use supervisor::core::supervisor::{Event, Notification};
+use supervisor::core::supervisor::{BootMode, Event, Notification};
 
 use crate::world::{World, user};
 
@@ -70,6 +70,14 @@ fn a_watchdog_that_is_not_fed_ends_the_service() {
     world.advance_ms(1);
     assert_eq!(world.state("a"), ServiceState::Stopped);
     assert_eq!(world.status("a").last_error.as_deref(), Some("sent no WATCHDOG=1 in time"));
+}
+
+#[test]
+fn a_ready_that_comes_before_the_launch_is_known_is_not_lost() {
+    let mut world = World::new(vec![user("a", "[health]\nkind = \"sd_notify\"\n")]);
+    world.manners("a").says_ready_first = true;
+    world.event(Event::Boot { mode: BootMode::Normal });
+    assert_eq!(world.state("a"), ServiceState::Running);
 }
 
 #[test]

@@ -10,8 +10,8 @@ use chain::payload::service::ServiceError;
 use supervisor::core::lifecycle::{HealthStatus, LifecycleMessage, LifecycleResponse};
 use supervisor::core::state::ServiceState;
 use supervisor::core::supervisor::{
-    ActOutcome, BootMode, CommitOutcome, Effect, Event, ExitStatus, LaunchId, Monotonic, Record, Reply,
-    RequestId, ServiceEvent, ServiceSetup, ServiceStatus, Signal, Supervisor, SupervisorError,
+    ActOutcome, BootMode, CommitOutcome, Effect, Event, ExitStatus, LaunchId, Monotonic, Notification,
+    Record, Reply, RequestId, ServiceEvent, ServiceSetup, ServiceStatus, Signal, Supervisor, SupervisorError,
 };
 use supervisor::manifest;
 
@@ -43,6 +43,8 @@ pub(crate) struct Manners {
     pub(crate) stops: bool,
     /// Ends after SIGKILL.
     pub(crate) dies: bool,
+    /// Its `READY=1` is there before the keeper's answer.
+    pub(crate) says_ready_first: bool,
     /// None: does not answer.
     pub(crate) health: Option<bool>,
     pub(crate) probe: Option<Result<(), String>>,
@@ -57,6 +59,7 @@ impl Default for Manners {
             answers_prepare_stop: true,
             stops: true,
             dies: true,
+            says_ready_first: false,
             health: Some(true),
             probe: Some(Ok(())),
         }
@@ -236,6 +239,9 @@ impl World {
         match self.manners(&service).launches {
             Ok(()) => {
                 let pid = 100 + u32::try_from(launch.0).unwrap();
+                if self.manners(&service).says_ready_first {
+                    self.inbox.push_back(Event::Notify { launch, notification: Notification::Ready });
+                }
                 self.processes.insert(launch, Process { service, pid });
                 self.inbox.push_back(Event::Launched { launch, pid, missing: Vec::new() });
             }

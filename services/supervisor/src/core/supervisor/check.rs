@@ -131,6 +131,7 @@ impl Supervisor {
         let HealthCheck::SdNotify { watchdog } = service.check else { return };
         let Some(instance) = service.instance.as_mut() else { return };
         match (notification, instance.stage) {
+            (Notification::Ready, Stage::Launching) => instance.said_ready = true,
             (Notification::Ready, Stage::Readying) => self.ready(&name),
             (Notification::Watchdog, Stage::Serving) if instance.watchdog_due.is_some() => {
                 instance.watchdog_due = watchdog.map(|watchdog| now.after(watchdog));

@@ -102,6 +102,8 @@ pub(super) struct Instance {
     pub(super) call: Option<Call>,
     pub(super) next_check: Option<Monotonic>,
     pub(super) watchdog_due: Option<Monotonic>,
+    /// `READY=1` came before the launch itself was known: the two travel on different roads.
+    pub(super) said_ready: bool,
     pub(super) health: HealthCounter,
     pub(super) status: Option<HealthStatus>,
 }
@@ -217,6 +219,7 @@ impl Instance {
             call: None,
             next_check: None,
             watchdog_due: None,
+            said_ready: false,
             health: HealthCounter::default(),
             status: None,
         }

@@ -165,6 +165,7 @@ impl Supervisor {
             HealthCheck::Exec { .. } | HealthCheck::Tcp { .. } | HealthCheck::Http { .. } => {
                 instance.next_check = Some(now);
             }
+            HealthCheck::SdNotify { .. } if instance.said_ready => self.ready(name),
             HealthCheck::SdNotify { .. } => {}
             HealthCheck::Process => self.ready(name),
         }
