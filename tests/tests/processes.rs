@@ -213,6 +213,34 @@ fn a_spawned_program_can_be_asked_about() {
     }));
 }
 
+/// covers: PRC-28
+#[test]
+fn a_running_program_tells_what_it_uses() {
+    const WRITTEN: u64 = 4 << 20;
+    const TMPFS: i64 = 0x0102_1994;
+    let Some(node) = TestNode::boot() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let script = format!("printf '%{WRITTEN}s' x > {path}/file; while :; do :; done");
+    let grant = format!("{path}:rw");
+    let pid =
+        node.ok(&["run", "--detach", "--fs", &grant, "--", "bash", "-c", &script]).trim().parse().unwrap();
+    let manager = Manager::of(&node);
+    let usage = || manager.info(pid).unwrap().resource_usage.unwrap();
+    let busy = || usage().cpu_time_ns > 100_000_000;
+    assert!(within(Duration::from_secs(20), busy), "{:?}", usage());
+    let first = usage();
+    assert!(first.memory_bytes > 100_000 && first.memory_peak_bytes >= first.memory_bytes, "{first:?}");
+    // What lies in memory is written to no disk.
+    if rustix::fs::statfs(folder.path()).unwrap().f_type != TMPFS {
+        assert!(first.io_write_bytes >= WRITTEN, "{first:?}");
+    }
+    assert!(within(Duration::from_secs(20), || usage().cpu_time_ns > first.cpu_time_ns));
+    let row = row(&node, pid).unwrap();
+    assert!(row["memory_bytes"].as_u64() > Some(100_000) && row["threads"] == 1, "{row}");
+    node.ok(&["kill", "--signal", "kill", &pid.to_string()]);
+}
+
 /// covers: PRC-18
 #[test]
 fn the_first_process_is_the_parent_of_programs_as_of_services() {

@@ -335,11 +335,17 @@ impl Monitor {
     }
 
     fn report(&self) -> Status {
+        let (threads, usage) = match self.phase {
+            Phase::Running => program::measure(&self.used),
+            _ => (0, self.used.as_usage()),
+        };
         Status {
             phase: self.phase,
             missing: self.missing.clone(),
             refused: self.refused.list(),
             suspended: self.suspended,
+            threads,
+            usage,
         }
     }
 

@@ -187,20 +187,69 @@ pub(crate) fn signal_others(signal: Signal) {
 
 /// Processor time of the whole tree so far, microseconds.
 pub(crate) fn cpu_us(used: &Used) -> u64 {
-    let tick_us = 1_000_000 / rustix::param::clock_ticks_per_second().max(1);
-    let ticks = |pid: i32| {
-        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        ticks_of(&text)
-    };
-    let running: u64 = others().into_iter().filter_map(ticks).sum();
-    used.cpu_us().saturating_add(running.saturating_mul(tick_us))
+    let running = counted().map(|one| one.ticks).sum::<u64>();
+    used.cpu_us().saturating_add(running.saturating_mul(tick_us()))
 }
 
-/// User and system ticks, and those of reaped children, in `/proc/PID/stat`; the name may contain anything.
-fn ticks_of(stat: &str) -> Option<u64> {
-    let (_, fields) = stat.rsplit_once(')')?;
-    // utime is the 14th field of the line, the 12th after the name.
-    Some(fields.split_whitespace().skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum())
+fn tick_us() -> u64 {
+    1_000_000 / rustix::param::clock_ticks_per_second().max(1)
+}
+
+/// Threads of the tree, and what it uses and has used; a group may count more, but not every host has one.
+pub(crate) fn measure(used: &Used) -> (u32, ResourceUsage) {
+    let mut usage = used.as_usage();
+    let mut threads = 0_u32;
+    let (mut ticks, mut pages) = (0_u64, 0_u64);
+    for one in counted() {
+        threads = threads.saturating_add(one.threads);
+        ticks = ticks.saturating_add(one.ticks);
+        pages = pages.saturating_add(one.resident_pages);
+    }
+    usage.cpu_time_ns = usage.cpu_time_ns.saturating_add(ticks.saturating_mul(tick_us() * 1000));
+    usage.memory_bytes = pages.saturating_mul(rustix::param::page_size() as u64);
+    usage.memory_peak_bytes = usage.memory_peak_bytes.max(usage.memory_bytes);
+    for (read, written) in others().into_iter().filter_map(transferred) {
+        usage.io_read_bytes = usage.io_read_bytes.saturating_add(read);
+        usage.io_write_bytes = usage.io_write_bytes.saturating_add(written);
+    }
+    (threads, usage)
+}
+
+/// One process in `/proc/PID/stat`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Counted {
+    /// User and system time, and that of reaped children.
+    ticks: u64,
+    threads: u32,
+    resident_pages: u64,
+}
+
+impl Counted {
+    /// The name may contain anything.
+    fn of(stat: &str) -> Option<Self> {
+        let (_, fields) = stat.rsplit_once(')')?;
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        // The state, third field of the line, is the first after the name.
+        let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+        let times = (14..=17).map(number).collect::<Option<Vec<_>>>()?;
+        Some(Self {
+            ticks: times.into_iter().sum(),
+            threads: u32::try_from(number(20)?).ok()?,
+            resident_pages: number(24)?,
+        })
+    }
+}
+
+fn counted() -> impl Iterator<Item = Counted> {
+    let stat = |pid: i32| Counted::of(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?);
+    others().into_iter().filter_map(stat)
+}
+
+/// Bytes that a process had read from and written to disks; what it cannot be asked for is left out.
+fn transferred(pid: i32) -> Option<(u64, u64)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
+    let number = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    Some((number("read_bytes:")?, number("write_bytes:")?))
 }
 
 #[cfg(test)]
@@ -208,10 +257,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn processor_time_is_read_behind_any_name() {
-        let stat = "7 (a) b) R 1 2 3 4 5 6 7 8 9 10 100 20 3 4 20 0 1 0";
-        assert_eq!(ticks_of(stat), Some(127));
-        assert_eq!(ticks_of("garbage"), None);
+    fn a_process_is_counted_behind_any_name() {
+        let stat = "7 (a) b) R 1 2 3 4 5 6 7 8 9 10 100 20 3 4 20 0 5 0 77 4096 88 99";
+        assert_eq!(Counted::of(stat), Some(Counted { ticks: 127, threads: 5, resident_pages: 88 }));
+        for broken in
+            ["garbage", "7 (a) R 1 2 3", "7 (a) R 1 2 3 4 5 6 7 8 9 10 x 20 3 4 20 0 5 0 77 4096 88"]
+        {
+            assert_eq!(Counted::of(broken), None, "{broken}");
+        }
     }
 
     #[test]

@@ -115,6 +115,11 @@ pub struct Status {
     /// Whether the tree was stopped.
     #[n(3)]
     pub suspended: bool,
+    /// Of the tree, as it runs now.
+    #[n(4)]
+    pub threads: u32,
+    #[n(5)]
+    pub usage: ResourceUsage,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

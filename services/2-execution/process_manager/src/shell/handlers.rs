@@ -32,19 +32,16 @@ impl Handlers {
     async fn info(&self, process: Process) -> pb::ProcessInfo {
         let mut info = describe(&process);
         if process.exit.is_none() {
-            if let Ok(used) = self.0.keeper.measure(process.pid.0).await {
-                // The monitor is one of them.
-                info.thread_count = u32::try_from(used.processes.saturating_sub(1)).unwrap_or(u32::MAX);
-                info.resource_usage = Some(pb::ResourceUsage {
-                    cpu_time_ns: used.cpu_time_us.saturating_mul(1000),
-                    memory_bytes: used.memory_bytes,
-                    memory_peak_bytes: used.memory_peak_bytes,
-                    io_read_bytes: 0,
-                    io_write_bytes: 0,
-                });
-            }
+            // The group counts what has come and gone between two looks; the monitor is there where no group is.
+            let group = self.0.keeper.measure(process.pid.0).await.unwrap_or_default();
             if let Ok(Reply::Status(status)) = self.0.ask_monitor(process.pid, &Ask::Status).await {
                 info.refused = status.refused.iter().map(Into::into).collect();
+                info.thread_count = status.threads;
+                let mut usage = status.usage;
+                usage.cpu_time_ns = usage.cpu_time_ns.max(group.cpu_time_us.saturating_mul(1000));
+                usage.memory_bytes = usage.memory_bytes.max(group.memory_bytes);
+                usage.memory_peak_bytes = usage.memory_peak_bytes.max(group.memory_peak_bytes);
+                info.resource_usage = Some((&usage).into());
             }
         }
         info

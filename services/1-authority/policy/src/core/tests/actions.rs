@@ -1,10 +1,11 @@
 //! Each action can be allowed and denied, and what is wrong with a request or its requestor denies before any rule.
 
-use base::{KeyPath, Signature};
+use base::{Hash, KeyPath, Signature};
 use chain::payload::{
     identity::IdentityStatus,
     policy::{
-        ActionMatcher, PolicyAction, PolicyCondition, PolicyEffect, PolicyRequest, ResourceRef, ResourceType,
+        ActionMatcher, PolicyAction, PolicyCondition, PolicyEffect, PolicyRequest, ResourceMatcher,
+        ResourceRef, ResourceType,
     },
 };
 use ed25519_dalek::Signer;
@@ -66,6 +67,28 @@ fn a_resource_that_is_not_the_actions_own_denies() {
             assert_eq!(verdict_of(&wrong), expected, "{kind:?} {:?}", wrong.resource);
         }
     }
+}
+
+/// covers: POL-17
+#[test]
+fn an_upgrade_is_decided_for_its_image_and_a_change_of_policy_for_its_rule() {
+    let only = |wanted: &PolicyRequest| {
+        state(vec![allow(PolicyCondition::Resource(ResourceMatcher::Exact(wanted.resource.clone())))])
+    };
+    let image = |text: &str| request(BOB, PolicyAction::UpgradeSystem { image: Hash::of(text.as_bytes()) });
+    let (this, mut that) = (image("this"), image("that"));
+    assert!(evaluate(&only(&this), &this, NOW).unwrap().allows());
+    assert!(!evaluate(&only(&this), &that, NOW).unwrap().allows());
+    that.resource = this.resource.clone();
+    assert_eq!(decide(&only(&this), &that, NOW).layer, Layer::Request, "that is not the image");
+    let change = |id: &str, priority| {
+        let new = rule(id, priority, PolicyEffect::Allow, PolicyCondition::Always);
+        request(BOB, PolicyAction::ModifyPolicy { rule: Box::new(new) })
+    };
+    let this = change("this", 5);
+    assert!(evaluate(&only(&this), &this, NOW).unwrap().allows());
+    assert!(!evaluate(&only(&this), &change("that", 5), NOW).unwrap().allows());
+    assert_ne!(this.hash(), change("this", 6).hash(), "a decision is for the whole rule");
 }
 
 fn other_type(resource_type: ResourceType) -> ResourceType {

@@ -234,6 +234,7 @@ fn cases() -> Vec<Case> {
     ]
 }
 
+/// covers: POL-16
 #[test]
 fn a_decision_allows_the_entry_that_does_the_same_and_no_other() {
     let state = state(vec![allow(PolicyCondition::Always)]);

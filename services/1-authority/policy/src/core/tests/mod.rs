@@ -4,7 +4,6 @@ mod actions;
 mod authority;
 mod conditions;
 mod engine;
-mod fits;
 mod flight;
 mod index;
 mod lineage;
