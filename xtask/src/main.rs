@@ -7,6 +7,7 @@
 mod bench;
 mod ci;
 mod conformance;
+mod fuzz;
 mod leftovers;
 mod mutants;
 mod new_service;
@@ -24,12 +25,14 @@ const USAGE: &str = "\
 usage: cargo xtask <command>
   test [--judge-skips]              all tests of the workspace, then the system tests again without privileges;
                                     with the option, a skip that .ci/skips does not expect is a failure
-  ci [--nightly]                    everything that CI runs; --nightly adds mutants, long fuzzing and the bench
+  ci [--nightly]                    everything that CI runs; --nightly fuzzes longer and adds mutants and the bench
   tidy                              layering, pure cores, manifests, comments on dependencies; prints sizes
   conformance [-o json] [--missing] every row of docs/spec with the tests that cover it
   contracts [--check | --new-baseline]
                                     generates crates/contracts from proto/, refuses what breaks older clients
   new-service NAME [--phase FOLDER] makes a service (in services/6-node unless said) that passes all checks
+  fuzz [NAME [FILE]] [--seconds N]  each fuzz target, or the named one, for N seconds (10 unless said);
+                                    with FILE, the named target on that one input
   bench [PART...] [--quick] [-o json] [--dir DIR]
                                     measures ours beside its peers in one run, and prints the table of docs/performance.md
   mutants [PACKAGE...] [--shard K/N]
@@ -51,6 +54,10 @@ fn main() -> ExitCode {
         ["contracts", options @ ..] => ci::contracts(options),
         ["new-service", name] => new_service::run(name, new_service::DEFAULT_PHASE),
         ["new-service", name, "--phase", phase] => new_service::run(name, phase),
+        ["fuzz", options @ ..] => match fuzz::Options::parse(options) {
+            Some(options) => fuzz::run(&options),
+            None => return usage(),
+        },
         ["bench", words @ ..] => bench::run(words),
         ["mutants", options @ ..] => match mutants::Options::parse(options) {
             Some(options) => mutants::run(&options),

@@ -89,15 +89,14 @@ struct Target {
 fn build_binary() -> Result<PathBuf> {
     let arguments = ["build", "--release", "--package", "bailiwick", MESSAGES];
     let output = proc::stdout_of(proc::cargo(&arguments).current_dir(workspace::root()?), BUILD_LIMIT)?;
-    let executable = messages(&output)
-        .find(|m| m.target.as_ref().is_some_and(|t| t.name == "bailiwick"))
-        .and_then(|m| m.executable)
+    let (_, executable) = executables(&output)
+        .find(|(name, _)| name == "bailiwick")
         .context("cargo built no executable `bailiwick`")?;
     println!("   {}", executable.display());
     Ok(executable)
 }
 
-const MESSAGES: &str = "--message-format=json-render-diagnostics";
+pub(crate) const MESSAGES: &str = "--message-format=json-render-diagnostics";
 
 fn messages(output: &str) -> impl Iterator<Item = Message> + '_ {
     // Build scripts may print other lines between the messages.
@@ -105,6 +104,14 @@ fn messages(output: &str) -> impl Iterator<Item = Message> + '_ {
         .lines()
         .filter_map(|line| serde_json::from_str::<Message>(line).ok())
         .filter(|m| m.executable.is_some())
+}
+
+/// Names and places of the programs that cargo built.
+pub(crate) fn executables(output: &str) -> impl Iterator<Item = (String, PathBuf)> + '_ {
+    messages(output).filter_map(|message| {
+        let target = message.target.filter(|target| target.kind.iter().any(|kind| kind == "bin"))?;
+        Some((target.name, message.executable?))
+    })
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -11,6 +11,7 @@ mod id;
 mod key_path;
 pub mod layout;
 pub mod limits;
+mod text;
 mod time;
 
 pub use capability_type::{CAPABILITY_TYPES, capability_type};
@@ -20,4 +21,5 @@ pub use id::{
     Sequence, ServiceId, Signature, TokenId, TraceId,
 };
 pub use key_path::{KeyPath, KeyPathError, PathSegment, key_paths};
+pub use text::visible;
 pub use time::{AxiomTime, DurationNs};

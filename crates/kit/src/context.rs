@@ -1,6 +1,6 @@
 //! `OperationContext`: who wants what on whose behalf. Complete or refused, before anything else runs.
 
-use base::{IdentityId, PublicKey, TraceId};
+use base::{IdentityId, PublicKey, TraceId, visible};
 use serde::{Deserialize, Serialize};
 
 use crate::{error::KitError, table::is_capability_name};
@@ -89,8 +89,12 @@ impl OperationContext {
                 text.len()
             )));
         }
-        let fields: ContextFields = serde_json::from_slice(text)
-            .map_err(|error| invalid(format!("{CONTEXT_METADATA} is not the JSON of a context: {error}")))?;
+        let fields: ContextFields = serde_json::from_slice(text).map_err(|error| {
+            invalid(format!(
+                "{CONTEXT_METADATA} is not the JSON of a context: {}",
+                visible(&error.to_string())
+            ))
+        })?;
         Self::build(fields, public)
     }
 
@@ -331,6 +335,8 @@ mod tests {
         let context = check(&all, false).unwrap();
         assert_eq!(serde_json::from_str::<Value>(&context.to_header()).unwrap(), all);
         assert!(check(&with(local(), "user", json!("root")), false).unwrap_err().contains("unknown field"));
+        let escaped = check(&with(local(), "\n\u{1b}[2J", json!(1)), false).unwrap_err();
+        assert!(escaped.contains("`\\n\\u{1b}[2J`"), "{escaped}");
         assert_eq!(check(&remote(), false).unwrap().origin(), Origin::Remote);
     }
 

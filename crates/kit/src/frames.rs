@@ -16,14 +16,14 @@ pub(crate) const FRAME_HEADER_BYTES: usize = 5;
 
 /// Follows the frames of a gRPC body and ends it with an error at the first header that announces too much.
 #[derive(Debug, Default)]
-pub(crate) struct FrameMeter {
+pub struct FrameMeter {
     header: [u8; FRAME_HEADER_BYTES],
     header_filled: usize,
     left_in_message: usize,
 }
 
 impl FrameMeter {
-    pub(crate) fn check(&mut self, mut bytes: &[u8]) -> Result<(), KitError> {
+    pub fn check(&mut self, mut bytes: &[u8]) -> Result<(), KitError> {
         while !bytes.is_empty() {
             if self.left_in_message > 0 {
                 let step = self.left_in_message.min(bytes.len());
@@ -55,7 +55,7 @@ fn frame_length(header: &[u8; FRAME_HEADER_BYTES]) -> usize {
 }
 
 /// One gRPC message, uncompressed, with its header.
-pub(crate) fn frame(message: &[u8]) -> Result<Bytes, KitError> {
+pub fn frame(message: &[u8]) -> Result<Bytes, KitError> {
     let length = u32::try_from(message.len())
         .ok()
         .filter(|_| message.len() <= MESSAGE_BYTES_MAX)
@@ -68,7 +68,7 @@ pub(crate) fn frame(message: &[u8]) -> Result<Bytes, KitError> {
 }
 
 /// Takes the first whole message out of a buffer; none if more bytes are needed.
-pub(crate) fn take_message(buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
+pub fn take_message(buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
     let header: &[u8; FRAME_HEADER_BYTES] = buffer.first_chunk()?;
     let end = FRAME_HEADER_BYTES.checked_add(frame_length(header))?;
     let message = buffer.get(FRAME_HEADER_BYTES..end)?.to_vec();

@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use base::limits::MESSAGE_BYTES_MAX;
+use base::{limits::MESSAGE_BYTES_MAX, visible};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Frame};
@@ -56,7 +56,8 @@ where
 }
 
 fn parse(kind: MessageDescriptor, bytes: &[u8]) -> Result<DynamicMessage, KitError> {
-    let malformed = |error: serde_json::Error| KitError::MalformedBody(error.to_string());
+    let malformed =
+        |error: serde_json::Error| KitError::MalformedBody(visible(&error.to_string()).into_owned());
     let text: &[u8] = if bytes.is_empty() { b"{}" } else { bytes };
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let message =

@@ -17,7 +17,7 @@ pub mod context;
 pub mod env;
 mod error;
 mod feed;
-mod frames;
+pub mod frames;
 mod gate;
 mod http_error;
 mod json;

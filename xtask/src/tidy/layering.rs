@@ -13,7 +13,7 @@ enum Layer {
     Kit,
     Service,
     Binary,
-    /// sim, tests, bench, xtask: may look inside everything, nothing depends on them
+    /// sim, tests, bench, fuzz, xtask: may look inside everything, nothing depends on them
     Outside,
 }
 
@@ -28,7 +28,7 @@ fn layer(folder: &str) -> Option<Layer> {
         "crates/kit" => Layer::Kit,
         "bailiwick" => Layer::Binary,
         _ if folder.starts_with("services/") => Layer::Service,
-        _ if ["sim", "tests", "bench", "xtask", "daemons"].contains(&folder.split('/').next()?) => {
+        _ if ["sim", "tests", "bench", "fuzz", "xtask", "daemons"].contains(&folder.split('/').next()?) => {
             Layer::Outside
         }
         _ => return None,

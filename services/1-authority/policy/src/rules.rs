@@ -1,11 +1,11 @@
 //! Rule files: TOML with one `[[rule]]` table for each rule. The default rules are one such file.
 
-use base::IdentityId;
+use base::{IdentityId, visible};
 use chain::payload::policy::PolicyRule;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use toml::{
-    Spanned, Value,
+    Deserializer, Spanned, Value,
     de::{DeTable, DeValue},
 };
 
@@ -15,11 +15,11 @@ use crate::core::{PolicyError, limits::RULE_BYTES_MAX, validate};
 pub const FILE_BYTES_MAX: usize = 64 * RULE_BYTES_MAX;
 /// The default rules, the first thing that an operator reads.
 pub const DEFAULT: &str = include_str!("../rules/default.toml");
-/// Stands in a rule file for the id of the first admin, which only genesis knows.
+/// Alone in a string of a rule file, it stands for the id of the first admin, which only genesis knows.
 const ADMIN: &str = "@admin";
 
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{file}:{line}:{column}: {text}{}", key.as_ref().map(|key| format!(" (at `{key}`)")).unwrap_or_default())]
+#[error("{file}:{line}:{column}: {}{}", visible(text), key.as_ref().map(|key| format!(" (at `{}`)", visible(key))).unwrap_or_default())]
 pub struct RuleFileError {
     pub file: String,
     /// From 1.
@@ -61,8 +61,11 @@ pub fn parse(file: &str, text: &str, admin: IdentityId) -> Result<Vec<PolicyRule
         let why = format!("a rule file has at most {FILE_BYTES_MAX} bytes, not {}", text.len());
         return Err(source.fault(0, None, why));
     }
-    let table = DeTable::parse(text).map_err(|error| source.syntax(&error))?;
-    let rules = typed(source, text, admin)?;
+    let mut table = DeTable::parse(text).map_err(|error| source.refused(&error))?;
+    for (_, value) in table.get_mut().iter_mut() {
+        put_admin(value.get_mut(), admin);
+    }
+    let rules = typed(source, table.clone())?;
     let given = table.get_ref().get("rule").and_then(|all| all.get_ref().as_array());
     let mut seen = std::collections::BTreeSet::new();
     for (at, rule, given) in
@@ -85,24 +88,21 @@ pub fn parse(file: &str, text: &str, admin: IdentityId) -> Result<Vec<PolicyRule
     Ok(rules.into_iter().map(|(_, rule)| rule).collect())
 }
 
+/// Puts the admin's id in its place in the values, not in the text: what a string says otherwise stays, and every place
+/// is one of the file as it was given.
+fn put_admin(value: &mut DeValue<'_>, admin: IdentityId) {
+    match value {
+        DeValue::String(text) if text == ADMIN => *text = admin.to_string().into(),
+        DeValue::Array(values) => values.iter_mut().for_each(|value| put_admin(value.get_mut(), admin)),
+        DeValue::Table(table) => table.iter_mut().for_each(|(_, value)| put_admin(value.get_mut(), admin)),
+        _ => {}
+    }
+}
+
 /// Each rule with the place where it begins.
-fn typed(
-    source: Source<'_>,
-    text: &str,
-    admin: IdentityId,
-) -> Result<Vec<(usize, PolicyRule)>, RuleFileError> {
-    let quoted = format!("\"{ADMIN}\"");
-    let filled = text.replace(&quoted, &format!("\"{admin}\""));
-    let growth = admin.to_string().len().saturating_sub(ADMIN.len());
-    // Back to the place in the file as it was given.
-    let given = |at: usize| {
-        let before = filled.get(..at).map_or(0, |before| before.matches(&admin.to_string()).count());
-        at.saturating_sub(before * growth)
-    };
-    let parsed: RuleFile = toml::from_str(&filled).map_err(|error| {
-        source.fault(given(error.span().map_or(0, |span| span.start)), None, error.message().to_owned())
-    })?;
-    Ok(parsed.rule.into_iter().map(|rule| (given(rule.span().start), rule.into_inner())).collect())
+fn typed(source: Source<'_>, table: Spanned<DeTable<'_>>) -> Result<Vec<(usize, PolicyRule)>, RuleFileError> {
+    let parsed = RuleFile::deserialize(Deserializer::from(table)).map_err(|error| source.refused(&error))?;
+    Ok(parsed.rule.into_iter().map(|rule| (rule.span().start, rule.into_inner())).collect())
 }
 
 /// Every key that was given must be one that was taken; what is silently dropped would be a rule that nobody wrote.
@@ -136,7 +136,7 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    fn syntax(&self, error: &toml::de::Error) -> RuleFileError {
+    fn refused(&self, error: &toml::de::Error) -> RuleFileError {
         self.fault(error.span().map_or(0, |span| span.start), None, error.message().to_owned())
     }
 

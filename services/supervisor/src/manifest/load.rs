@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, fmt};
 
-use base::Hash;
+use base::{Hash, visible};
 use thiserror::Error;
 
 use super::{
@@ -47,9 +47,9 @@ impl fmt::Display for ManifestError {
             write!(f, ":{}:{}", self.line, self.column)?;
         }
         if !self.key.is_empty() {
-            write!(f, ": key `{}`", self.key)?;
+            write!(f, ": key `{}`", visible(&self.key))?;
         }
-        write!(f, ": {}", self.what)
+        write!(f, ": {}", visible(&self.what))
     }
 }
 

@@ -96,6 +96,36 @@ fn errors_in_a_rule_file_name_the_place() {
     assert!(rules::parse("f", &(long + " "), id(ADMIN)).unwrap_err().text.contains("at most"));
 }
 
+#[test]
+fn the_admins_id_is_put_in_as_a_value_and_moves_no_place() {
+    let text = |description: &str, condition: &str| {
+        format!(
+            "[[rule]]\nid = \"a\"\nname = \"n\"\npriority = 1\neffect = \"Deny\"\ndescription = {description}\ncondition = {condition}\n"
+        )
+    };
+    let exact = "{ identity = { exact = \"@admin\" } }";
+    // Not alone in its string: what was written stays, and what is shown is read back.
+    for description in ["'ask \"@admin\"'", r#""\u0022@admin\u0022""#] {
+        let rules = rules::parse("f", &text(description, exact), id(ADMIN)).unwrap();
+        assert!(rules[0].description.ends_with("\"@admin\""), "{rules:?}");
+        assert_eq!(
+            rules[0].condition,
+            PolicyCondition::Identity(chain::payload::policy::IdentityMatcher::Exact(id(ADMIN)))
+        );
+        assert_eq!(rules::parse("f", &rules::to_toml(&rules[0]), id(ADMIN)), Ok(rules));
+    }
+    // The id itself, before the fault, is not taken for one that was put in.
+    let named = format!("\"{}\"", id(ADMIN));
+    let error = rules::parse("f", &text(&named, "{ before = \"soon\" }"), id(ADMIN)).unwrap_err();
+    assert_eq!((error.line, error.column), (7, 24), "{error}");
+}
+
+#[test]
+fn what_a_rule_file_says_cannot_leave_its_line_or_reach_the_terminal() {
+    let error = rules::parse("f", "\"\\u001b[2J\\n\" = 1\n", id(ADMIN)).unwrap_err();
+    assert!(error.to_string().contains("`\\u{1b}[2J\\n`"), "{error}");
+}
+
 fn place_of(rule: &PolicyRule) -> String {
     match validate(rule) {
         Ok(()) => String::new(),

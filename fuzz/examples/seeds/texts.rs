@@ -1,0 +1,139 @@
+use base::{AxiomTime, IdentityId, KeyPath, TokenId, TraceId, cbor};
+use ed25519_dalek::SigningKey;
+use kit::{
+    ActorType, ContextFields, OperationContext,
+    token::{Claims, ScopeAction, TokenScope, issue},
+};
+use supervisor::manifest::{parse, shipped};
+
+use crate::{Seeds, chosen, named};
+
+const PROGRAM: &str = r#"version = 1
+[service]
+name = "web"
+version = "1.2.3"
+service_type = "User"
+[program]
+image = "/bin/sh"
+args = ["-c", "true"]
+env = { A = "b" }
+cwd = "/tmp"
+fs = ["/data:rw", "/etc"]
+[health]
+kind = "http"
+address = "127.0.0.1:80"
+path = "/health"
+[restart]
+mode = "on_failure"
+max_restarts = 3
+backoff = 1.5
+on_exhausted = "Stop"
+[sandbox]
+network = "host"
+tmp_mb = 1
+[[dependencies]]
+name = "policy"
+version = ">=1.0.0"
+[[endpoints]]
+name = "web.main"
+protocol = "Http/1.1"
+"#;
+
+pub(crate) fn manifests() -> Seeds {
+    let (_, shipped) = shipped::ALL.last().unwrap();
+    let whole = toml::to_string(&parse("seed", PROGRAM).unwrap().manifest).unwrap();
+    vec![named("program", PROGRAM), named("shipped", *shipped), named("written_out", whole)]
+}
+
+pub(crate) fn rules() -> Seeds {
+    let rule = r#"[[rule]]
+id = "r"
+name = "n"
+priority = 5
+effect = "AllowWithConditions"
+restrictions = [{ name = "few", condition = { rate_limit = { count = 3, window_ns = 1000000000 } }, limits = { bytes = 9 } }]
+[rule.condition]
+or = [
+    { not = { identity = { exact = "@admin" } } },
+    { and = ["always", { resource = { path_prefix = "/a" } }, { action = { any_of = ["sign", "connect"] } }] },
+    { after = 1790000000000000000 },
+]
+"#;
+    let rules = policy::rules::defaults(IdentityId([0xad; 32])).unwrap();
+    let mut seeds = vec![named("every_condition", rule)];
+    for rule in rules.iter().step_by(2) {
+        seeds.push(named(&format!("default_{}", rule.id), policy::rules::to_toml(rule)));
+    }
+    seeds
+}
+
+pub(crate) fn key_paths() -> Seeds {
+    let deep = "/s".repeat(base::limits::KEY_PATH_SEGMENTS_MAX);
+    let path: KeyPath = "/orbital/users/alice/signing".parse().unwrap();
+    vec![
+        named("two", "/orbital/users/alice\n/orbital/users"),
+        named("slashes", "//orbital///é/"),
+        named("deep", deep),
+        named("encoded", cbor::encode(&path)),
+    ]
+}
+
+pub(crate) fn contexts() -> Seeds {
+    let trace_id = Some(TraceId([0xc; 16]));
+    let local = ContextFields {
+        app_id: Some("app_0".to_owned()),
+        requester_identity_id: Some(IdentityId([0xa; 32])),
+        device_id: Some(IdentityId([0xb; 32])),
+        actor_type: Some(ActorType::User),
+        capability: Some("system.keys.sign".to_owned()),
+        is_remote: Some(false),
+        trace_id,
+        correlation_id: Some("é".to_owned()),
+        app_version: Some("1.0".to_owned()),
+        locale: Some("de".to_owned()),
+        timezone: Some("Europe/Berlin".to_owned()),
+        ..ContextFields::default()
+    };
+    let remote = ContextFields {
+        app_id: Some("app_7".to_owned()),
+        actor_type: Some(ActorType::Service),
+        is_remote: Some(true),
+        trace_id,
+        sync_domain: Some("home".to_owned()),
+        remote_node_identity_id: Some(IdentityId([0xd; 32])),
+        ..ContextFields::default()
+    };
+    let stranger = ContextFields { requester_identity_id: None, device_id: None, ..local.clone() };
+    [("local", 0, local), ("remote", 0, remote), ("stranger", 1, stranger)]
+        .into_iter()
+        .map(|(name, public, fields)| {
+            let context = OperationContext::build(fields, public == 1).unwrap();
+            chosen(name, public, context.to_header().as_bytes())
+        })
+        .collect()
+}
+
+pub(crate) fn tokens() -> Seeds {
+    let claims = Claims {
+        id: TokenId([1; 16]),
+        identity: IdentityId([2; 32]),
+        issued_at: fuzz::token::NOW,
+        expires_at: AxiomTime(fuzz::token::NOW.0 + 1_000_000_000),
+        scope: TokenScope::default(),
+        channel: fuzz::token::CHANNEL.to_owned(),
+    };
+    let narrow = TokenScope {
+        actions: vec![ScopeAction::Kind(chain::payload::policy::ActionKind::Sign), ScopeAction::Any],
+        resources: vec!["key:/orbital/users/alice/**".to_owned(), "file:/a/*/?".to_owned()],
+    };
+    let key = SigningKey::from_bytes(&fuzz::token::ISSUER);
+    let text = issue(&key, claims.clone()).unwrap().text;
+    let message = serde_json::to_vec(&claims).unwrap();
+    let narrow = serde_json::to_vec(&Claims { scope: narrow, ..claims }).unwrap();
+    vec![
+        chosen("issued", 0, text.as_bytes()),
+        chosen("message", 1, &message),
+        chosen("narrow", 1, &narrow),
+        chosen("unchanged", 2, &[&[0, 9, 0], message.as_slice()].concat()),
+    ]
+}

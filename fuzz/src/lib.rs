@@ -1,0 +1,30 @@
+//! What reads bytes from outside, each driven by bytes of anybody's choice: one module per fuzz target.
+//!
+//! Promises: a target takes any bytes, and panics only where the code that it drives does not hold what the target's
+//! header says. Never does: I/O, clocks, dice; the input comes from the engine (`fuzz_targets/`, feature `engine`), from
+//! `corpus/`, or from the test that changes the corpus by a seeded generator. Calls the decoders. Is a library.
+
+mod check;
+pub mod context;
+pub mod entry;
+pub mod frame;
+pub mod key_path;
+pub mod log_segment;
+pub mod manifest;
+pub mod rules;
+pub mod token;
+
+/// Drives its decoders with one input; true if one of them accepted it.
+pub type Target = fn(&[u8]) -> bool;
+
+/// By the names of programs and folders of seeds.
+pub const TARGETS: [(&str, Target); 8] = [
+    ("manifest", manifest::run),
+    ("log_segment", log_segment::run),
+    ("entry", entry::run),
+    ("key_path", key_path::run),
+    ("context", context::run),
+    ("token", token::run),
+    ("frame", frame::run),
+    ("rules", rules::run),
+];
