@@ -1,4 +1,10 @@
 //! The targets without their engine: on every machine, in every run of the tests.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that finds something wrong stops"
+)]
 
 use std::{fs, path::PathBuf};
 
