@@ -99,7 +99,7 @@ pub(crate) fn run(quick: bool) -> anyhow::Result<Part> {
         let by_folder = state_of(rules, Shape::ByFolder)?;
         let requests: Vec<_> = questions.iter().map(request).collect::<Result<_, _>>()?;
         let one_user: Vec<_> = questions.iter().map(one_user).collect::<Result<_, _>>()?;
-        let mut all = vec![
+        let mut all = Vec::from([
             Contestant::ours("decide", asker(&by_user, &requests)),
             Contestant::ours("decide, all rules for one user", asker(&by_folder, &one_user)),
             Contestant::ours(
@@ -109,7 +109,7 @@ pub(crate) fn run(quick: bool) -> anyhow::Result<Part> {
                     Ok(black_box(evaluate(&by_user, request, NOW)?).allows())
                 }),
             ),
-        ];
+        ]);
         #[cfg(feature = "peers")]
         crate::policy_peers::add(&mut |name, ask| all.push(Contestant::peer(name, ask)), rules, &questions)?;
         for _ in 0..if quick { ROUNDS_QUICK } else { ROUNDS } {

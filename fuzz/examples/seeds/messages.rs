@@ -40,7 +40,6 @@ pub(crate) fn all() -> Seeds {
         context: Some(pb::PolicyContext { service: "network".to_owned(), ..Default::default() }),
         nonce: vec![2; 16],
         signature: vec![3; 64],
-        ..Default::default()
     };
     let rules = policy::rules::defaults(base::IdentityId([1; 32])).unwrap();
     let change = pb::Action {
