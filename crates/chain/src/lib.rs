@@ -18,6 +18,7 @@ mod note;
 pub mod payload;
 mod segment;
 mod source;
+pub mod tree;
 mod validate;
 mod verify;
 
