@@ -41,7 +41,7 @@ pub(super) struct Identity {
 
 impl Identity {
     /// The head as text that somebody keeps elsewhere.
-    pub(super) fn sign(&self, head: AxiomRef) -> Result<SignedHead, chain::NoteError> {
+    pub(super) fn sign(&self, head: AxiomRef) -> Result<SignedHead, chain::SignedHeadError> {
         UnsignedHead { name: self.node_name.clone(), head, state: None }.sign(&self.key)
     }
 

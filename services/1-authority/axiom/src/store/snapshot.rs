@@ -2,7 +2,7 @@
 //! folds only later entries (AX-54, AX-55).
 
 use base::{AxiomRef, Hash, PublicKey, Sequence};
-use chain::{NOTE_BYTES_MAX, NoteError, SignedHead};
+use chain::{SIGNED_HEAD_BYTES_MAX, SignedHead, SignedHeadError};
 use durable::{Disk, DiskError, SMALL_FILE_BYTES_MAX, read_small, replace};
 use thiserror::Error;
 
@@ -17,7 +17,7 @@ pub enum SnapshotError {
     #[error(transparent)]
     Disk(#[from] DiskError),
     #[error("the snapshot's signed head does not hold: {0}")]
-    Note(#[from] NoteError),
+    Note(#[from] SignedHeadError),
     #[error("the snapshot does not begin with a signed head")]
     Form,
     #[error("the signed head of a snapshot names the hash of a state")]
@@ -89,7 +89,7 @@ fn names<D: Disk>(disk: &D) -> Result<Vec<(Sequence, String)>, DiskError> {
 fn parse(bytes: &[u8], key: &PublicKey) -> Result<Snapshot, SnapshotError> {
     let (length, rest) = bytes.split_first_chunk().ok_or(SnapshotError::Form)?;
     let length = u32::from_le_bytes(*length) as usize;
-    let (note, state) = rest.split_at_checked(length.min(NOTE_BYTES_MAX)).ok_or(SnapshotError::Form)?;
+    let (note, state) = rest.split_at_checked(length.min(SIGNED_HEAD_BYTES_MAX)).ok_or(SnapshotError::Form)?;
     let note = SignedHead::new(std::str::from_utf8(note).map_err(|_| SnapshotError::Form)?)?;
     let head = note.verify(key)?;
     if head.state.ok_or(SnapshotError::NoState)? != Hash::of(state) {
