@@ -67,9 +67,6 @@ impl Checkpoint {
         let origin = line(0)?.to_owned();
         let size = decimal(line(1)?).ok_or(CheckpointError::Text(2))?;
         let root: TreeHash = line(2)?.parse().map_err(|_| CheckpointError::Text(3))?;
-        if size == 0 && root != TreeHash::empty() {
-            return Err(CheckpointError::Text(3));
-        }
         Ok(Self { origin, size, root })
     }
 
@@ -196,7 +193,6 @@ mod tests {
             (format!("o\n+42\n{root}\n"), 2),
             (format!("o\n-1\n{root}\n"), 2),
             (format!("o\n9223372036854775808\n{root}\n"), 2),
-            (format!("o\n0\n{root}\n"), 3),
             ("o\n42\n".to_owned(), 3),
             ("o\n42\nAAAA\n".to_owned(), 3),
             (format!("{good}\n"), 4),

@@ -11,6 +11,7 @@ mod codec;
 mod diagnose;
 mod entry;
 mod entry_type;
+pub mod evidence;
 mod fault;
 pub mod genesis;
 mod group;
@@ -21,9 +22,12 @@ pub mod payload;
 mod segment;
 mod signed_head;
 mod source;
+pub mod tiles;
+pub mod tlog_proof;
 pub mod tree;
 mod validate;
 mod verify;
+pub mod witness;
 
 pub use diagnose::first_not_zero;
 pub use entry::{Entry, EntryHeader, HeaderError};
@@ -41,4 +45,4 @@ pub use segment::{
 pub use signed_head::{SIGNED_HEAD_BYTES_MAX, SignedHead, SignedHeadError, UnsignedHead};
 pub use source::{LogFolder, LogSource, ReadAt};
 pub use validate::{ChainError, ChainPoint, validate_chain};
-pub use verify::{Report, VerifyOptions, verify_log};
+pub use verify::{Report, VerifyOptions, read_log_from, verify_log};

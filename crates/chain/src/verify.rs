@@ -32,11 +32,33 @@ pub struct Report {
 pub fn verify_log<S: LogSource>(
     source: &S,
     options: &VerifyOptions,
-    mut visit: impl FnMut(&Placed<'_>),
+    visit: impl FnMut(&Placed<'_>),
+) -> Result<Report, Fault> {
+    let begin = if options.from_oldest { None } else { Some(ChainPoint::GENESIS) };
+    walk(source, &sorted_names(source)?, begin, options, visit)
+}
+
+/// Reads a log from the segment on that holds `from`, and verifies it like `verify_log`; what lies before that segment is
+/// taken from its header. For readers that know what came before by other means. Shows entries before `from` too.
+pub fn read_log_from<S: LogSource>(
+    source: &S,
+    from: Sequence,
+    visit: impl FnMut(&Placed<'_>),
 ) -> Result<Report, Fault> {
     let names = sorted_names(source)?;
+    let behind = names.partition_point(|name| segment_first(name).is_some_and(|first| first <= from));
+    let names = names.get(behind.saturating_sub(1)..).unwrap_or_default();
+    walk(source, names, None, &VerifyOptions::default(), visit)
+}
+
+fn walk<S: LogSource>(
+    source: &S,
+    names: &[String],
+    mut point: Option<ChainPoint>,
+    options: &VerifyOptions,
+    mut visit: impl FnMut(&Placed<'_>),
+) -> Result<Report, Fault> {
     let mut report = Report::default();
-    let mut point = if options.from_oldest { None } else { Some(ChainPoint::GENESIS) };
     let mut head_seen = options.head.is_none();
     for (index, name) in names.iter().enumerate() {
         let last_segment = index.saturating_add(1) == names.len();

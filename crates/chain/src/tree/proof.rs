@@ -7,8 +7,11 @@ enum Side {
     Right,
 }
 
-/// The way from a leaf to the root: what stands beside it, from the leaf up. None beyond the last leaf.
-fn inclusion_steps(index: u64, size: u64) -> Option<Vec<(Side, Range)>> {
+/// What stands beside a path, from below.
+type Steps = Vec<(Side, Range)>;
+
+/// The way from a leaf to the root. None beyond the last leaf.
+fn inclusion_steps(index: u64, size: u64) -> Option<Steps> {
     if index >= size || size > TREE_SIZE_MAX {
         return None;
     }
@@ -29,7 +32,7 @@ fn inclusion_steps(index: u64, size: u64) -> Option<Vec<(Side, Range)>> {
 
 /// The way from the place where the old tree ends to the new root, from below; and whether a hash must be given to begin
 /// with, because the old tree is not one of the new one's subtrees. None unless `0 < old <= new`.
-fn consistency_steps(old: u64, new: u64) -> Option<(Option<Range>, Vec<(Side, Range)>)> {
+fn consistency_steps(old: u64, new: u64) -> Option<(Option<Range>, Steps)> {
     if old == 0 || old > new || new > TREE_SIZE_MAX {
         return None;
     }
