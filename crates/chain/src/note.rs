@@ -492,22 +492,4 @@ mod tests {
         assert!(long(NOTE_BYTES_MAX).is_ok());
         assert_eq!(long(NOTE_BYTES_MAX + 1), Err(NoteError::TooLarge));
     }
-
-    #[test]
-    fn a_name_and_the_lines_of_signatures_are_bounded() {
-        let (key, public) = key();
-        let named = |bytes| UnsignedHead { name: "n".repeat(bytes), ..head(None) };
-        assert_eq!(named(NAME_BYTES_MAX).sign(&key).unwrap().verify(&public), Ok(named(NAME_BYTES_MAX)));
-        for bytes in [0, NAME_BYTES_MAX + 1] {
-            assert_eq!(named(bytes).sign(&key), Err(NoteError::Name));
-        }
-        let note = head(None).sign(&key).unwrap();
-        let cosigned = format!("{}{}", note.as_str(), "— witness AAAAAAAA\n".repeat(SIGNATURES_MAX - 1));
-        assert_eq!(SignedHead::new(cosigned).unwrap().verify(&public), Ok(head(None)));
-        for line in ["witness AAAA", "— witness", "— witness !"] {
-            let text = format!("{}{line}\n", note.as_str());
-            let found = SignedHead::new(text).unwrap().verify(&public);
-            assert_eq!(found, Err(NoteError::SignatureLine(line.to_owned())));
-        }
-    }
 }

@@ -164,4 +164,14 @@ mod tests {
         let bad = UnsignedHead { name: "two words".into(), ..head(None) };
         assert_eq!(bad.sign(&key), Err(SignedHeadError::Name));
     }
+
+    #[test]
+    fn a_name_is_bounded() {
+        let (key, public) = key();
+        let named = |bytes| UnsignedHead { name: "n".repeat(bytes), ..head(None) };
+        assert_eq!(named(NAME_BYTES_MAX).sign(&key).unwrap().verify(&public), Ok(named(NAME_BYTES_MAX)));
+        for bytes in [0, NAME_BYTES_MAX + 1] {
+            assert_eq!(named(bytes).sign(&key), Err(SignedHeadError::Name));
+        }
+    }
 }

@@ -89,7 +89,8 @@ fn names<D: Disk>(disk: &D) -> Result<Vec<(Sequence, String)>, DiskError> {
 fn parse(bytes: &[u8], key: &PublicKey) -> Result<Snapshot, SnapshotError> {
     let (length, rest) = bytes.split_first_chunk().ok_or(SnapshotError::Form)?;
     let length = u32::from_le_bytes(*length) as usize;
-    let (note, state) = rest.split_at_checked(length.min(SIGNED_HEAD_BYTES_MAX)).ok_or(SnapshotError::Form)?;
+    let (note, state) =
+        rest.split_at_checked(length.min(SIGNED_HEAD_BYTES_MAX)).ok_or(SnapshotError::Form)?;
     let note = SignedHead::new(std::str::from_utf8(note).map_err(|_| SnapshotError::Form)?)?;
     let head = note.verify(key)?;
     if head.state.ok_or(SnapshotError::NoState)? != Hash::of(state) {
