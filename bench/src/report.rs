@@ -178,7 +178,7 @@ impl Part {
 
     pub(crate) fn skip(&mut self, what: impl Into<String>, why: impl Into<String>) {
         let skipped = Skipped { what: what.into(), why: why.into() };
-        eprintln!("bench: {}: skipped: {}: {}", self.name, skipped.what, skipped.why);
+        eprintln!("bench: {}: left out: {}: {}", self.name, skipped.what, skipped.why);
         self.skipped.push(skipped);
     }
 

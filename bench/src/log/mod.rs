@@ -15,7 +15,7 @@ use chain::payload::{Envelope, Receipt, ReceiptStatus};
 use crate::report::{Part, Row, Subject as Measured, Unit};
 
 /// Payload of each entry: a receipt with two outputs. Header and record add 97 bytes.
-const PAYLOAD_BYTES: usize = 195;
+const PAYLOAD_BYTES: usize = 197;
 const FRAMING_BYTES: usize = 97;
 const IN_FLIGHT: [usize; 3] = [1, 64, 1024];
 /// From here on half of the entries in flight are hashed while the other half is written.
