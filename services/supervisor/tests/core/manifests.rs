@@ -131,7 +131,7 @@ fn an_unknown_key_is_refused_with_file_line_column_and_key() {
 fn what_a_file_says_cannot_leave_its_line_or_reach_the_terminal() {
     refused(
         &format!("{HEAD}\"\\u001b[2J\\n\" = 1\n"),
-        "a.toml:6:1: key `service.\\u{1b}[2J\\n`: unknown field `\\u{1b}[2J\\n`, expected one of",
+        "a.toml:6:1: key `service.\\u{1b}[2J\\n`: unknown field `\\u{1b}[2J; `, expected one of",
     );
     refused("version\u{1b}[2J = 1\n", "a.toml:1:8: key `version\\u{1b}`: ");
 }
