@@ -624,6 +624,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_request_is_the_same_with_its_signature_and_another_with_any_other_change() {
+        let path = "/a".to_owned();
+        let resource = ResourceRef { resource_type: ResourceType::File, id: path.clone() };
+        let plain = PolicyRequest {
+            requestor: IdentityId([1; 32]),
+            action: PolicyAction::ReadFile { path: path.clone() },
+            resource: resource.clone(),
+            context: PolicyContext::default(),
+            nonce: Nonce([2; 16]),
+            signature: None,
+        };
+        let signed = PolicyRequest { signature: Some(Signature([3; 64])), ..plain.clone() };
+        assert_eq!((signed.signed_bytes(), signed.hash()), (plain.signed_bytes(), plain.hash()));
+        let service = PolicyContext { service: "keys".to_owned(), ..PolicyContext::default() };
+        for other in [
+            PolicyRequest { requestor: IdentityId([9; 32]), ..plain.clone() },
+            PolicyRequest { action: PolicyAction::WriteFile { path }, ..plain.clone() },
+            PolicyRequest { resource: ResourceRef { id: "/b".to_owned(), ..resource }, ..plain.clone() },
+            PolicyRequest { context: service, ..plain.clone() },
+            PolicyRequest { nonce: Nonce([9; 16]), ..plain.clone() },
+        ] {
+            assert_ne!(other.hash(), plain.hash(), "{other:?}");
+        }
+    }
+
+    #[test]
     fn what_gives_nothing_to_anybody_only_takes_away() {
         use ProcessOperation as P;
         use ServiceOperation as S;
