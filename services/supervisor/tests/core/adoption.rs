@@ -1,6 +1,7 @@
 use supervisor::core::state::ServiceState;
 use supervisor::core::supervisor::{
-    BootMode, Child, ChildExit, Event, ExitStatus, LaunchId, Memory, ServiceSetup, Supervisor,
+    ActOutcome, BootMode, Child, ChildExit, Event, ExitStatus, LaunchId, Memory, ServiceSetup, Supervisor,
+    SupervisorError,
 };
 
 use crate::world::{World, fixtures, requires, user};
@@ -140,6 +141,20 @@ fn a_stop_or_shutdown_in_progress_goes_on() {
     replace(&mut world, Some(memory), vec![]);
     assert_eq!(world.finished, Some((false, vec![])));
     assert!(world.processes.is_empty());
+}
+
+#[test]
+fn once_there_was_a_policy_engine_starts_need_its_decision_also_while_it_is_down() {
+    let mut world = booted();
+    world.stop("other");
+    let memory = world.machine.memory();
+    let exit = dies_unseen(&mut world, "policy");
+    world.manners("policy").answers_init = false;
+    world.policy = ActOutcome::Denied { refusal: 7 };
+    replace(&mut world, Some(memory), vec![exit]);
+    let request = world.start("other");
+    assert_eq!(*world.error(request), SupervisorError::PolicyDenied { refusal: 7 });
+    assert_eq!(world.state("other"), ServiceState::Stopped);
 }
 
 #[test]

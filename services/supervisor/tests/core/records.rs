@@ -1,7 +1,7 @@
 use chain::payload::service::{ServiceFailed, ServiceStart};
 use supervisor::core::supervisor::{CommitOutcome, Event, ExitStatus, RECORDS_MAX, RecordBody, RecordId};
 
-use crate::world::{World, fixtures, user};
+use crate::world::{World, fixtures, service, user};
 
 fn starts(world: &World) -> Vec<&ServiceStart> {
     let bodies = world.log.iter().map(|record| &record.body);
@@ -106,4 +106,27 @@ fn with_the_queue_full_nothing_but_log_and_policy_starts() {
     world.advance_ms(2_000);
     assert_eq!(world.machine.node().records_waiting, 0);
     assert!(world.processes.values().any(|process| process.service == "mine"));
+}
+
+#[test]
+fn with_the_queue_full_a_newer_entry_stands_for_older_ones_of_its_own_service_alone() {
+    let endless = "[restart]\nmax_restarts = 1000\ndelay_ms = 0\n";
+    let mut world = World::booted(vec![service("axiom", "Core", endless), user("mine", endless)]);
+    world.log_answers = false;
+    for _ in 0..RECORDS_MAX / 2 - 2 {
+        world.crash("mine", ExitStatus::Code(1));
+    }
+    world.manners("axiom").answers_init = false;
+    world.crash("axiom", ExitStatus::Code(1));
+    world.advance_ms(100_000);
+    let memory = world.machine.memory();
+    assert_eq!(memory.records.len(), RECORDS_MAX);
+    let of = |name: &str| memory.records.iter().filter(|record| record.body.service() == Some(name)).count();
+    assert_eq!((of("mine"), of("axiom")), (RECORDS_MAX - 4, 4));
+    let restarts = memory.records.iter().rev().find_map(|record| match &record.body {
+        RecordBody::Start(start) => Some(start.restarts),
+        _ => None,
+    });
+    assert_eq!(restarts, Some(world.status("axiom").restarts), "the newest is kept");
+    assert!(world.status("axiom").restarts > 10);
 }

@@ -300,6 +300,8 @@ fn a_service_is_registered_at_run_time_and_unregistered_once_stopped() {
     assert!(world.log.iter().any(|r| r.body.entry_type() == 20 && r.body.service() == Some("new")));
     let request = world.unregister("new");
     assert_eq!(*world.error(request), SupervisorError::NotStopped("new".to_owned()));
+    let request = world.unregister("nobody");
+    assert_eq!(*world.error(request), SupervisorError::NotFound("nobody".to_owned()));
     world.stop("new");
     let request = world.unregister("new");
     assert_eq!(*world.reply(request), Ok(Reply::Done));

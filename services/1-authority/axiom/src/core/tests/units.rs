@@ -270,6 +270,11 @@ fn the_same_bytes_under_another_type_are_another_entry() {
         let other = unit([Draft { entry_type: EntryType::ProcessExit, ..first }]);
         bed.refused(other, RejectionReason::DuplicateNonce);
     }
+    let other = Draft { entry_type: EntryType::ProcessExit, ..receipt(1) };
+    match bed.one(unit([other])) {
+        UnitReply::Rejected(refusal) => assert!(refusal.text.contains("for entry 1,"), "{refusal}"),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
