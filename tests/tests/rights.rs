@@ -209,5 +209,6 @@ fn what_a_service_misuses_is_recorded_and_taken_away() {
     assert_eq!((held(&node), revocations(&node).len()), (0, 2));
     let again = node.run(&["service", "apply", node.root().join("greedy.toml").to_str().unwrap()]);
     assert!(again.status.success(), "{again:?}");
-    assert_eq!(held(&node), 1);
+    // A read is of what its service has folded so far.
+    assert!(within(Duration::from_secs(10), || held(&node) == 1));
 }
