@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use base::{IdentityId, TraceId, layout::Layout};
+use base::{IdentityId, Sequence, TraceId, layout::Layout};
 use chain::payload::{Payload, identity::IdentityType, service::Genesis};
 use contracts::{
     axiom::v1::{AwaitFoldedRequest, GetHeadRequest, axiom_client::AxiomClient},
@@ -19,7 +19,7 @@ use contracts::{
     supervisor::v1::{GetNodeRequest, supervisor_client::SupervisorClient},
 };
 use kit::{
-    CallError, OperationContext, Peer,
+    CallError, OperationContext, Peer, Seen,
     client::Calls,
     context::{ActorType, ContextFields},
 };
@@ -34,6 +34,8 @@ use crate::{
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// A boot that takes longer has failed; the node's log says why.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
+/// A command asks how far the log goes before it asks a service; one that axiom keeps waiting goes on without.
+const HEAD_TIMEOUT: Duration = Duration::from_millis(500);
 const BOOT_LOOK: Duration = Duration::from_millis(10);
 /// A service that follows is there within milliseconds (DESIGN 2).
 const FOLD_TIMEOUT_MS: u32 = 500;
@@ -43,6 +45,7 @@ const LONG_TIMEOUT: Duration = Duration::from_secs(86_400);
 pub struct Node {
     pub layout: Layout,
     pub genesis: Genesis,
+    seen: Seen,
 }
 
 impl Node {
@@ -57,7 +60,7 @@ impl Node {
             Failure::new(UNREACHABLE, text)
         })?;
         match Payload::decode(0, &bytes).with_context(|| format!("reading {}", file.display()))? {
-            Payload::Genesis(envelope) => Ok(Self { layout, genesis: envelope.body }),
+            Payload::Genesis(envelope) => Ok(Self { layout, genesis: envelope.body, seen: Seen::new() }),
             _ => bail!("{} holds no genesis", file.display()),
         }
     }
@@ -115,7 +118,25 @@ impl Node {
             );
             return Err(Failure::new(UNREACHABLE, text).into());
         }
-        Ok(Peer::at(socket).within(&self.context(capability)?, token, timeout)?)
+        Ok(Peer::at(socket).seeing(&self.seen).within(&self.context(capability)?, token, timeout)?)
+    }
+
+    /// Calls to a service that folds the log: its answer knows what earlier commands, whoever gave them, have done.
+    async fn fresh_calls(
+        &self,
+        service: &str,
+        capability: &str,
+        token: Option<&str>,
+        timeout: Duration,
+    ) -> Result<Calls> {
+        let calls = self.calls(service, capability, token, timeout)?;
+        if self.seen.get() == Sequence(0) {
+            let capability = "system.axiom.get_head";
+            let mut axiom = AxiomClient::new(self.calls("axiom", capability, None, HEAD_TIMEOUT)?);
+            let head = axiom.get_head(GetHeadRequest {}).await.ok().and_then(|head| head.into_inner().head);
+            self.seen.note(head.map_or(Sequence(0), |head| Sequence(head.sequence)));
+        }
+        Ok(calls)
     }
 
     /// A token for the operator, bound to the admin sockets; kept until shortly before it expires.
@@ -130,38 +151,37 @@ impl Node {
     }
 
     pub async fn identities(&self, capability: &str) -> Result<IdentitiesClient<Calls>> {
-        Ok(IdentitiesClient::new(self.calls("identity", capability, None, CALL_TIMEOUT)?))
+        Ok(IdentitiesClient::new(self.fresh_calls("identity", capability, None, CALL_TIMEOUT).await?))
     }
 
     /// The same with the operator's token, for what changes something.
     pub async fn identities_acting(&self, capability: &str) -> Result<IdentitiesClient<Calls>> {
         let token = self.token().await?;
-        Ok(IdentitiesClient::new(self.calls("identity", capability, Some(&token), CALL_TIMEOUT)?))
+        Ok(IdentitiesClient::new(self.fresh_calls("identity", capability, Some(&token), CALL_TIMEOUT).await?))
     }
 
     pub async fn policy(&self, capability: &str) -> Result<PolicyEngineClient<Calls>> {
         let token = self.token().await?;
-        Ok(PolicyEngineClient::new(self.calls("policy", capability, Some(&token), CALL_TIMEOUT)?))
+        Ok(PolicyEngineClient::new(self.fresh_calls("policy", capability, Some(&token), CALL_TIMEOUT).await?))
     }
 
     pub async fn keys(&self, capability: &str) -> Result<KeysClient<Calls>> {
         let token = self.token().await?;
-        Ok(KeysClient::new(self.calls("keys", capability, Some(&token), CALL_TIMEOUT)?))
+        Ok(KeysClient::new(self.fresh_calls("keys", capability, Some(&token), CALL_TIMEOUT).await?))
     }
 
     pub async fn capabilities(&self, capability: &str) -> Result<CapabilitiesClient<Calls>> {
         let token = self.token().await?;
-        Ok(CapabilitiesClient::new(self.calls(
-            "capability_service",
-            capability,
-            Some(&token),
-            CALL_TIMEOUT,
-        )?))
+        Ok(CapabilitiesClient::new(
+            self.fresh_calls("capability_service", capability, Some(&token), CALL_TIMEOUT).await?,
+        ))
     }
 
     pub async fn processes(&self, capability: &str) -> Result<ProcessesClient<Calls>> {
         let token = self.token().await?;
-        Ok(ProcessesClient::new(self.calls("process_manager", capability, Some(&token), LONG_TIMEOUT)?))
+        Ok(ProcessesClient::new(
+            self.fresh_calls("process_manager", capability, Some(&token), LONG_TIMEOUT).await?,
+        ))
     }
 
     pub fn axiom(&self, capability: &str) -> Result<AxiomClient<Calls>> {

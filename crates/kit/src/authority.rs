@@ -266,7 +266,12 @@ impl Authority {
             mpsc::error::TrySendError::Full(_) => busy,
             mpsc::error::TrySendError::Closed(_) => AuthorityError::Ended,
         })?;
-        answer.await.unwrap_or(Err(AuthorityError::Ended))
+        let committed = answer.await.unwrap_or(Err(AuthorityError::Ended))?;
+        // Whoever is told of it may ask another service next.
+        for landed in [&committed.decision, &committed.entry].into_iter().flatten() {
+            self.feed.seen().note(landed.sequence);
+        }
+        Ok(committed)
     }
 }
 

@@ -1,22 +1,26 @@
 //! Calls to other services: a socket path, a context, a deadline, and a connection that comes back on demand.
 
 use std::{
+    future::Future,
     path::{Path, PathBuf},
+    pin::Pin,
+    task::{Context, Poll},
     time::Duration,
 };
 
+use http::{HeaderName, HeaderValue, Request, Response, header::AUTHORIZATION};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::{
-    Request, Status,
-    metadata::{Ascii, MetadataValue},
-    service::{Interceptor, interceptor::InterceptedService},
+    body::Body,
     transport::{Channel, Endpoint},
 };
+use tower::Service;
 
 use crate::{
     context::{CONTEXT_METADATA, OperationContext},
     error::KitError,
+    seen::Seen,
 };
 
 /// A call that nobody answers ends after this: the socket accepts even while its server is down.
@@ -27,16 +31,16 @@ pub(crate) const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// Calls that wait for the connection inside one client.
 const CLIENT_QUEUE: usize = 1024;
+const TIMEOUT_HEADER: HeaderName = HeaderName::from_static("grpc-timeout");
+const TIMEOUT_MS_MAX: u128 = 99_999_999;
 
 /// Another service, by its socket. Cheap to clone; connects at the first call and again whenever it must.
 #[derive(Clone, Debug)]
 pub struct Peer {
     channel: Channel,
     path: PathBuf,
+    seen: Seen,
 }
-
-/// What generated clients take: `KeysClient::new(peer.with(&context, None)?)`.
-pub type Calls = InterceptedService<Channel, Outgoing>;
 
 impl Peer {
     /// Needs a running tokio runtime; does not connect yet.
@@ -54,7 +58,14 @@ impl Peer {
                 let target = target.clone();
                 async move { UnixStream::connect(target).await.map(TokioIo::new) }
             }));
-        Self { channel, path }
+        Self { channel, path, seen: Seen::new() }
+    }
+
+    /// Calls say how far this caller has seen the log, and it learns from the answers.
+    #[must_use]
+    pub fn seeing(mut self, seen: &Seen) -> Self {
+        self.seen = seen.clone();
+        self
     }
 
     #[must_use]
@@ -80,39 +91,57 @@ impl Peer {
         token: Option<&str>,
         timeout: Duration,
     ) -> Result<Calls, KitError> {
-        let outgoing = Outgoing::new(context, token, timeout)?;
-        Ok(InterceptedService::new(self.channel.clone(), outgoing))
-    }
-}
-
-/// Puts context, token and deadline on each call.
-#[derive(Clone, Debug)]
-pub struct Outgoing {
-    context: MetadataValue<Ascii>,
-    token: Option<MetadataValue<Ascii>>,
-    timeout: Duration,
-}
-
-impl Outgoing {
-    pub fn new(context: &OperationContext, token: Option<&str>, timeout: Duration) -> Result<Self, KitError> {
         let ascii = |text: String, what: &str| {
-            MetadataValue::try_from(text)
+            HeaderValue::try_from(text)
                 .map_err(|_| KitError::EnvelopeInvalid(format!("the {what} does not fit a header")))
         };
         let token = token.map(|token| ascii(format!("Bearer {token}"), "token")).transpose()?;
-        Ok(Self { context: ascii(context.to_header(), "context")?, token, timeout })
+        let context = ascii(context.to_header(), "context")?;
+        Ok(Calls { channel: self.channel.clone(), context, token, timeout, seen: self.seen.clone() })
     }
 }
 
-impl Interceptor for Outgoing {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert(CONTEXT_METADATA, self.context.clone());
-        if let Some(token) = &self.token {
-            request.metadata_mut().insert("authorization", token.clone());
-        }
-        if !request.metadata().contains_key("grpc-timeout") {
-            request.set_timeout(self.timeout);
-        }
-        Ok(request)
+/// What generated clients take, `KeysClient::new(peer.with(&context, None)?)`: puts context, token, deadline and what was
+/// seen of the log on each call.
+#[derive(Clone, Debug)]
+pub struct Calls {
+    channel: Channel,
+    context: HeaderValue,
+    token: Option<HeaderValue>,
+    timeout: Duration,
+    seen: Seen,
+}
+
+impl Service<Request<Body>> for Calls {
+    type Response = Response<Body>;
+    type Error = tonic::transport::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.channel.poll_ready(cx)
     }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let headers = request.headers_mut();
+        headers.insert(CONTEXT_METADATA, self.context.clone());
+        if let Some(token) = &self.token {
+            headers.insert(AUTHORIZATION, token.clone());
+        }
+        if !headers.contains_key(TIMEOUT_HEADER) {
+            headers.insert(TIMEOUT_HEADER, timeout_value(self.timeout));
+        }
+        self.seen.cite(headers);
+        let (answer, seen) = (self.channel.call(request), self.seen.clone());
+        Box::pin(async move {
+            let response = answer.await?;
+            seen.learn(response.headers());
+            Ok(response)
+        })
+    }
+}
+
+/// At most eight digits, as gRPC wants them; one day in milliseconds has as many.
+fn timeout_value(timeout: Duration) -> HeaderValue {
+    let ms = timeout.as_millis().min(TIMEOUT_MS_MAX);
+    HeaderValue::try_from(format!("{ms}m")).unwrap_or(HeaderValue::from_static("10S"))
 }

@@ -22,6 +22,7 @@ use crate::{
     client::Peer,
     clock::AxiomClock,
     error::{CallError, KitError},
+    seen::Seen,
     service::BoxError,
 };
 
@@ -29,6 +30,8 @@ use crate::{
 pub const FEED_SILENCE_MAX: Duration = Duration::from_secs(3);
 /// How long a call waits for its own fold to reach what its caller has seen (DESIGN 2).
 pub const FEED_WAIT_MAX: Duration = Duration::from_millis(100);
+/// The same for the operator, who would only ask again.
+pub const FEED_WAIT_OPERATOR_MAX: Duration = Duration::from_secs(5);
 /// Pause before a connection is made anew, doubled up to the maximum.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(20);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -153,6 +156,7 @@ struct Progress {
 #[derive(Clone, Debug)]
 pub struct Feed {
     progress: Arc<Progress>,
+    seen: Seen,
 }
 
 impl Default for Feed {
@@ -169,10 +173,19 @@ impl Feed {
                 next: watch::Sender::new(0),
                 caught_up: watch::Sender::new(false),
             }),
+            seen: Seen::new(),
         }
     }
 
-    /// Highest sequence folded; what a request cites as seen.
+    /// What is known here to be in the log: folded, committed by an act of ours, or learned from others.
+    #[must_use]
+    pub fn seen(&self) -> &Seen {
+        let folded = self.folded();
+        self.seen.note(folded);
+        &self.seen
+    }
+
+    /// Highest sequence folded.
     #[must_use]
     pub fn folded(&self) -> Sequence {
         Sequence(self.progress.next.borrow().saturating_sub(1))
@@ -187,9 +200,13 @@ impl Feed {
 
     /// Waits until `sequence` is folded here, at most `FEED_WAIT_MAX`.
     pub async fn wait_for(&self, sequence: Sequence) -> Result<(), KitError> {
+        self.wait_within(sequence, FEED_WAIT_MAX).await
+    }
+
+    pub(crate) async fn wait_within(&self, sequence: Sequence, patience: Duration) -> Result<(), KitError> {
         let mut watcher = self.progress.next.subscribe();
         let reached = watcher.wait_for(|next| *next > sequence.0);
-        match tokio::time::timeout(FEED_WAIT_MAX, reached).await {
+        match tokio::time::timeout(patience, reached).await {
             Ok(Ok(_)) => Ok(()),
             _ => Err(KitError::Behind { wanted: sequence, folded: self.folded() }),
         }

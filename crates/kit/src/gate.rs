@@ -18,12 +18,13 @@ use crate::{
     channel::{Caller, ChannelKind},
     context::{CONTEXT_METADATA, MESH_CLIENT, OperationContext, Origin},
     error::KitError,
-    feed::Feed,
+    feed::{FEED_WAIT_MAX, FEED_WAIT_OPERATOR_MAX, Feed},
     frames::{Guarded, Metered},
     json,
     misuse::{EdgeRights, Misuse, Now},
     observe::{Counter, Metrics},
     phase::{Life, Phase},
+    seen,
     table::{Cost, Operation, Table},
 };
 
@@ -54,7 +55,10 @@ pub(crate) struct Gate {
     pub(crate) tools: OnceLock<Routes>,
     pub(crate) rows: &'static [Operation],
     pub(crate) counters: &'static [&'static Counter],
-    pub(crate) feed: Feed,
+    /// Where the service stands in the log; set with the routes.
+    pub(crate) feed: Arc<OnceLock<Feed>>,
+    /// It folds the log through the kit, so that it can wait for what a caller has seen.
+    pub(crate) follows: bool,
     pub(crate) owner_uid: Option<u32>,
     /// Rings when a call has ended, for whoever drains.
     pub(crate) ended: Arc<Notify>,
@@ -190,7 +194,7 @@ impl Gate {
         let since = Instant::now();
         self.metrics.enter();
         let in_flight = InFlight { metrics: Arc::clone(&self.metrics), ended: Arc::clone(&self.ended) };
-        match self.let_in(caller, operation, &request).await {
+        let mut response = match self.let_in(caller, operation, &request).await {
             Ok((context, slot)) => {
                 let guards = (if operation.long { None } else { Some(slot) }, in_flight, place);
                 self.dispatch(caller, face, row, operation, context, guards, since, request).await
@@ -201,7 +205,11 @@ impl Gate {
                 tracing::info!(client = %caller.client, operation = operation.path, reason = %error, "refused");
                 self.refuse(face, &error.into())
             }
+        };
+        if let Some(feed) = self.feed.get() {
+            feed.seen().answer(response.headers_mut());
         }
+        response
     }
 
     /// Structure first, then health and room, then who may (CTX-14, FCL-03).
@@ -225,6 +233,7 @@ impl Gate {
             return Err(KitError::EnvelopeInvalid("a remote context is made by the mesh alone".to_owned()));
         }
         let slot = self.admission.admit(self.life.phase(), operation.cost).await?;
+        self.catch_up(caller, request.headers()).await?;
         if !operation.lets_in(&caller.client, caller.is_admin()) {
             return Err(KitError::CallerNotAllowed {
                 client: caller.client.to_string(),
@@ -240,6 +249,14 @@ impl Gate {
         }
         self.rights.check(caller, operation, self.now.get().and_then(|now| now()))?;
         Ok((context, slot))
+    }
+
+    /// Nobody is answered from an older state than they have seen elsewhere; not even who may is decided on one.
+    async fn catch_up(&self, caller: &Caller, headers: &HeaderMap) -> Result<(), KitError> {
+        let wanted = seen::cited(headers)?.filter(|_| self.follows);
+        let (Some(wanted), Some(feed)) = (wanted, self.feed.get()) else { return Ok(()) };
+        let patience = if caller.is_admin() { FEED_WAIT_OPERATOR_MAX } else { FEED_WAIT_MAX };
+        feed.wait_within(wanted, patience).await
     }
 
     #[expect(clippy::too_many_arguments, reason = "everything that was learned about one call, used once")]
@@ -325,7 +342,8 @@ impl Gate {
     fn tool(&self, request: &Request<Incoming>) -> Option<Response<Body>> {
         (request.method() == Method::GET && request.uri().path() == "/metrics").then(|| {
             let own = [self.counters, &authority::COUNTERS].concat();
-            let text = self.metrics.text(self.feed.folded().0, &own);
+            let folded = self.feed.get().map_or(0, |feed| feed.folded().0);
+            let text = self.metrics.text(folded, &own);
             json::text_response("text/plain; version=0.0.4", text)
         })
     }

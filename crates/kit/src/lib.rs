@@ -28,6 +28,7 @@ pub mod observe;
 mod phase;
 mod principals;
 mod requestor;
+mod seen;
 mod server;
 mod service;
 mod signing;
@@ -41,7 +42,7 @@ pub use client::Peer;
 pub use clock::{AxiomClock, CLOCK_STALE_NS, boot_time_ns};
 pub use context::{ActorType, ContextFields, OperationContext, Origin};
 pub use error::{CallError, ERROR_METADATA, Guilty, IntoRefusal, KitError, Retry, error_info};
-pub use feed::{FEED_SILENCE_MAX, FEED_WAIT_MAX, Feed, FeedEntry, FeedPlan};
+pub use feed::{FEED_SILENCE_MAX, FEED_WAIT_MAX, FEED_WAIT_OPERATOR_MAX, Feed, FeedEntry, FeedPlan};
 pub use http_error::{HTTP_CODES, HttpCode, http_code};
 pub use local::{Held, LocalState};
 pub use misuse::{Misuse, REFUSED_USES_MAX, REFUSED_USES_WINDOW, misuse};
@@ -50,6 +51,7 @@ pub use phase::Phase;
 pub use requestor::{Requestor, requestor, requestor_in};
 /// The kernel's random source; the crate `getrandom` finds none inside of a sandbox.
 pub use sandbox::random;
+pub use seen::{SEEN_METADATA, SEQUENCE_METADATA, Seen};
 pub use service::{
     BoxError, Component, DRAIN_TIMEOUT, FailStart, InitContext, Node, Service, Settings, Threads, caller,
     context_of, run, run_made, serve, uncancelled,

@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     channel::ChannelKind,
+    feed::Feed,
     gate::RouteSet,
     misuse::Now,
     observe::Metrics,
@@ -34,6 +35,7 @@ pub(crate) struct Shared<S> {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) routes: Arc<OnceLock<RouteSet>>,
     pub(crate) now: Arc<OnceLock<Now>>,
+    pub(crate) feed: Arc<OnceLock<Feed>>,
     pub(crate) ended: Arc<Notify>,
     pub(crate) service: OnceLock<Arc<S>>,
     /// Held while `Init` runs; what the service is given then waits in it.
@@ -84,6 +86,7 @@ impl<S: Service> Shared<S> {
             ChannelKind::Append,
         ];
         let routes = kinds.into_iter().map(|kind| (kind, service.routes(kind).prepare())).collect();
+        let _ = self.feed.set(service.place(&self.node));
         let (clock, node) = (Arc::clone(&service), self.node.clone());
         let _ = self.now.set(Box::new(move || clock.now(&node)));
         let _ = self.routes.set(routes);

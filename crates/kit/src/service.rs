@@ -102,9 +102,14 @@ pub trait Service: Send + Sync + Sized + 'static {
         node.clock().now()
     }
 
-    /// Which entries of the log this service folds; none for axiom itself.
+    /// Which entries of the log this service folds; none for who does that by itself, and for axiom.
     fn feed() -> Option<FeedPlan> {
         Some(FeedPlan::of_types(&[]))
+    }
+
+    /// Where it stands in the log.
+    fn place(&self, node: &Node) -> Feed {
+        node.feed().clone()
     }
 
     /// Makes the service from what `Init` brought. An error ends the process before the reply.
@@ -238,7 +243,8 @@ impl Node {
     /// Another service; its socket is there if the manifest names it.
     #[must_use]
     pub fn peer(&self, server: &str) -> Peer {
-        Peer::at(self.state.run_folder.join(format!("{server}.sock")))
+        let socket = self.state.run_folder.join(format!("{server}.sock"));
+        Peer::at(socket).seeing(self.state.feed.seen())
     }
 
     /// Follows the log for the process's life: the shared state first, then `fold`.
@@ -356,6 +362,7 @@ async fn run_with<S: Service>(
     let metrics = Arc::new(Metrics::new(S::NAME, S::table()));
     let routes = Arc::new(OnceLock::new());
     let now = Arc::new(OnceLock::new());
+    let feed = Arc::new(OnceLock::new());
     let ended = Arc::new(Notify::new());
     let node = Node::new(S::NAME, &settings.run_folder);
     let (failed, mut failure) = mpsc::channel(1);
@@ -372,7 +379,8 @@ async fn run_with<S: Service>(
         tools: OnceLock::new(),
         rows: S::table(),
         counters: S::COUNTERS,
-        feed: node.feed().clone(),
+        feed: Arc::clone(&feed),
+        follows: S::feed().is_some(),
         owner_uid: settings.owner_uid,
         ended: Arc::clone(&ended),
     };
@@ -383,6 +391,7 @@ async fn run_with<S: Service>(
         metrics,
         routes,
         now,
+        feed,
         ended,
         service: OnceLock::new(),
         init: Mutex::new(Handed { boundary: inherited.boundary, signing: inherited.signing }),

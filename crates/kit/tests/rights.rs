@@ -12,13 +12,16 @@ mod node;
 
 use std::sync::Arc;
 
-use base::CapabilityId;
+use base::{AxiomRef, CapabilityId, Sequence, TraceId};
 use chain::payload::{
     capability::{CapabilityGrant, CapabilityRevoke, ObjectType, Permissions, Resource},
     identity::{IdentityChange, IdentityStatus, IdentityUpdated},
 };
 use contracts::keys::v1::{self as keys, keys_client::KeysClient, keys_server};
-use kit::{BoxError, ChannelKind, Cost, InitContext, Operation, Right, Service};
+use kit::{
+    BoxError, ChannelKind, Cost, FEED_WAIT_MAX, InitContext, Operation, OperationContext, Peer, Right, Seen,
+    Service,
+};
 use node::{LIMIT, Node, admin, capability_of, genesis_plan, reason, service_id};
 use tonic::{Request, Response, Status, service::Routes};
 
@@ -92,8 +95,17 @@ impl Node {
         keys.derive_public_key(keys::DerivePublicKeyRequest::default()).await.map(|_| ())
     }
 
-    fn revoke(&self, capability: CapabilityId) {
-        self.world.append(CapabilityRevoke { capability, by: admin(), reason: String::new() });
+    fn revoke(&self, capability: CapabilityId) -> AxiomRef {
+        self.world.append(CapabilityRevoke { capability, by: admin(), reason: String::new() })
+    }
+
+    /// By a caller who has seen this much of the log.
+    async fn info_seeing(&self, client: &str, seen: &Seen) -> Result<(), Status> {
+        let id = if client == "admin" { admin() } else { service_id(client) };
+        let context = OperationContext::of_service(id, "system.keys.get_key_info", TraceId([4; 16])).unwrap();
+        let peer = Peer::at(self.socket(client)).seeing(seen);
+        let mut keys = KeysClient::new(peer.with(&context, None).unwrap());
+        keys.get_key_info(keys::GetKeyInfoRequest::default()).await.map(|_| ())
     }
 
     fn grant(&self, id: u8, client: &str, permissions: Permissions) {
@@ -147,4 +159,35 @@ async fn a_client_calls_what_its_capability_permits_and_nothing_after_it_is_revo
     let refused = node.sign("terminal").await.unwrap_err();
     assert!(refused.message().contains("Keys") && refused.message().contains("execute"), "{refused}");
     assert!(node.info("admin").await.is_ok() && node.sign("admin").await.is_ok());
+}
+
+#[tokio::test]
+async fn nobody_is_answered_from_an_older_log_than_they_have_seen() {
+    let node = Node::start::<Keys>(None, genesis_plan()).await;
+    // No waiting here: who knows of the revocation meets it.
+    for (round, client) in ["terminal", "network"].into_iter().enumerate() {
+        let seen = Seen::new();
+        assert!(node.info_seeing(client, &seen).await.is_ok());
+        seen.note(node.revoke(capability_of(client)).sequence);
+        assert_eq!(reason(node.info_seeing(client, &seen).await), "acl_denied", "round {round}");
+        let later = Seen::new();
+        assert_eq!(reason(node.info_seeing(client, &later).await), "acl_denied");
+        assert!(later.get() >= seen.get(), "even a refusal tells how far the log goes: {later:?} {seen:?}");
+    }
+    // What does not come is not waited for without end.
+    let head = Seen::new();
+    assert!(node.info_seeing("admin", &head).await.is_ok());
+    let next = Sequence(head.get().0 + 1);
+    let (seen, began) = (Seen::new(), tokio::time::Instant::now());
+    seen.note(next);
+    assert_eq!(reason(node.info_seeing("terminal", &seen).await), "Unavailable");
+    assert!(began.elapsed() >= FEED_WAIT_MAX);
+    // The operator has more patience.
+    let (operator, log) = (node.info_seeing("admin", &seen), async {
+        tokio::time::sleep(2 * FEED_WAIT_MAX).await;
+        node.grant(9, "terminal", Permissions::default());
+    });
+    let (answer, ()) = tokio::join!(operator, log);
+    assert!(answer.is_ok(), "{answer:?}");
+    assert!(seen.get() >= next);
 }

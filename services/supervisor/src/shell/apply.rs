@@ -46,8 +46,7 @@ impl Applier {
     pub(super) async fn apply(&self, by: Option<IdentityId>, file: &str, text: &str) -> Answer {
         let manifest = Arc::new(self.read(file, text)?);
         let name = manifest.name().to_owned();
-        let identity = self.identity(&manifest).await?;
-        let capabilities = self.grant(&manifest, identity, by.is_some()).await?;
+        let (identity, capabilities) = self.rights(&manifest, by.is_some()).await?;
         let left = self.open_sockets(&manifest).await?;
         let hash = manifest.hash;
         let setup = Box::new(ServiceSetup { manifest, identity, capabilities });

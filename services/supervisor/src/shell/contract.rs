@@ -11,7 +11,7 @@ use contracts::{
     },
 };
 use kit::{
-    BoxError, Callers, ChannelKind, Cost, FeedPlan, Guilty, InitContext, IntoRefusal, Operation, Retry,
+    BoxError, Callers, ChannelKind, Cost, Feed, FeedPlan, Guilty, InitContext, IntoRefusal, Operation, Retry,
     Service,
 };
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
@@ -147,6 +147,10 @@ impl Service for SupervisorService {
     /// It follows the log by itself, because it does so before it serves.
     fn feed() -> Option<FeedPlan> {
         None
+    }
+
+    fn place(&self, _: &kit::Node) -> Feed {
+        self.applier.knowledge.feed().clone()
     }
 
     async fn init(_: InitContext) -> Result<Self, BoxError> {

@@ -1,7 +1,7 @@
 //! Who a service of the user is and what it may: made by `identity` and `capability_service`, which decide and record it;
 //! the supervisor only asks.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base::{CapabilityId, IdentityId, KeyPath, Sequence, TraceId, key_paths};
 use chain::payload::capability::{ObjectType, Resource};
@@ -20,12 +20,38 @@ const LOG_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many times the feed's own patience (100 ms) a new identity is awaited here, so that the next request for the same
 /// service finds it.
 const FOLD_WAITS_MAX: usize = 20;
+/// How long identity and rights are asked for again while a service that gives them is behind the log or not there.
+const RIGHTS_TIMEOUT: Duration = Duration::from_secs(5);
+const RIGHTS_PAUSE: Duration = Duration::from_millis(50);
 /// Bytes of a reason as `capability_service` takes them.
 const REASON_BYTES_MAX: usize = 256;
 
 impl Applier {
+    /// Who the manifest's service is and what it holds. What is there already is not asked for again, so this can be
+    /// repeated.
+    pub(super) async fn rights(
+        &self,
+        manifest: &LoadedManifest,
+        is_asked_for: bool,
+    ) -> Result<(IdentityId, Vec<CapabilityId>), SupervisorError> {
+        let since = Instant::now();
+        loop {
+            let given = async {
+                let identity = self.identity(manifest).await?;
+                Ok((identity, self.grant(manifest, identity, is_asked_for).await?))
+            };
+            match given.await {
+                Err(SupervisorError::Unavailable(why)) if since.elapsed() < RIGHTS_TIMEOUT => {
+                    tracing::info!(service = manifest.name(), why, "its rights are asked for again");
+                    tokio::time::sleep(RIGHTS_PAUSE).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
     /// The identity at the manifest's key path; made if it is not there.
-    pub(super) async fn identity(&self, manifest: &LoadedManifest) -> Result<IdentityId, SupervisorError> {
+    async fn identity(&self, manifest: &LoadedManifest) -> Result<IdentityId, SupervisorError> {
         let path = usual_key_path(manifest)?;
         // Before the log was read, everybody would look new.
         let read = tokio::time::timeout(LOG_READ_TIMEOUT, self.knowledge.feed().caught_up()).await;
@@ -52,7 +78,7 @@ impl Applier {
 
     /// Grants what the manifest asks for and the service does not hold yet; optional ones if that can be. What was taken
     /// back is given again if somebody asks for it, never because the node was started again.
-    pub(super) async fn grant(
+    async fn grant(
         &self,
         manifest: &LoadedManifest,
         holder: IdentityId,
@@ -114,7 +140,8 @@ impl Applier {
         let trace = kit::authority::random_16().map_err(|error| unavailable(error.to_string()))?;
         let context = OperationContext::of_service(self.knowledge.own, capability, TraceId(trace));
         let context = context.map_err(|error| unavailable(error.to_string()))?;
-        Peer::at(edge.path).with(&context, None).map_err(|error| unavailable(error.to_string()))
+        let peer = Peer::at(edge.path).seeing(self.knowledge.feed().seen());
+        peer.with(&context, None).map_err(|error| unavailable(error.to_string()))
     }
 
     async fn wait_for_fold(&self, sequence: Sequence) {
