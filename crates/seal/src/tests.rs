@@ -199,3 +199,17 @@ fn secrets_have_their_lengths() {
         }
     }
 }
+
+/// Names travel between processes and stand in errors.
+#[test]
+fn kinds_and_contents_have_the_names_that_are_written() {
+    assert_eq!(SecretKind::ALL.map(SecretKind::name), ["key_file", "credential", "passphrase"]);
+    for kind in SecretKind::ALL {
+        assert_eq!(SecretKind::from_name(kind.name()), Some(kind));
+    }
+    assert_eq!(SecretKind::from_name("Passphrase"), None);
+    assert_eq!(Contents::Seed.to_string(), "root seed");
+    assert_eq!(POLICY.to_string(), "policy signing key");
+    assert_eq!((SEALED_BYTES, SEAL_ENTROPY_BYTES), (136, 56));
+    assert_eq!(COST_MAX, StretchCost { memory_kib: 262_144, passes: 16, lanes: 4 });
+}

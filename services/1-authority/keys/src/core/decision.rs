@@ -112,6 +112,7 @@ fn holds(condition: &PolicyCondition, requestor: IdentityId, now: AxiomTime, dep
 mod tests {
     use super::*;
     use base::DurationNs;
+    use chain::payload::policy::IdentityMatcher;
 
     #[test]
     fn a_condition_that_cannot_be_judged_is_never_met() {
@@ -127,7 +128,12 @@ mod tests {
             (PolicyCondition::And(vec![]), Some(true)),
             (PolicyCondition::Or(vec![]), Some(false)),
             (PolicyCondition::And(vec![always.clone(), never.clone()]), Some(false)),
-            (PolicyCondition::Or(vec![never.clone(), always]), Some(true)),
+            (PolicyCondition::And(vec![always.clone(), always.clone()]), Some(true)),
+            (PolicyCondition::Or(vec![never.clone(), always.clone()]), Some(true)),
+            (PolicyCondition::Or(vec![always.clone(), always]), Some(true)),
+            (PolicyCondition::Identity(IdentityMatcher::Exact(IdentityId([1; 32]))), Some(true)),
+            (PolicyCondition::Identity(IdentityMatcher::Exact(IdentityId([2; 32]))), Some(false)),
+            (PolicyCondition::Identity(IdentityMatcher::Pattern("*".to_owned())), None),
             (not(never), Some(true)),
             (five.clone(), Some(true)),
             (PolicyCondition::After(AxiomTime(6)), Some(false)),
@@ -136,7 +142,11 @@ mod tests {
         ] {
             assert_eq!(holds(&condition, IdentityId([1; 32]), AxiomTime(5), 0), expected, "{condition:?}");
         }
-        let deep = (0..DEPTH_MAX + 1).fold(five, |inner, _| not(inner));
-        assert_eq!(holds(&deep, IdentityId([1; 32]), AxiomTime(5), 0), None);
+        let deep = |levels| {
+            let condition = (0..levels).fold(five.clone(), |inner, _| not(inner));
+            holds(&condition, IdentityId([1; 32]), AxiomTime(5), 0)
+        };
+        assert_eq!(deep(DEPTH_MAX), Some(DEPTH_MAX.is_multiple_of(2)));
+        assert_eq!(deep(DEPTH_MAX + 1), None);
     }
 }

@@ -168,6 +168,24 @@ fn without_a_record_the_signature_is_dropped_and_the_decision_stays_spent() {
     assert!(matches!(refusal(&mut core, request(decision), Some(NOW)), KeyError::InvalidDecision(_)));
 }
 
+/// What was denied can be used by nobody, so it takes no room from what can.
+#[test]
+fn denied_decisions_and_those_on_other_actions_are_not_remembered() {
+    let mut core = core();
+    let decision = signed_by(&engine(), &body());
+    commit(&mut core, &decision);
+    let denied = signed_by(&engine(), &DecisionBody { effect: PolicyEffect::Deny, ..body() });
+    let encrypt = PolicyAction::Encrypt { key_path: path("/orbital/users/alice") };
+    let other = signed_by(&engine(), &DecisionBody { action: encrypt, ..body() });
+    for sequence in 0..crate::core::ledger::DECISIONS_MAX as u64 {
+        let useless = if sequence % 2 == 0 { &denied } else { &other };
+        let payload = Payload::PolicyDecision(envelope(useless.clone()));
+        assert_eq!(core.apply(at(6 + sequence), NOW, &payload, Some(NOW)), []);
+    }
+    let effects = sign(&mut core, 1, request(decision), Some(NOW));
+    assert!(matches!(effects[..], [Effect::AskBoundary { .. }]), "{effects:?}");
+}
+
 #[test]
 fn a_refusal_that_cannot_be_recorded_says_so() {
     let mut core = core();
@@ -204,6 +222,12 @@ fn a_decision_serves_only_the_request_that_it_was_made_for() {
         ..body()
     };
     assert!(unauthorized(refused(|_| (), &never, now)));
+    let met = DecisionBody { conditions: vec![PolicyCondition::After(NOW)], ..never };
+    let decision = signed_by(&engine(), &met);
+    let mut core = core();
+    commit(&mut core, &decision);
+    let effects = sign(&mut core, 1, request(decision), now);
+    assert!(matches!(effects[..], [Effect::AskBoundary { .. }]), "{effects:?}");
     let spoiled = |change: fn(&mut SignedDecision)| refused(|r| change(&mut r.authorization), &body(), now);
     assert!(invalid(spoiled(|d| d.body[40] ^= 1)));
     assert!(invalid(spoiled(|d| d.signature.root.0[0] ^= 1)));

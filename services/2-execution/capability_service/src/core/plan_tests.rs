@@ -79,6 +79,7 @@ fn a_wish_is_checked_before_anybody_is_asked() {
         plan(&empty, wish)
     };
     let id = |bytes: usize| changed(&|wish| wish.resource = file(&"x".repeat(bytes)));
+    assert_eq!("endpoint:".len() + OBJECT_ID_BYTES_MAX, 4096, "as policy knows it");
     assert!(id(1).is_ok() && id(OBJECT_ID_BYTES_MAX).is_ok());
     for bytes in [0, OBJECT_ID_BYTES_MAX + 1] {
         assert_eq!(id(bytes), Err(CapabilityError::ObjectId { bytes }));
