@@ -83,6 +83,11 @@ impl Beacon {
         self.wait(limit, next).with_context(|| format!("{name} was not started again"))
     }
 
+    /// Nobody is there until it says so again.
+    pub(super) fn forget(&self) {
+        self.shared.lock().clear();
+    }
+
     pub(super) fn pid(&self, name: &str) -> Option<i32> {
         self.shared.lock().get(name).map(|one| one.pid)
     }
