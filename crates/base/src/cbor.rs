@@ -1,6 +1,6 @@
 //! Deterministic CBOR: one value, one encoding. What was hashed or signed is kept as bytes and never encoded again.
 
-use minicbor::{Decode, Decoder, Encode, data::Type};
+use minicbor::{Decode, Decoder, Encode, data::Type, encode::Write};
 use thiserror::Error;
 
 use crate::limits::NESTING_MAX;
@@ -22,7 +22,8 @@ pub enum CborError {
 /// Encodes a value. Writing to memory cannot fail.
 #[must_use]
 pub fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(256);
+    // Most of what the log holds fits; the largest decisions grow it once.
+    let mut bytes = Vec::with_capacity(512);
     // The writer is a Vec: its error type has no values.
     let _ = minicbor::encode(value, &mut bytes);
     bytes
@@ -36,49 +37,99 @@ pub fn decode<'b, T: Decode<'b, ()> + Encode<()>>(bytes: &'b [u8]) -> Result<T, 
     if decoder.position() != bytes.len() {
         return Err(CborError::Trailing(bytes.len().saturating_sub(decoder.position())));
     }
-    if encode(&value) != bytes {
-        return Err(CborError::NotCanonical);
+    match is_encoding_of(bytes, &value) {
+        true => Ok(value),
+        false => Err(CborError::NotCanonical),
     }
-    Ok(value)
+}
+
+/// Whether `encode` would give these bytes; without writing them down once more.
+fn is_encoding_of<T: Encode<()>>(bytes: &[u8], value: &T) -> bool {
+    let mut rest = Rest(bytes);
+    minicbor::encode(value, &mut rest).is_ok() && rest.0.is_empty()
+}
+
+/// Takes in only what stands there already.
+struct Rest<'b>(&'b [u8]);
+
+/// Something else was written than what stands there.
+#[derive(Debug)]
+struct Differs;
+
+impl Write for Rest<'_> {
+    type Error = Differs;
+
+    fn write_all(&mut self, written: &[u8]) -> Result<(), Differs> {
+        self.0 = self.0.strip_prefix(written).ok_or(Differs)?;
+        Ok(())
+    }
 }
 
 /// Bounds the nesting before any recursive decoder runs, without recursion.
 fn check_structure(bytes: &[u8]) -> Result<(), CborError> {
     let wrap = |error: minicbor::decode::Error| CborError::Decode(error.to_string());
     let mut decoder = Decoder::new(bytes);
-    let mut open: Vec<u64> = Vec::with_capacity(NESTING_MAX);
+    let mut open = Open { left: [0; NESTING_MAX], depth: 0 };
     loop {
         match decoder.datatype().map_err(wrap)? {
-            Type::Array => open.push(decoder.array().map_err(wrap)?.ok_or(CborError::Unsupported)?),
+            Type::Array => open.push(decoder.array().map_err(wrap)?.ok_or(CborError::Unsupported)?)?,
             Type::Map => {
                 let pairs = decoder.map().map_err(wrap)?.ok_or(CborError::Unsupported)?;
-                open.push(pairs.checked_mul(2).ok_or(CborError::TooDeep)?);
+                open.push(pairs.checked_mul(2).ok_or(CborError::TooDeep)?)?;
             }
             Type::Tag | Type::F16 | Type::F32 | Type::F64 | Type::ArrayIndef | Type::MapIndef => {
                 return Err(CborError::Unsupported);
             }
             Type::BytesIndef | Type::StringIndef | Type::Break => return Err(CborError::Unsupported),
+            Type::Bytes => {
+                decoder.bytes().map_err(wrap)?;
+                open.close_one();
+            }
+            Type::String => {
+                decoder.str().map_err(wrap)?;
+                open.close_one();
+            }
             _ => {
                 decoder.skip().map_err(wrap)?;
-                close_one(&mut open);
+                open.close_one();
             }
         }
-        if open.len() > NESTING_MAX {
-            return Err(CborError::TooDeep);
-        }
-        while open.last() == Some(&0) {
-            open.pop();
-            close_one(&mut open);
-        }
-        if open.is_empty() {
+        if open.is_done() {
             return Ok(());
         }
     }
 }
 
-fn close_one(open: &mut [u64]) {
-    if let Some(left) = open.last_mut() {
-        *left = left.saturating_sub(1);
+/// Arrays and maps that are not read to their end, outermost first, with what is left in each.
+struct Open {
+    left: [u64; NESTING_MAX],
+    depth: usize,
+}
+
+impl Open {
+    fn push(&mut self, members: u64) -> Result<(), CborError> {
+        *self.left.get_mut(self.depth).ok_or(CborError::TooDeep)? = members;
+        self.depth += 1;
+        Ok(())
+    }
+
+    fn innermost(&mut self) -> Option<&mut u64> {
+        self.left.get_mut(..self.depth)?.last_mut()
+    }
+
+    fn close_one(&mut self) {
+        if let Some(left) = self.innermost() {
+            *left = left.saturating_sub(1);
+        }
+    }
+
+    /// Leaves what has come to its end, and tells whether that is all.
+    fn is_done(&mut self) -> bool {
+        while self.innermost().is_some_and(|left| *left == 0) {
+            self.depth -= 1;
+            self.close_one();
+        }
+        self.depth == 0
     }
 }
 

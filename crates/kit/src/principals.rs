@@ -1,13 +1,16 @@
 //! Who stands behind a key path, who the admin is, and whose tokens count: what proves a requestor, folded locally.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
 
 use base::{AxiomTime, IdentityId, KeyPath, PublicKey, key_paths};
 use chain::payload::{Payload, identity::IdentityCreated};
 
 use crate::{
     local::LocalState,
-    token::{self, Claims, Revocations, TokenError},
+    token::{self, Claims, Proven, Revocations, TokenError},
 };
 
 #[derive(Debug, Default)]
@@ -17,6 +20,7 @@ pub(crate) struct Principals {
     /// Pinned in genesis: the one key that signs tokens.
     token_issuer: Option<PublicKey>,
     revocations: Revocations,
+    proven: Mutex<Proven>,
 }
 
 impl Principals {
@@ -73,8 +77,10 @@ impl LocalState {
     ) -> Result<Claims, TokenError> {
         let principals = self.principals();
         let issuer = principals.token_issuer.as_ref().ok_or(TokenError::BadSignature)?;
-        let claimed = token::claimed_channel(text).filter(|_| crate::is_broken("token-binding"));
+        let claimed = if crate::is_broken("token-binding") { token::claimed_channel(text) } else { None };
         let channel = claimed.as_deref().unwrap_or(channel);
-        token::verify(issuer, text, now.unwrap_or(AxiomTime(u64::MAX)), channel, &principals.revocations)
+        let claims = principals.proven.lock().unwrap_or_else(PoisonError::into_inner).claims(issuer, text)?;
+        claims.hold(now.unwrap_or(AxiomTime(u64::MAX)), channel, &principals.revocations)?;
+        Ok(claims)
     }
 }

@@ -3,6 +3,7 @@
 //! Pure: time, keys, randomness and the list of what was revoked are arguments. Times are integers of Axiom time in
 //! claims of our own; PASETO's registered time claims are not used, for they are text and read the wall clock.
 
+mod proven;
 mod revocations;
 mod scope;
 
@@ -16,6 +17,7 @@ use pasetors::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub(crate) use proven::Proven;
 pub use revocations::{REVOKED_MAX, Revocations};
 pub use scope::{
     SCOPE_ACTIONS_MAX, SCOPE_PATTERN_BYTES_MAX, SCOPE_RESOURCES_MAX, ScopeAction, ScopeError, TokenScope,
@@ -83,6 +85,28 @@ impl Claims {
         if self.scope.permits(action, resource) { Ok(()) } else { Err(TokenError::ScopeExceeded) }
     }
 
+    /// Whether they count on this channel now.
+    pub(crate) fn hold(
+        &self,
+        now: AxiomTime,
+        channel: &str,
+        revoked: &Revocations,
+    ) -> Result<(), TokenError> {
+        if now >= self.expires_at {
+            return Err(TokenError::Expired);
+        }
+        if self.issued_at.since(now) > ISSUED_AHEAD_NS_MAX {
+            return Err(TokenError::NotYetValid);
+        }
+        if self.channel != channel {
+            return Err(TokenError::WrongChannel);
+        }
+        if revoked.covers(self) {
+            return Err(TokenError::Revoked);
+        }
+        Ok(())
+    }
+
     /// What holds for every token, however it was made.
     fn check(&self) -> Result<(), TokenError> {
         let life = self.expires_at.since(self.issued_at);
@@ -145,6 +169,13 @@ pub fn verify(
     channel: &str,
     revoked: &Revocations,
 ) -> Result<Claims, TokenError> {
+    let claims = signed_claims(issuer, text)?;
+    claims.hold(now, channel, revoked)?;
+    Ok(claims)
+}
+
+/// What `issuer` signed, whether or not it still holds: that never changes for a text.
+pub(crate) fn signed_claims(issuer: &PublicKey, text: &str) -> Result<Claims, TokenError> {
     let (token, _) = parse(text)?;
     let issuer = AsymmetricPublicKey::<V4>::from(&issuer.0).map_err(|_| TokenError::BadSignature)?;
     let trusted =
@@ -152,18 +183,6 @@ pub fn verify(
     let claims: Claims =
         serde_json::from_str(trusted.payload()).map_err(|_| TokenError::Malformed("claims"))?;
     claims.check()?;
-    if now >= claims.expires_at {
-        return Err(TokenError::Expired);
-    }
-    if claims.issued_at.since(now) > ISSUED_AHEAD_NS_MAX {
-        return Err(TokenError::NotYetValid);
-    }
-    if claims.channel != channel {
-        return Err(TokenError::WrongChannel);
-    }
-    if revoked.covers(&claims) {
-        return Err(TokenError::Revoked);
-    }
     Ok(claims)
 }
 

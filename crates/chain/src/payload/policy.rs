@@ -35,14 +35,28 @@ impl PolicyRequest {
     /// What a decision is bound to: everything but the signature.
     #[must_use]
     pub fn hash(&self) -> Hash {
-        Hash::of_parts(&[b"bailiwick request v1\0", &self.signed_bytes()])
+        hash_of_signed_bytes(&self.signed_bytes())
+    }
+
+    /// The same for a request that was decoded from these bytes.
+    #[must_use]
+    pub fn hash_of(&self, bytes: &[u8]) -> Hash {
+        // Without a signature they are what would be signed: there is one encoding.
+        if self.signature.is_none() { hash_of_signed_bytes(bytes) } else { self.hash() }
     }
 
     /// The bytes that a requestor signs.
     #[must_use]
     pub fn signed_bytes(&self) -> Vec<u8> {
-        cbor::encode(&Self { signature: None, ..self.clone() })
+        match self.signature {
+            None => cbor::encode(self),
+            Some(_) => cbor::encode(&Self { signature: None, ..self.clone() }),
+        }
     }
+}
+
+fn hash_of_signed_bytes(bytes: &[u8]) -> Hash {
+    Hash::of_parts(&[b"bailiwick request v1\0", bytes])
 }
 
 /// Where a request comes from (POL-43).
