@@ -5,11 +5,19 @@ use std::{
     hash::{BuildHasherDefault, Hasher},
 };
 
-use base::{AxiomRef, EntryKey, Hash, IdentityId};
+use base::{AxiomRef, EntryKey, Hash as Digest, IdentityId};
 use chain::EntryType;
 
 /// The first half of a BLAKE3 over submitter and key.
-type Id = [u8; 16];
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Id([u8; 16]);
+
+impl Id {
+    pub(super) fn of(submitter: &IdentityId, key: &EntryKey) -> Self {
+        let hash = Digest::of_parts(&[&submitter.0, &key.0]);
+        Self(hash.0.first_chunk().copied().unwrap_or_default())
+    }
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Known {
@@ -28,42 +36,25 @@ pub(super) struct Keys {
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     entry: AxiomRef,
-    content: Hash,
+    content: Digest,
 }
 
 impl Keys {
-    pub(super) fn look_up(
-        &self,
-        submitter: &IdentityId,
-        key: &EntryKey,
-        kind: EntryType,
-        payload: &Hash,
-    ) -> Known {
-        match self.known.get(&id(submitter, key)) {
+    pub(super) fn look_up(&self, id: &Id, kind: EntryType, payload: &Digest) -> Known {
+        match self.known.get(id) {
             None => Known::New,
             Some(seen) if seen.content == content(kind, payload) => Known::Same(seen.entry),
             Some(seen) => Known::Other(seen.entry),
         }
     }
 
-    pub(super) fn insert(
-        &mut self,
-        submitter: &IdentityId,
-        key: &EntryKey,
-        kind: EntryType,
-        payload: &Hash,
-        entry: AxiomRef,
-    ) {
-        self.known.insert(id(submitter, key), Seen { entry, content: content(kind, payload) });
+    pub(super) fn insert(&mut self, id: Id, kind: EntryType, payload: &Digest, entry: AxiomRef) {
+        self.known.insert(id, Seen { entry, content: content(kind, payload) });
     }
 }
 
-fn id(submitter: &IdentityId, key: &EntryKey) -> Id {
-    Hash::of_parts(&[&submitter.0, &key.0]).0.first_chunk().copied().unwrap_or_default()
-}
-
 /// The payload's hash with the type's code mixed in, as the same bytes can stand under two types.
-fn content(kind: EntryType, payload: &Hash) -> Hash {
+fn content(kind: EntryType, payload: &Digest) -> Digest {
     let mut content = *payload;
     content.0.iter_mut().zip(kind.code().to_le_bytes()).for_each(|(byte, code)| *byte ^= code);
     content

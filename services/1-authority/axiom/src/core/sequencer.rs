@@ -14,7 +14,7 @@ use thiserror::Error;
 use super::{
     clock::{Clock, Reading},
     decisions::{Decision, Decisions},
-    keys::{Keys, Known},
+    keys::{Id, Keys, Known},
     reply::{Batch, Draft, Refusal, RejectionReason, Source, Unit, UnitReply},
     state::ControlState,
 };
@@ -67,11 +67,27 @@ struct Valid {
     payload: Vec<u8>,
     payload_hash: Hash,
     head: EnvelopeHead,
+    id: Id,
     decoded: Payload,
     decision: Option<Decision>,
 }
 
 type Reason = (RejectionReason, String);
+
+/// What is read off a draft before anything of it is believed; computed once.
+struct Peeked {
+    head: EnvelopeHead,
+    payload_hash: Hash,
+    id: Id,
+}
+
+impl Peeked {
+    fn of(draft: &Draft) -> Result<Self, PayloadError> {
+        let head = EnvelopeHead::peek(&draft.payload)?;
+        let id = Id::of(&head.submitter, &head.key);
+        Ok(Self { head, payload_hash: Hash::of(&draft.payload), id })
+    }
+}
 
 impl Default for Sequencer {
     fn default() -> Self {
@@ -104,7 +120,9 @@ impl Sequencer {
         let entry = AxiomRef { sequence: header.sequence, hash };
         self.last_time = self.last_time.max(header.timestamp);
         self.decisions.forget_before(self.last_time);
-        self.remember(&decoded.head(), header.entry_type, &header.payload_hash, entry, decision_of(&decoded));
+        let head = decoded.head();
+        let id = Id::of(&head.submitter, &head.key);
+        self.remember(id, &head, header.entry_type, &header.payload_hash, entry, decision_of(&decoded));
         self.state.apply(header.sequence, &decoded);
         self.point = ChainPoint::after(entry);
         true
@@ -177,11 +195,15 @@ impl Sequencer {
             let text = format!("a unit is one entry, or a decision and its act, not {count} entries");
             return refuse(0, (RejectionReason::InvalidPayload, text));
         }
-        if let Some(known) = unit.entries.last().and_then(|draft| self.known(draft)) {
-            return known.map_or_else(|reason| refuse(count.saturating_sub(1), reason), UnitReply::Duplicate);
+        let last = count.saturating_sub(1);
+        let mut peeked = unit.entries.last().and_then(|draft| Peeked::of(draft).ok());
+        let asked_last = unit.entries.last().map(|draft| draft.entry_type).zip(peeked.as_ref());
+        if let Some(known) = asked_last.and_then(|(kind, peeked)| self.known(kind, peeked)) {
+            return known.map_or_else(|reason| refuse(last, reason), UnitReply::Duplicate);
         }
         for (index, draft) in unit.entries.into_iter().enumerate() {
-            match self.check(now, source, draft, valid.last().and_then(|valid| valid.decision)) {
+            let peeked = if index == last { peeked.take() } else { None };
+            match self.check(now, source, draft, peeked, valid.last().and_then(|valid| valid.decision)) {
                 Ok(draft) => valid.push(draft),
                 Err(reason) => return refuse(index, reason),
             }
@@ -196,21 +218,21 @@ impl Sequencer {
     }
 
     /// None if the key of the unit's last entry is new.
-    fn known(&self, draft: &Draft) -> Option<Result<AxiomRef, Reason>> {
-        let head = EnvelopeHead::peek(&draft.payload).ok()?;
-        match self.keys.look_up(&head.submitter, &head.key, draft.entry_type, &Hash::of(&draft.payload)) {
+    fn known(&self, kind: EntryType, peeked: &Peeked) -> Option<Result<AxiomRef, Reason>> {
+        match self.keys.look_up(&peeked.id, kind, &peeked.payload_hash) {
             Known::New => None,
             Known::Same(entry) => Some(Ok(entry)),
             Known::Other(entry) => Some(Err((RejectionReason::DuplicateNonce, key_taken(entry)))),
         }
     }
 
-    /// Policy first, then the payload, then the state (AX-42, ACT-12).
+    /// Policy first, then the payload, then the state (AX-42, ACT-12). `peeked` belongs to the draft, if it was read.
     fn check(
         &mut self,
         now: AxiomTime,
         source: Source,
         draft: Draft,
+        peeked: Option<Peeked>,
         beside: Option<Decision>,
     ) -> Result<Valid, Reason> {
         let invalid = |text: String| (RejectionReason::InvalidPayload, text);
@@ -219,8 +241,12 @@ impl Sequencer {
                 "a payload has at most {PAYLOAD_SIZE_BYTES_MAX} bytes; larger data goes by hash"
             )));
         }
+        let peeked = match peeked {
+            Some(peeked) => peeked,
+            None => Peeked::of(&draft).map_err(|error| invalid(error.to_string()))?,
+        };
+        let Peeked { head, payload_hash, id } = peeked;
         let Draft { entry_type, payload } = draft;
-        let head = EnvelopeHead::peek(&payload).map_err(|error| invalid(error.to_string()))?;
         self.check_policy(now, source, entry_type, &head, beside)?;
         let decoded =
             Payload::decode(entry_type.code(), &payload).map_err(|error| invalid(error.to_string()))?;
@@ -228,15 +254,14 @@ impl Sequencer {
         if head.authorization.is_none() && source == Source::Policy && decision.is_none() {
             check_record(&decoded)?;
         }
-        let payload_hash = Hash::of(&payload);
-        match self.keys.look_up(&head.submitter, &head.key, entry_type, &payload_hash) {
+        match self.keys.look_up(&id, entry_type, &payload_hash) {
             Known::New => {}
             Known::Same(entry) | Known::Other(entry) => {
                 return Err((RejectionReason::DuplicateNonce, key_taken(entry)));
             }
         }
         self.state.check(&decoded, self.point.next_sequence)?;
-        Ok(Valid { entry_type, payload, payload_hash, head, decoded, decision })
+        Ok(Valid { entry_type, payload, payload_hash, head, id, decoded, decision })
     }
 
     /// What can be told without reading the body: may this channel append this type, and on which decision.
@@ -329,7 +354,7 @@ impl Sequencer {
         };
         let hash = header.entry_hash(&draft.payload);
         let entry = AxiomRef { sequence: header.sequence, hash };
-        self.remember(&draft.head, draft.entry_type, &draft.payload_hash, entry, draft.decision);
+        self.remember(draft.id, &draft.head, draft.entry_type, &draft.payload_hash, entry, draft.decision);
         self.state.apply(header.sequence, &draft.decoded);
         self.point = ChainPoint::after(entry);
         entries.push((Entry { header, payload: draft.payload, signature: None }, hash));
@@ -338,13 +363,14 @@ impl Sequencer {
 
     fn remember(
         &mut self,
+        id: Id,
         head: &EnvelopeHead,
         kind: EntryType,
         payload: &Hash,
         entry: AxiomRef,
         decision: Option<Decision>,
     ) {
-        self.keys.insert(&head.submitter, &head.key, kind, payload, entry);
+        self.keys.insert(id, kind, payload, entry);
         if let Some(request) = &head.authorization {
             self.decisions.mark_used(request);
         }

@@ -1,6 +1,11 @@
 //! The feed: entries in order to each follower, a heartbeat when there are none, and what each has folded.
 
-use std::{collections::BTreeSet, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use base::{AxiomRef, Sequence};
 use contracts::axiom::v1::{FeedBatch, FollowRequest, FollowStart, feed_server::Feed, follow_request::Step};
@@ -14,6 +19,9 @@ use crate::store::{Follow, Follower};
 
 /// Axiom time goes on without entries: followers hear it at least so often, well within their 5 s of patience.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// That the log has grown by entries which a follower does not want is told at most so often: it changes nothing there,
+/// and with many acts under way each group would wake every service of the node.
+const PROGRESS_EVERY: Duration = Duration::from_millis(5);
 /// Entries of one message; with payloads of the largest size they are split further by `MESSAGE_BYTES`.
 const BATCH_ENTRIES_MAX: usize = 1024;
 /// Bytes of payloads after which a message is sent.
@@ -54,6 +62,8 @@ impl Feed for Feeds {
             grown: service.grown.clone(),
             service: Arc::clone(&service),
             replay_to: None,
+            told_at: Instant::now(),
+            owes_progress: false,
         };
         tokio::spawn(async move {
             tokio::select! {
@@ -91,6 +101,8 @@ struct Telling {
     grown: watch::Receiver<u64>,
     /// What was there when the follow began ends here.
     replay_to: Option<u64>,
+    told_at: Instant,
+    owes_progress: bool,
 }
 
 impl Telling {
@@ -103,14 +115,25 @@ impl Telling {
                     self.replay_to = Some(to.0);
                     continue;
                 }
-                Ok(Follow::Entries(entries)) => self.batch(&entries),
+                Ok(Follow::Entries(entries)) => {
+                    let batch = self.batch(&entries);
+                    if batch.entries.is_empty() && !batch.replay && self.told_at.elapsed() < PROGRESS_EVERY {
+                        self.owes_progress = true;
+                        continue;
+                    }
+                    batch
+                }
                 // Told at once when the replay is over: until then a service does not serve.
                 Ok(Follow::CaughtUp) if silent || self.replay_to.take().is_some() => {
                     self.replay_to = None;
                     self.batch(&[])
                 }
                 Ok(Follow::CaughtUp) => {
-                    let grown = tokio::time::timeout(HEARTBEAT, self.grown.changed()).await;
+                    let patience = match self.owes_progress {
+                        true => PROGRESS_EVERY.saturating_sub(self.told_at.elapsed()),
+                        false => HEARTBEAT,
+                    };
+                    let grown = tokio::time::timeout(patience, self.grown.changed()).await;
                     silent = grown.is_err();
                     continue;
                 }
@@ -120,6 +143,8 @@ impl Telling {
                 }
             };
             silent = false;
+            self.told_at = Instant::now();
+            self.owes_progress = false;
             for message in split(batch) {
                 if send.send(Ok(message)).await.is_err() {
                     return;

@@ -14,7 +14,7 @@ use base::{AxiomTime, Hash, Sequence};
 use chain::{EntryHeader, GROUP_ENTRIES_MAX, payload::Payload, record_bytes};
 use durable::RealDisk;
 use kit::{LocalState, Node};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::start::read_clocks;
 use crate::{
@@ -61,10 +61,12 @@ impl Orders {
         layout: Layout<RealDisk>,
         committer: CommitterThread<RealDisk>,
         node: Node,
+        grown: watch::Sender<u64>,
     ) -> Result<Self, StoreError> {
         let (queue, work) = sync_channel(QUEUE_BATCHES_MAX);
         let alive = Arc::new(AtomicBool::new(true));
-        let mut thread = OrderingThread { sequencer, layout, committer, node, alive: Arc::clone(&alive) };
+        let (grown, own) = (Arc::new(grown), Arc::clone(&alive));
+        let mut thread = OrderingThread { sequencer, layout, committer, node, grown, alive: own };
         let handle = std::thread::Builder::new()
             .name("order".into())
             .spawn(move || thread.run(&work))
@@ -115,6 +117,8 @@ struct OrderingThread {
     committer: CommitterThread<RealDisk>,
     /// What this service's own clients hold, as every other service has it from its feed.
     node: Node,
+    /// The last durable sequence; wakes followers.
+    grown: Arc<watch::Sender<u64>>,
     alive: Arc<AtomicBool>,
 }
 
@@ -238,15 +242,23 @@ impl OrderingThread {
             Ok(group) => group,
             Err(error) => stop(&error),
         };
+        // Whoever waits for an answer comes before those who follow: there are more of them.
         if self.committer.is_idle() {
             match self.committer.commit_here(group) {
-                Ok(committed) => self.layout.recycle(committed.buffer),
+                Ok(committed) => {
+                    answer_all();
+                    self.grown.send_replace(committed.last.sequence.0);
+                    self.layout.recycle(committed.buffer);
+                }
                 Err(error) => stop(&error),
             }
-            answer_all();
         } else {
+            let grown = Arc::clone(&self.grown);
             self.committer.submit(group, move |result| match result {
-                Ok(_) => answer_all(),
+                Ok(committed) => {
+                    answer_all();
+                    grown.send_replace(committed.last.sequence.0);
+                }
                 Err(error) => stop(&error),
             });
         }

@@ -107,11 +107,8 @@ pub(super) fn open(mut context: InitContext) -> Result<AxiomService, BoxError> {
         tracing::warn!(%fault, "a write that was never acknowledged was cut off");
     }
     let (grow, grown) = watch::channel(last.sequence.0);
-    opened.reader.on_growth(move |last| {
-        grow.send_replace(last.sequence.0);
-    });
     let committer = CommitterThread::start(opened.committer)?;
-    let orders = Orders::start(sequencer, opened.layout, committer, context.node.clone())?;
+    let orders = Orders::start(sequencer, opened.layout, committer, context.node.clone(), grow)?;
     Ok(AxiomService {
         orders,
         reader: opened.reader,

@@ -35,21 +35,18 @@ pub(super) struct Shared<D: Disk> {
     grown: Condvar,
 }
 
-type Listener = Box<dyn Fn(AxiomRef) + Send>;
-
 struct State<D: Disk> {
     index: Index,
     open: BTreeMap<u64, Arc<D::File>>,
     recent: VecDeque<Arc<Entry>>,
     recent_bytes: usize,
     last: AxiomRef,
-    listeners: Vec<Listener>,
 }
 
 impl<D: Disk> Shared<D> {
     pub(super) fn new(disk: D, index: Index, last: AxiomRef) -> Self {
         let (open, recent) = (BTreeMap::new(), VecDeque::new());
-        let state = State { index, open, recent, recent_bytes: 0, last, listeners: Vec::new() };
+        let state = State { index, open, recent, recent_bytes: 0, last };
         Self { disk, state: Mutex::new(state), grown: Condvar::new() }
     }
 
@@ -73,7 +70,6 @@ impl<D: Disk> Shared<D> {
             state.recent_bytes = state.recent_bytes.saturating_sub(oldest.payload.len());
         }
         state.last = last;
-        state.listeners.iter().for_each(|listener| listener(last));
         drop(state);
         self.grown.notify_all();
     }
@@ -123,12 +119,6 @@ impl<D: Disk> LogReader<D> {
     #[must_use]
     pub fn last(&self) -> AxiomRef {
         self.shared.lock().last
-    }
-
-    /// Called after each durable group, by the thread that wrote it: must not block nor call this reader. For shells that
-    /// wake tasks.
-    pub fn on_growth(&self, listener: impl Fn(AxiomRef) + Send + 'static) {
-        self.shared.lock().listeners.push(Box::new(listener));
     }
 
     /// Waits until the log reaches beyond `sequence`; false when the time is over.

@@ -22,7 +22,7 @@ use super::{
     admit::{self, Refusal},
     authority::identity_of,
     denials::{Denials, Note, counted_reason, plain_reason},
-    evaluate::evaluate,
+    evaluate::{evaluate, evaluate_hashed},
     limits::UNITS_IN_FLIGHT_MAX,
     recent::Used,
 };
@@ -124,8 +124,13 @@ struct Pending {
 struct Act {
     entry: Entry,
     payload: Payload,
-    /// Request whose decision this uses.
-    uses: Option<Hash>,
+    /// Request whose decision this uses, and the hash of the payload that uses it.
+    uses: Option<(Hash, Hash)>,
+}
+
+/// The use of a request's decision by an entry, for `Act::uses`.
+fn using(request: Hash, entry: &Entry) -> Option<(Hash, Hash)> {
+    Some((request, Hash::of(&entry.payload)))
 }
 
 /// What a decision is asked for.
@@ -230,7 +235,7 @@ impl Engine {
         if self.held.contains_key(&request.requestor) {
             return Ok(Outcome::Wait);
         }
-        let hash = request.hash();
+        let hash = request.hash_of(bytes);
         if let Some(answer) = self.used_before(&hash, entry) {
             return answer;
         }
@@ -239,7 +244,7 @@ impl Engine {
             Some(entry) => Some(admit::act(state, channel, entry, hash, &request.action, request.requestor)?),
             None => None,
         };
-        let body = match evaluate(state, &request, now) {
+        let body = match evaluate_hashed(state, &request, hash, now) {
             Ok(body) if self.permissive => DecisionBody { effect: PolicyEffect::Allow, reason: None, ..body },
             Ok(body) => body,
             Err(error) => return Ok(self.refuse_signature(channel, &request, error, now)),
@@ -253,8 +258,10 @@ impl Engine {
         if let Some(payload) = &payload {
             admit::rule_change(state, &request.requestor, payload)?;
         }
-        let act =
-            entry.cloned().zip(payload).map(|(entry, payload)| Act { entry, payload, uses: Some(hash) });
+        let act = entry.cloned().zip(payload).map(|(entry, payload)| {
+            let uses = using(hash, &entry);
+            Act { entry, payload, uses }
+        });
         Ok(Outcome::Planned(self.plan(Some(request), Some(body), act)))
     }
 
@@ -297,7 +304,7 @@ impl Engine {
         }
         let payload = admit::act(state, channel, entry, request, &body.action, body.requestor)?;
         admit::rule_change(state, &body.requestor, &payload)?;
-        let act = Act { entry: entry.clone(), payload, uses: Some(request) };
+        let act = Act { entry: entry.clone(), payload, uses: using(request, entry) };
         Ok(Outcome::Planned(self.plan(None, None, Some(act))))
     }
 
@@ -550,7 +557,7 @@ fn carry_out(state: &mut PolicyState, pending: &Pending, entries: Option<&[Axiom
         Some(_) => return,
     };
     state.fold(at, &act.payload);
-    if let Some(request) = act.uses {
-        state.use_up(&request, Used { payload: Hash::of(&act.entry.payload), entry: at });
+    if let Some((request, payload)) = act.uses {
+        state.use_up(&request, Used { payload, entry: at });
     }
 }

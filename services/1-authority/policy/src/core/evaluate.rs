@@ -116,8 +116,18 @@ pub fn evaluate(
     request: &PolicyRequest,
     now: AxiomTime,
 ) -> Result<DecisionBody, PolicyError> {
+    evaluate_hashed(state, request, request.hash(), now)
+}
+
+/// The same for a caller that knows the request's hash already.
+pub(super) fn evaluate_hashed(
+    state: &PolicyState,
+    request: &PolicyRequest,
+    request_hash: Hash,
+    now: AxiomTime,
+) -> Result<DecisionBody, PolicyError> {
     verify_signature(state, request)?;
-    Ok(body_of(state, request, request.hash(), now))
+    Ok(body_of(state, request, request_hash, now))
 }
 
 /// A signature of an unknown requestor cannot be checked; that request is denied for its requestor.

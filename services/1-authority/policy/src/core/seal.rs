@@ -30,6 +30,8 @@ pub fn seal(
 ) -> Result<Vec<SealedUnit>, PayloadError> {
     let leaves: Vec<Hash> = units.iter().filter_map(|unit| unit.decision.as_deref()).map(leaf).collect();
     let count = u32::try_from(leaves.len()).unwrap_or(u32::MAX);
+    let keys: Vec<EntryKey> = leaves.iter().map(key_of).collect();
+    let mut keys = keys.into_iter();
     let tree = Tree::new(leaves);
     let root = tree.as_ref().map(|tree| sign(&tree.root()));
     let mut sealed = Vec::with_capacity(units.len());
@@ -37,12 +39,13 @@ pub fn seal(
     for unit in units {
         let mut proposals = Vec::with_capacity(2);
         let mut signed_decision = Vec::new();
-        if let (Some(body), Some(tree), Some(root)) = (unit.decision, tree.as_ref(), root) {
+        let decided = unit.decision.and_then(|body| Some((body, keys.next()?)));
+        if let (Some((body, key)), Some(tree), Some(root)) = (decided, tree.as_ref(), root) {
             let path = tree.path(index).unwrap_or_default();
             let signed = SignedDecision { body, signature: DecisionSignature { root, index, count, path } };
             index += 1;
             signed_decision = base::cbor::encode(&signed);
-            proposals.push(Entry { entry_type: DECISION, payload: payload_of(signed, policy)? });
+            proposals.push(Entry { entry_type: DECISION, payload: payload_of(signed, policy, key)? });
         }
         proposals.extend(unit.entry);
         sealed.push(SealedUnit { id: unit.id, proposals, signed_decision });
@@ -50,9 +53,12 @@ pub fn seal(
     Ok(sealed)
 }
 
-fn payload_of(signed: SignedDecision, policy: IdentityId) -> Result<Vec<u8>, PayloadError> {
-    // The body holds nonce and time, so its hash is unique for as long as keys must be.
-    let hash = Hash::of_parts(&[b"bailiwick decision key v1\0", &signed.body]);
-    let key = EntryKey(hash.0.first_chunk::<16>().copied().unwrap_or_default());
+/// The body holds nonce and time, so its hash is unique for as long as keys must be.
+fn key_of(leaf: &Hash) -> EntryKey {
+    let hash = Hash::of_parts(&[b"bailiwick decision key v2\0", &leaf.0]);
+    EntryKey(hash.0.first_chunk::<16>().copied().unwrap_or_default())
+}
+
+fn payload_of(signed: SignedDecision, policy: IdentityId, key: EntryKey) -> Result<Vec<u8>, PayloadError> {
     Envelope { submitter: policy, key, authorization: None, body: signed }.to_bytes()
 }

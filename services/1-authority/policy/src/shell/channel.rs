@@ -39,15 +39,22 @@ impl Authority for Channels {
         let name = Arc::clone(&kit::caller(&request)?.client);
         let service = Arc::clone(&self.0);
         let mut batches = request.into_inner();
-        let (replies, mut ready) = mpsc::unbounded_channel::<AuthorityReply>();
+        let (replies, mut ready) = mpsc::unbounded_channel::<Vec<AuthorityReply>>();
         let (send, receive) = mpsc::channel(MESSAGES_QUEUED_MAX);
         let failures = send.clone();
         tokio::spawn(async move {
-            let mut waiting = Vec::with_capacity(REPLIES_MAX);
-            while ready.recv_many(&mut waiting, REPLIES_MAX).await > 0 {
-                let message = AuthorityReplies { replies: std::mem::take(&mut waiting) };
-                if send.send(Ok(message)).await.is_err() {
-                    return;
+            while let Some(mut replies) = ready.recv().await {
+                while replies.len() < REPLIES_MAX
+                    && let Ok(more) = ready.try_recv()
+                {
+                    replies.extend(more);
+                }
+                while !replies.is_empty() {
+                    let rest = replies.split_off(replies.len().min(REPLIES_MAX));
+                    if send.send(Ok(AuthorityReplies { replies })).await.is_err() {
+                        return;
+                    }
+                    replies = rest;
                 }
             }
         });
@@ -72,11 +79,11 @@ impl Authority for Channels {
 }
 
 async fn take_in(service: &PolicyService, name: &Arc<str>, batch: AuthorityBatch, replies: &Replies) {
+    let mut together = Vec::with_capacity(batch.items.len());
     for AuthorityItem { id, item } in batch.items {
         match item.and_then(item_of) {
             Some(item) => {
-                let asked = Asked { channel: Arc::clone(name), id, item, replies: replies.clone() };
-                service.desk.ask(asked).await;
+                together.push(Asked { channel: Arc::clone(name), id, item, replies: replies.clone() });
             }
             None => {
                 let refused = Refused {
@@ -84,9 +91,12 @@ async fn take_in(service: &PolicyService, name: &Arc<str>, batch: AuthorityBatch
                     text: "the item is empty or lacks its entry".to_owned(),
                 };
                 let result = Some(authority_reply::Result::Refused(refused));
-                let _ = replies.send(AuthorityReply { id, result });
+                let _ = replies.send(vec![AuthorityReply { id, result }]);
             }
         }
+    }
+    if !together.is_empty() {
+        service.desk.ask(together).await;
     }
 }
 

@@ -129,8 +129,9 @@ impl From<ContractError> for Status {
 impl Contract {
     async fn ask(&self, item: Item) -> Result<wire::Committed, ContractError> {
         let (replies, mut answer) = mpsc::unbounded_channel();
-        self.0.desk.ask(Asked { channel: OWN_CHANNEL.into(), id: 0, item, replies }).await;
-        let result = answer.recv().await.and_then(|reply| reply.result).ok_or(ContractError::NoAnswer)?;
+        self.0.desk.ask(vec![Asked { channel: OWN_CHANNEL.into(), id: 0, item, replies }]).await;
+        let reply = answer.recv().await.and_then(|mut together| together.pop());
+        let result = reply.and_then(|reply| reply.result).ok_or(ContractError::NoAnswer)?;
         match result {
             wire::authority_reply::Result::Committed(committed) => Ok(committed),
             wire::authority_reply::Result::Denied(denied) => {

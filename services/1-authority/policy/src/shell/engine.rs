@@ -30,9 +30,11 @@ use crate::core::{
     Engine, Entry, Item, Outcome, PolicyState, SealedUnit, Unit, authority::identity_of, seal,
 };
 
-/// Items that wait for the engine from all channels together; beyond it a channel reads no further.
-const ITEMS_QUEUED_MAX: usize = 4096;
-/// Items of one pass, so of one signature and at most one message to the log.
+/// Messages of items that wait for the engine from all channels together; beyond it a channel reads no further. Each has
+/// at most `BATCH_ITEMS_MAX` items and two megabytes.
+const MESSAGES_QUEUED_MAX: usize = 64;
+/// Items of one pass, so of one signature and at most one message to the log. The last message that fits is taken whole,
+/// so that what a caller sent together is decided, signed and recorded together.
 const PASS_ITEMS_MAX: usize = 512;
 /// Items that wait for a result, because they depend on what is in flight.
 const WAITING_MAX: usize = 4096;
@@ -49,8 +51,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// What a caller is told to wait when too much waits already.
 const RETRY_AFTER_MS: u32 = 5;
 
-/// Where replies to a channel go. Bounded by what a channel may have in flight.
-pub(super) type Replies = mpsc::UnboundedSender<wire::AuthorityReply>;
+/// Where replies to a channel go, those of one pass together. Bounded by what a channel may have in flight.
+pub(super) type Replies = mpsc::UnboundedSender<Vec<wire::AuthorityReply>>;
 
 /// One item, who sent it, and where its answer goes.
 pub(super) struct Asked {
@@ -58,6 +60,39 @@ pub(super) struct Asked {
     pub(super) id: u64,
     pub(super) item: Item,
     pub(super) replies: Replies,
+}
+
+/// Replies of one pass, handed over when it ends: one wake-up and one message for each channel, not for each reply.
+#[derive(Default)]
+struct Outbox(Vec<(Replies, Vec<wire::AuthorityReply>)>);
+
+impl Outbox {
+    fn put(&mut self, asked: &Asked, result: wire::authority_reply::Result) {
+        let reply = wire::AuthorityReply { id: asked.id, result: Some(result) };
+        // There are as many as services that act: a handful.
+        match self.0.iter_mut().find(|(replies, _)| replies.same_channel(&asked.replies)) {
+            Some((_, together)) => together.push(reply),
+            None => self.0.push((asked.replies.clone(), vec![reply])),
+        }
+    }
+
+    fn refuse(&mut self, asked: &Asked, reason: &str, text: &str) {
+        let refused = wire::Refused { reason: reason.to_owned(), text: text.to_owned() };
+        self.put(asked, wire::authority_reply::Result::Refused(refused));
+    }
+
+    fn busy(&mut self, asked: &Asked, retry_after_ms: u32) {
+        self.put(asked, wire::authority_reply::Result::BusyRetryAfterMs(retry_after_ms));
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        for (replies, together) in self.0.drain(..) {
+            // A channel that has gone asks again on its next connection.
+            let _ = replies.send(together);
+        }
+    }
 }
 
 struct Waiter {
@@ -77,7 +112,7 @@ struct Shared {
 /// The way to the engine.
 #[derive(Clone)]
 pub(super) struct Desk {
-    queue: mpsc::Sender<Asked>,
+    queue: mpsc::Sender<Vec<Asked>>,
     shared: Arc<Shared>,
 }
 
@@ -98,7 +133,7 @@ impl Desk {
         if kit::is_broken("policy") {
             engine.allow_everything();
         }
-        let (queue, asked) = mpsc::channel(ITEMS_QUEUED_MAX);
+        let (queue, asked) = mpsc::channel(MESSAGES_QUEUED_MAX);
         let shared = Arc::new(Shared {
             engine: Mutex::new(engine),
             connected: AtomicBool::new(false),
@@ -122,9 +157,9 @@ impl Desk {
     }
 
     /// Waits while the engine has too much to do, which in turn holds up the channel's sender.
-    pub(super) async fn ask(&self, asked: Asked) {
+    pub(super) async fn ask(&self, together: Vec<Asked>) {
         // The task ends only with the process.
-        let _ = self.queue.send(asked).await;
+        let _ = self.queue.send(together).await;
     }
 
     /// The engine between two passes.
@@ -149,7 +184,7 @@ struct Task {
     node: Node,
     key: SigningKey,
     shared: Arc<Shared>,
-    asked: mpsc::Receiver<Asked>,
+    asked: mpsc::Receiver<Vec<Asked>>,
     /// Depend on what is in flight.
     waiting: VecDeque<Asked>,
     /// Units sent and not answered, in the order in which they were sent.
@@ -235,15 +270,26 @@ impl Task {
                     Ok(None) => return Lost::Ended,
                     Err(status) => return status.into(),
                 },
-                received = self.asked.recv_many(&mut items, PASS_ITEMS_MAX) => {
-                    if received == 0 {
-                        // The service has ended; nobody asks any more.
-                        std::future::pending::<()>().await;
+                received = self.asked.recv() => match received {
+                    Some(together) => {
+                        items.extend(together);
+                        self.take_waiting(&mut items);
+                        self.propose(&mut items)
                     }
-                    self.propose(&mut items)
+                    // The service has ended; nobody asks any more.
+                    None => std::future::pending().await,
                 },
                 _ = tick.tick() => self.counted_denials(),
             };
+        }
+    }
+
+    /// What has come meanwhile goes into the same pass.
+    fn take_waiting(&mut self, items: &mut Vec<Asked>) {
+        while items.len() < PASS_ITEMS_MAX
+            && let Ok(together) = self.asked.try_recv()
+        {
+            items.extend(together);
         }
     }
 
@@ -253,10 +299,11 @@ impl Task {
         let shared = Arc::clone(&self.shared);
         let mut engine = shared.engine.lock().unwrap_or_else(PoisonError::into_inner);
         let mut units = Vec::new();
+        let mut outbox = Outbox::default();
         let waited: Vec<Asked> = self.waiting.drain(..).collect();
         for asked in waited.into_iter().chain(items.drain(..)) {
             let Some(now) = now else {
-                refuse(
+                outbox.refuse(
                     &asked,
                     "AxiomUnavailable",
                     "the log has not been heard for 5 s; nothing can be decided",
@@ -273,10 +320,10 @@ impl Task {
                     units.push(unit);
                 }
                 Outcome::Wait if self.waiting.len() < WAITING_MAX => self.waiting.push_back(asked),
-                Outcome::Wait => busy(&asked, RETRY_AFTER_MS),
-                Outcome::Busy { retry_after_ms } => busy(&asked, retry_after_ms),
+                Outcome::Wait => outbox.busy(&asked, RETRY_AFTER_MS),
+                Outcome::Busy { retry_after_ms } => outbox.busy(&asked, retry_after_ms),
                 Outcome::Permitted => {
-                    reply(&asked, wire::authority_reply::Result::Permitted(wire::Permitted {}));
+                    outbox.put(&asked, wire::authority_reply::Result::Permitted(wire::Permitted {}));
                 }
                 Outcome::Done { decision, entry } => {
                     let committed = wire::Committed {
@@ -286,10 +333,10 @@ impl Task {
                         timestamp_ns: now.0,
                         ..wire::Committed::default()
                     };
-                    reply(&asked, wire::authority_reply::Result::Committed(committed));
+                    outbox.put(&asked, wire::authority_reply::Result::Committed(committed));
                 }
                 Outcome::Refused { refusal, record } => {
-                    refuse(&asked, refusal.reason(), &refusal.to_string());
+                    outbox.refuse(&asked, refusal.reason(), &refusal.to_string());
                     if let Some(unit) = record {
                         self.in_flight.push_back(Waiter {
                             unit: unit.id,
@@ -362,6 +409,7 @@ impl Task {
     fn settle(&mut self, message: AppendResults) -> Result<(), Lost> {
         let shared = Arc::clone(&self.shared);
         let mut engine = shared.engine.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut outbox = Outbox::default();
         for result in message.results {
             let waiter = match self.in_flight.pop_front() {
                 Some(waiter) if waiter.unit == result.id => waiter,
@@ -386,7 +434,7 @@ impl Task {
                 // What depends on a unit waits for its result, so nothing can come out otherwise.
                 stop("a decision that was sent came out otherwise without a unit before it");
             }
-            self.answer(&mut engine, waiter, &result, settled);
+            self.answer(&mut engine, waiter, &result, settled, &mut outbox);
         }
         Ok(())
     }
@@ -397,10 +445,11 @@ impl Task {
         waiter: Waiter,
         result: &UnitResult,
         settled: Option<crate::core::Settled>,
+        outbox: &mut Outbox,
     ) {
         let Some(settled) = settled else {
             if let Some(asked) = &waiter.asked {
-                self.rejected(engine, asked, result);
+                self.rejected(engine, asked, result, outbox);
             }
             return;
         };
@@ -422,13 +471,13 @@ impl Task {
                 timestamp_ns: result.timestamp_ns,
             }),
         };
-        reply(asked, answer);
+        outbox.put(asked, answer);
     }
 
     /// The log said no. A request that was decided before a connection broke has its decision there already.
-    fn rejected(&self, engine: &Engine, asked: &Asked, result: &UnitResult) {
+    fn rejected(&self, engine: &Engine, asked: &Asked, result: &UnitResult, outbox: &mut Outbox) {
         if result.rejected() == Rejection::Backpressure {
-            return busy(asked, RETRY_AFTER_MS);
+            return outbox.busy(asked, RETRY_AFTER_MS);
         }
         let decided = match &asked.item {
             Item::Evaluate { request } if result.rejected() == Rejection::DuplicateNonce => {
@@ -442,7 +491,7 @@ impl Task {
                 let (node, replies, id) = (self.node.clone(), asked.replies.clone(), asked.id);
                 tokio::spawn(async move { answer_from_log(&node, decision, id, &replies).await });
             }
-            None => refuse(asked, reason_name(result.rejected()), &result.text),
+            None => outbox.refuse(asked, reason_name(result.rejected()), &result.text),
         }
     }
 }
@@ -467,7 +516,7 @@ async fn answer_from_log(node: &Node, decision: AxiomRef, id: u64, replies: &Rep
             ..wire::Committed::default()
         }),
     };
-    let _ = replies.send(wire::AuthorityReply { id, result: Some(result) });
+    let _ = replies.send(vec![wire::AuthorityReply { id, result: Some(result) }]);
 }
 
 const fn reason_name(rejection: Rejection) -> &'static str {
@@ -482,20 +531,6 @@ const fn reason_name(rejection: Rejection) -> &'static str {
         Rejection::DuplicateNonce => "DuplicateNonce",
         Rejection::Backpressure => "Backpressure",
     }
-}
-
-fn reply(asked: &Asked, result: wire::authority_reply::Result) {
-    // A channel that has gone asks again on its next connection.
-    let _ = asked.replies.send(wire::AuthorityReply { id: asked.id, result: Some(result) });
-}
-
-fn refuse(asked: &Asked, reason: &str, text: &str) {
-    let refused = wire::Refused { reason: reason.to_owned(), text: text.to_owned() };
-    reply(asked, wire::authority_reply::Result::Refused(refused));
-}
-
-fn busy(asked: &Asked, retry_after_ms: u32) {
-    reply(asked, wire::authority_reply::Result::BusyRetryAfterMs(retry_after_ms));
 }
 
 /// Engine and log disagree: what this process remembers is worth nothing. The next one folds the log.

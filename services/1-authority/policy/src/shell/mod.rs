@@ -55,8 +55,8 @@ impl Service for PolicyService {
     const NAME: &'static str = "policy";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const PROVIDES: &'static [&'static str] = &["policy.engine PolicyEngine/1.0"];
-    // One for the engine, one for the channels.
-    const THREADS: Threads = Threads::Many(2);
+    // What waits is decided in passes: a second thread would mostly be woken to hand things over.
+    const THREADS: Threads = Threads::One;
 
     fn table() -> &'static [Operation] {
         &TABLE
