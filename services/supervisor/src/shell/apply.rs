@@ -6,7 +6,7 @@ use std::{path::Path, sync::Arc};
 
 use base::IdentityId;
 use durable::RealDisk;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
     inputs::{Answer, Inbox, Input},
@@ -17,10 +17,16 @@ use super::{
     sockets,
 };
 use crate::{
-    core::supervisor::{Event, ServiceSetup, SupervisorError},
+    core::{
+        catalogue,
+        supervisor::{Event, ServiceSetup, SupervisorError},
+    },
     manifest::{LoadedManifest, ServiceType, parse},
 };
 
+/// Manifests of the folder that are taken in at the same time: each waits for decisions, for entries on the disk and for
+/// its program, and hardly for the processor.
+const APPLIED_AT_ONCE_MAX: usize = 16;
 /// Files of the folder of manifests that are looked at.
 const FILES_MAX: usize = crate::manifest::limits::SERVICES_MAX;
 
@@ -106,14 +112,35 @@ impl Applier {
         self.close_sockets(name, None, Vec::new()).await;
     }
 
-    /// The services of the user that the folder names, one after the other; a bad one does not stop the next.
+    /// The services of the user that the folder names, several at a time; a bad one does not stop the others. Those that
+    /// name another service of the user come after all that do not, one after the other.
     pub(super) async fn apply_folder(self) {
-        for (file, text) in read_folder(&self.folder()) {
-            if let Err(error) = self.apply(None, &file, &text).await {
-                tracing::error!(%error, file, "a service of the user was not started");
+        let (independent, others): (Vec<_>, Vec<_>) =
+            read_folder(&self.folder()).into_iter().partition(|(file, text)| is_independent(file, text));
+        let mut under_way = JoinSet::new();
+        for (file, text) in independent {
+            if under_way.len() >= APPLIED_AT_ONCE_MAX {
+                under_way.join_next().await;
             }
+            under_way.spawn(self.clone().apply_found(file, text));
+        }
+        while under_way.join_next().await.is_some() {}
+        for (file, text) in others {
+            self.clone().apply_found(file, text).await;
         }
     }
+
+    async fn apply_found(self, file: String, text: String) {
+        if let Err(error) = self.apply(None, &file, &text).await {
+            tracing::error!(%error, file, "a service of the user was not started");
+        }
+    }
+}
+
+/// Needs nothing but the node's own services, which run already. One that cannot be read needs nothing either.
+fn is_independent(file: &str, text: &str) -> bool {
+    let dependencies = parse(file, text).map_or_else(|_| Vec::new(), |loaded| loaded.manifest.dependencies);
+    dependencies.iter().all(|dependency| catalogue::find(&dependency.name).is_some())
 }
 
 /// File name and text of each manifest, by name; what cannot be read is reported.

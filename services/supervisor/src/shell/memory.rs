@@ -1,4 +1,5 @@
-//! What outlives the supervisor: one sealed memory file in the keeper, replaced whole. Nothing of it is on a disk.
+//! What outlives the supervisor: two sealed memory files in the keeper, each replaced whole. Nothing of it is on a disk.
+//! What changes with every step of the machine is one, the manifests of the user's services are the other.
 //!
 //! The keeper knows its children by number alone; which service a number belongs to stands here, and stands here
 //! before the child is launched.
@@ -12,7 +13,7 @@ use std::{
 
 use base::{CapabilityId, Hash, IdentityId};
 use rustix::fs::{MemfdFlags, memfd_create};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     core::supervisor::{Memory, ServiceSetup},
@@ -21,6 +22,7 @@ use crate::{
 
 /// Under which the keeper holds it.
 pub(super) const NAME: &str = "supervisor:memory";
+pub(super) const USERS_NAME: &str = "supervisor:users";
 /// Bytes: a thousand services and a thousand waiting entries take about two megabytes.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
 
@@ -32,8 +34,6 @@ pub(super) struct Remembered {
     pub(super) is_recovery: bool,
     /// None before the boot was done.
     pub(super) boot_ms: Option<u64>,
-    /// Services of the user: what the log would tell if it could be asked.
-    pub(super) users: Vec<UserService>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,37 +44,35 @@ pub(super) struct UserService {
     pub(super) capabilities: Vec<CapabilityId>,
 }
 
-impl Remembered {
-    /// Services of the user, as they were registered.
-    #[must_use]
-    pub(super) fn setups(&self, image: Hash) -> Vec<ServiceSetup> {
-        let setup = |user: &UserService| {
-            let mut manifest = parse(&user.file, &user.text).ok()?;
-            manifest.manifest = manifest.manifest.with_running_image(image);
-            let (identity, capabilities) = (user.identity, user.capabilities.clone());
-            Some(ServiceSetup { manifest: Arc::new(manifest), identity, capabilities })
-        };
-        self.users.iter().filter_map(setup).collect()
-    }
+/// Services of the user, as they were registered.
+#[must_use]
+pub(super) fn setups(users: &[UserService], image: Hash) -> Vec<ServiceSetup> {
+    let setup = |user: &UserService| {
+        let mut manifest = parse(&user.file, &user.text).ok()?;
+        manifest.manifest = manifest.manifest.with_running_image(image);
+        let (identity, capabilities) = (user.identity, user.capabilities.clone());
+        Some(ServiceSetup { manifest: Arc::new(manifest), identity, capabilities })
+    };
+    users.iter().filter_map(setup).collect()
+}
 
-    pub(super) fn write(&self) -> io::Result<OwnedFd> {
-        let bytes = serde_json::to_vec(self)?;
-        let mut file = File::from(memfd_create("supervisor-memory", MemfdFlags::CLOEXEC)?);
-        file.write_all(&bytes)?;
-        Ok(file.into())
-    }
+pub(super) fn write(what: &impl Serialize) -> io::Result<OwnedFd> {
+    let bytes = serde_json::to_vec(what)?;
+    let mut file = File::from(memfd_create("supervisor-memory", MemfdFlags::CLOEXEC)?);
+    file.write_all(&bytes)?;
+    Ok(file.into())
+}
 
-    pub(super) fn read(fd: OwnedFd) -> io::Result<Self> {
-        let mut file = File::from(fd);
-        if file.metadata()?.len() > BYTES_MAX {
-            return Err(io::Error::other("the memory of the supervisor before is too large"));
-        }
-        // The descriptor shares its position with the one in the keeper.
-        file.rewind()?;
-        let mut bytes = Vec::new();
-        file.take(BYTES_MAX).read_to_end(&mut bytes)?;
-        Ok(serde_json::from_slice(&bytes)?)
+pub(super) fn read<T: DeserializeOwned>(fd: OwnedFd) -> io::Result<T> {
+    let mut file = File::from(fd);
+    if file.metadata()?.len() > BYTES_MAX {
+        return Err(io::Error::other("the memory of the supervisor before is too large"));
     }
+    // The descriptor shares its position with the one in the keeper.
+    file.rewind()?;
+    let mut bytes = Vec::new();
+    file.take(BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(serde_json::from_slice(&bytes)?)
 }
 
 #[cfg(test)]
@@ -94,18 +92,19 @@ mod tests {
             capabilities: vec![CapabilityId([5; 16])],
         };
         let launches = vec![(3, "keys".to_owned())];
-        let remembered =
-            Remembered { machine, launches, is_recovery: true, boot_ms: Some(5), users: vec![user] };
-        let fd = remembered.write().unwrap();
+        let remembered = Remembered { machine, launches, is_recovery: true, boot_ms: Some(5) };
+        let fd = write(&remembered).unwrap();
         let again = fd.try_clone().unwrap();
-        assert_eq!(Remembered::read(fd).unwrap(), remembered);
-        assert_eq!(Remembered::read(again).unwrap(), remembered);
-        let setups = remembered.setups(Hash([9; 32]));
+        assert_eq!(read::<Remembered>(fd).unwrap(), remembered);
+        assert_eq!(read::<Remembered>(again).unwrap(), remembered);
+        let users: Vec<UserService> = read(write(&vec![user.clone()]).unwrap()).unwrap();
+        assert_eq!(users, [user]);
+        let setups = setups(&users, Hash([9; 32]));
         let [setup] = setups.as_slice() else { panic!() };
         assert_eq!((setup.name(), setup.identity), ("mine", IdentityId([4; 32])));
         assert_eq!(setup.manifest.manifest.binary_hash(), Ok(Hash([9; 32])));
         let mut file = File::from(memfd_create("x", MemfdFlags::CLOEXEC).unwrap());
         file.write_all(b"{").unwrap();
-        assert!(Remembered::read(file.into()).is_err());
+        assert!(read::<Remembered>(file.into()).is_err());
     }
 }

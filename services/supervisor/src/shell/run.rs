@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    os::fd::OwnedFd,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -29,7 +30,7 @@ use crate::{
         CallId, Effect, Event, ExitStatus, LaunchId, Monotonic, Record, RequestId, ServiceSetup, Signal,
         SubscriberId, Supervisor,
     },
-    manifest::{HealthCheck, NetworkSwitch},
+    manifest::{HealthCheck, LoadedManifest, NetworkSwitch},
 };
 
 /// How the node ended.
@@ -60,6 +61,10 @@ pub(super) struct Shell {
     callers: BTreeMap<RequestId, (oneshot::Sender<Answer>, Option<IdentityId>)>,
     subscribers: BTreeMap<SubscriberId, mpsc::Sender<Told>>,
     next_caller: u64,
+    /// The machine's memory is not what the keeper holds.
+    unremembered: bool,
+    /// The user's services as the keeper holds them.
+    users_stored: Vec<Arc<LoadedManifest>>,
     end: Option<End>,
 }
 
@@ -95,6 +100,8 @@ impl Shell {
             callers: BTreeMap::new(),
             subscribers: BTreeMap::new(),
             next_caller: 1,
+            unremembered: false,
+            users_stored: Vec::new(),
             end: None,
         }
     }
@@ -111,6 +118,10 @@ impl Shell {
         loop {
             if let Some(end) = self.end.take() {
                 return end;
+            }
+            // With more to take in, what would be stored is old at once.
+            if self.unremembered && inputs.is_empty() && notices.is_empty() {
+                self.remember(&machine);
             }
             let wait = machine.deadline().map_or(Duration::from_secs(3600), |due| due.since(now()));
             tokio::select! {
@@ -178,8 +189,11 @@ impl Shell {
     }
 
     fn perform(&mut self, machine: &Supervisor, effect: Effect) {
+        if self.unremembered && leaves_a_trace(&effect) {
+            self.remember(machine);
+        }
         match effect {
-            Effect::Remember => self.remember(machine),
+            Effect::Remember => self.unremembered = true,
             Effect::Act { act, service, operation, request } => {
                 let by = request.and_then(|request| self.callers.get(&request)?.1);
                 let requestor = by.unwrap_or(self.applier.knowledge.own);
@@ -241,26 +255,50 @@ impl Shell {
         }
     }
 
-    /// One request to the keeper, in the queue before whatever follows.
-    fn remember(&self, machine: &Supervisor) {
+    /// A request to the keeper, in its queue before whatever follows.
+    fn remember(&mut self, machine: &Supervisor) {
+        self.unremembered = false;
+        self.remember_users(machine);
         let boot_ms = Some(self.progress.boot_ms.load(Ordering::Acquire)).filter(|ms| *ms > 0);
         let remembered = Remembered {
             machine: machine.memory(),
             launches: machine.live().map(|(launch, name)| (launch.0, name.to_owned())).collect(),
             is_recovery: self.progress.is_recovery.load(Ordering::Acquire),
             boot_ms,
-            users: users(machine),
         };
-        match remembered.write() {
+        self.keep(memory::NAME, memory::write(&remembered));
+    }
+
+    /// Who they are and what they may, for a supervisor that starts while the log is down; when they have changed.
+    fn remember_users(&mut self, machine: &Supervisor) {
+        let users = || machine.setups().filter(|setup| super::start::is_users(&setup.manifest));
+        let mut stored = self.users_stored.iter();
+        let is_stored = |setup: &ServiceSetup| stored.next().is_some_and(|m| Arc::ptr_eq(m, &setup.manifest));
+        if users().all(is_stored) && users().count() == self.users_stored.len() {
+            return;
+        }
+        self.users_stored = users().map(|setup| Arc::clone(&setup.manifest)).collect();
+        let user = |setup: &ServiceSetup| memory::UserService {
+            file: setup.manifest.file.clone(),
+            text: setup.manifest.text.clone(),
+            identity: setup.identity,
+            capabilities: setup.capabilities.clone(),
+        };
+        let all: Vec<memory::UserService> = users().map(user).collect();
+        self.keep(memory::USERS_NAME, memory::write(&all));
+    }
+
+    fn keep(&self, name: &'static str, written: std::io::Result<OwnedFd>) {
+        match written {
             Ok(fd) => {
-                let stored = self.applier.keeper.store(memory::NAME, fd);
+                let stored = self.applier.keeper.store(name, fd);
                 tokio::spawn(async move {
                     if let Err(error) = stored.await {
-                        tracing::error!(%error, "what must outlive the supervisor is not kept");
+                        tracing::error!(%error, name, "what must outlive the supervisor is not kept");
                     }
                 });
             }
-            Err(error) => tracing::error!(%error, "what must outlive the supervisor cannot be written"),
+            Err(error) => tracing::error!(%error, name, "what must outlive the supervisor cannot be written"),
         }
     }
 
@@ -390,16 +428,17 @@ impl Shell {
     }
 }
 
-/// Who they are and what they may, for a supervisor that starts while the log is down.
-fn users(machine: &Supervisor) -> Vec<memory::UserService> {
-    let users = machine.setups().filter(|setup| super::start::is_users(&setup.manifest));
-    let user = |setup: &ServiceSetup| memory::UserService {
-        file: setup.manifest.file.clone(),
-        text: setup.manifest.text.clone(),
-        identity: setup.identity,
-        capabilities: setup.capabilities.clone(),
-    };
-    users.map(user).collect()
+/// What somebody else sees, so that a supervisor which starts after it must know of it. The others can wait until there is
+/// nothing more to take in: a death before that is as good as one before the event itself.
+const fn leaves_a_trace(effect: &Effect) -> bool {
+    !matches!(
+        effect,
+        Effect::Remember
+            | Effect::Probe { .. }
+            | Effect::Notify { .. }
+            | Effect::RefuseSubscriber { .. }
+            | Effect::Warn(_)
+    )
 }
 
 fn exit_status(status: process::ExitStatus) -> ExitStatus {

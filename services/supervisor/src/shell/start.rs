@@ -8,6 +8,7 @@ use std::{
 use chain::payload::service::Genesis;
 use kit::{Settings, authority::Authority, env::Inherited, env::Listener};
 use sandbox::Features;
+use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::sync::mpsc;
 
@@ -21,7 +22,7 @@ use super::{
     keeper_client::{Keeper, KeeperError, Notice},
     knowledge::{GenesisFault, Knowledge, read_genesis},
     launches::{self, Kind},
-    memory::{self, Remembered},
+    memory::{self, Remembered, UserService},
     plans::{House, Image},
     records,
     registry::Registry,
@@ -95,8 +96,13 @@ async fn with_keeper(
     let genesis = read_genesis(&house.layout.genesis())?;
     let knowledge = Knowledge::of(&genesis)?;
     seal_plain_keys(&house, genesis).await;
-    let remembered = remembered(&keeper).await?;
-    let users = remembered.as_ref().map(|memory| memory.setups(house.image.hash)).unwrap_or_default();
+    let remembered: Option<Remembered> = kept(&keeper, memory::NAME).await?;
+    // Without the machine's memory everything is started anew, these from the folder of manifests.
+    let users: Option<Vec<UserService>> = match remembered {
+        Some(_) => kept(&keeper, memory::USERS_NAME).await?,
+        None => None,
+    };
+    let users = memory::setups(&users.unwrap_or_default(), house.image.hash);
     let mut setups = shipped(&house, &knowledge)?;
     setups.extend(users);
     let registry = Registry::new(&house.layout, setups.iter().map(|setup| Arc::clone(&setup.manifest)));
@@ -199,12 +205,12 @@ fn shipped(house: &House, knowledge: &Knowledge) -> Result<Vec<ServiceSetup>, St
 }
 
 /// What the supervisor before left with the keeper; what cannot be read counts as nothing, and is said.
-async fn remembered(keeper: &Keeper) -> Result<Option<Remembered>, KeeperError> {
-    let Some(fd) = keeper.fetch(memory::NAME).await? else { return Ok(None) };
-    match Remembered::read(fd) {
-        Ok(remembered) => Ok(Some(remembered)),
+async fn kept<T: DeserializeOwned>(keeper: &Keeper, name: &str) -> Result<Option<T>, KeeperError> {
+    let Some(fd) = keeper.fetch(name).await? else { return Ok(None) };
+    match memory::read(fd) {
+        Ok(kept) => Ok(Some(kept)),
         Err(error) => {
-            tracing::error!(%error, "what the supervisor before knew cannot be read; services are started anew");
+            tracing::error!(%error, name, "what the supervisor before knew cannot be read; services are started anew");
             Ok(None)
         }
     }

@@ -13,7 +13,7 @@ use crate::{
 /// What the shell carries out, in order. A later effect may rely on an earlier one having been handed over.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// Store `memory()` where the keeper keeps it. Comes before whatever must not be forgotten.
+    /// Store `memory()` where the keeper keeps it, before the next effect that anybody else sees, and before waiting.
     Remember,
     /// Ask the Policy Engine; answered by `ActResult`.
     Act {
