@@ -265,6 +265,22 @@ pub enum Key {
     Sign { path: String, file: PathBuf },
     /// Verify a signature over a file.
     Verify { public_key: String, signature: String, file: PathBuf },
+    /// Encrypt a file (`-` for standard input, at most 64 KiB) to a key path; each use is decided and recorded.
+    Encrypt {
+        path: String,
+        file: PathBuf,
+        /// Where the result goes; standard output by default.
+        #[arg(long, short = 'O', value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
+    /// Decrypt what was encrypted to a key path; each use is decided and recorded.
+    Decrypt {
+        path: String,
+        file: PathBuf,
+        /// Where the result goes; standard output by default.
+        #[arg(long, short = 'O', value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
     /// Print what is public about a key path.
     Info { path: String },
 }

@@ -130,6 +130,36 @@ fn a_signature_leaves_an_entry_and_its_reference_is_the_receipt() {
     assert!(!node.run(&["key", "verify", key.trim(), &text("signature"), &other]).status.success());
 }
 
+/// covers: KEY-06, KEY-07, KEY-35
+#[test]
+fn what_is_encrypted_to_a_path_is_opened_by_who_may_and_both_are_on_record() {
+    let Some(node) = TestNode::boot() else { return };
+    let path = "/orbital/users/admin";
+    let plain = node.file("plain", "the launch code");
+    let sealed = node.root().join("sealed");
+    let sealed = sealed.to_str().unwrap();
+    node.ok(&["key", "encrypt", path, &plain, "--to", sealed]);
+    let bytes = std::fs::read(sealed).unwrap();
+    assert!(!bytes.windows(6).any(|part| part == b"launch"));
+    assert_eq!(node.ok(&["key", "decrypt", path, sealed]), "the launch code");
+    let uses = node.log(&["KeyUsage"]);
+    let [.., encrypted, decrypted] = &uses[..] else { panic!("{uses:?}") };
+    assert_eq!(encrypted["body"]["operation"], "Encrypt");
+    assert_eq!(encrypted["body"]["output_hash"], Hash::of(&bytes).to_string());
+    assert_eq!(decrypted["body"]["operation"], "Decrypt");
+    assert_eq!(decrypted["body"]["message_hash"], Hash::of(&bytes).to_string());
+    assert_eq!(decrypted["body"]["output_hash"], Value::Null);
+    // Another's key is not the operator's to use, and a changed file does not open.
+    let others = node.run(&["key", "decrypt", "/orbital/users/other", sealed]);
+    assert!(String::from_utf8_lossy(&others.stderr).contains("bailiwick why"), "{others:?}");
+    let mut changed = bytes;
+    changed[60] ^= 1;
+    std::fs::write(sealed, changed).unwrap();
+    let damaged = node.run(&["key", "decrypt", path, sealed]);
+    assert!(String::from_utf8_lossy(&damaged.stderr).contains("damaged"), "{damaged:?}");
+    assert!(damaged.stdout.is_empty());
+}
+
 fn request(who: &Client, path: &str) -> PolicyRequest {
     PolicyRequest {
         requestor: who.identity().0.to_vec(),

@@ -1,14 +1,19 @@
 //! `bailiwick key`.
 
-use std::path::Path;
+use std::{
+    io::{Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use base::{Hash, Nonce, PublicKey, Signature};
 use contracts::{
     convert::bytes,
     keys::v1 as pb,
-    policy::v1::{Action, Effect, PolicyContext, PolicyRequest, ResourceRef},
+    policy::v1::{Action, Effect, PolicyContext, PolicyDecision, PolicyRequest, ResourceRef},
 };
+use keys::core::{CIPHERTEXT_BYTES_MAX, PLAINTEXT_BYTES_MAX};
 use serde::Serialize;
 
 use crate::{
@@ -23,6 +28,8 @@ pub async fn run(node: &Node, output: Output, command: Key) -> Result<()> {
         Key::Public { path } => public(node, output, path).await,
         Key::Info { path } => info(node, output, path).await,
         Key::Sign { path, file } => sign(node, output, path, &file).await,
+        Key::Encrypt { path, file, to } => encrypt(node, path, &file, to.as_deref()).await,
+        Key::Decrypt { path, file, to } => decrypt(node, path, &file, to.as_deref()).await,
         Key::Verify { public_key, signature, file } => {
             verify(node, output, &public_key, &signature, &file).await
         }
@@ -46,7 +53,10 @@ async fn public(node: &Node, output: Output, path: String) -> Result<()> {
 #[derive(Serialize)]
 struct Info {
     path: String,
-    public_key: PublicKey,
+    /// None while the seed is locked, as the next one.
+    public_key: Option<PublicKey>,
+    /// X25519: what is encrypted to it, `key decrypt` opens.
+    encryption_key: Option<PublicKey>,
     algorithms: Vec<String>,
     state: String,
 }
@@ -54,17 +64,23 @@ struct Info {
 async fn info(node: &Node, output: Output, path: String) -> Result<()> {
     let mut keys = node.keys("system.keys.get_key_info").await?;
     let info = keys.get_key_info(pb::GetKeyInfoRequest { path }).await.map_err(failed)?.into_inner();
+    let key = |name, key: &[u8]| -> Result<Option<PublicKey>> {
+        Ok(if key.is_empty() { None } else { Some(PublicKey(bytes(name, key)?)) })
+    };
     let info = Info {
         path: info.path,
-        public_key: PublicKey(bytes("signing_key", &info.signing_key)?),
+        public_key: key("signing_key", &info.signing_key)?,
+        encryption_key: key("encryption_key", &info.encryption_key)?,
         algorithms: info.algorithms,
         state: info.state,
     };
+    let text = |key: Option<PublicKey>| key.map_or_else(|| "-".to_owned(), |key| key.to_string());
     output::show(output, &info, || {
         format!(
-            "{}\n  public key  {}\n  algorithms  {}\n  state       {}\n",
+            "{}\n  public key      {}\n  encryption key  {}\n  algorithms      {}\n  state           {}\n",
             info.path,
-            info.public_key,
+            text(info.public_key),
+            text(info.encryption_key),
             info.algorithms.join(", "),
             info.state
         )
@@ -84,30 +100,8 @@ struct Signed {
 /// Hashes the file, asks for a decision, has the hash signed under it.
 async fn sign(node: &Node, output: Output, path: String, file: &Path) -> Result<()> {
     let message = hash_of(file)?;
-    let mut nonce = [0; Nonce::BYTES];
-    getrandom::fill(&mut nonce).context("the kernel's random source")?;
-    let request = PolicyRequest {
-        requestor: node.admin().0.to_vec(),
-        action: Some(Action {
-            kind: "sign".to_owned(),
-            key_path: path.clone(),
-            message_hash: message.0.to_vec(),
-            ..Action::default()
-        }),
-        resource: Some(ResourceRef { r#type: "key".to_owned(), id: path.clone() }),
-        context: Some(PolicyContext::default()),
-        nonce: nonce.to_vec(),
-        signature: Vec::new(),
-    };
-    let mut policy = node.policy("system.policy.evaluate").await?;
-    let decision = policy.evaluate(request).await.map_err(failed)?.into_inner();
-    let id = decision.axiom_ref.as_ref().map_or(0, |reference| reference.sequence);
-    if decision.effect() == Effect::Deny {
-        // The caller gets an id; the operator asks why.
-        return Err(
-            Failure::new(REFUSED, format!("signing was refused; `bailiwick why {id}` explains")).into()
-        );
-    }
+    let action = Action { kind: "sign".to_owned(), message_hash: message.0.to_vec(), ..Action::default() };
+    let (decision, id) = decide(node, &path, action, "signing").await?;
     let mut keys = node.keys("system.keys.sign").await?;
     let request = pb::SignRequest {
         key_path: path.clone(),
@@ -125,6 +119,87 @@ async fn sign(node: &Node, output: Output, path: String, file: &Path) -> Result<
         receipt: signed.receipt.map_or(0, |receipt| receipt.sequence),
     };
     output::show(output, &signed, || format!("{}\n", signed.signature))
+}
+
+/// Asks whether the operator may do this with the key; a decision serves one use.
+async fn decide(node: &Node, path: &str, action: Action, what: &str) -> Result<(PolicyDecision, u64)> {
+    let mut nonce = [0; Nonce::BYTES];
+    getrandom::fill(&mut nonce).context("the kernel's random source")?;
+    let request = PolicyRequest {
+        requestor: node.admin().0.to_vec(),
+        action: Some(Action { key_path: path.to_owned(), ..action }),
+        resource: Some(ResourceRef { r#type: "key".to_owned(), id: path.to_owned() }),
+        context: Some(PolicyContext::default()),
+        nonce: nonce.to_vec(),
+        signature: Vec::new(),
+    };
+    let mut policy = node.policy("system.policy.evaluate").await?;
+    let decision = policy.evaluate(request).await.map_err(failed)?.into_inner();
+    let id = decision.axiom_ref.as_ref().map_or(0, |reference| reference.sequence);
+    if decision.effect() == Effect::Deny {
+        // The caller gets an id; the operator asks why.
+        let text = format!("{what} was refused; `bailiwick why {id}` explains");
+        return Err(Failure::new(REFUSED, text).into());
+    }
+    Ok((decision, id))
+}
+
+async fn encrypt(node: &Node, path: String, file: &Path, to: Option<&Path>) -> Result<()> {
+    let plaintext = read_up_to(file, PLAINTEXT_BYTES_MAX)?;
+    let action = Action { kind: "encrypt".to_owned(), ..Action::default() };
+    let (decision, _) = decide(node, &path, action, "encryption").await?;
+    let request = pb::EncryptRequest {
+        key_path: path,
+        plaintext,
+        requestor: node.admin().0.to_vec(),
+        authorization: Some(decision),
+    };
+    let mut keys = node.keys("system.keys.encrypt").await?;
+    write_out(to, &keys.encrypt(request).await.map_err(failed)?.into_inner().ciphertext)
+}
+
+async fn decrypt(node: &Node, path: String, file: &Path, to: Option<&Path>) -> Result<()> {
+    let ciphertext = read_up_to(file, CIPHERTEXT_BYTES_MAX)?;
+    let action = Action { kind: "decrypt".to_owned(), ..Action::default() };
+    let (decision, _) = decide(node, &path, action, "decryption").await?;
+    let request = pb::DecryptRequest {
+        key_path: path,
+        ciphertext,
+        requestor: node.admin().0.to_vec(),
+        authorization: Some(decision),
+    };
+    let mut keys = node.keys("system.keys.decrypt").await?;
+    write_out(to, &keys.decrypt(request).await.map_err(failed)?.into_inner().plaintext)
+}
+
+/// Reads before anybody is asked: a decision that cannot be used is not made.
+fn read_up_to(file: &Path, bytes_max: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // One more, so that a longer file is noticed.
+    let limit = bytes_max as u64 + 1;
+    let read = match file == Path::new("-") {
+        true => std::io::stdin().take(limit).read_to_end(&mut bytes),
+        false => std::fs::File::open(file)
+            .with_context(|| format!("opening {}", file.display()))?
+            .take(limit)
+            .read_to_end(&mut bytes),
+    };
+    read.with_context(|| format!("reading {}", file.display()))?;
+    if bytes.len() > bytes_max {
+        bail!("{} has more than {bytes_max} bytes, which is what one piece can have", file.display());
+    }
+    Ok(bytes)
+}
+
+/// What was decrypted is for the owner of the file alone.
+fn write_out(to: Option<&Path>, bytes: &[u8]) -> Result<()> {
+    let Some(to) = to else {
+        return std::io::stdout().write_all(bytes).context("writing to standard output");
+    };
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let written = options.open(to).and_then(|mut file| file.write_all(bytes));
+    written.with_context(|| format!("writing {}", to.display()))
 }
 
 #[derive(Serialize)]

@@ -35,6 +35,48 @@ pub struct SignResponse {
     #[prost(message, optional, tag = "3")]
     pub receipt: ::core::option::Option<super::super::common::v1::AxiomRef>,
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EncryptRequest {
+    #[prost(string, tag = "1")]
+    pub key_path: ::prost::alloc::string::String,
+    /// At most 64 KiB.
+    #[prost(bytes = "vec", tag = "2")]
+    pub plaintext: ::prost::alloc::vec::Vec<u8>,
+    /// Identity id, 32 bytes.
+    #[prost(bytes = "vec", tag = "3")]
+    pub requestor: ::prost::alloc::vec::Vec<u8>,
+    #[prost(message, optional, tag = "4")]
+    pub authorization: ::core::option::Option<super::super::policy::v1::PolicyDecision>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EncryptResponse {
+    /// 73 bytes more than the plaintext; docs/format.md describes them.
+    #[prost(bytes = "vec", tag = "1")]
+    pub ciphertext: ::prost::alloc::vec::Vec<u8>,
+    /// The KeyUsage entry.
+    #[prost(message, optional, tag = "2")]
+    pub receipt: ::core::option::Option<super::super::common::v1::AxiomRef>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DecryptRequest {
+    #[prost(string, tag = "1")]
+    pub key_path: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "2")]
+    pub ciphertext: ::prost::alloc::vec::Vec<u8>,
+    /// Identity id, 32 bytes.
+    #[prost(bytes = "vec", tag = "3")]
+    pub requestor: ::prost::alloc::vec::Vec<u8>,
+    #[prost(message, optional, tag = "4")]
+    pub authorization: ::core::option::Option<super::super::policy::v1::PolicyDecision>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DecryptResponse {
+    #[prost(bytes = "vec", tag = "1")]
+    pub plaintext: ::prost::alloc::vec::Vec<u8>,
+    /// The KeyUsage entry.
+    #[prost(message, optional, tag = "2")]
+    pub receipt: ::core::option::Option<super::super::common::v1::AxiomRef>,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct VerifyRequest {
     #[prost(bytes = "vec", tag = "1")]
@@ -66,6 +108,9 @@ pub struct KeyInfo {
     /// `unsealed`, `locked`.
     #[prost(string, tag = "4")]
     pub state: ::prost::alloc::string::String,
+    /// X25519, 32 bytes: what is encrypted to it, `Decrypt` opens.
+    #[prost(bytes = "vec", tag = "5")]
+    pub encryption_key: ::prost::alloc::vec::Vec<u8>,
 }
 /// Generated client implementations.
 pub mod keys_client {
@@ -215,6 +260,56 @@ pub mod keys_client {
                 .insert(GrpcMethod::new("bailiwick.keys.v1.Keys", "Verify"));
             self.inner.unary(req, path, codec).await
         }
+        /// Needs a decision for `Encrypt` with the same path, used once; released only after its use is recorded.
+        pub async fn encrypt(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EncryptRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::EncryptResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailiwick.keys.v1.Keys/Encrypt",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("bailiwick.keys.v1.Keys", "Encrypt"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The same for `Decrypt`. What was encrypted to another path, or was changed, is a CryptoFailure, on record.
+        pub async fn decrypt(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DecryptRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DecryptResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailiwick.keys.v1.Keys/Decrypt",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("bailiwick.keys.v1.Keys", "Decrypt"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn get_key_info(
             &mut self,
             request: impl tonic::IntoRequest<super::GetKeyInfoRequest>,
@@ -267,6 +362,16 @@ pub mod keys_server {
             &self,
             request: tonic::Request<super::VerifyRequest>,
         ) -> std::result::Result<tonic::Response<super::VerifyReply>, tonic::Status>;
+        /// Needs a decision for `Encrypt` with the same path, used once; released only after its use is recorded.
+        async fn encrypt(
+            &self,
+            request: tonic::Request<super::EncryptRequest>,
+        ) -> std::result::Result<tonic::Response<super::EncryptResponse>, tonic::Status>;
+        /// The same for `Decrypt`. What was encrypted to another path, or was changed, is a CryptoFailure, on record.
+        async fn decrypt(
+            &self,
+            request: tonic::Request<super::DecryptRequest>,
+        ) -> std::result::Result<tonic::Response<super::DecryptResponse>, tonic::Status>;
         async fn get_key_info(
             &self,
             request: tonic::Request<super::GetKeyInfoRequest>,
@@ -465,6 +570,92 @@ pub mod keys_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = VerifySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailiwick.keys.v1.Keys/Encrypt" => {
+                    #[allow(non_camel_case_types)]
+                    struct EncryptSvc<T: Keys>(pub Arc<T>);
+                    impl<T: Keys> tonic::server::UnaryService<super::EncryptRequest>
+                    for EncryptSvc<T> {
+                        type Response = super::EncryptResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EncryptRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Keys>::encrypt(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = EncryptSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailiwick.keys.v1.Keys/Decrypt" => {
+                    #[allow(non_camel_case_types)]
+                    struct DecryptSvc<T: Keys>(pub Arc<T>);
+                    impl<T: Keys> tonic::server::UnaryService<super::DecryptRequest>
+                    for DecryptSvc<T> {
+                        type Response = super::DecryptResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DecryptRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Keys>::decrypt(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DecryptSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -117,10 +117,14 @@ impl Rig {
     /// A decision of policy for the terminal's own key and this message.
     fn decide(&self, nonce: u8, message: [u8; 32]) -> PolicyDecision {
         let key_path = KeyPath::parse(TERMINAL_PATH).unwrap();
+        self.decide_on(nonce, PolicyAction::Sign { key_path, message_hash: Hash(message) })
+    }
+
+    fn decide_on(&self, nonce: u8, action: PolicyAction) -> PolicyDecision {
         let (at, signed, _) = self.node.world.decide(&PolicyRequest {
             requestor: service_id("terminal"),
-            resource: ResourceRef { resource_type: ResourceType::Key, id: key_path.to_string() },
-            action: PolicyAction::Sign { key_path, message_hash: Hash(message) },
+            resource: ResourceRef { resource_type: ResourceType::Key, id: TERMINAL_PATH.to_owned() },
+            action,
             context: PolicyContext::default(),
             nonce: Nonce([nonce; 16]),
             signature: None,
@@ -174,6 +178,56 @@ async fn one_decision_gives_one_recorded_signature() {
     let refusals = rig.usages().into_iter().filter(|(_, usage)| usage.refused.is_some());
     assert!(refusals.clone().all(|(_, usage)| usage.output_hash.is_none()));
     assert_eq!(refusals.count(), 4, "each was recorded (KEY-34)");
+}
+
+/// covers: KEY-06, KEY-07, KEY-16
+#[tokio::test]
+async fn what_is_encrypted_is_decrypted_under_decisions_and_on_record() {
+    let rig = rig(1).await;
+    let key_path = || KeyPath::parse(TERMINAL_PATH).unwrap();
+    let requestor = service_id("terminal").0.to_vec();
+    let encrypt = |plaintext: Vec<u8>, nonce| {
+        let decision = rig.decide_on(nonce, PolicyAction::Encrypt { key_path: key_path() });
+        let request = wire::EncryptRequest {
+            key_path: TERMINAL_PATH.to_owned(),
+            plaintext,
+            requestor: requestor.clone(),
+            authorization: Some(decision),
+        };
+        let mut keys = rig.keys("terminal", "encrypt");
+        async move { keys.encrypt(request).await.map(tonic::Response::into_inner) }
+    };
+    let decrypt = |ciphertext: Vec<u8>, action: PolicyAction, nonce| {
+        let request = wire::DecryptRequest {
+            key_path: TERMINAL_PATH.to_owned(),
+            ciphertext,
+            requestor: requestor.clone(),
+            authorization: Some(rig.decide_on(nonce, action)),
+        };
+        let mut keys = rig.keys("terminal", "decrypt");
+        async move { keys.decrypt(request).await.map(tonic::Response::into_inner) }
+    };
+    let may_decrypt = || PolicyAction::Decrypt { key_path: key_path() };
+    let plaintext = vec![b'x'; keys::core::PLAINTEXT_BYTES_MAX];
+    let sealed = encrypt(plaintext.clone(), 1).await.unwrap();
+    let opened = decrypt(sealed.ciphertext.clone(), may_decrypt(), 2).await.unwrap();
+    assert!(opened.plaintext == plaintext);
+    let usages = rig.usages();
+    assert_eq!(usages.len(), 2);
+    assert_eq!(sealed.receipt, Some(usages[0].0.into()));
+    assert_eq!(opened.receipt, Some(usages[1].0.into()));
+    assert_eq!(usages[1].1.message_hash, Some(Hash::of(&sealed.ciphertext)));
+    // The right to encrypt opens nothing, and what was changed does not open; both are on record.
+    let may_encrypt = PolicyAction::Encrypt { key_path: key_path() };
+    assert_eq!(reason(decrypt(sealed.ciphertext.clone(), may_encrypt, 3).await), "InvalidDecision");
+    let mut changed = sealed.ciphertext;
+    changed[70] ^= 1;
+    assert_eq!(reason(decrypt(changed, may_decrypt(), 4).await), "CryptoFailure");
+    assert_eq!(rig.usages().iter().filter(|(_, usage)| usage.refused.is_some()).count(), 2);
+    let long = encrypt(vec![0; keys::core::PLAINTEXT_BYTES_MAX + 1], 5).await.unwrap_err();
+    assert_eq!(long.code(), tonic::Code::InvalidArgument);
+    let short = vec![1; keys::core::OVERHEAD_BYTES - 1];
+    assert_eq!(decrypt(short, may_decrypt(), 6).await.unwrap_err().code(), tonic::Code::InvalidArgument);
 }
 
 /// covers: KEY-34
@@ -256,9 +310,10 @@ async fn public_facts_need_neither_requester_nor_decision() {
     let request = wire::GetKeyInfoRequest { path: path.clone() };
     let info = public("get_key_info").get_key_info(request).await.unwrap().into_inner();
     // Exhaustive on purpose: a new field must be argued here.
-    let wire::KeyInfo { path: told, signing_key, algorithms, state } = info;
+    let wire::KeyInfo { path: told, signing_key, algorithms, state, encryption_key } = info;
     assert_eq!((told, signing_key, state.as_str()), (path, key.clone(), "unsealed"));
-    assert_eq!(algorithms, ["Ed25519", "HKDF-SHA256"]);
+    assert_eq!(algorithms, ["Ed25519", "X25519", "XChaCha20-Poly1305", "HKDF-SHA256"]);
+    assert!(encryption_key.len() == 32 && encryption_key != key);
     let verify = |signature: Vec<u8>, message: Vec<u8>| {
         let request = wire::VerifyRequest { public_key: key.clone(), message, signature };
         let mut client = public("verify");

@@ -43,7 +43,7 @@ impl BoundaryClient {
             other => ClientError::Socket(other),
         };
         retry_on_intr(|| send(&self.socket, &request.to_bytes(), SendFlags::NOSIGNAL)).map_err(failed)?;
-        let mut buffer = [0; MESSAGE_BYTES_MAX];
+        let mut buffer = vec![0; MESSAGE_BYTES_MAX];
         let (_, bytes) =
             retry_on_intr(|| recv(&self.socket, &mut buffer[..], RecvFlags::TRUNC)).map_err(failed)?;
         if bytes == 0 {
@@ -73,7 +73,7 @@ impl BoundaryClient {
 
     pub fn public_key(&mut self, path: &KeyPath) -> Result<PublicKey, ClientError> {
         match self.ask(&Request::PublicKey { path: path.clone() })? {
-            Response::PublicKey { public_key } => Ok(public_key),
+            Response::PublicKey { public_key, .. } => Ok(public_key),
             _ => Err(ClientError::Answer),
         }
     }

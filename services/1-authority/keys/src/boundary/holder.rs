@@ -3,10 +3,13 @@
 use base::KeyPath;
 use sandbox::secret_memory::{SecretMemory, SecretMemoryError, SecretProtection};
 use seal::{Contents, SEAL_ENTROPY_BYTES, SECRET_BYTES_MAX, SealError};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::protocol::{BoundaryState, Refusal, Request, Response, SecretKind};
-use crate::core::derive::{DerivedKey, SEED_BYTES, with_clean_stack};
+use crate::core::{
+    derive::{DerivedKey, SEED_BYTES, with_clean_stack},
+    encryption::ENTROPY_BYTES,
+};
 
 /// Fills a buffer with unpredictable bytes; false if it cannot.
 pub(super) type Entropy = fn(&mut [u8]) -> bool;
@@ -69,12 +72,18 @@ impl Holder {
             Request::Status => Ok(self.status()),
             Request::Create { sealing } => self.create(sealing),
             Request::Unseal { sealed } => self.unseal(&sealed),
-            Request::PublicKey { path } => {
-                self.derive(&path).map(|key| Response::PublicKey { public_key: key.public_key() })
-            }
+            Request::PublicKey { path } => self.derive(&path).map(|key| Response::PublicKey {
+                public_key: key.public_key(),
+                exchange_key: key.exchange().public_key(),
+            }),
             Request::Sign { path, message } => self
                 .derive(&path)
                 .map(|key| Response::Signed { signature: key.sign(&message), public_key: key.public_key() }),
+            Request::Encrypt { path, plain } => self.encrypt(&path, plain.as_bytes()),
+            Request::Decrypt { path, sealed } => {
+                let plain = self.derive(&path)?.exchange().decrypt(&path, &sealed)?;
+                Ok(Response::Decrypted { plain })
+            }
         });
         answered.unwrap_or_else(Response::Refused)
     }
@@ -92,6 +101,15 @@ impl Holder {
             BoundaryState::Ready => Ok(DerivedKey::derive(self.seed.as_slice(), path)),
             BoundaryState::Empty | BoundaryState::Locked { .. } => Err(Refusal::Locked),
         }
+    }
+
+    fn encrypt(&self, path: &KeyPath, plain: &[u8]) -> Result<Response, Refusal> {
+        let key = self.derive(path)?;
+        let mut entropy = Zeroizing::new([0; ENTROPY_BYTES]);
+        if !(self.entropy)(&mut entropy[..]) {
+            return Err(Refusal::NoEntropy);
+        }
+        Ok(Response::Encrypted { sealed: key.exchange().encrypt(path, plain, &entropy)? })
     }
 
     /// Only a boundary that was given no sealed seed makes one: a seed that does not open is not replaced by another.
@@ -147,6 +165,7 @@ fn seed_bytes(memory: &mut SecretMemory) -> Result<&mut [u8; SEED_BYTES], Refusa
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::Plain;
     use base::Hash;
 
     fn counting(buffer: &mut [u8]) -> bool {
@@ -200,7 +219,16 @@ mod tests {
         // The seed of counting bytes is the one of the fixed vectors.
         let public_key = "88848f5b82a818a92c943b4ddd79320df2d5689ab0fcfc6fd7f6359844c757c5".parse().unwrap();
         assert!(matches!(signed, Response::Signed { public_key: key, .. } if key == public_key));
-        assert_eq!(first.answer(Request::PublicKey { path: path() }), Response::PublicKey { public_key });
+        let told = first.answer(Request::PublicKey { path: path() });
+        assert!(matches!(told, Response::PublicKey { public_key: key, .. } if key == public_key));
+        // What one encrypts, the other opens, under the same path alone.
+        let encrypt = Request::Encrypt { path: path(), plain: Plain::new(b"hello".to_vec()) };
+        let Response::Encrypted { sealed } = first.answer(encrypt) else { panic!() };
+        let decrypt = |path| Request::Decrypt { path, sealed: sealed.clone() };
+        let plain = Plain::new(b"hello".to_vec());
+        assert_eq!(second.answer(decrypt(path())), Response::Decrypted { plain });
+        let other = KeyPath::parse("/orbital/users/alice").unwrap();
+        assert!(matches!(second.answer(decrypt(other)), Response::Refused(Refusal::Encryption(_))));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use rustix::{
 use sandbox::secret_memory::SecretMemoryError;
 use seal::SEALED_BYTES;
 use thiserror::Error;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::{
     holder::{Holder, Sealing, SealingError},
@@ -94,7 +95,8 @@ fn read_sealed(fd: &OwnedFd) -> Result<Vec<u8>, BoundaryError> {
 }
 
 fn serve(socket: &OwnedFd, holder: &mut Holder) -> Result<(), BoundaryError> {
-    let mut buffer = [0; MESSAGE_BYTES_MAX];
+    // Wiped after each request: what is to be encrypted was in it.
+    let mut buffer = Zeroizing::new(vec![0; MESSAGE_BYTES_MAX]);
     loop {
         let received = retry_on_intr(|| recv(socket, &mut buffer[..], RecvFlags::TRUNC));
         let bytes = match received {
@@ -106,6 +108,9 @@ fn serve(socket: &OwnedFd, holder: &mut Holder) -> Result<(), BoundaryError> {
             Some(message) => Request::from_bytes(message).map_err(|error| error.to_string()),
             None => Err(format!("{bytes} bytes, at most {MESSAGE_BYTES_MAX} are allowed")),
         };
+        if let Some(message) = buffer.get_mut(..bytes) {
+            message.zeroize();
+        }
         match request {
             Ok(request) => answer(socket, &holder.answer(request))?,
             Err(why) => {
@@ -118,7 +123,8 @@ fn serve(socket: &OwnedFd, holder: &mut Holder) -> Result<(), BoundaryError> {
 }
 
 fn answer(socket: &OwnedFd, response: &Response) -> Result<(), BoundaryError> {
-    match retry_on_intr(|| send(socket, &response.to_bytes(), SendFlags::NOSIGNAL)) {
+    let bytes = Zeroizing::new(response.to_bytes());
+    match retry_on_intr(|| send(socket, &bytes, SendFlags::NOSIGNAL)) {
         // The peer has closed: the next receive ends the loop.
         Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
         Err(errno) => Err(BoundaryError::Socket(errno)),

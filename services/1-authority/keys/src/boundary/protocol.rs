@@ -11,8 +11,10 @@ use thiserror::Error;
 pub use seal::SecretKind;
 use seal::{SEALED_BYTES, SealError};
 
-/// Largest message in either direction: a path of 16 segments of 255 bytes, a hash, and room for the framing.
-pub const MESSAGE_BYTES_MAX: usize = 4608;
+use crate::core::{CIPHERTEXT_BYTES_MAX, EncryptionError, Plain};
+
+/// Largest message in either direction: a path of 16 segments of 255 bytes, what is decrypted, and room for the framing.
+pub const MESSAGE_BYTES_MAX: usize = 4608 + CIPHERTEXT_BYTES_MAX;
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Request {
@@ -42,6 +44,20 @@ pub enum Request {
         #[n(1)]
         message: Hash,
     },
+    #[n(5)]
+    Encrypt {
+        #[n(0)]
+        path: KeyPath,
+        #[n(1)]
+        plain: Plain,
+    },
+    #[n(6)]
+    Decrypt {
+        #[n(0)]
+        path: KeyPath,
+        #[cbor(n(1), with = "minicbor::bytes")]
+        sealed: Vec<u8>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -69,6 +85,9 @@ pub enum Response {
     PublicKey {
         #[n(0)]
         public_key: PublicKey,
+        /// X25519.
+        #[n(1)]
+        exchange_key: PublicKey,
     },
     #[n(4)]
     Signed {
@@ -79,6 +98,16 @@ pub enum Response {
     },
     #[n(5)]
     Refused(#[n(0)] Refusal),
+    #[n(6)]
+    Encrypted {
+        #[cbor(n(0), with = "minicbor::bytes")]
+        sealed: Vec<u8>,
+    },
+    #[n(7)]
+    Decrypted {
+        #[n(0)]
+        plain: Plain,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -116,6 +145,15 @@ pub enum Refusal {
     #[error("the kernel gave no random bytes")]
     #[n(5)]
     NoEntropy,
+    #[error("{0}")]
+    #[n(6)]
+    Encryption(#[n(0)] String),
+}
+
+impl From<EncryptionError> for Refusal {
+    fn from(error: EncryptionError) -> Self {
+        Self::Encryption(error.to_string())
+    }
 }
 
 impl From<SealError> for Refusal {
@@ -168,6 +206,11 @@ mod tests {
         let longest = format!("/{}", "x".repeat(KEY_PATH_SEGMENT_BYTES_MAX)).repeat(KEY_PATH_SEGMENTS_MAX);
         let sign = Request::Sign { path: KeyPath::parse(&longest).unwrap(), message: Hash([1; 32]) };
         assert_eq!(Request::from_bytes(&sign.to_bytes()), Ok(sign));
+        let decrypt = Request::Decrypt {
+            path: KeyPath::parse(&longest).unwrap(),
+            sealed: vec![1; CIPHERTEXT_BYTES_MAX],
+        };
+        assert_eq!(Request::from_bytes(&decrypt.to_bytes()), Ok(decrypt));
         assert!(Request::from_bytes(&vec![0; MESSAGE_BYTES_MAX + 1]).is_err());
         let long = Request::Unseal { sealed: vec![0; SEALED_BYTES * 2] };
         assert_eq!(Request::from_bytes(&long.to_bytes()), Ok(long));
@@ -185,17 +228,21 @@ mod tests {
             Request::Status | Request::Create { .. } | Request::Unseal { .. } => "state",
             Request::PublicKey { .. } => "public key",
             Request::Sign { .. } => "signature over a hash",
+            Request::Encrypt { .. } => "encryption of the caller's bytes",
+            Request::Decrypt { .. } => "what somebody encrypted to the path",
         };
         let returns = |response: &Response| match response {
             Response::Status { .. } | Response::Unsealed | Response::Refused(_) => "facts",
             Response::Created { sealed: _ } => "the seed, sealed",
-            Response::PublicKey { public_key: _ } => "public key",
+            Response::PublicKey { public_key: _, exchange_key: _ } => "public keys",
+            Response::Encrypted { sealed: _ } => "the caller's bytes, encrypted",
+            Response::Decrypted { plain: _ } => "the caller's bytes",
             Response::Signed { signature: _, public_key: _ } => "signature",
         };
         assert_eq!(asks(&Request::Status), "state");
         assert_eq!(returns(&Response::Unsealed), "facts");
-        // No other operation decodes: a seventh index is refused.
-        assert!(Request::from_bytes(&[0x82, 5, 0x80]).is_err());
+        // No other operation decodes: an eighth index is refused.
+        assert!(Request::from_bytes(&[0x82, 7, 0x80]).is_err());
     }
 
     proptest! {

@@ -1,18 +1,56 @@
-//! Does this decision of the Policy Engine allow exactly this signature, now?
+//! Does this decision of the Policy Engine allow exactly this use of a key, now?
 
 use base::{AxiomTime, Hash, IdentityId, KeyPath, PublicKey, limits::DECISION_VALIDITY_NS};
 use chain::{
     merkle,
+    payload::identity::KeyOperation,
     payload::policy::{DecisionBody, PolicyAction, PolicyCondition, PolicyEffect, SignedDecision},
 };
 
-use super::KeyError;
+use super::{KeyError, encryption::Plain};
 
-/// KEY-13. The requestor is named by id; everything else about it is the engine's business.
+/// What is to be done with a key, and with what.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SignRequest {
+pub enum Operation {
+    Sign { message: Hash },
+    Encrypt { plain: Plain },
+    Decrypt { sealed: Vec<u8> },
+}
+
+impl Operation {
+    #[must_use]
+    pub const fn kind(&self) -> KeyOperation {
+        match self {
+            Self::Sign { .. } => KeyOperation::Sign,
+            Self::Encrypt { .. } => KeyOperation::Encrypt,
+            Self::Decrypt { .. } => KeyOperation::Decrypt,
+        }
+    }
+
+    /// What is recorded of it (KEY-35).
+    #[must_use]
+    pub fn input_hash(&self) -> Hash {
+        match self {
+            Self::Sign { message } => *message,
+            Self::Encrypt { plain } => Hash::of(plain.as_bytes()),
+            Self::Decrypt { sealed } => Hash::of(sealed),
+        }
+    }
+
+    fn action(&self, key_path: KeyPath) -> PolicyAction {
+        match self {
+            Self::Sign { message } => PolicyAction::Sign { key_path, message_hash: *message },
+            Self::Encrypt { .. } => PolicyAction::Encrypt { key_path },
+            Self::Decrypt { .. } => PolicyAction::Decrypt { key_path },
+        }
+    }
+}
+
+/// KEY-13 and its like. The requestor is named by id; everything else about it is the engine's business.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UseRequest {
     pub key_path: KeyPath,
-    pub message: Hash,
+    pub operation: Operation,
     pub requestor: IdentityId,
     pub authorization: SignedDecision,
 }
@@ -52,11 +90,10 @@ pub(super) fn genuine(
 /// Everything about a genuine decision but whether it was used and committed. `now` is None while Axiom time is unknown.
 pub(super) fn allows(
     decision: &DecisionBody,
-    request: &SignRequest,
+    request: &UseRequest,
     now: Option<AxiomTime>,
 ) -> Result<AxiomTime, KeyError> {
-    let expected = PolicyAction::Sign { key_path: request.key_path.clone(), message_hash: request.message };
-    if decision.action != expected {
+    if decision.action != request.operation.action(request.key_path.clone()) {
         return Err(invalid("it is for another action, key path or message"));
     }
     if decision.requestor != request.requestor {

@@ -8,6 +8,8 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+use super::encryption::Exchange;
+
 const MASTER_INFO: &[u8] = b"orbital-master-key-v1";
 const DERIVATION_INFO: &[u8] = b"orbital-key-derivation-v1";
 /// Bytes of the root seed and of every key below it.
@@ -38,6 +40,11 @@ impl DerivedKey {
 
     pub(crate) fn public_key(&self) -> PublicKey {
         PublicKey(self.0.verifying_key().to_bytes())
+    }
+
+    /// One step further, for encryption.
+    pub(crate) fn exchange(&self) -> Exchange {
+        Exchange::derive(self.0.as_bytes())
     }
 
     /// Ed25519 over the 32 bytes of the hash (KEY-21).

@@ -2,7 +2,7 @@
 //!
 //! One request is in one of three places: waiting for its decision to show up in the log, at the boundary, or being
 //! recorded. A refusal skips the boundary and is recorded as well. Nothing is released before the log has the record:
-//! the signature rests in `Pending::Recording` and leaves it only together with the entry's reference (KEY-15).
+//! the output rests in `Pending::Recording` and leaves it only together with the entry's reference (KEY-15).
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use chain::payload::{
 };
 
 use super::{
-    KeyError, SignRequest,
+    KeyError, Operation, Plain, UseRequest,
     decision::{self, Genuine},
     ledger::Ledger,
 };
@@ -30,24 +30,59 @@ const NO_DECISION: AxiomRef = AxiomRef { sequence: Sequence(0), hash: Hash::ZERO
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
-/// KEY-14.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SignResponse {
-    pub signature: Signature,
-    pub public_key: PublicKey,
+/// What a use of a key gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    Signed { signature: Signature, public_key: PublicKey },
+    Encrypted(Vec<u8>),
+    Decrypted(Plain),
+}
+
+impl Output {
+    const fn kind(&self) -> KeyOperation {
+        match self {
+            Self::Signed { .. } => KeyOperation::Sign,
+            Self::Encrypted(_) => KeyOperation::Encrypt,
+            Self::Decrypted(_) => KeyOperation::Decrypt,
+        }
+    }
+
+    /// None for what was decrypted: a short secret would be found by its hash (KEY-35).
+    fn hash(&self) -> Option<Hash> {
+        match self {
+            Self::Signed { signature, .. } => Some(Hash::of(&signature.0)),
+            Self::Encrypted(sealed) => Some(Hash::of(sealed)),
+            Self::Decrypted(_) => None,
+        }
+    }
+}
+
+/// KEY-14: the output with the entry that records the use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Used {
+    pub output: Output,
     pub receipt: AxiomRef,
+}
+
+/// Of one path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublicKeys {
+    /// Ed25519.
+    pub signing: PublicKey,
+    /// X25519; what is encrypted to it, the path decrypts.
+    pub exchange: PublicKey,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BoundaryRequest {
-    PublicKey { path: KeyPath },
-    Sign { path: KeyPath, message: Hash },
+    PublicKeys { path: KeyPath },
+    Use { path: KeyPath, operation: Operation },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    PublicKey(PublicKey),
-    Signed { signature: Signature, public_key: PublicKey },
+    PublicKeys(PublicKeys),
+    Output(Output),
 }
 
 /// Why the boundary gave no answer.
@@ -64,13 +99,13 @@ pub struct NotRecorded;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    PublicKey {
+    PublicKeys {
         id: RequestId,
         path: KeyPath,
     },
-    Sign {
+    Use {
         id: RequestId,
-        request: SignRequest,
+        request: UseRequest,
     },
     BoundaryAnswered {
         id: RequestId,
@@ -102,13 +137,13 @@ pub enum Effect {
         usage: KeyUsage,
         request_hash: Hash,
     },
-    ReplyPublicKey {
+    ReplyPublicKeys {
         id: RequestId,
-        result: Result<PublicKey, KeyError>,
+        result: Result<PublicKeys, KeyError>,
     },
-    ReplySign {
+    ReplyUse {
         id: RequestId,
-        result: Result<SignResponse, KeyError>,
+        result: Result<Used, KeyError>,
     },
 }
 
@@ -117,16 +152,17 @@ pub enum Effect {
 struct Use {
     requestor: IdentityId,
     path: KeyPath,
-    message: Hash,
+    kind: KeyOperation,
+    input_hash: Hash,
     decision: AxiomRef,
 }
 
 #[derive(Debug)]
 enum Pending {
-    AwaitingCommit { request: Box<SignRequest>, genuine: Box<Genuine>, since: AxiomTime },
+    AwaitingCommit { request: Box<UseRequest>, genuine: Box<Genuine>, since: AxiomTime },
     AtBoundary { used: Use, request_hash: Hash },
-    PublicKey,
-    Recording(Result<(Signature, PublicKey), KeyError>),
+    PublicKeys,
+    Recording(Result<Output, KeyError>),
 }
 
 /// All state of the service.
@@ -162,7 +198,7 @@ impl KeysCore {
             Payload::Genesis(genesis) => self.policy_key = Some(genesis.body.policy_key),
             Payload::PolicyDecision(decision) => {
                 let Ok(body) = decision.body.decode_body() else { return Vec::new() };
-                if body.action.kind() == ActionKind::Sign && body.allows() {
+                if is_use(body.action.kind()) && body.allows() {
                     let body_hash = Hash::of(&decision.body.body);
                     self.ledger.commit(at, body_hash, body.request_hash, decision::expires_at(&body));
                     return self.resume(&body_hash, now);
@@ -179,8 +215,8 @@ impl KeysCore {
     /// `now` is None while Axiom time is unknown: before the feed has caught up, or when it has been silent too long.
     pub fn step(&mut self, now: Option<AxiomTime>, event: Event) -> Vec<Effect> {
         match event {
-            Event::PublicKey { id, path } => self.public_key(id, path),
-            Event::Sign { id, request } => self.sign(id, request, now),
+            Event::PublicKeys { id, path } => self.public_keys(id, path),
+            Event::Use { id, request } => self.use_key(id, request, now),
             Event::BoundaryAnswered { id, result } => self.boundary_answered(id, result),
             Event::Recorded { id, result } => self.recorded(id, result),
             Event::Tick => self.tick(now),
@@ -200,18 +236,18 @@ impl KeysCore {
         }
     }
 
-    fn public_key(&mut self, id: RequestId, path: KeyPath) -> Vec<Effect> {
+    fn public_keys(&mut self, id: RequestId, path: KeyPath) -> Vec<Effect> {
         if let Err(error) = self.has_room(id) {
-            return vec![Effect::ReplyPublicKey { id, result: Err(error) }];
+            return vec![Effect::ReplyPublicKeys { id, result: Err(error) }];
         }
-        self.pending.insert(id, Pending::PublicKey);
-        vec![Effect::AskBoundary { id, request: BoundaryRequest::PublicKey { path } }]
+        self.pending.insert(id, Pending::PublicKeys);
+        vec![Effect::AskBoundary { id, request: BoundaryRequest::PublicKeys { path } }]
     }
 
-    fn sign(&mut self, id: RequestId, request: SignRequest, now: Option<AxiomTime>) -> Vec<Effect> {
+    fn use_key(&mut self, id: RequestId, request: UseRequest, now: Option<AxiomTime>) -> Vec<Effect> {
         // The one refusal without a record: recording it would take the room that is missing.
         if let Err(error) = self.has_room(id) {
-            return vec![Effect::ReplySign { id, result: Err(error) }];
+            return vec![Effect::ReplyUse { id, result: Err(error) }];
         }
         let genuine = match decision::genuine(self.policy_key.as_ref(), &request.authorization) {
             Ok(genuine) => genuine,
@@ -224,7 +260,7 @@ impl KeysCore {
     fn consider(
         &mut self,
         id: RequestId,
-        request: Box<SignRequest>,
+        request: Box<UseRequest>,
         genuine: Box<Genuine>,
         since: Option<AxiomTime>,
         now: Option<AxiomTime>,
@@ -244,11 +280,12 @@ impl KeysCore {
             self.pending.insert(id, Pending::AwaitingCommit { request, genuine, since });
             return Vec::new();
         }
-        // From here on the decision is spent, whatever becomes of the signature.
+        // From here on the decision is spent, whatever becomes of the output.
         if !self.ledger.use_once(genuine.body.request_hash, decision::expires_at(&genuine.body)) {
             return self.refuse(id, used, KeyError::InvalidDecision("it was used before".to_owned()));
         }
-        let ask = BoundaryRequest::Sign { path: used.path.clone(), message: used.message };
+        let UseRequest { key_path, operation, .. } = *request;
+        let ask = BoundaryRequest::Use { path: key_path, operation };
         self.pending.insert(id, Pending::AtBoundary { used, request_hash: genuine.body.request_hash });
         vec![Effect::AskBoundary { id, request: ask }]
     }
@@ -260,20 +297,20 @@ impl KeysCore {
         });
         let mismatch = || KeyError::CryptoFailure("the boundary answered another question".to_owned());
         match self.pending.remove(&id) {
-            Some(Pending::PublicKey) => {
+            Some(Pending::PublicKeys) => {
                 let result = result.and_then(|answer| match answer {
-                    Answer::PublicKey(key) => Ok(key),
-                    Answer::Signed { .. } => Err(mismatch()),
+                    Answer::PublicKeys(keys) => Ok(keys),
+                    Answer::Output(_) => Err(mismatch()),
                 });
-                vec![Effect::ReplyPublicKey { id, result }]
+                vec![Effect::ReplyPublicKeys { id, result }]
             }
             Some(Pending::AtBoundary { used, request_hash }) => match result {
-                Ok(Answer::Signed { signature, public_key }) => {
-                    let usage = usage(&used, Some(Hash::of(&signature.0)), None);
-                    self.pending.insert(id, Pending::Recording(Ok((signature, public_key))));
+                Ok(Answer::Output(output)) if output.kind() == used.kind => {
+                    let usage = usage(&used, output.hash(), None);
+                    self.pending.insert(id, Pending::Recording(Ok(output)));
                     vec![Effect::Redeem { id, usage, request_hash }]
                 }
-                Ok(Answer::PublicKey(_)) => self.refuse(id, used, mismatch()),
+                Ok(_) => self.refuse(id, used, mismatch()),
                 Err(error) => self.refuse(id, used, error),
             },
             other => self.put_back(id, other),
@@ -284,12 +321,10 @@ impl KeysCore {
         match self.pending.remove(&id) {
             Some(Pending::Recording(outcome)) => {
                 let result = match result {
-                    Ok(receipt) => {
-                        outcome.map(|(signature, public_key)| SignResponse { signature, public_key, receipt })
-                    }
+                    Ok(receipt) => outcome.map(|output| Used { output, receipt }),
                     Err(NotRecorded) => Err(KeyError::AuditUnavailable),
                 };
-                vec![Effect::ReplySign { id, result }]
+                vec![Effect::ReplyUse { id, result }]
             }
             other => self.put_back(id, other),
         }
@@ -330,9 +365,19 @@ impl KeysCore {
     }
 }
 
-fn use_of(request: &SignRequest, decision: AxiomRef) -> Use {
-    let SignRequest { key_path, message, requestor, .. } = request;
-    Use { requestor: *requestor, path: key_path.clone(), message: *message, decision }
+fn use_of(request: &UseRequest, decision: AxiomRef) -> Use {
+    let UseRequest { key_path, operation, requestor, .. } = request;
+    Use {
+        requestor: *requestor,
+        path: key_path.clone(),
+        kind: operation.kind(),
+        input_hash: operation.input_hash(),
+        decision,
+    }
+}
+
+const fn is_use(kind: ActionKind) -> bool {
+    matches!(kind, ActionKind::Sign | ActionKind::Encrypt | ActionKind::Decrypt)
 }
 
 /// Hashes only (KEY-35).
@@ -340,8 +385,8 @@ fn usage(used: &Use, output_hash: Option<Hash>, refused: Option<String>) -> KeyU
     KeyUsage {
         identity: used.requestor,
         key_path: used.path.clone(),
-        operation: KeyOperation::Sign,
-        message_hash: Some(used.message),
+        operation: used.kind,
+        message_hash: Some(used.input_hash),
         authorization: used.decision,
         output_hash,
         refused,

@@ -17,7 +17,8 @@ const MESSAGE: Hash = Hash([7; 32]);
 const NOW: AxiomTime = AxiomTime(1_000_000_000_000);
 const ID: RequestId = RequestId(1);
 const RECEIPT: AxiomRef = AxiomRef { sequence: Sequence(99), hash: Hash([9; 32]) };
-const SIGNED: Answer = Answer::Signed { signature: Signature([5; 64]), public_key: PublicKey([6; 32]) };
+const SIGNATURE: Output = Output::Signed { signature: Signature([5; 64]), public_key: PublicKey([6; 32]) };
+const SIGNED: Answer = Answer::Output(SIGNATURE);
 
 fn path(text: &str) -> KeyPath {
     KeyPath::parse(text).unwrap()
@@ -56,10 +57,10 @@ fn engine() -> SigningKey {
     SigningKey::from_bytes(&[42; 32])
 }
 
-fn request(decision: SignedDecision) -> SignRequest {
-    SignRequest {
+fn request(decision: SignedDecision) -> UseRequest {
+    UseRequest {
         key_path: path("/orbital/users/alice"),
-        message: MESSAGE,
+        operation: Operation::Sign { message: MESSAGE },
         requestor: ALICE,
         authorization: decision,
     }
@@ -99,12 +100,12 @@ fn commit(core: &mut KeysCore, decision: &SignedDecision) -> Vec<Effect> {
     core.apply(at(5), NOW, &Payload::PolicyDecision(envelope(decision.clone())), Some(NOW))
 }
 
-fn sign(core: &mut KeysCore, id: u64, request: SignRequest, now: Option<AxiomTime>) -> Vec<Effect> {
-    core.step(now, Event::Sign { id: RequestId(id), request })
+fn sign(core: &mut KeysCore, id: u64, request: UseRequest, now: Option<AxiomTime>) -> Vec<Effect> {
+    core.step(now, Event::Use { id: RequestId(id), request })
 }
 
 /// Commits `decision`, asks with `request`, and returns the refusal after checking that it was recorded and nothing signed.
-fn refusal(core: &mut KeysCore, request: SignRequest, now: Option<AxiomTime>) -> KeyError {
+fn refusal(core: &mut KeysCore, request: UseRequest, now: Option<AxiomTime>) -> KeyError {
     let effects = sign(core, 1, request, now);
     let [Effect::Record { id: ID, usage }] = &effects[..] else {
         panic!("not a recorded refusal: {effects:?}")
@@ -112,12 +113,12 @@ fn refusal(core: &mut KeysCore, request: SignRequest, now: Option<AxiomTime>) ->
     assert_eq!((usage.output_hash, usage.identity), (None, ALICE));
     let text = usage.refused.clone().unwrap();
     let effects = core.step(now, Event::Recorded { id: ID, result: Ok(RECEIPT) });
-    let [Effect::ReplySign { id: ID, result: Err(error) }] = &effects[..] else { panic!("{effects:?}") };
+    let [Effect::ReplyUse { id: ID, result: Err(error) }] = &effects[..] else { panic!("{effects:?}") };
     assert_eq!(error.to_string(), text);
     error.clone()
 }
 
-fn refused(change: impl FnOnce(&mut SignRequest), body: &DecisionBody, now: Option<AxiomTime>) -> KeyError {
+fn refused(change: impl FnOnce(&mut UseRequest), body: &DecisionBody, now: Option<AxiomTime>) -> KeyError {
     let mut core = core();
     let decision = signed_by(&engine(), body);
     commit(&mut core, &decision);
@@ -132,7 +133,10 @@ fn a_signature_is_released_with_its_record_and_not_before() {
     let mut core = core();
     let decision = signed_by(&engine(), &body());
     commit(&mut core, &decision);
-    let ask = BoundaryRequest::Sign { path: path("/orbital/users/alice"), message: MESSAGE };
+    let ask = BoundaryRequest::Use {
+        path: path("/orbital/users/alice"),
+        operation: Operation::Sign { message: MESSAGE },
+    };
     assert_eq!(
         sign(&mut core, 1, request(decision), Some(NOW)),
         [Effect::AskBoundary { id: ID, request: ask }]
@@ -150,9 +154,8 @@ fn a_signature_is_released_with_its_record_and_not_before() {
     let request_hash = body().request_hash;
     assert_eq!(effects, [Effect::Redeem { id: ID, usage, request_hash }]);
     let effects = core.step(Some(NOW), Event::Recorded { id: ID, result: Ok(RECEIPT) });
-    let response =
-        SignResponse { signature: Signature([5; 64]), public_key: PublicKey([6; 32]), receipt: RECEIPT };
-    assert_eq!(effects, [Effect::ReplySign { id: ID, result: Ok(response) }]);
+    let used = Used { output: SIGNATURE, receipt: RECEIPT };
+    assert_eq!(effects, [Effect::ReplyUse { id: ID, result: Ok(used) }]);
     assert_eq!(core.pending(), 0);
 }
 
@@ -164,7 +167,7 @@ fn without_a_record_the_signature_is_dropped_and_the_decision_stays_spent() {
     sign(&mut core, 1, request(decision.clone()), Some(NOW));
     core.step(Some(NOW), Event::BoundaryAnswered { id: ID, result: Ok(SIGNED) });
     let effects = core.step(Some(NOW), Event::Recorded { id: ID, result: Err(NotRecorded) });
-    assert_eq!(effects, [Effect::ReplySign { id: ID, result: Err(KeyError::AuditUnavailable) }]);
+    assert_eq!(effects, [Effect::ReplyUse { id: ID, result: Err(KeyError::AuditUnavailable) }]);
     assert!(matches!(refusal(&mut core, request(decision), Some(NOW)), KeyError::InvalidDecision(_)));
 }
 
@@ -175,8 +178,8 @@ fn denied_decisions_and_those_on_other_actions_are_not_remembered() {
     let decision = signed_by(&engine(), &body());
     commit(&mut core, &decision);
     let denied = signed_by(&engine(), &DecisionBody { effect: PolicyEffect::Deny, ..body() });
-    let encrypt = PolicyAction::Encrypt { key_path: path("/orbital/users/alice") };
-    let other = signed_by(&engine(), &DecisionBody { action: encrypt, ..body() });
+    let suspend = PolicyAction::RevokeCapability { capability: base::CapabilityId([1; 16]) };
+    let other = signed_by(&engine(), &DecisionBody { action: suspend, ..body() });
     for sequence in 0..crate::core::ledger::DECISIONS_MAX as u64 {
         let useless = if sequence % 2 == 0 { &denied } else { &other };
         let payload = Payload::PolicyDecision(envelope(useless.clone()));
@@ -191,7 +194,7 @@ fn a_refusal_that_cannot_be_recorded_says_so() {
     let mut core = core();
     sign(&mut core, 1, request(signed_by(&SigningKey::from_bytes(&[1; 32]), &body())), Some(NOW));
     let effects = core.step(Some(NOW), Event::Recorded { id: ID, result: Err(NotRecorded) });
-    assert_eq!(effects, [Effect::ReplySign { id: ID, result: Err(KeyError::AuditUnavailable) }]);
+    assert_eq!(effects, [Effect::ReplyUse { id: ID, result: Err(KeyError::AuditUnavailable) }]);
 }
 
 /// covers: KEY-13, KEY-16
@@ -200,7 +203,7 @@ fn a_decision_serves_only_the_request_that_it_was_made_for() {
     let invalid = |error| matches!(error, KeyError::InvalidDecision(_));
     let unauthorized = |error| matches!(error, KeyError::Unauthorized(_));
     let now = Some(NOW);
-    assert!(invalid(refused(|r| r.message = Hash([8; 32]), &body(), now)));
+    assert!(invalid(refused(|r| r.operation = Operation::Sign { message: Hash([8; 32]) }, &body(), now)));
     assert!(invalid(refused(|r| r.key_path = path("/orbital/users/alice/sub"), &body(), now)));
     assert!(unauthorized(refused(
         |r| r.requestor = ALICE,
@@ -297,7 +300,7 @@ fn a_decision_that_is_not_in_the_log_yet_is_waited_for_and_then_refused() {
     // Its late arrival changes nothing for a request that has been refused.
     assert_eq!(commit(&mut core, &decision), vec![]);
     let effects = core.step(Some(NOW), Event::Recorded { id: ID, result: Ok(RECEIPT) });
-    assert!(matches!(effects[..], [Effect::ReplySign { result: Err(KeyError::InvalidDecision(_)), .. }]));
+    assert!(matches!(effects[..], [Effect::ReplyUse { result: Err(KeyError::InvalidDecision(_)), .. }]));
 }
 
 #[test]
@@ -313,7 +316,7 @@ fn a_locked_or_dead_boundary_is_a_recorded_refusal() {
         let effects = core.step(Some(NOW), Event::BoundaryAnswered { id: ID, result: Err(failure) });
         assert!(matches!(&effects[..], [Effect::Record { usage, .. }] if usage.refused.is_some()));
         let effects = core.step(Some(NOW), Event::Recorded { id: ID, result: Ok(RECEIPT) });
-        assert_eq!(effects, [Effect::ReplySign { id: ID, result: Err(expected) }]);
+        assert_eq!(effects, [Effect::ReplyUse { id: ID, result: Err(expected) }]);
     }
 }
 
@@ -321,28 +324,74 @@ fn a_locked_or_dead_boundary_is_a_recorded_refusal() {
 #[test]
 fn a_public_key_needs_no_decision_and_no_time() {
     let mut core = KeysCore::new();
-    let effects = core.step(None, Event::PublicKey { id: ID, path: path("/orbital/users/bob") });
-    let ask = BoundaryRequest::PublicKey { path: path("/orbital/users/bob") };
+    let effects = core.step(None, Event::PublicKeys { id: ID, path: path("/orbital/users/bob") });
+    let ask = BoundaryRequest::PublicKeys { path: path("/orbital/users/bob") };
     assert_eq!(effects, [Effect::AskBoundary { id: ID, request: ask }]);
-    let key = PublicKey([6; 32]);
-    let effects = core.step(None, Event::BoundaryAnswered { id: ID, result: Ok(Answer::PublicKey(key)) });
-    assert_eq!(effects, [Effect::ReplyPublicKey { id: ID, result: Ok(key) }]);
+    let keys = PublicKeys { signing: PublicKey([6; 32]), exchange: PublicKey([7; 32]) };
+    let effects = core.step(None, Event::BoundaryAnswered { id: ID, result: Ok(Answer::PublicKeys(keys)) });
+    assert_eq!(effects, [Effect::ReplyPublicKeys { id: ID, result: Ok(keys) }]);
 }
 
 #[test]
 fn requests_under_way_are_bounded_and_stray_answers_change_nothing() {
     let mut core = KeysCore::new();
     for id in 0..PENDING_MAX as u64 {
-        core.step(None, Event::PublicKey { id: RequestId(id), path: path("/a") });
+        core.step(None, Event::PublicKeys { id: RequestId(id), path: path("/a") });
     }
-    let effects = core.step(None, Event::PublicKey { id: RequestId(u64::MAX), path: path("/a") });
+    let effects = core.step(None, Event::PublicKeys { id: RequestId(u64::MAX), path: path("/a") });
     let busy = KeyError::Busy { limit: PENDING_MAX };
-    assert_eq!(effects, [Effect::ReplyPublicKey { id: RequestId(u64::MAX), result: Err(busy.clone()) }]);
+    assert_eq!(effects, [Effect::ReplyPublicKeys { id: RequestId(u64::MAX), result: Err(busy.clone()) }]);
     let request = request(signed_by(&engine(), &body()));
     let effects = sign(&mut core, u64::MAX, request, Some(NOW));
-    assert_eq!(effects, [Effect::ReplySign { id: RequestId(u64::MAX), result: Err(busy) }]);
+    assert_eq!(effects, [Effect::ReplyUse { id: RequestId(u64::MAX), result: Err(busy) }]);
     assert_eq!(core.step(None, Event::Recorded { id: ID, result: Ok(RECEIPT) }), vec![]);
     let unknown = RequestId(u64::MAX - 1);
     assert_eq!(core.step(None, Event::BoundaryAnswered { id: unknown, result: Ok(SIGNED) }), vec![]);
     assert_eq!(core.pending(), PENDING_MAX);
+}
+
+/// covers: KEY-06, KEY-07, KEY-16, KEY-35
+#[test]
+fn encryption_and_decryption_need_a_decision_of_their_own_and_are_recorded_by_hash() {
+    let key_path = path("/orbital/users/alice");
+    let plain = || Plain::new(b"plain".to_vec());
+    let encrypt = Operation::Encrypt { plain: plain() };
+    let decrypt = Operation::Decrypt { sealed: b"sealed".to_vec() };
+    let may_encrypt = PolicyAction::Encrypt { key_path: key_path.clone() };
+    let may_decrypt = PolicyAction::Decrypt { key_path: key_path.clone() };
+    let ask = |action: &PolicyAction, operation: &Operation| {
+        let mut core = core();
+        let decision = signed_by(&engine(), &DecisionBody { action: action.clone(), ..body() });
+        commit(&mut core, &decision);
+        let request = UseRequest { operation: operation.clone(), ..request(decision) };
+        let effects = sign(&mut core, 1, request, Some(NOW));
+        (core, effects)
+    };
+    let sealed = Output::Encrypted(b"sealed".to_vec());
+    for (action, operation, output, input_hash, output_hash) in [
+        (&may_encrypt, &encrypt, sealed, Hash::of(b"plain"), Some(Hash::of(b"sealed"))),
+        (&may_decrypt, &decrypt, Output::Decrypted(plain()), Hash::of(b"sealed"), None),
+    ] {
+        let (mut core, effects) = ask(action, operation);
+        let asked = BoundaryRequest::Use { path: key_path.clone(), operation: operation.clone() };
+        assert_eq!(effects, [Effect::AskBoundary { id: ID, request: asked }]);
+        let answered = Event::BoundaryAnswered { id: ID, result: Ok(Answer::Output(output.clone())) };
+        let effects = core.step(Some(NOW), answered);
+        let [Effect::Redeem { usage, .. }] = &effects[..] else { panic!("{effects:?}") };
+        assert_eq!((usage.operation, usage.message_hash), (operation.kind(), Some(input_hash)));
+        assert_eq!((usage.output_hash, &usage.refused), (output_hash, &None));
+        let effects = core.step(Some(NOW), Event::Recorded { id: ID, result: Ok(RECEIPT) });
+        assert_eq!(effects, [Effect::ReplyUse { id: ID, result: Ok(Used { output, receipt: RECEIPT }) }]);
+    }
+    // Leave for one is none for the other.
+    for (action, operation) in
+        [(&may_encrypt, &decrypt), (&may_decrypt, &encrypt), (&body().action, &decrypt)]
+    {
+        let (_, effects) = ask(action, operation);
+        assert!(matches!(&effects[..], [Effect::Record { usage, .. }] if usage.refused.is_some()));
+    }
+    // What the boundary did instead of what was asked is not handed out.
+    let (mut core, _) = ask(&may_encrypt, &encrypt);
+    let effects = core.step(Some(NOW), Event::BoundaryAnswered { id: ID, result: Ok(SIGNED) });
+    assert!(matches!(&effects[..], [Effect::Record { usage, .. }] if usage.refused.is_some()), "{effects:?}");
 }

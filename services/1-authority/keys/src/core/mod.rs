@@ -3,15 +3,17 @@
 
 mod decision;
 pub(crate) mod derive;
+pub(crate) mod encryption;
 mod error;
 mod ledger;
 mod machine;
 pub(crate) mod verify;
 
-pub use decision::SignRequest;
+pub use decision::{Operation, UseRequest};
+pub use encryption::{CIPHERTEXT_BYTES_MAX, EncryptionError, OVERHEAD_BYTES, PLAINTEXT_BYTES_MAX, Plain};
 pub use error::KeyError;
 pub use machine::{
-    Answer, BoundaryFailure, BoundaryRequest, COMMIT_WAIT_NS, Effect, Event, KeysCore, NotRecorded,
-    PENDING_MAX, RequestId, SignResponse,
+    Answer, BoundaryFailure, BoundaryRequest, COMMIT_WAIT_NS, Effect, Event, KeysCore, NotRecorded, Output,
+    PENDING_MAX, PublicKeys, RequestId, Used,
 };
-pub use verify::{KeyInfo, verify};
+pub use verify::{ALGORITHMS, verify};

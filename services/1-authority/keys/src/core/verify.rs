@@ -1,6 +1,6 @@
-//! What needs no secret: verification and the public facts of a key.
+//! What needs no secret: verification, and which algorithms there are.
 
-use base::{KeyPath, PublicKey, Signature};
+use base::{PublicKey, Signature};
 use ed25519_dalek::VerifyingKey;
 
 use super::KeyError;
@@ -16,21 +16,8 @@ pub fn verify(key: &PublicKey, message: &[u8], signature: &Signature) -> Result<
     Ok(parsed.verify_strict(message, &signature).is_ok())
 }
 
-/// Public facts of a key (KEY-08).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyInfo {
-    pub path: KeyPath,
-    pub public_key: PublicKey,
-    pub signing: &'static str,
-    pub derivation: &'static str,
-}
-
-impl KeyInfo {
-    #[must_use]
-    pub const fn new(path: KeyPath, public_key: PublicKey) -> Self {
-        Self { path, public_key, signing: "Ed25519", derivation: "HKDF-SHA256" }
-    }
-}
+/// What is done with the keys of a path, as `KeyInfo` tells it (KEY-08, KEY-31).
+pub const ALGORITHMS: [&str; 4] = ["Ed25519", "X25519", "XChaCha20-Poly1305", "HKDF-SHA256"];
 
 #[cfg(test)]
 mod tests {
@@ -64,15 +51,5 @@ mod tests {
         let mut forged = [0; 64];
         forged[0] = 1;
         assert_eq!(verify(&PublicKey(neutral), b"anything", &Signature(forged)), Ok(false));
-    }
-
-    /// covers: KEY-08
-    #[test]
-    fn key_info_tells_public_facts_only() {
-        let info = KeyInfo::new(KeyPath::parse("/orbital/users/a").unwrap(), PublicKey([3; 32]));
-        // Exhaustive on purpose: a new field must be argued here.
-        let KeyInfo { path, public_key, signing, derivation } = info;
-        assert_eq!((path.to_string().as_str(), public_key), ("/orbital/users/a", PublicKey([3; 32])));
-        assert_eq!((signing, derivation), ("Ed25519", "HKDF-SHA256"));
     }
 }

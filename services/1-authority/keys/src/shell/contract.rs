@@ -5,14 +5,19 @@ use std::sync::Arc;
 use base::{Hash, IdentityId, KeyPath, PublicKey, Signature, cbor};
 use chain::payload::policy::{ActionKind, ResourceRef, ResourceType, SignedDecision};
 use contracts::{
+    common::v1::AxiomRef,
     convert::{ConvertError, bytes},
     keys::v1 as wire,
     policy::v1::PolicyDecision,
 };
+use kit::Requestor;
 use tonic::{Request, Response, Status};
 
 use super::run::Runner;
-use crate::core::{KeyError, KeyInfo, SignRequest, verify};
+use crate::core::{
+    ALGORITHMS, CIPHERTEXT_BYTES_MAX, EncryptionError, KeyError, OVERHEAD_BYTES, Operation, Output,
+    PLAINTEXT_BYTES_MAX, Plain, PublicKeys, UseRequest, verify,
+};
 
 /// Bytes of a message that `Verify` takes, as the contract says.
 pub(super) const VERIFY_MESSAGE_BYTES_MAX: usize = 64 * 1024;
@@ -33,27 +38,31 @@ fn decision(authorization: Option<PolicyDecision>) -> Result<SignedDecision, Key
     cbor::decode(&authorization.signed).map_err(|_| invalid("its signed form cannot be read"))
 }
 
-#[tonic::async_trait]
-impl wire::keys_server::Keys for Handlers {
-    async fn derive_public_key(
-        &self,
-        request: Request<wire::DerivePublicKeyRequest>,
-    ) -> Result<Response<wire::PublicKey>, Status> {
-        let key = self.0.public_key(path(&request.get_ref().path)?).await?;
-        Ok(Response::new(wire::PublicKey { key: key.0.to_vec() }))
-    }
+/// A use of a key as it was asked for.
+struct Ask {
+    requestor: Requestor,
+    key_path: String,
+    operation: Operation,
+    claimed: Vec<u8>,
+    authorization: Option<PolicyDecision>,
+}
 
-    async fn sign(
-        &self,
-        request: Request<wire::SignRequest>,
-    ) -> Result<Response<wire::SignResponse>, Status> {
-        let requestor = kit::requestor(self.0.node(), &request, true)?;
-        let wire::SignRequest { key_path, message, requestor: claimed, authorization } = request.into_inner();
+fn mismatch() -> Status {
+    KeyError::CryptoFailure("another operation was carried out than was asked for".to_owned()).into()
+}
+
+impl Handlers {
+    async fn use_key(&self, ask: Ask) -> Result<(Output, AxiomRef), Status> {
+        let Ask { requestor, key_path, operation, claimed, authorization } = ask;
         let key_path = path(&key_path)?;
-        let message = Hash(bytes("message", &message).map_err(|error| misuse(&error))?);
         let claimed = IdentityId(bytes("requestor", &claimed).map_err(|error| misuse(&error))?);
         let resource = ResourceRef { resource_type: ResourceType::Key, id: key_path.to_string() };
-        requestor.permit(ActionKind::Sign, &resource)?;
+        let kind = match operation {
+            Operation::Sign { .. } => ActionKind::Sign,
+            Operation::Encrypt { .. } => ActionKind::Encrypt,
+            Operation::Decrypt { .. } => ActionKind::Decrypt,
+        };
+        requestor.permit(kind, &resource)?;
         let runner = Arc::clone(&self.0);
         // What is spent must be recorded, even if nobody waits for it any more.
         kit::uncancelled(async move {
@@ -64,18 +73,79 @@ impl wire::keys_server::Keys for Handlers {
             let authorization = match checked {
                 Ok(authorization) => authorization,
                 Err(error) => {
-                    return Err(runner.refuse(requestor.id(), key_path, message, error).await.into());
+                    return Err(runner.refuse(requestor.id(), key_path, &operation, error).await.into());
                 }
             };
-            let request = SignRequest { key_path, message, requestor: requestor.id(), authorization };
-            let signed = runner.sign(request).await?;
-            Ok(Response::new(wire::SignResponse {
-                signature: signed.signature.0.to_vec(),
-                public_key: signed.public_key.0.to_vec(),
-                receipt: Some(signed.receipt.into()),
-            }))
+            let request = UseRequest { key_path, operation, requestor: requestor.id(), authorization };
+            let used = runner.use_key(request).await?;
+            Ok((used.output, used.receipt.into()))
         })
         .await
+    }
+}
+
+#[tonic::async_trait]
+impl wire::keys_server::Keys for Handlers {
+    async fn derive_public_key(
+        &self,
+        request: Request<wire::DerivePublicKeyRequest>,
+    ) -> Result<Response<wire::PublicKey>, Status> {
+        let keys = self.0.public_keys(path(&request.get_ref().path)?).await?;
+        Ok(Response::new(wire::PublicKey { key: keys.signing.0.to_vec() }))
+    }
+
+    async fn sign(
+        &self,
+        request: Request<wire::SignRequest>,
+    ) -> Result<Response<wire::SignResponse>, Status> {
+        let requestor = kit::requestor(self.0.node(), &request, true)?;
+        let wire::SignRequest { key_path, message, requestor: claimed, authorization } = request.into_inner();
+        let message = Hash(bytes("message", &message).map_err(|error| misuse(&error))?);
+        let ask = Ask { requestor, key_path, operation: Operation::Sign { message }, claimed, authorization };
+        let (output, receipt) = self.use_key(ask).await?;
+        let Output::Signed { signature, public_key } = output else { return Err(mismatch()) };
+        Ok(Response::new(wire::SignResponse {
+            signature: signature.0.to_vec(),
+            public_key: public_key.0.to_vec(),
+            receipt: Some(receipt),
+        }))
+    }
+
+    async fn encrypt(
+        &self,
+        request: Request<wire::EncryptRequest>,
+    ) -> Result<Response<wire::EncryptResponse>, Status> {
+        let requestor = kit::requestor(self.0.node(), &request, true)?;
+        let wire::EncryptRequest { key_path, plaintext, requestor: claimed, authorization } =
+            request.into_inner();
+        if plaintext.len() > PLAINTEXT_BYTES_MAX {
+            return Err(Status::invalid_argument(EncryptionError::TooLong(plaintext.len()).to_string()));
+        }
+        let operation = Operation::Encrypt { plain: Plain::new(plaintext) };
+        let ask = Ask { requestor, key_path, operation, claimed, authorization };
+        let (output, receipt) = self.use_key(ask).await?;
+        let Output::Encrypted(ciphertext) = output else { return Err(mismatch()) };
+        Ok(Response::new(wire::EncryptResponse { ciphertext, receipt: Some(receipt) }))
+    }
+
+    async fn decrypt(
+        &self,
+        request: Request<wire::DecryptRequest>,
+    ) -> Result<Response<wire::DecryptResponse>, Status> {
+        let requestor = kit::requestor(self.0.node(), &request, true)?;
+        let wire::DecryptRequest { key_path, ciphertext, requestor: claimed, authorization } =
+            request.into_inner();
+        if !(OVERHEAD_BYTES..=CIPHERTEXT_BYTES_MAX).contains(&ciphertext.len()) {
+            return Err(Status::invalid_argument(EncryptionError::Length(ciphertext.len()).to_string()));
+        }
+        let operation = Operation::Decrypt { sealed: ciphertext };
+        let ask = Ask { requestor, key_path, operation, claimed, authorization };
+        let (output, receipt) = self.use_key(ask).await?;
+        let Output::Decrypted(plain) = output else { return Err(mismatch()) };
+        Ok(Response::new(wire::DecryptResponse {
+            plaintext: plain.as_bytes().to_vec(),
+            receipt: Some(receipt),
+        }))
     }
 
     async fn verify(
@@ -98,18 +168,16 @@ impl wire::keys_server::Keys for Handlers {
         request: Request<wire::GetKeyInfoRequest>,
     ) -> Result<Response<wire::KeyInfo>, Status> {
         let path = path(&request.get_ref().path)?;
-        let reply = |signing_key, algorithms: &[&str], state: &str| wire::KeyInfo {
+        let reply = |keys: Option<PublicKeys>, algorithms: &[&str], state: &str| wire::KeyInfo {
             path: path.to_string(),
-            signing_key,
+            signing_key: keys.map(|keys| keys.signing.0.to_vec()).unwrap_or_default(),
+            encryption_key: keys.map(|keys| keys.exchange.0.to_vec()).unwrap_or_default(),
             algorithms: algorithms.iter().map(|name| (*name).to_owned()).collect(),
             state: state.to_owned(),
         };
-        Ok(Response::new(match self.0.public_key(path.clone()).await {
-            Ok(key) => {
-                let info = KeyInfo::new(path.clone(), key);
-                reply(info.public_key.0.to_vec(), &[info.signing, info.derivation], "unsealed")
-            }
-            Err(KeyError::Locked) => reply(Vec::new(), &[], "locked"),
+        Ok(Response::new(match self.0.public_keys(path.clone()).await {
+            Ok(keys) => reply(Some(keys), &ALGORITHMS, "unsealed"),
+            Err(KeyError::Locked) => reply(None, &[], "locked"),
             Err(error) => return Err(error.into()),
         }))
     }

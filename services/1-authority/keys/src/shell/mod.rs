@@ -27,10 +27,14 @@ pub fn main() -> ExitCode {
     kit::serve::<KeysService>()
 }
 
-static TABLE: [Operation; 4] = [
+static TABLE: [Operation; 6] = [
     Operation::reads("/bailiwick.keys.v1.Keys/DerivePublicKey", Cost::Light, "system.keys.derive_public_key")
         .public(),
     Operation::acts("/bailiwick.keys.v1.Keys/Sign", Cost::Medium, "system.keys.sign").right(Right::Execute),
+    Operation::acts("/bailiwick.keys.v1.Keys/Encrypt", Cost::Medium, "system.keys.encrypt")
+        .right(Right::Execute),
+    Operation::acts("/bailiwick.keys.v1.Keys/Decrypt", Cost::Medium, "system.keys.decrypt")
+        .right(Right::Execute),
     Operation::reads("/bailiwick.keys.v1.Keys/Verify", Cost::Light, "system.keys.verify").public(),
     Operation::reads("/bailiwick.keys.v1.Keys/GetKeyInfo", Cost::Light, "system.keys.get_key_info").public(),
 ];
@@ -38,7 +42,7 @@ static TABLE: [Operation; 4] = [
 /// Entry types beside the shared state: decisions, and uses of keys.
 const FOLDED_TYPES: [u32; 2] = [85, 92];
 
-/// Signs with keys that it never sees.
+/// Signs and decrypts with keys that it never sees.
 pub struct KeysService {
     runner: Arc<Runner>,
     /// Why the seed cannot be used; for this process's life, for only a new boundary can open it.

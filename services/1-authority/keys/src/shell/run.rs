@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
-use base::{AxiomRef, EntryKey, Hash, IdentityId, KeyPath, PublicKey, Sequence};
-use chain::payload::identity::{KeyOperation, KeyUsage};
+use base::{AxiomRef, EntryKey, Hash, IdentityId, KeyPath, Sequence};
+use chain::payload::identity::KeyUsage;
 use kit::{FeedEntry, Node, authority::Entry};
 use tokio::sync::oneshot;
 
@@ -15,8 +15,8 @@ use super::link::Link;
 use crate::{
     boundary::protocol::{Refusal, Request, Response},
     core::{
-        Answer, BoundaryFailure, BoundaryRequest, Effect, Event, KeyError, KeysCore, NotRecorded, RequestId,
-        SignRequest, SignResponse,
+        Answer, BoundaryFailure, BoundaryRequest, Effect, Event, KeyError, KeysCore, NotRecorded, Operation,
+        Output, PublicKeys, RequestId, UseRequest, Used,
     },
 };
 
@@ -26,8 +26,8 @@ const TICK: Duration = Duration::from_millis(500);
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
 
 enum Waiting {
-    PublicKey(oneshot::Sender<Result<PublicKey, KeyError>>),
-    Sign(oneshot::Sender<Result<SignResponse, KeyError>>),
+    PublicKeys(oneshot::Sender<Result<PublicKeys, KeyError>>),
+    Use(oneshot::Sender<Result<Used, KeyError>>),
 }
 
 #[derive(Default)]
@@ -69,15 +69,15 @@ impl Runner {
         Ok(())
     }
 
-    pub(super) async fn public_key(self: &Arc<Self>, path: KeyPath) -> Result<PublicKey, KeyError> {
+    pub(super) async fn public_keys(self: &Arc<Self>, path: KeyPath) -> Result<PublicKeys, KeyError> {
         let (reply, answer) = oneshot::channel();
-        self.begin(Waiting::PublicKey(reply), |id| Event::PublicKey { id, path });
+        self.begin(Waiting::PublicKeys(reply), |id| Event::PublicKeys { id, path });
         self.answer(answer).await
     }
 
-    pub(super) async fn sign(self: &Arc<Self>, request: SignRequest) -> Result<SignResponse, KeyError> {
+    pub(super) async fn use_key(self: &Arc<Self>, request: UseRequest) -> Result<Used, KeyError> {
         let (reply, answer) = oneshot::channel();
-        self.begin(Waiting::Sign(reply), |id| Event::Sign { id, request });
+        self.begin(Waiting::Use(reply), |id| Event::Use { id, request });
         self.answer(answer).await
     }
 
@@ -86,14 +86,14 @@ impl Runner {
         &self,
         requestor: IdentityId,
         key_path: KeyPath,
-        message: Hash,
+        operation: &Operation,
         error: KeyError,
     ) -> KeyError {
         let usage = KeyUsage {
             identity: requestor,
             key_path,
-            operation: KeyOperation::Sign,
-            message_hash: Some(message),
+            operation: operation.kind(),
+            message_hash: Some(operation.input_hash()),
             authorization: AxiomRef { sequence: Sequence(0), hash: Hash::ZERO },
             output_hash: None,
             refused: Some(error.to_string()),
@@ -167,13 +167,13 @@ impl Runner {
                         runner.step(Event::Recorded { id, result });
                     });
                 }
-                Effect::ReplyPublicKey { id, result } => {
-                    if let Some(Waiting::PublicKey(reply)) = self.state().waiting.remove(&id) {
+                Effect::ReplyPublicKeys { id, result } => {
+                    if let Some(Waiting::PublicKeys(reply)) = self.state().waiting.remove(&id) {
                         let _ = reply.send(result);
                     }
                 }
-                Effect::ReplySign { id, result } => {
-                    if let Some(Waiting::Sign(reply)) = self.state().waiting.remove(&id) {
+                Effect::ReplyUse { id, result } => {
+                    if let Some(Waiting::Use(reply)) = self.state().waiting.remove(&id) {
                         let _ = reply.send(result);
                     }
                 }
@@ -183,17 +183,33 @@ impl Runner {
 
     async fn ask(&self, request: BoundaryRequest) -> Result<Answer, BoundaryFailure> {
         let request = match request {
-            BoundaryRequest::PublicKey { path } => Request::PublicKey { path },
-            BoundaryRequest::Sign { path, message } => Request::Sign { path, message },
+            BoundaryRequest::PublicKeys { path } => Request::PublicKey { path },
+            BoundaryRequest::Use { path, operation: Operation::Sign { message } } => {
+                Request::Sign { path, message }
+            }
+            BoundaryRequest::Use { path, operation: Operation::Encrypt { plain } } => {
+                Request::Encrypt { path, plain }
+            }
+            BoundaryRequest::Use { path, operation: Operation::Decrypt { sealed } } => {
+                Request::Decrypt { path, sealed }
+            }
         };
-        match self.link.ask(request).await {
-            Ok(Response::PublicKey { public_key }) => Ok(Answer::PublicKey(public_key)),
-            Ok(Response::Signed { signature, public_key }) => Ok(Answer::Signed { signature, public_key }),
-            Ok(Response::Refused(Refusal::Locked)) => Err(BoundaryFailure::Locked),
-            Ok(Response::Refused(refusal)) => Err(BoundaryFailure::Failed(refusal.to_string())),
-            Ok(_) => Err(BoundaryFailure::Failed("the boundary answered another question".to_owned())),
-            Err(error) => Err(BoundaryFailure::Failed(error.to_string())),
-        }
+        let response = self.link.ask(request).await;
+        Ok(match response.map_err(|error| BoundaryFailure::Failed(error.to_string()))? {
+            Response::PublicKey { public_key, exchange_key } => {
+                Answer::PublicKeys(PublicKeys { signing: public_key, exchange: exchange_key })
+            }
+            Response::Signed { signature, public_key } => {
+                Answer::Output(Output::Signed { signature, public_key })
+            }
+            Response::Encrypted { sealed } => Answer::Output(Output::Encrypted(sealed)),
+            Response::Decrypted { plain } => Answer::Output(Output::Decrypted(plain)),
+            Response::Refused(Refusal::Locked) => return Err(BoundaryFailure::Locked),
+            Response::Refused(refusal) => return Err(BoundaryFailure::Failed(refusal.to_string())),
+            Response::Status { .. } | Response::Created { .. } | Response::Unsealed => {
+                return Err(BoundaryFailure::Failed("the boundary answered another question".to_owned()));
+            }
+        })
     }
 
     async fn record(&self, usage: KeyUsage) -> Result<AxiomRef, NotRecorded> {
