@@ -165,8 +165,7 @@ fn use_keys(operator: &Client) {
             let mut sealed = Vec::new();
             for n in (worker..USES).step_by(WORKERS as usize) {
                 let message = Hash::of(&n.to_le_bytes()).0.to_vec();
-                let kind = if n / WORKERS % 3 == 0 { "encrypt" } else { "sign" };
-                let kind = if n / WORKERS % 3 == 1 { "decrypt" } else { kind };
+                let kind = ["encrypt", "decrypt", "sign"][(n / WORKERS % 3) as usize];
                 let action = Action {
                     kind: kind.to_owned(),
                     key_path: PATH.to_owned(),
