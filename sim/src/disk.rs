@@ -85,6 +85,12 @@ impl SimDisk {
         self.lock_state().lies = true;
     }
 
+    /// The power is gone.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.lock_state().dead
+    }
+
     /// Changes so far: writes, syncs, creations, renamings, removals.
     #[must_use]
     pub fn steps(&self) -> u64 {

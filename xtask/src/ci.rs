@@ -15,6 +15,8 @@ pub(crate) enum Extent {
 
 /// What every change may cost on two cores; exceeding it is said, and is a reason to move something to the night.
 const BUDGET: Duration = Duration::from_secs(25 * 60);
+/// Runs of the three phases with crashes between any two steps.
+const SIM_SEEDS: &str = "10000";
 pub(crate) const QUICK_LIMIT: Duration = Duration::from_secs(5 * 60);
 const LONG_LIMIT: Duration = Duration::from_secs(40 * 60);
 
@@ -41,6 +43,9 @@ pub(crate) fn run(extent: Extent) -> Result<()> {
         proc::check(std::process::Command::new(itself).args(["test", "--judge-skips"]), LONG_LIMIT)
     });
     steps.run("prove", || cargo(&["run", "--release", "--", "prove"], LONG_LIMIT));
+    steps.run("sim", || {
+        cargo(&["run", "--release", "--package", "sim", "--", "path", "--seeds", SIM_SEEDS], LONG_LIMIT)
+    });
     fuzz(&mut steps, if extent == Extent::Nightly { fuzz::SECONDS_NIGHTLY } else { fuzz::SECONDS });
     if extent == Extent::Nightly {
         steps.run("mutants", || mutants::run(&mutants::Options::tonight()?));
