@@ -15,6 +15,9 @@ use crate::{
 /// Bytes read at once while looking through padding.
 const CHUNK_BYTES: usize = 64 * 1024;
 static ZEROS: [u8; CHUNK_BYTES] = [0; CHUNK_BYTES];
+/// Bodies that one search hashes, each of up to 4 MiB: whoever made a file can fill it with headers that look right. A
+/// write that was cut off leaves no header of its segment behind its own.
+const BODIES_HASHED_MAX: usize = 16;
 
 /// Offset of the first byte from `from` to `end` that is not zero.
 pub fn first_not_zero(segment: &impl ReadAt, from: u64, end: u64) -> io::Result<Option<u64>> {
@@ -33,7 +36,8 @@ pub fn first_not_zero(segment: &impl ReadAt, from: u64, end: u64) -> io::Result<
     Ok(None)
 }
 
-/// Offset of a valid group behind `from`, wherever it stands.
+/// Offset of a valid group behind `from`, wherever it stands. Behind `BODIES_HASHED_MAX` headers of this segment whose body
+/// does not fit, the next such header is believed: a torn write leaves none, so what stands here is not to be cut off.
 pub(crate) fn later_group(
     segment: &impl ReadAt,
     header: &SegmentHeader,
@@ -43,6 +47,7 @@ pub(crate) fn later_group(
     let overlap = GROUP_MAGIC.len().saturating_sub(1);
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut at = from;
+    let mut hashed = 0_usize;
     while at.saturating_add(GROUP_HEADER_BYTES as u64) <= end {
         let wanted = usize::try_from(end.saturating_sub(at)).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
         let chunk = buffer.get_mut(..wanted).unwrap_or_default();
@@ -52,9 +57,11 @@ pub(crate) fn later_group(
                 chunk.windows(GROUP_MAGIC.len()).enumerate().filter(|(_, bytes)| *bytes == GROUP_MAGIC)
             {
                 let place = at.saturating_add(inside as u64);
-                if let Some(first) = group_at(segment, header, place)? {
-                    return Ok(Some((place, first)));
+                let Some(group) = header_at(segment, header, place)? else { continue };
+                if hashed >= BODIES_HASHED_MAX || has_body(segment, header, place, &group)? {
+                    return Ok(Some((place, group.first)));
                 }
+                hashed = hashed.saturating_add(1);
             }
         }
         at = at.saturating_add(wanted.saturating_sub(overlap).max(1) as u64);
@@ -62,20 +69,31 @@ pub(crate) fn later_group(
     Ok(None)
 }
 
-fn group_at(segment: &impl ReadAt, header: &SegmentHeader, at: u64) -> io::Result<Option<Sequence>> {
+/// The group header at `at`, if one of this segment stands there and its body would have room.
+fn header_at(segment: &impl ReadAt, header: &SegmentHeader, at: u64) -> io::Result<Option<GroupHeader>> {
     let body_at = at.saturating_add(GROUP_HEADER_BYTES as u64);
     if body_at > header.capacity_bytes {
         return Ok(None);
     }
     let mut bytes = [0; GROUP_HEADER_BYTES];
     segment.read_exact_at(at, &mut bytes)?;
-    let Some(group) = GroupHeader::decode(&header.salt, &bytes) else { return Ok(None) };
-    if body_at.saturating_add(u64::from(group.body_bytes)) > header.capacity_bytes {
-        return Ok(None);
-    }
+    let has_room =
+        |group: &GroupHeader| body_at.saturating_add(u64::from(group.body_bytes)) <= header.capacity_bytes;
+    Ok(GroupHeader::decode(&header.salt, &bytes).filter(has_room))
+}
+
+/// Whether the body of the group at `at` is the one that its header was made for.
+fn has_body(segment: &impl ReadAt, header: &SegmentHeader, at: u64, group: &GroupHeader) -> io::Result<bool> {
     let mut body = vec![0; group.body_bytes as usize];
-    segment.read_exact_at(body_at, &mut body)?;
-    Ok((group.checksum == group.checksum_of(&header.salt, &body)).then_some(group.first))
+    segment.read_exact_at(at.saturating_add(GROUP_HEADER_BYTES as u64), &mut body)?;
+    Ok(group.checksum == group.checksum_of(&header.salt, &body))
+}
+
+fn is_group_at(segment: &impl ReadAt, header: &SegmentHeader, at: u64) -> io::Result<bool> {
+    match header_at(segment, header, at)? {
+        Some(group) => has_body(segment, header, at, &group),
+        None => Ok(false),
+    }
 }
 
 /// As much from `at` as the group there claims, never more than the largest group or the segment holds.
@@ -113,7 +131,7 @@ fn try_name(
     let group = GroupHeader::decode_unchecked(&bytes);
     let stated =
         group.map_or(0, |group| u64::from(group.body_bytes)).saturating_add(GROUP_HEADER_BYTES as u64);
-    let follows = group_at(segment, header, offset.saturating_add(stated))?.is_some();
+    let follows = is_group_at(segment, header, offset.saturating_add(stated))?;
     let torn = !follows && later_group(segment, header, offset.saturating_add(1))?.is_none();
     let fault = |at: u64, part: Part, cause: Cause| Fault {
         may_be_torn_tail: torn,
@@ -238,6 +256,49 @@ mod tests {
         let mut two = segment_with(700, &group(&[4; 16]));
         two[900..900 + whole.len()].copy_from_slice(&whole);
         assert_eq!(later_group(&two, &header(), 600).unwrap(), Some((900, FIRST)));
+    }
+
+    /// Counts the bytes that are read.
+    struct Counted<'s>(&'s [u8], std::cell::Cell<u64>);
+
+    impl ReadAt for Counted<'_> {
+        fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+            self.1.set(self.1.get() + buffer.len() as u64);
+            self.0.read_exact_at(offset, buffer)
+        }
+
+        fn size_bytes(&self) -> io::Result<u64> {
+            self.0.size_bytes()
+        }
+    }
+
+    #[test]
+    fn no_file_makes_a_search_hash_without_end() {
+        let body_bytes = CAPACITY as u32 / 2;
+        let claim = |first: u64| {
+            let mut claimed = GroupHeader::of_body(&SALT, Sequence(first), 1, b"");
+            claimed.body_bytes = body_bytes;
+            claimed.fields_check = claimed.check_of_fields(&SALT);
+            claimed.encode()
+        };
+        let filled = |headers: usize| {
+            let bytes: Vec<u8> = (0..headers as u64).flat_map(claim).collect();
+            segment_with(600, &bytes)
+        };
+        let below = filled(BODIES_HASHED_MAX);
+        assert_eq!(later_group(&below, &header(), 600).unwrap(), None);
+        let place = 600 + (BODIES_HASHED_MAX * GROUP_HEADER_BYTES) as u64;
+        let expected = Some((place, Sequence(BODIES_HASHED_MAX as u64)));
+        for headers in [BODIES_HASHED_MAX + 1, 1000] {
+            let segment = filled(headers);
+            let counted = Counted(&segment, std::cell::Cell::new(0));
+            assert_eq!(later_group(&counted, &header(), 600).unwrap(), expected);
+            let most = BODIES_HASHED_MAX as u64 * u64::from(body_bytes) + CAPACITY;
+            assert!(counted.1.get() <= most, "{} bytes read", counted.1.get());
+        }
+        // What looks like that is never cut off.
+        let fault = name_damage(&filled(1000), "s", &header(), 536, &ChainPoint::GENESIS);
+        assert!(!fault.may_be_torn_tail);
     }
 
     #[test]
