@@ -21,14 +21,14 @@ pub enum CheckpointError {
     Note(#[from] NoteError),
     #[error("a checkpoint is three lines, origin, size and root, each in its one form: line {0}")]
     Text(usize),
-    #[error("the checkpoint is of the log {found}, the key is of {expected}")]
+    #[error("the checkpoint is of the log {found:?}, the key is of {expected}")]
     Origin { expected: String, found: String },
     #[error("a log signs its checkpoints with a key of type 1, not with a witness' key")]
     Algorithm,
 }
 
 /// What a log says of itself at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Checkpoint {
     /// Names the log, and its key.
     pub origin: String,

@@ -327,7 +327,7 @@ fn key_id(name: &str, algorithm: Algorithm, key: &PublicKey) -> [u8; KEY_ID_BYTE
 }
 
 fn check_name(name: &str) -> Result<(), NoteError> {
-    let legal = |letter: char| !letter.is_whitespace() && letter != '+' && !letter.is_ascii_control();
+    let legal = |letter: char| !letter.is_whitespace() && letter != '+' && !letter.is_control();
     let fits = !name.is_empty() && name.len() <= KEY_NAME_BYTES_MAX && name.chars().all(legal);
     if fits { Ok(()) } else { Err(NoteError::Name) }
 }

@@ -43,7 +43,7 @@ pub enum WitnessRefusal {
     Request(#[from] RequestError),
     #[error("the request speaks of a tree of {old} entries before one of {new}")]
     Backwards { old: u64, new: u64 },
-    #[error("no key is known for the log {0}")]
+    #[error("no key is known for the log {0:?}")]
     UnknownLog(String),
     #[error("the log's key did not sign: {0}")]
     Signature(CheckpointError),

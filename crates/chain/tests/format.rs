@@ -3,9 +3,16 @@
 
 use std::collections::BTreeMap;
 
-use base::{AxiomRef, AxiomTime, Hash, Sequence, Signature};
-use chain::{ChainPoint, Entry, EntryType, GroupBuilder, HeadSlot, SegmentHeader, UnsignedHead, merkle};
+use base::{AxiomRef, AxiomTime, Hash, PublicKey, Sequence, Signature};
+use chain::{
+    ChainPoint, Entry, EntryType, GroupBuilder, HeadSlot, SegmentHeader, UnsignedHead,
+    checkpoint::{Checkpoint, origin},
+    merkle,
+    note::{Algorithm, NoteSigner},
+    tree::{Edge, TreeHash, consistency_proof, inclusion_proof, set_proof},
+};
 use ed25519_dalek::SigningKey;
+use sha2::{Digest, Sha256};
 
 const FORMAT: &str = include_str!("../../../docs/format.md");
 const SALT: [u8; 16] = [7; 16];
@@ -33,7 +40,9 @@ fn computed() -> BTreeMap<&'static str, String> {
     let head = AxiomRef { sequence: Sequence(1), hash };
     let note = UnsignedHead { name: "node-a".into(), head, state: None }.sign(&key).unwrap();
     let tree = merkle::Tree::new([b"a", b"b", b"c"].map(|body| merkle::leaf(body)).to_vec()).unwrap();
-    BTreeMap::from([
+    let mut vectors = of_the_tree();
+    vectors.extend([
+        ("tree-leaf-of-entry", hex(&TreeHash::leaf(&entry.leaf()).0)),
         ("header", hex(&entry.header.encode())),
         ("entry-hash", hex(&hash.0)),
         ("group", hex(&group(None))),
@@ -44,6 +53,39 @@ fn computed() -> BTreeMap<&'static str, String> {
         ("decision-root", hex(&tree.root().0)),
         ("decision-path-2", tree.path(2).unwrap().iter().map(|hash| hash.to_hex()).collect()),
         ("decision-root-signature", hex(&merkle::sign_root(&key, &tree.root()).0)),
+    ]);
+    vectors
+}
+
+/// The tree and what is signed of it.
+fn of_the_tree() -> BTreeMap<&'static str, String> {
+    let (mut edge, mut nodes) = (Edge::default(), BTreeMap::new());
+    let mut root_3 = None;
+    for leaf in ["a", "b", "c", "d", "e"] {
+        edge.push(TreeHash::leaf(leaf.as_bytes()), |id, hash| {
+            nodes.insert(id, hash);
+        });
+        root_3 = root_3.or((edge.size() == 3).then(|| edge.root()));
+    }
+    let key = SigningKey::from_bytes(&[7; 32]);
+    let witness = SigningKey::from_bytes(&[8; 32]);
+    let witness = NoteSigner { name: "witness.example/1", key: &witness };
+    let origin = origin("node-a", &Hash::of(b"genesis"));
+    let checkpoint = Checkpoint { origin, size: 5, root: edge.root() };
+    let mut signed = checkpoint.sign(&key).unwrap();
+    let line = witness.cosign(&checkpoint.text(), 1_700_000_000).unwrap();
+    signed.note_mut().add(line).unwrap();
+    let all =
+        |hashes: Option<Vec<TreeHash>>| hashes.unwrap().iter().map(|hash| hex(&hash.0)).collect::<String>();
+    BTreeMap::from([
+        ("tree-root-3", hex(&root_3.unwrap().0)),
+        ("tree-root-5", hex(&edge.root().0)),
+        ("tree-inclusion-2-of-5", all(inclusion_proof(&nodes, 2, 5))),
+        ("tree-consistency-3-to-5", all(consistency_proof(&nodes, 3, 5))),
+        ("tree-set-1-3-of-5", all(set_proof(&nodes, &[1, 3], 5))),
+        ("checkpoint-key", checkpoint.key(&PublicKey(key.verifying_key().to_bytes())).unwrap().to_string()),
+        ("checkpoint-sha256", hex(&Sha256::digest(signed.to_string()))),
+        ("witness-key", witness.verifier(Algorithm::Cosignature).unwrap().to_string()),
     ])
 }
 
