@@ -14,11 +14,14 @@ use crate::disk::{Disk, DiskError, DiskFile, Operation};
 const ZERO_STEP_BYTES: usize = 1024 * 1024;
 /// Files of the store are for its own user only.
 const FILE_MODE: u32 = 0o600;
+/// Files that are published are for everybody to read.
+const PUBLIC_FILE_MODE: u32 = 0o644;
 
 /// A folder of the machine.
 #[derive(Clone, Debug)]
 pub struct RealDisk {
     folder: Arc<Path>,
+    file_mode: u32,
 }
 
 impl RealDisk {
@@ -29,8 +32,22 @@ impl RealDisk {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 Err(DiskError::new(Operation::CreateDir, &folder.display().to_string(), error))
             }
-            _ => Ok(Self { folder: folder.into() }),
+            _ => Ok(Self { folder: folder.into(), file_mode: FILE_MODE }),
         }
+    }
+
+    /// The same folder, with files that everybody may read; for a web server.
+    #[must_use]
+    pub fn public(self) -> Self {
+        Self { file_mode: PUBLIC_FILE_MODE, ..self }
+    }
+
+    /// A name is a file of this folder, never a link to another: the folder may be writable by somebody who is trusted less.
+    fn read_write(&self) -> OpenOptions {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).mode(self.file_mode);
+        options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+        options
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -43,23 +60,16 @@ impl RealDisk {
     }
 }
 
-/// A name is a file of this folder, never a link to another: the folder may be writable by somebody who is trusted less.
-fn read_write() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).mode(FILE_MODE).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
-    options
-}
-
 impl Disk for RealDisk {
     type File = RealFile;
     type Lock = RealLock;
 
     fn open(&self, name: &str) -> Result<RealFile, DiskError> {
-        self.file(name, Operation::Open, &read_write())
+        self.file(name, Operation::Open, &self.read_write())
     }
 
     fn create(&self, name: &str) -> Result<RealFile, DiskError> {
-        self.file(name, Operation::Create, read_write().create_new(true))
+        self.file(name, Operation::Create, self.read_write().create_new(true))
     }
 
     fn create_dir(&self, name: &str) -> Result<(), DiskError> {
@@ -95,7 +105,7 @@ impl Disk for RealDisk {
     }
 
     fn lock(&self, name: &str) -> Result<RealLock, DiskError> {
-        let file = self.file(name, Operation::Lock, read_write().create(true).truncate(false))?;
+        let file = self.file(name, Operation::Lock, self.read_write().create(true).truncate(false))?;
         match rustix::fs::flock(&file.file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(RealLock { _file: file.file }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(DiskError::Locked { name: name.to_owned() }),

@@ -53,6 +53,17 @@ fn a_link_is_not_followed() {
     assert_eq!(read_small(&disk, "key", 3).unwrap().unwrap(), b"new");
 }
 
+#[test]
+fn a_store_is_for_its_user_and_what_is_published_for_everybody() {
+    use std::os::unix::fs::PermissionsExt;
+    let (folder, disk) = disk();
+    replace(&disk, "own", &[b"x"]).unwrap();
+    replace(&disk.public(), "shown", &[b"x"]).unwrap();
+    let mode = |name: &str| folder.path().join("disk").join(name).metadata().unwrap().permissions().mode();
+    assert_eq!(mode("own") & 0o777, 0o600);
+    assert_eq!(mode("shown") & 0o044, 0o044);
+}
+
 /// covers: AX-15
 #[test]
 fn a_second_writer_fails_at_once() {
