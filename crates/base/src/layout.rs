@@ -87,6 +87,12 @@ impl Layout {
         self.state.join("head/head")
     }
 
+    /// The checkpoint that the log signed last when it started or stopped.
+    #[must_use]
+    pub fn checkpoint(&self) -> PathBuf {
+        self.state.join("head/checkpoint")
+    }
+
     /// A service's own folder.
     #[must_use]
     pub fn service_state(&self, service: &str) -> PathBuf {

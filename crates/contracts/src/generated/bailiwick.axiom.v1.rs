@@ -56,6 +56,17 @@ pub struct Head {
     pub axiom_time_ns: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetCheckpointRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Checkpoint {
+    /// C2SP checkpoint as text, see docs/format.md; keep it outside the log.
+    #[prost(string, tag = "1")]
+    pub signed: ::prost::alloc::string::String,
+    /// The key with which others verify it, `NAME+ID+BASE64`.
+    #[prost(string, tag = "2")]
+    pub key: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetStateRequest {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct State {
@@ -364,6 +375,28 @@ pub mod axiom_client {
                 .insert(GrpcMethod::new("bailiwick.axiom.v1.Axiom", "GetHead"));
             self.inner.unary(req, path, codec).await
         }
+        /// The signed checkpoint of the RFC 6962 tree over all durable entries.
+        pub async fn get_checkpoint(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetCheckpointRequest>,
+        ) -> std::result::Result<tonic::Response<super::Checkpoint>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailiwick.axiom.v1.Axiom/GetCheckpoint",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("bailiwick.axiom.v1.Axiom", "GetCheckpoint"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Hash of the control state folded up to the head.
         pub async fn get_state(
             &mut self,
@@ -446,6 +479,11 @@ pub mod axiom_server {
             &self,
             request: tonic::Request<super::GetHeadRequest>,
         ) -> std::result::Result<tonic::Response<super::Head>, tonic::Status>;
+        /// The signed checkpoint of the RFC 6962 tree over all durable entries.
+        async fn get_checkpoint(
+            &self,
+            request: tonic::Request<super::GetCheckpointRequest>,
+        ) -> std::result::Result<tonic::Response<super::Checkpoint>, tonic::Status>;
         /// Hash of the control state folded up to the head.
         async fn get_state(
             &self,
@@ -653,6 +691,51 @@ pub mod axiom_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetHeadSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailiwick.axiom.v1.Axiom/GetCheckpoint" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetCheckpointSvc<T: Axiom>(pub Arc<T>);
+                    impl<
+                        T: Axiom,
+                    > tonic::server::UnaryService<super::GetCheckpointRequest>
+                    for GetCheckpointSvc<T> {
+                        type Response = super::Checkpoint;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetCheckpointRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Axiom>::get_checkpoint(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetCheckpointSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -318,6 +318,12 @@ impl axiom::axiom_server::Axiom for Land {
     async fn get_head(&self, _: Request<axiom::GetHeadRequest>) -> Result<Response<axiom::Head>, Status> {
         Err(Status::unimplemented(""))
     }
+    async fn get_checkpoint(
+        &self,
+        _: Request<axiom::GetCheckpointRequest>,
+    ) -> Result<Response<axiom::Checkpoint>, Status> {
+        Err(Status::unimplemented(""))
+    }
 
     async fn get_state(&self, _: Request<axiom::GetStateRequest>) -> Result<Response<axiom::State>, Status> {
         Err(Status::unimplemented(""))

@@ -6,6 +6,7 @@ mod followers;
 mod order;
 mod reads;
 mod start;
+mod tree;
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -22,6 +23,7 @@ use crate::store::LogReader;
 use followers::Followers;
 use order::Orders;
 use start::Identity;
+use tree::Tree;
 
 /// Becomes the process `axiom`.
 #[must_use]
@@ -29,10 +31,11 @@ pub fn main() -> ExitCode {
     kit::serve::<AxiomService>()
 }
 
-static TABLE: [Operation; 5] = [
+static TABLE: [Operation; 6] = [
     Operation::reads("/bailiwick.axiom.v1.Axiom/Read", Cost::Light, "system.axiom.read"),
     Operation::reads("/bailiwick.axiom.v1.Axiom/Range", Cost::Heavy, "system.axiom.range").long(),
     Operation::reads("/bailiwick.axiom.v1.Axiom/GetHead", Cost::Light, "system.axiom.get_head"),
+    Operation::reads("/bailiwick.axiom.v1.Axiom/GetCheckpoint", Cost::Medium, "system.axiom.get_checkpoint"),
     Operation::reads("/bailiwick.axiom.v1.Axiom/GetState", Cost::Medium, "system.axiom.get_state"),
     Operation::reads("/bailiwick.axiom.v1.Axiom/AwaitFolded", Cost::Light, "system.axiom.await_folded"),
 ];
@@ -45,6 +48,7 @@ pub(crate) struct AxiomService {
     /// The last durable sequence; wakes followers.
     grown: watch::Receiver<u64>,
     identity: Identity,
+    tree: Arc<Tree>,
 }
 
 impl Service for AxiomService {
@@ -70,7 +74,9 @@ impl Service for AxiomService {
 
     async fn init(context: InitContext) -> Result<Self, BoxError> {
         // Reading and verifying a whole log takes its time and would hold up the lifecycle.
-        tokio::task::spawn_blocking(move || start::open(context)).await?
+        let service = tokio::task::spawn_blocking(move || start::open(context)).await??;
+        tokio::spawn(tree::grow(Arc::clone(&service.tree), service.grown.clone()));
+        Ok(service)
     }
 
     fn routes(self: &Arc<Self>, kind: ChannelKind) -> Routes {
@@ -102,6 +108,9 @@ impl Service for AxiomService {
 
     async fn drain(&self) {
         self.orders.settle().await;
+        let tree = Arc::clone(&self.tree);
+        // It cannot fail to run: the runtime ends after this.
+        let _ = tokio::task::spawn_blocking(move || tree.keep()).await;
     }
 }
 

@@ -4,8 +4,8 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use base::Sequence;
 use contracts::axiom::v1::{
-    AwaitFoldedReply, AwaitFoldedRequest, Entries, Entry, GetHeadRequest, GetStateRequest, Head,
-    RangeRequest, ReadRequest, State, axiom_server::Axiom,
+    AwaitFoldedReply, AwaitFoldedRequest, Checkpoint, Entries, Entry, GetCheckpointRequest, GetHeadRequest,
+    GetStateRequest, Head, RangeRequest, ReadRequest, State, axiom_server::Axiom,
 };
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
@@ -92,6 +92,14 @@ impl Axiom for Reads {
             signed: signed.as_str().to_owned(),
             axiom_time_ns: self.0.identity.time().0.0,
         }))
+    }
+
+    async fn get_checkpoint(&self, _: Request<GetCheckpointRequest>) -> Result<Response<Checkpoint>, Status> {
+        let tree = Arc::clone(&self.0.tree);
+        let signed = tokio::task::spawn_blocking(move || tree.checkpoint()).await;
+        let signed = signed.map_err(|error| Status::internal(error.to_string()))?;
+        let signed = signed.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(Checkpoint { signed: signed.to_string(), key: self.0.tree.key().to_string() }))
     }
 
     async fn get_state(&self, _: Request<GetStateRequest>) -> Result<Response<State>, Status> {

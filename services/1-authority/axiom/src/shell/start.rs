@@ -2,7 +2,7 @@
 
 use std::{
     path::PathBuf,
-    sync::Mutex,
+    sync::{Arc, Mutex},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -17,6 +17,7 @@ use super::{
     AxiomService,
     followers::Followers,
     order::{self, Orders},
+    tree::{Growth, Tree},
 };
 use crate::{
     core::{Clock, Reading, Sequencer, genesis_entry},
@@ -74,10 +75,12 @@ pub(super) fn open(mut context: InitContext) -> Result<AxiomService, BoxError> {
     let genesis_file = place(GENESIS_VARIABLE, GENESIS_FILE);
     let mut sequencer = Sequencer::new();
     let mut unreadable = None;
+    let mut growth = Growth::begin(&head_disk)?;
     let store = Store { disk: &disk, head_disk: &head_disk, options };
     let opened = store.open(
         || genesis_entry(&std::fs::read(&genesis_file).ok()?).ok(),
         |placed| {
+            growth.take(placed);
             let header = &placed.record.header;
             let read = sequencer.replay(header, placed.record.payload, placed.hash)
                 && order::tell(&context.node, header, placed.record.payload);
@@ -107,6 +110,9 @@ pub(super) fn open(mut context: InitContext) -> Result<AxiomService, BoxError> {
         tracing::warn!(%fault, "a write that was never acknowledged was cut off");
     }
     let (grow, grown) = watch::channel(last.sequence.0);
+    let tree =
+        Arc::new(Tree::start(growth, &node_name, key.clone(), head_disk.clone(), opened.reader.clone())?);
+    tree.keep();
     let committer = CommitterThread::start(opened.committer)?;
     let orders = Orders::start(sequencer, opened.layout, committer, context.node.clone(), grow)?;
     Ok(AxiomService {
@@ -115,6 +121,7 @@ pub(super) fn open(mut context: InitContext) -> Result<AxiomService, BoxError> {
         followers: Followers::default(),
         grown,
         identity: Identity { node_name, key, clock: Mutex::new(clock) },
+        tree,
     })
 }
 
