@@ -7,6 +7,7 @@
 mod check;
 pub mod context;
 pub mod entry;
+pub mod evidence;
 pub mod frame;
 pub mod key_path;
 pub mod log_segment;
@@ -18,7 +19,7 @@ pub mod token;
 pub type Target = fn(&[u8]) -> bool;
 
 /// By the names of programs and folders of seeds.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("manifest", manifest::run),
     ("log_segment", log_segment::run),
     ("entry", entry::run),
@@ -27,4 +28,5 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("token", token::run),
     ("frame", frame::run),
     ("rules", rules::run),
+    ("evidence", evidence::run),
 ];

@@ -7,6 +7,7 @@
 
 mod messages;
 mod payloads;
+mod proofs;
 mod texts;
 
 use std::{fs, path::Path};
@@ -24,6 +25,7 @@ fn main() {
         ("entry", payloads::all()),
         ("log_segment", payloads::segments()),
         ("frame", messages::all()),
+        ("evidence", proofs::all()),
     ] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
         fs::create_dir_all(&folder).unwrap();
