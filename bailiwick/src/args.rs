@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PathBufValueParser, PossibleValue, TypedValueParser},
+};
 
 /// Makes a Linux machine a place where nothing consequential happens without authority.
 #[derive(Debug, Parser)]
@@ -11,9 +14,9 @@ pub struct Cli {
     /// Put or find the whole node under this folder.
     #[arg(long, global = true, value_name = "DIR", env = "BAILIWICK_ROOT")]
     pub root: Option<PathBuf>,
-    /// Form of the output.
-    #[arg(short, long, global = true, value_enum, default_value_t = Output::Text)]
-    pub output: Output,
+    /// Form of the output; `log export` and `log prove` also take the file to write.
+    #[arg(short, long, global = true, value_parser = ToParser, default_value = "text")]
+    pub output: To,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -22,6 +25,37 @@ pub struct Cli {
 pub enum Output {
     Text,
     Json,
+}
+
+/// What stands behind `-o`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum To {
+    Form(Output),
+    File(PathBuf),
+}
+
+/// A form if it has the name of one, else a file; help and completions offer the forms.
+#[derive(Clone, Debug)]
+struct ToParser;
+
+impl TypedValueParser for ToParser {
+    type Value = To;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &std::ffi::OsStr,
+    ) -> Result<To, clap::Error> {
+        match value.to_str().and_then(|name| Output::from_str(name, false).ok()) {
+            Some(form) => Ok(To::Form(form)),
+            None => PathBufValueParser::new().parse_ref(command, argument, value).map(To::File),
+        }
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(Output::value_variants().iter().filter_map(Output::to_possible_value)))
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -52,6 +86,11 @@ pub enum Command {
     /// Read and verify the log.
     #[command(subcommand)]
     Log(Log),
+    /// Check evidence, a proof, or a published log, with nothing else.
+    Verify(Verify),
+    /// Witness logs: sign that they only grow.
+    #[command(subcommand)]
+    Witness(Witness),
     /// Read and change the rules.
     #[command(subcommand)]
     Policy(Policy),
@@ -227,11 +266,103 @@ pub enum Log {
         /// A signed head kept elsewhere, to find truncation.
         #[arg(long)]
         head: Option<PathBuf>,
+        /// A signed checkpoint kept elsewhere: finds truncation, and a history that was changed before it.
+        #[arg(long)]
+        checkpoint: Option<PathBuf>,
     },
     /// Print the signed head; keep it elsewhere.
     Head,
     /// Fold the log from genesis and print the state's hash.
     Replay { folder: Option<PathBuf> },
+    /// Print the signed checkpoint of the log's tree; keep it elsewhere.
+    Checkpoint,
+    /// Publish the log into a folder for any web server: tiles, entries, checkpoint. Run again, it adds what is new.
+    Publish {
+        dir: PathBuf,
+        #[command(flatten)]
+        log: LogFrom,
+    },
+    /// Prove that one entry stands in the log, as a C2SP proof with the entry in it.
+    Prove {
+        sequence: u64,
+        /// File to write, also as `-o FILE`; standard output by default.
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        log: LogFrom,
+    },
+    /// Write entries, proofs, checkpoint and public keys into one file for a third party.
+    Export {
+        /// File to write, also as `-o FILE`.
+        file: Option<PathBuf>,
+        /// First entry.
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// Last entry; by default the last one of the checkpoint.
+        #[arg(long)]
+        to: Option<u64>,
+        /// Key of a witness whose signature the checkpoint must carry and the file is to name; may be repeated.
+        #[arg(long, value_name = "KEY")]
+        witness: Vec<String>,
+        /// An older checkpoint of this log: the file then shows that the log still contains it.
+        #[arg(long, value_name = "CHECKPOINT")]
+        since: Option<PathBuf>,
+        #[command(flatten)]
+        log: LogFrom,
+    },
+    /// Print what to send to a witness (`add-checkpoint`) for a published log.
+    Request {
+        dir: PathBuf,
+        /// Entries of the checkpoint that the witness signed last.
+        #[arg(long, default_value_t = 0)]
+        old: u64,
+    },
+    /// Add a witness' answer, read from standard input, to the checkpoint of a published log.
+    Cosign {
+        dir: PathBuf,
+        /// Key of the witness.
+        #[arg(long, value_name = "KEY", required = true)]
+        witness: Vec<String>,
+    },
+}
+
+/// Which log, and which of its checkpoints.
+#[derive(Debug, Args)]
+pub struct LogFrom {
+    /// The log's folder; the node's own by default.
+    #[arg(long, value_name = "FOLDER")]
+    pub log: Option<PathBuf>,
+    /// A signed checkpoint of it; by default the node is asked, or the one that it kept is taken.
+    #[arg(long, value_name = "FILE")]
+    pub checkpoint: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// Evidence, a proof, or the folder of a published log.
+    pub path: PathBuf,
+    /// The log's key as you know it from elsewhere, NAME+ID+BASE64.
+    #[arg(long)]
+    pub key: Option<String>,
+    /// Key of a witness that must have signed; may be repeated.
+    #[arg(long, value_name = "KEY")]
+    pub witness: Vec<String>,
+    /// A checkpoint of this log that you kept: the log must still contain it.
+    #[arg(long, value_name = "CHECKPOINT")]
+    pub remembered: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Witness {
+    /// Make a witness in a folder and print its key.
+    Init {
+        folder: PathBuf,
+        /// Its name, a host and path without scheme, for example `witness.example/w1`.
+        name: String,
+    },
+    /// Witness the log with this key, NAME+ID+BASE64.
+    Trust { folder: PathBuf, key: String },
+    /// Answer a request read from standard input: sign, or refuse and say why.
+    Add { folder: PathBuf },
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,12 +1,14 @@
 //! Exit codes that mean something.
 //!
-//! 0 done · 1 failed · 2 wrong command line · 3 refused for want of a right · 4 the node does not answer · 5 the log is damaged ·
+//! 0 done · 1 failed · 2 wrong command line · 3 refused for want of a right · 4 the node does not answer · 5 the log is damaged,
+//! or what was checked does not hold ·
 //! 125 `run` itself failed · 126 the program could not be executed · 127 it was not found · otherwise the program's own.
 
 use std::{fmt, process::ExitCode};
 
 use chain::Fault;
 
+pub const USAGE: u8 = 2;
 pub const REFUSED: u8 = 3;
 pub const UNREACHABLE: u8 = 4;
 pub const DAMAGED: u8 = 5;
@@ -24,6 +26,11 @@ pub struct Failure {
 impl Failure {
     pub fn new(code: u8, text: impl Into<String>) -> Self {
         Self { code, text: text.into() }
+    }
+
+    /// What was to be verified does not hold.
+    pub fn refused(what: &impl fmt::Display) -> Self {
+        Self::new(DAMAGED, format!("does not hold: {what}"))
     }
 
     pub fn damaged(fault: &Fault) -> Self {

@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use base::{AxiomRef, Sequence, layout::Layout};
 use chain::{
-    EntryType, LogFolder, SignedHead, VerifyOptions,
-    payload::{Payload, service::Genesis},
+    EntryHeader, EntryType, LogFolder, SignedHead, VerifyOptions,
+    checkpoint::Checkpoint,
+    payload::Payload,
+    tree::{Edge, TreeHash},
     verify_log,
 };
 use serde::Serialize;
 
+use super::checkpoint;
 use crate::{
     args::{Log as LogCommand, Output},
     exit::{DAMAGED, Failure},
@@ -32,14 +35,25 @@ struct Verified {
     head: Option<AxiomRef>,
     /// The head that it was checked against, if one was given.
     checked_against: Option<AxiomRef>,
+    /// The checkpoint that it was checked against, if one was given.
+    checkpoint: Option<Checkpoint>,
 }
 
 /// Reads everything, believes nothing; names the first damaged entry, header or padding byte.
-pub fn verify(output: Output, folder: &Path, head: Option<&Path>) -> Result<()> {
+pub fn verify(output: Output, folder: &Path, head: Option<&Path>, kept: Option<&Path>) -> Result<()> {
     let checked_against = head.map(|file| signed_head(folder, file)).transpose()?;
+    let checkpoint = kept.map(|file| signed_checkpoint(folder, file)).transpose()?;
     let options = VerifyOptions { head: checked_against, from_oldest: false };
-    let report =
-        verify_log(&LogFolder::new(folder), &options, |_| {}).map_err(|fault| Failure::damaged(&fault))?;
+    let mut tree = Edge::default();
+    let mut found = None;
+    let report = verify_log(&LogFolder::new(folder), &options, |placed| {
+        let Some(checkpoint) = checkpoint.as_ref().filter(|_| found.is_none()) else { return };
+        let header = placed.record.header.encode();
+        tree.push(TreeHash::leaf_of(&[&header, placed.record.payload]), |_, _| {});
+        found = (tree.size() == checkpoint.size).then(|| tree.root());
+    })
+    .map_err(|fault| Failure::damaged(&fault))?;
+    check_root(checkpoint.as_ref(), found, report.entries)?;
     let verified = Verified {
         ok: true,
         segments: report.segments,
@@ -47,15 +61,23 @@ pub fn verify(output: Output, folder: &Path, head: Option<&Path>) -> Result<()> 
         entries: report.entries,
         head: report.last,
         checked_against,
+        checkpoint,
     };
     output::show(output, &verified, || {
         let last = report.last.map_or_else(|| "none".to_owned(), |last| last.to_string());
-        let against = match checked_against {
-            Some(head) => format!("contains the head {head}\n"),
-            None => {
-                "no head was given: that nothing was cut off the end is not shown (--head FILE)\n".to_owned()
-            }
-        };
+        let mut against = String::new();
+        if let Some(head) = checked_against {
+            against.push_str(&format!("contains the head {head}\n"));
+        }
+        if let Some(checkpoint) = &verified.checkpoint {
+            against.push_str(&format!("contains the checkpoint of {} entries\n", checkpoint.size));
+        }
+        if against.is_empty() {
+            against.push_str(
+                "nothing was given to check against: that nothing was cut off the end is not shown ",
+            );
+            against.push_str("(--head FILE, --checkpoint FILE)\n");
+        }
         format!(
             "{}: {} entries in {} groups and {} segments\nlast entry {last}\n{against}",
             output::good("sound"),
@@ -66,34 +88,43 @@ pub fn verify(output: Output, folder: &Path, head: Option<&Path>) -> Result<()> 
     })
 }
 
+fn signed_checkpoint(folder: &Path, file: &Path) -> Result<Checkpoint> {
+    let key = checkpoint::key_of(folder)?;
+    let signed = checkpoint::read(file)?;
+    let checkpoint = signed
+        .verify(&key)
+        .with_context(|| format!("{} is not a checkpoint signed by this log's sequencer", file.display()))?;
+    Ok(checkpoint.clone())
+}
+
+fn check_root(kept: Option<&Checkpoint>, found: Option<TreeHash>, entries: u64) -> Result<(), Failure> {
+    let Some(kept) = kept.filter(|kept| found != Some(kept.root)) else { return Ok(()) };
+    let text = match found {
+        None => format!(
+            "the log ends at {entries} entries, its checkpoint has {}: entries are missing",
+            kept.size
+        ),
+        Some(_) => {
+            format!("the first {} entries are not those of the checkpoint: history was changed", kept.size)
+        }
+    };
+    Err(Failure::new(DAMAGED, text))
+}
+
 /// The entry that a signed head names, checked with the sequencer's key as genesis pins it.
 fn signed_head(folder: &Path, file: &Path) -> Result<AxiomRef> {
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("reading the signed head {}", file.display()))?;
-    let key = genesis(folder)?.sequencer_key;
+    let key = checkpoint::genesis(folder)?.0.sequencer_key;
     let head = SignedHead::new(text)?
         .verify(&key)
         .with_context(|| format!("{} is not a head signed by this log's sequencer", file.display()))?;
     Ok(head.head)
 }
 
-/// Genesis, from a log that need not be sound beyond it.
-pub fn genesis(folder: &Path) -> Result<Genesis> {
-    let mut found = None;
-    let outcome = verify_log(&LogFolder::new(folder), &VerifyOptions::default(), |placed| {
-        if placed.record.header.sequence == Sequence(0) {
-            found = Payload::decode(0, placed.record.payload).ok();
-        }
-    });
-    match (found, outcome) {
-        (Some(Payload::Genesis(envelope)), _) => Ok(envelope.body),
-        (_, Err(fault)) => Err(Failure::damaged(&fault).into()),
-        _ => bail!("{} does not begin with a genesis entry", folder.display()),
-    }
-}
-
+/// An entry as people read it.
 #[derive(Serialize)]
-struct Shown {
+pub struct Shown {
     sequence: Sequence,
     #[serde(rename = "type")]
     entry_type: String,
@@ -132,7 +163,7 @@ pub fn show(output: Output, folder: &Path, which: Which<'_>, types: &[String]) -
         if !wanted || !(from..=to).contains(&header.sequence.0) {
             return;
         }
-        shown.push_back(describe(placed));
+        shown.push_back(describe(header, placed.record.payload, placed.hash));
         if shown.len() as u64 > last {
             shown.pop_front();
         }
@@ -146,9 +177,15 @@ pub fn show(output: Output, folder: &Path, which: Which<'_>, types: &[String]) -
     }
 }
 
-fn describe(placed: &chain::Placed<'_>) -> Shown {
-    let header = &placed.record.header;
-    let payload = Payload::decode(header.entry_type.code(), placed.record.payload);
+/// An entry out of a leaf of the tree; None for what no entry looks like.
+pub fn describe_leaf(leaf: &[u8]) -> Option<Shown> {
+    let header = EntryHeader::decode(leaf).ok()?;
+    let payload = leaf.get(base::limits::ENTRY_HEADER_BYTES..)?;
+    Some(describe(&header, payload, base::Hash::of(leaf)))
+}
+
+fn describe(header: &EntryHeader, payload: &[u8], hash: base::Hash) -> Shown {
+    let payload = Payload::decode(header.entry_type.code(), payload);
     let (head, body) = match &payload {
         Ok(payload) => (Some(payload.head()), body_json(payload)),
         Err(error) => (None, serde_json::json!({ "undecoded": error.to_string() })),
@@ -157,7 +194,7 @@ fn describe(placed: &chain::Placed<'_>) -> Shown {
         sequence: header.sequence,
         entry_type: header.entry_type.name().to_owned(),
         axiom_time_ns: header.timestamp.0,
-        hash: placed.hash,
+        hash,
         submitter: head.map(|head| head.submitter),
         authorization: head.and_then(|head| head.authorization),
         body,
@@ -175,7 +212,7 @@ fn body_json(payload: &Payload) -> serde_json::Value {
     json.unwrap_or(serde_json::Value::Null)
 }
 
-fn line(shown: &Shown) -> String {
+pub fn line(shown: &Shown) -> String {
     let body: String = shown.body.to_string().chars().take(160).collect();
     format!("{:>8}  {:<16}  {}\n", shown.sequence.0, shown.entry_type, body)
 }
@@ -284,7 +321,8 @@ pub async fn online(node: &Node, output: Output, command: LogCommand) -> Result<
         }
         LogCommand::Tail { lines, types, .. } => follow(node, output, Which::Last(lines), &types).await,
         LogCommand::Follow { types } => follow(node, output, Which::Last(0), &types).await,
-        LogCommand::Verify { .. } | LogCommand::Replay { .. } => Ok(()),
+        // Those that work on files alone.
+        _ => Ok(()),
     }
 }
 

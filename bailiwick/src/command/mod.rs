@@ -1,15 +1,21 @@
 //! One file for each group of commands; each asks a service and shows the answer.
 
 mod capability;
+mod checkpoint;
+mod evidence;
 mod identity;
 mod key;
 mod log;
 mod logs;
 mod policy;
 mod process;
+mod publish;
+mod published;
 mod service;
 mod status;
+mod verify;
 mod why;
+mod witness;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -17,14 +23,15 @@ use anyhow::{Context, Result};
 use base::layout::Layout;
 
 use crate::{
-    args::{Cli, Command, Log, Output, Policy},
+    args::{Cli, Command, Log, Output, Policy, To},
+    exit::{Failure, USAGE},
     node::Node,
     prove, up,
 };
 
 /// Runs one command of a person.
-pub fn run(cli: Cli) -> Result<ExitCode> {
-    let output = cli.output;
+pub fn run(mut cli: Cli) -> Result<ExitCode> {
+    let output = form(&mut cli)?;
     match cli.command {
         Command::Prove(args) => return prove::run(&args),
         Command::Man { folder } => return write_manual(&folder).map(|()| ExitCode::SUCCESS),
@@ -39,21 +46,30 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Up(args) => up::run(&layout, &args),
         Command::Run(args) => process::on_own_node(layout, output, args).map_err(process::failed_run),
         // These work on files alone.
-        Command::Log(Log::Verify { folder, head }) => {
-            log::verify(output, &log::folder(&layout, folder), head.as_deref()).map(done)
-        }
-        Command::Log(Log::Replay { folder }) => log::replay(output, &log::folder(&layout, folder)).map(done),
-        Command::Log(Log::Show { range, types, follow: false }) => {
-            log::show(output, &layout.log(), log::Which::of(range.as_deref()), &types).map(done)
-        }
-        Command::Log(Log::Tail { lines, types, follow: false }) => {
-            log::show(output, &layout.log(), log::Which::Last(lines), &types).map(done)
-        }
+        Command::Verify(args) => verify::run(output, &args).map(done),
+        Command::Witness(args) => witness::run(output, args).map(done),
+        Command::Log(args) if !needs_service(&args) => offline(&layout, output, args).map(done),
         command => {
             let node = Node::find(layout)?;
             runtime()?.block_on(ask(&node, output, command)).map(done)
         }
     }
+}
+
+/// The form of the output. A file behind `-o` goes to the commands that write one.
+fn form(cli: &mut Cli) -> Result<Output> {
+    let named = match &cli.output {
+        To::Form(form) => return Ok(*form),
+        To::File(named) => named.clone(),
+    };
+    if let Command::Log(Log::Export { file: file @ None, .. } | Log::Prove { file: file @ None, .. }) =
+        &mut cli.command
+    {
+        *file = Some(named);
+        return Ok(Output::Text);
+    }
+    let what = format!("-o takes `text` or `json` here, not {}", named.display());
+    Err(Failure::new(USAGE, what).into())
 }
 
 fn done((): ()) -> ExitCode {
@@ -82,10 +98,49 @@ async fn ask(node: &Node, output: Output, command: Command) -> Result<()> {
         // Answered before a node was looked for.
         Command::Up(_)
         | Command::Run(_)
+        | Command::Verify(_)
+        | Command::Witness(_)
         | Command::Prove(_)
         | Command::Completions { .. }
         | Command::Man { .. }
         | Command::Process(_) => Ok(()),
+    }
+}
+
+const fn needs_service(log: &Log) -> bool {
+    matches!(
+        log,
+        Log::Head | Log::Follow { .. } | Log::Show { follow: true, .. } | Log::Tail { follow: true, .. }
+    )
+}
+
+/// What works on the log's files; the checkpoint may come from a node that runs.
+fn offline(layout: &Layout, output: Output, log: Log) -> Result<()> {
+    match log {
+        Log::Verify { folder, head, checkpoint } => {
+            let folder = log::folder(layout, folder);
+            log::verify(output, &folder, head.as_deref(), checkpoint.as_deref())
+        }
+        Log::Replay { folder } => log::replay(output, &log::folder(layout, folder)),
+        Log::Show { range, types, .. } => {
+            log::show(output, &layout.log(), log::Which::of(range.as_deref()), &types)
+        }
+        Log::Tail { lines, types, .. } => log::show(output, &layout.log(), log::Which::Last(lines), &types),
+        Log::Checkpoint => checkpoint::show(layout, output),
+        Log::Publish { dir, log } => publish::publish(layout, output, &dir, &log),
+        Log::Prove { sequence, file, log } => {
+            evidence::prove(layout, output, sequence, file.as_deref(), &log)
+        }
+        Log::Export { file, from, to, witness, since, log } => {
+            let wanted = evidence::Wanted { from, to, witnesses: &witness, since: since.as_deref() };
+            let file = file
+                .ok_or_else(|| Failure::new(USAGE, "which file to write? `log export -o FILE`".to_owned()))?;
+            evidence::export(layout, output, &file, &wanted, &log)
+        }
+        Log::Request { dir, old } => published::request(&dir, old),
+        Log::Cosign { dir, witness } => published::cosign(output, &dir, &witness),
+        // Asked of the node.
+        Log::Head | Log::Follow { .. } => Ok(()),
     }
 }
 

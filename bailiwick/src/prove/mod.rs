@@ -9,6 +9,7 @@ mod node;
 mod orphans;
 mod refuse;
 mod tamper;
+mod verify;
 mod work;
 
 use std::{
@@ -23,7 +24,7 @@ use serde::Serialize;
 use crate::{args::Prove, output, site::Site};
 
 /// What `--break` knows, and the section that must notice.
-const BREAKS: [(&str, &str); 20] = [
+const BREAKS: [(&str, &str); 22] = [
     ("userns", "refuse"),
     ("mountns", "refuse"),
     ("pidns", "refuse"),
@@ -42,19 +43,22 @@ const BREAKS: [(&str, &str); 20] = [
     ("token-binding", "authority"),
     ("hash-pin", "authority"),
     ("chain", "tamper"),
+    ("tree", "verify"),
+    ("checkpoint-signature", "verify"),
     ("fsync", "crash"),
     ("ack", "crash"),
 ];
 
 type Run = fn(&mut Context) -> Result<Section>;
 
-const SECTIONS: [(&str, Run); 6] = [
+const SECTIONS: [(&str, Run); 7] = [
     ("node", node::run),
     ("work", work::run),
     ("authority", authority::run),
     ("refuse", refuse::run),
     ("crash", crash::run),
     ("tamper", tamper::run),
+    ("verify", verify::run),
 ];
 
 /// What all sections share.
