@@ -24,21 +24,40 @@ fn report(output: &Output) -> serde_json::Value {
 
 #[test]
 fn the_quick_sections_hold() {
-    let sections =
-        ["--section", "node", "--section", "work", "--section", "authority", "--section", "tamper"];
+    let sections = [
+        "--section",
+        "node",
+        "--section",
+        "work",
+        "--section",
+        "authority",
+        "--section",
+        "tamper",
+        "--section",
+        "verify",
+    ];
     let Some(output) = prove(&[&sections[..], &["--json"]].concat()) else { return };
     let report = report(&output);
     assert!(output.status.success(), "{report:#}");
-    assert_eq!(report["sections"].as_array().unwrap().len(), 4);
+    assert_eq!(report["sections"].as_array().unwrap().len(), 5);
     assert!(report["sections"].as_array().unwrap().iter().all(|section| section["ok"] == true));
 }
 
 /// One guard of the sandbox stands for all of them here: `cargo xtask ci --nightly` goes through the whole list.
 #[test]
 fn a_defence_that_is_switched_off_is_missed() {
-    for part in
-        ["policy", "decision-signature", "token-binding", "hash-pin", "chain", "fsync", "ack", "mountns"]
-    {
+    for part in [
+        "policy",
+        "decision-signature",
+        "token-binding",
+        "hash-pin",
+        "chain",
+        "tree",
+        "checkpoint-signature",
+        "fsync",
+        "ack",
+        "mountns",
+    ] {
         let Some(output) = prove(&["--break", part, "--json"]) else { return };
         assert!(!output.status.success(), "nothing missed {part}: {:#}", report(&output));
         let report = report(&output);
