@@ -18,6 +18,8 @@ use crate::exit::DAMAGED;
 
 /// Changes of an evidence file that a stranger must notice, beside one for each entry.
 const CHANGES: u64 = 2_000;
+/// Entries from before the kept checkpoint in that file: each change reads it whole, and a log of thousands shows no more.
+const ENTRIES_BEFORE: u64 = 32;
 /// More of them would only repeat what is known by then.
 const MISSED_SHOWN_MAX: usize = 10;
 
@@ -73,7 +75,8 @@ fn evidence(section: &mut Section, site: &Site, folder: &Path, kept: &Kept, chan
     grow(site)?;
     let file = folder.join("evidence");
     let (file, since) = (utf8(&file)?, utf8(&kept.file)?);
-    let export = site.tell(&["log", "export", file, "--from", "0", "--since", since])?;
+    let from = kept.size.saturating_sub(ENTRIES_BEFORE).to_string();
+    let export = site.tell(&["log", "export", "--from", &from, "--since", since, "-o", file])?;
     section.check(export.status.success(), format!("evidence was not made: {}", said(&export)));
     let check = ["verify", file, "--key", &kept.key, "--remembered", since];
     let checked = site.tell(&check)?;
