@@ -47,6 +47,20 @@ impl keys_server::Keys for Keys {
         Ok(Response::new(keys::SignResponse::default()))
     }
 
+    async fn encrypt(
+        &self,
+        _: Request<keys::EncryptRequest>,
+    ) -> Result<Response<keys::EncryptResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn decrypt(
+        &self,
+        _: Request<keys::DecryptRequest>,
+    ) -> Result<Response<keys::DecryptResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn verify(&self, _: Request<keys::VerifyRequest>) -> Result<Response<keys::VerifyReply>, Status> {
         Ok(Response::new(keys::VerifyReply::default()))
     }

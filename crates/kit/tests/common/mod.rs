@@ -118,6 +118,20 @@ impl keys_server::Keys for Handlers {
         }))
     }
 
+    async fn encrypt(
+        &self,
+        _: Request<keys::EncryptRequest>,
+    ) -> Result<Response<keys::EncryptResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn decrypt(
+        &self,
+        _: Request<keys::DecryptRequest>,
+    ) -> Result<Response<keys::DecryptResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn verify(
         &self,
         request: Request<keys::VerifyRequest>,

@@ -50,6 +50,20 @@ impl keys::keys_server::Keys for FakeKeys {
         Err(Status::unimplemented(""))
     }
 
+    async fn encrypt(
+        &self,
+        _: Request<keys::EncryptRequest>,
+    ) -> Result<Response<keys::EncryptResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn decrypt(
+        &self,
+        _: Request<keys::DecryptRequest>,
+    ) -> Result<Response<keys::DecryptResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn verify(&self, _: Request<keys::VerifyRequest>) -> Result<Response<keys::VerifyReply>, Status> {
         Err(Status::unimplemented(""))
     }
