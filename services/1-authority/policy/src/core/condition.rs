@@ -41,6 +41,8 @@ pub(super) struct Facts<'a> {
     pub(super) requestor: &'a Principal,
     pub(super) now: AxiomTime,
     pub(super) rates: &'a Rates,
+    /// When the decision was made that is judged again: it does not count against itself.
+    pub(super) own: Option<AxiomTime>,
 }
 
 type Holds = Result<bool, Fault>;
@@ -136,7 +138,8 @@ impl Facts<'_> {
     fn rate(&self, rule: &PolicyRule, count: u32, window: DurationNs) -> Holds {
         let used =
             self.rates.count(&rule.id, &self.requestor.id, window, self.now).ok_or(Fault::RateMemory)?;
-        Ok(used < count as usize)
+        let own = self.own.is_some_and(|time| self.now.since(time) < window.0);
+        Ok(used.saturating_sub(usize::from(own)) < count as usize)
     }
 }
 

@@ -22,7 +22,7 @@ use super::{
     admit::{self, Refusal},
     authority::identity_of,
     denials::{Denials, Note, counted_reason, plain_reason},
-    evaluate::{evaluate, evaluate_hashed},
+    evaluate::{evaluate, evaluate_hashed, unmet},
     limits::UNITS_IN_FLIGHT_MAX,
     recent::Used,
 };
@@ -252,11 +252,16 @@ impl Engine {
         if !body.allows() {
             return Ok(self.deny(request, body, now));
         }
+        if purpose != For::Later
+            && let Some(why) = unmet(&self.speculative, &body, now, None)
+        {
+            return Ok(self.refuse_unmet(request, body, why, now));
+        }
         if purpose == For::Preflight {
             return Ok(Outcome::Permitted);
         }
         if let Some(payload) = &payload {
-            admit::rule_change(state, &request.requestor, payload)?;
+            admit::rule_change(&self.speculative, &request.requestor, payload)?;
         }
         let act = entry.cloned().zip(payload).map(|(entry, payload)| {
             let uses = using(hash, &entry);
@@ -302,6 +307,9 @@ impl Engine {
             let text = "the requestor was suspended or revoked after the decision".to_owned();
             return Err(PolicyError::Unauthorized(text).into());
         }
+        if let Some(why) = unmet(state, &body, now, Some(recent.timestamp)) {
+            return Err(PolicyError::Unauthorized(why).into());
+        }
         let payload = admit::act(state, channel, entry, request, &body.action, body.requestor)?;
         admit::rule_change(state, &body.requestor, &payload)?;
         let act = Act { entry: entry.clone(), payload, uses: using(request, entry) };
@@ -320,6 +328,23 @@ impl Engine {
                 body.reason = body.reason.map(|reason| counted_reason(&reason, others));
                 Outcome::Planned(self.plan(Some(request), Some(body), None))
             }
+        }
+    }
+
+    /// The decision is recorded with its conditions, the act is not carried out.
+    fn refuse_unmet(
+        &mut self,
+        request: PolicyRequest,
+        body: DecisionBody,
+        why: String,
+        now: AxiomTime,
+    ) -> Outcome {
+        match self.denials.note(self.known(request.requestor), &request, now) {
+            Note::Counted => Outcome::Busy { retry_after_ms: ms_to_next_second(now) },
+            Note::Single { .. } => Outcome::Refused {
+                refusal: PolicyError::Unauthorized(why).into(),
+                record: Some(self.plan(Some(request), Some(body), None)),
+            },
         }
     }
 

@@ -15,6 +15,7 @@ use super::{
     request::fault_of,
     rule_set::{Match, StoredRule},
     state::PolicyState,
+    verify::request_of,
 };
 
 /// Which part of the engine settled the outcome.
@@ -76,7 +77,8 @@ pub fn decide<'a>(state: &'a PolicyState, request: &PolicyRequest, now: AxiomTim
     if let Some(reason) = fault_of(request) {
         return Verdict::denied(Layer::Request, Some(reason));
     }
-    let facts = Facts { request, kind: request.action.kind(), requestor, now, rates: state.rates() };
+    let facts =
+        Facts { request, kind: request.action.kind(), requestor, now, rates: state.rates(), own: None };
     let mut matched = Vec::with_capacity(8);
     state.rules().matching(&facts, &mut matched);
     if matched.len() > MATCHED_RULES_MAX {
@@ -163,6 +165,44 @@ pub(super) fn body_of(
         timestamp: now,
         reason: verdict.reason(),
     }
+}
+
+/// Which restriction of a decision does not hold now, or cannot be told to hold: an act on it is refused. `made` is the
+/// time of a decision that is recorded already. None if the act may go ahead.
+#[must_use]
+pub fn unmet(
+    state: &PolicyState,
+    body: &DecisionBody,
+    now: AxiomTime,
+    made: Option<AxiomTime>,
+) -> Option<String> {
+    if body.effect != PolicyEffect::AllowWithConditions {
+        return None;
+    }
+    let rule = &body.deciding_rule;
+    let Some(stored) = state.rules().get(rule) else {
+        return Some(format!("rule {rule} is not in force any more"));
+    };
+    let restrictions = &stored.rule.restrictions;
+    if stored.structure.is_err() || !restrictions.iter().map(|r| &r.condition).eq(&body.conditions) {
+        return Some(format!("rule {rule} has other restrictions by now"));
+    }
+    let Some(requestor) = state.identities().get(&body.requestor) else {
+        return Some(format!("the requestor {} is not known", body.requestor));
+    };
+    let request = request_of(body);
+    let kind = request.action.kind();
+    let facts = Facts { request: &request, kind, requestor, now, rates: state.rates(), own: made };
+    restrictions.iter().find_map(|restriction| {
+        let why = match facts.holds(&stored.rule, &restriction.condition) {
+            // Nobody counts a limit by name.
+            _ if !restriction.limits.is_empty() => "has limits that nothing enforces".to_owned(),
+            Ok(true) => return None,
+            Ok(false) => "is not met".to_owned(),
+            Err(fault) => format!("cannot be judged: {fault}"),
+        };
+        Some(format!("rule {rule} allows this under conditions, and {:?} {why}", restriction.name))
+    })
 }
 
 /// What the caller must still satisfy (POL-22).

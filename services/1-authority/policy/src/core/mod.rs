@@ -30,7 +30,7 @@ pub use admit::Refusal;
 pub use condition::{Fault, is_at_or_below, is_normal_path};
 pub use denials::{counted_reason, plain_reason};
 pub use engine::{Engine, Entry, Item, OutOfOrder, Outcome, Settled, Unit};
-pub use evaluate::{Layer, Verdict, decide, evaluate};
+pub use evaluate::{Layer, Verdict, decide, evaluate, unmet};
 pub use identities::{Identities, Principal};
 pub use rates::Rates;
 pub use recent::{Recent, RecentDecision, Used};

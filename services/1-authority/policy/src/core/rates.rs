@@ -21,19 +21,23 @@ impl RateNeed {
     /// None for a rule without rate limits. The caller has checked the rule's structure.
     pub(super) fn of(rule: &PolicyRule) -> Option<Self> {
         let mut need = None;
-        collect(&rule.condition, &mut need);
+        collect(&rule.condition, 0, &mut need);
+        // A decision that is redeemed is among those that are counted, and must not push another one out.
+        rule.restrictions.iter().for_each(|restriction| collect(&restriction.condition, 1, &mut need));
         need
     }
 }
 
-fn collect(condition: &PolicyCondition, need: &mut Option<RateNeed>) {
+fn collect(condition: &PolicyCondition, own: u32, need: &mut Option<RateNeed>) {
     match condition {
-        PolicyCondition::And(all) | PolicyCondition::Or(all) => all.iter().for_each(|c| collect(c, need)),
-        PolicyCondition::Not(inner) => collect(inner, need),
+        PolicyCondition::And(all) | PolicyCondition::Or(all) => {
+            all.iter().for_each(|c| collect(c, own, need))
+        }
+        PolicyCondition::Not(inner) => collect(inner, own, need),
         PolicyCondition::RateLimit { count, window } => {
             let known = need.unwrap_or(RateNeed { count: 0, window_ns: 0 });
             *need = Some(RateNeed {
-                count: known.count.max(*count).min(RATE_COUNT_MAX),
+                count: known.count.max((*count).min(RATE_COUNT_MAX).saturating_add(own)),
                 window_ns: known.window_ns.max(window.0).min(RATE_WINDOW_NS_MAX),
             });
         }
@@ -41,14 +45,14 @@ fn collect(condition: &PolicyCondition, need: &mut Option<RateNeed>) {
     }
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Counted {
     need: Option<RateNeed>,
     /// Oldest first, never decreasing, at most `need.count`.
     times: HashMap<IdentityId, VecDeque<AxiomTime>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rates {
     rules: HashMap<RuleId, Counted>,
     events: usize,

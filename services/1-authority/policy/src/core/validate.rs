@@ -37,6 +37,13 @@ fn check(rule: &PolicyRule) -> Result<(), Fault> {
         );
     }
     check_restrictions(rule)?;
+    if let Some(restriction) = rule.restrictions.iter().find(|restriction| !restriction.limits.is_empty()) {
+        let text = format!(
+            "nothing enforces the limits of {:?}, so nothing would be allowed; use a rate_limit condition",
+            restriction.name
+        );
+        return at("restrictions.limits", text);
+    }
     structure(rule).map_err(|fault| ("condition".to_owned(), fault.to_string()))?;
     check_condition(&rule.condition, "condition")?;
     for (n, restriction) in rule.restrictions.iter().enumerate() {

@@ -107,6 +107,8 @@ impl Node {
             decisions += usize::from(found.is_some());
         }
         assert_eq!(replay.state_hash(), self.engine.confirmed().state_hash());
+        assert_eq!(replay.state().rates(), self.engine.confirmed().rates(), "rate limits survive a replay");
+        assert_eq!(replay.state().rates(), self.engine.speculative().rates());
         assert_eq!(self.engine.speculative().state_hash(), self.engine.confirmed().state_hash());
         decisions
     }

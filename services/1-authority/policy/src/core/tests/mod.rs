@@ -9,6 +9,7 @@ mod index;
 mod lineage;
 mod recent;
 mod reference;
+mod restrictions;
 mod rules;
 mod support;
 mod validate;
