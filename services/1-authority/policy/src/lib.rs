@@ -5,6 +5,7 @@
 //! Never does: effects, calls to other services than `axiom`, reads of anything but the log and its own key.
 //! Calls `axiom` alone. When it dies, nothing consequential happens until its replacement has folded the log again.
 
+pub mod cases;
 pub mod core;
 pub mod rules;
 mod shell;

@@ -56,12 +56,25 @@ pub fn to_toml(rule: &PolicyRule) -> String {
 
 /// The rules of a file, valid and each with an id of its own. `"@admin"` stands for the first admin's id.
 pub fn parse(file: &str, text: &str, admin: IdentityId) -> Result<Vec<PolicyRule>, RuleFileError> {
+    parse_among(file, text, admin, &[])
+}
+
+/// The rules of a file that has other keys, too.
+pub(crate) fn parse_among(
+    file: &str,
+    text: &str,
+    admin: IdentityId,
+    others: &[&str],
+) -> Result<Vec<PolicyRule>, RuleFileError> {
     let source = Source { file, text };
     if text.len() > FILE_BYTES_MAX {
         let why = format!("a rule file has at most {FILE_BYTES_MAX} bytes, not {}", text.len());
         return Err(source.fault(0, None, why));
     }
     let mut table = DeTable::parse(text).map_err(|error| source.refused(&error))?;
+    for other in others {
+        table.get_mut().remove(*other);
+    }
     for (_, value) in table.get_mut().iter_mut() {
         put_admin(value.get_mut(), admin);
     }

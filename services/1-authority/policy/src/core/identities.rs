@@ -59,6 +59,11 @@ impl Identities {
         self.by_id.get(id)
     }
 
+    /// In no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Principal> {
+        self.by_id.values()
+    }
+
     /// The first identity that was created with this key path.
     #[must_use]
     pub fn by_key_path(&self, path: &KeyPath) -> Option<&Principal> {

@@ -20,6 +20,7 @@ mod rule_list;
 mod rule_set;
 mod seal;
 mod state;
+pub mod trial;
 mod validate;
 pub mod verify;
 

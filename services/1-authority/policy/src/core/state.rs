@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use base::{AxiomRef, Hash, IdentityId, PublicKey, Sequence, cbor};
+use base::{AxiomRef, Hash, IdentityId, PublicKey, RuleId, Sequence, cbor};
 use chain::payload::{
     Payload,
     identity::{IdentityChange, IdentityType},
@@ -160,6 +160,25 @@ impl PolicyState {
         Arc::make_mut(&mut tried.rules).add(rule, None, IdentityId([0; 32]));
         tried.rehash();
         tried
+    }
+
+    /// Puts identities and rules into a state that no log tells.
+    pub(super) fn imagine(
+        &mut self,
+        identities: &[chain::payload::identity::IdentityCreated],
+        rules: Vec<chain::payload::policy::PolicyRule>,
+    ) {
+        let known = Arc::make_mut(&mut self.identities);
+        identities.iter().for_each(|identity| known.create(identity));
+        self.exchange(&[], rules);
+    }
+
+    /// Other rules in the place of these. What was counted for a rule's id stays counted.
+    pub(super) fn exchange(&mut self, gone: &[RuleId], rules: Vec<chain::payload::policy::PolicyRule>) {
+        let set = Arc::make_mut(&mut self.rules);
+        gone.iter().for_each(|id| set.remove(id));
+        rules.into_iter().for_each(|rule| set.add(rule, None, IdentityId([0; 32])));
+        self.rehash();
     }
 
     /// Marks the decision that allows an entry as used.

@@ -12,4 +12,5 @@ mod reference;
 mod restrictions;
 mod rules;
 mod support;
+mod trial;
 mod validate;
