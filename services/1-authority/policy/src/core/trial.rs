@@ -112,9 +112,14 @@ impl PolicyState {
     /// A state that no log tells: these identities, parents before their children, and these rules.
     #[must_use]
     pub fn imagined(identities: &[IdentityCreated], rules: Vec<PolicyRule>) -> Self {
-        let mut state = Self::default();
-        state.imagine(identities, rules);
-        state
+        Self::default().with(identities, rules)
+    }
+
+    /// The same with more identities and rules. What is known already stays as it is.
+    #[must_use]
+    pub fn with(mut self, identities: &[IdentityCreated], rules: Vec<PolicyRule>) -> Self {
+        self.imagine(identities, rules);
+        self
     }
 
     /// The decision on the last of so many equal requests in a row, each counted as if it were recorded.

@@ -1,11 +1,11 @@
 //! The index must be invisible (POL-52): a linear evaluator, written from the specification's words, gives the same answers.
 
-use base::{AxiomTime, IdentityId, KeyPath};
+use base::{AxiomTime, IdentityId, KeyPath, RuleId};
 use chain::payload::{
     identity::{IdentityCreated, IdentityType},
     policy::{
         ActionKind, ActionMatcher, IdentityMatcher, PolicyAction, PolicyCondition, PolicyEffect,
-        PolicyRequest, PolicyRule, ResourceMatcher, ResourceRef, ResourceType,
+        PolicyRequest, PolicyRule, ResourceMatcher, ResourceRef, ResourceType, Restriction,
     },
 };
 use proptest::prelude::*;
@@ -14,7 +14,7 @@ use super::support::{
     ADMIN, ALICE, BOB, KEYS, NOW, ORG, ROOT, SECOND, added, at, born, envelope, id, people, removed, request,
     rule, rule_id, state,
 };
-use crate::core::{decide, evaluate, glob};
+use crate::core::{decide, evaluate, glob, unmet};
 use base::DurationNs;
 use chain::payload::Payload;
 
@@ -25,14 +25,19 @@ fn orphan() -> IdentityCreated {
     born(200, "orphan", IdentityType::User, Some(201), "/orbital/users/orphan")
 }
 
+/// Every allowed decision: its rule, its requestor, its time.
+type History = Vec<(RuleId, IdentityId, AxiomTime)>;
+
 /// None: cannot be told.
 fn holds(
     condition: &PolicyCondition,
+    rule: &RuleId,
     request: &PolicyRequest,
     who: &IdentityCreated,
     now: AxiomTime,
+    history: &History,
 ) -> Option<bool> {
-    let inner = |c: &PolicyCondition| holds(c, request, who, now);
+    let inner = |c: &PolicyCondition| holds(c, rule, request, who, now, history);
     match condition {
         PolicyCondition::Always => Some(true),
         PolicyCondition::Never => Some(false),
@@ -55,8 +60,12 @@ fn holds(
         PolicyCondition::Not(c) => inner(c).map(|held| !held),
         PolicyCondition::Before(time) => Some(now < *time),
         PolicyCondition::After(time) => Some(*time <= now),
-        // No decision was ever recorded here.
-        PolicyCondition::RateLimit { count, .. } => Some(*count > 0),
+        PolicyCondition::RateLimit { count, window } => {
+            let counts = |(by, whose, time): &&(RuleId, IdentityId, AxiomTime)| {
+                by == rule && *whose == request.requestor && now.0 - time.0 < window.0
+            };
+            Some(history.iter().filter(counts).count() < *count as usize)
+        }
         PolicyCondition::Action(ActionMatcher::Kind(kind)) => Some(request.action.kind() == *kind),
         PolicyCondition::Action(ActionMatcher::AnyOf(kinds)) => Some(kinds.contains(&request.action.kind())),
         PolicyCondition::Identity(matcher) => match matcher {
@@ -105,6 +114,7 @@ fn linear(
     rules: &[PolicyRule],
     request: &PolicyRequest,
     now: AxiomTime,
+    history: &History,
 ) -> (PolicyEffect, String, Vec<String>) {
     let who = people().into_iter().chain([orphan()]).find(|p| p.identity_id == request.requestor).unwrap();
     let mut sorted: Vec<_> = rules.iter().collect();
@@ -116,7 +126,7 @@ fn linear(
     sorted.sort_by_key(|r| (std::cmp::Reverse(r.priority), rank(r.effect), r.id.clone()));
     let found: Vec<_> = sorted
         .into_iter()
-        .map(|r| (r, holds(&r.condition, request, &who, now)))
+        .map(|r| (r, holds(&r.condition, &r.id, request, &who, now, history)))
         .filter(|(_, held)| *held != Some(false))
         .collect();
     let names = found.iter().map(|(r, _)| r.id.to_string()).collect();
@@ -184,7 +194,7 @@ fn condition() -> impl Strategy<Value = PolicyCondition> {
         2 => proptest::collection::vec(kinds(), 0..3).prop_map(|k| PolicyCondition::Action(ActionMatcher::AnyOf(k))),
         1 => (0..3_u64).prop_map(|s| PolicyCondition::Before(AxiomTime(NOW.0 + s * SECOND - SECOND))),
         1 => (0..3_u64).prop_map(|s| PolicyCondition::After(AxiomTime(NOW.0 + s * SECOND - SECOND))),
-        1 => (0..2_u32).prop_map(|count| PolicyCondition::RateLimit { count, window: DurationNs(SECOND) }),
+        1 => (0..4_u32, 1..4_u64).prop_map(|(count, n)| PolicyCondition::RateLimit { count, window: DurationNs(n * SECOND / 2) }),
     ];
     leaf.prop_recursive(4, 24, 10, |inner| {
         prop_oneof![
@@ -236,7 +246,7 @@ proptest! {
         for round in 0..2 {
             for request in &requests {
                 let body = evaluate(&state, request, NOW).unwrap();
-                let (effect, deciding, matched) = linear(&left, request, NOW);
+                let (effect, deciding, matched) = linear(&left, request, NOW, &Vec::new());
                 prop_assert_eq!(body.matched_rules.iter().map(ToString::to_string).collect::<Vec<_>>(), matched);
                 prop_assert_eq!(body.deciding_rule.to_string(), deciding);
                 prop_assert_eq!(body.effect, effect);
@@ -269,6 +279,43 @@ proptest! {
         grown.apply(at(sequence + 1), &removed("extra"));
         prop_assert_eq!(whole.state_hash(), grown.state_hash());
         prop_assert!(grown.rules().get(&rule_id("extra")).is_none());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    /// Requests one after the other, each decision recorded: rate limits count as a list of everything recorded does,
+    /// and a restriction refuses an act exactly if one of them does not certainly hold.
+    ///
+    /// covers: POL-22, POL-35
+    #[test]
+    fn rates_and_restrictions_are_what_counting_the_recorded_decisions_gives(
+        mut rules in rules(), restriction in condition(),
+        requests in proptest::collection::vec((any_request(), 0..1200_u64), 1..16),
+    ) {
+        for rule in rules.iter_mut().filter(|rule| rule.effect == PolicyEffect::AllowWithConditions) {
+            rule.restrictions =
+                vec![Restriction { name: "r".to_owned(), condition: restriction.clone(), limits: Default::default() }];
+        }
+        let mut state = state(rules.clone());
+        state.apply(at(1), &Payload::IdentityCreated(envelope(orphan())));
+        let (mut history, mut now) = (History::new(), NOW);
+        for (n, (request, pause_ms)) in requests.iter().enumerate() {
+            now = now.saturating_add(pause_ms * SECOND / 1000);
+            let body = evaluate(&state, request, now).unwrap();
+            let (effect, deciding, matched) = linear(&rules, request, now, &history);
+            prop_assert_eq!(body.matched_rules.iter().map(ToString::to_string).collect::<Vec<_>>(), matched);
+            prop_assert_eq!((body.effect, body.deciding_rule.to_string()), (effect, deciding));
+            let who = people().into_iter().chain([orphan()]).find(|p| p.identity_id == request.requestor).unwrap();
+            let met = effect != PolicyEffect::AllowWithConditions
+                || holds(&restriction, &body.deciding_rule, request, &who, now, &history) == Some(true);
+            prop_assert_eq!(unmet(&state, &body, now, None).is_none(), met);
+            if body.allows() {
+                history.push((body.deciding_rule.clone(), request.requestor, now));
+            }
+            state.fold_decision(Some(at(2 + n as u64)), &std::sync::Arc::new(body));
+        }
     }
 }
 
