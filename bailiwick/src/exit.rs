@@ -1,13 +1,16 @@
 //! Exit codes that mean something.
 //!
-//! 0 done · 1 failed · 2 wrong command line · 3 refused for want of a right · 4 the node does not answer · 5 the log is damaged,
-//! or what was checked does not hold ·
+//! 0 done · 1 failed, or a test or a comparison came out otherwise · 2 wrong command line or unusable file · 3 refused for want of a
+//! right · 4 the node does not answer · 5 the log is damaged, or what was checked does not hold ·
 //! 125 `run` itself failed · 126 the program could not be executed · 127 it was not found · otherwise the program's own.
 
 use std::{fmt, process::ExitCode};
 
 use chain::Fault;
 
+/// As with `diff`: it was done, and there is a difference.
+pub const DIFFERS: u8 = 1;
+/// A wrong command line or a file that cannot be used.
 pub const USAGE: u8 = 2;
 pub const REFUSED: u8 = 3;
 pub const UNREACHABLE: u8 = 4;

@@ -11,10 +11,12 @@ pub fn parse_size(text: &str) -> Result<u64> {
         .with_context(|| format!("{text:?} is too large"))
 }
 
-/// `500ms`, `10s`, `5m`, `2h`, in milliseconds; plain numbers are seconds.
+/// `500ms`, `10s`, `5m`, `2h`, `7d`, in milliseconds; plain numbers are seconds.
 pub fn parse_duration_ms(text: &str) -> Result<u64> {
-    let (number, factor) =
-        split(text, &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("", 1_000)])?;
+    let (number, factor) = split(
+        text,
+        &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000), ("", 1_000)],
+    )?;
     number.checked_mul(u64::from(factor)).with_context(|| format!("{text:?} is too long"))
 }
 
@@ -55,6 +57,7 @@ mod tests {
         assert!(parse_size("1.5G").is_err());
         assert_eq!(parse_duration_ms("500ms").unwrap(), 500);
         assert_eq!(parse_duration_ms("2").unwrap(), 2_000);
+        assert_eq!(parse_duration_ms("7d").unwrap(), 604_800_000);
         assert!(parse_duration_ms("soon").is_err());
     }
 

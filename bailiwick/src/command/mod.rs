@@ -13,6 +13,7 @@ mod publish;
 mod published;
 mod service;
 mod status;
+mod trial;
 mod verify;
 mod why;
 mod witness;
@@ -39,6 +40,9 @@ pub fn run(mut cli: Cli) -> Result<ExitCode> {
             return process::ephemeral(output, args).map_err(process::failed_run);
         }
         Command::Policy(Policy::Check { file }) => return policy::check(output, &file).map(done),
+        Command::Policy(Policy::Test { file }) => {
+            return trial::test(|| layout(cli.root), output, &file).map(done);
+        }
         _ => {}
     }
     let layout = layout(cli.root)?;
@@ -49,6 +53,10 @@ pub fn run(mut cli: Cli) -> Result<ExitCode> {
         Command::Verify(args) => verify::run(output, &args).map(done),
         Command::Witness(args) => witness::run(output, args).map(done),
         Command::Log(args) if !needs_service(&args) => offline(&layout, output, args).map(done),
+        Command::Policy(Policy::WhatIf(args)) => trial::what_if(&layout, output, &args).map(done),
+        Command::Policy(Policy::WhoCan { action, resource }) => {
+            trial::who(&layout, output, &action, &resource).map(done)
+        }
         command => {
             let node = Node::find(layout)?;
             runtime()?.block_on(ask(&node, output, command)).map(done)

@@ -25,6 +25,8 @@ pub async fn run(node: &Node, output: Output, command: Policy) -> Result<()> {
             Ok(())
         }
         Policy::Check { file } => check(output, &file),
+        // These work on files alone.
+        Policy::Test { .. } | Policy::WhatIf(_) | Policy::WhoCan { .. } => Ok(()),
         Policy::State => state(node, output).await,
         Policy::Evaluate { action, resource, identity } => {
             evaluate(node, output, action, resource, identity).await
@@ -61,7 +63,7 @@ pub fn check(output: Output, file: &Path) -> Result<()> {
 }
 
 /// The rules of a file, all of them valid.
-fn read(file: &Path, admin: IdentityId) -> Result<Vec<PolicyRule>> {
+pub(super) fn read(file: &Path, admin: IdentityId) -> Result<Vec<PolicyRule>> {
     let text =
         std::fs::read_to_string(file).with_context(|| format!("reading the rules {}", file.display()))?;
     let rules = ::policy::rules::parse(&file.display().to_string(), &text, admin)?;
