@@ -8,24 +8,18 @@ use std::{
 use base::{AxiomTime, CapabilityId, IdentityId, RuleId};
 use chain::payload::{
     Payload,
-    capability::{CapabilityGrant, Permissions, Resource},
+    capability::{CapabilityGrant, Permissions, Resource, Restrictions, TimeRestriction},
     identity::{IdentityChange, IdentityCreated, IdentityStatus},
 };
 
 use crate::{feed::FeedEntry, principals::Principals, service::BoxError};
-
-/// Nanoseconds of a day.
-const DAY_NS: u64 = 86_400_000_000_000;
-const SECOND_NS: u64 = 1_000_000_000;
 
 /// A capability as its holder has it.
 #[derive(Clone, Debug)]
 pub struct Held {
     pub id: CapabilityId,
     pub permissions: Permissions,
-    not_before: AxiomTime,
-    not_after: AxiomTime,
-    time_of_day: Option<(u32, u32)>,
+    time: Option<TimeRestriction>,
     /// It has limits that only capability_service can count or compare: a look-up alone does not suffice.
     needs_check: bool,
 }
@@ -33,24 +27,16 @@ pub struct Held {
 impl Held {
     fn of(grant: &CapabilityGrant) -> Self {
         let restrictions = grant.restrictions.as_ref();
-        let time = restrictions.and_then(|all| all.time.as_ref());
         Self {
             id: grant.capability_id,
             permissions: grant.permissions,
-            not_before: time.and_then(|time| time.not_before).unwrap_or(AxiomTime::ZERO),
-            not_after: time.and_then(|time| time.not_after).unwrap_or(AxiomTime(u64::MAX)),
-            time_of_day: time.and_then(|time| time.time_of_day),
-            needs_check: restrictions.is_some_and(|all| all.rate_limit.is_some() || !all.context.is_empty()),
+            time: restrictions.and_then(|all| all.time.clone()),
+            needs_check: restrictions.is_some_and(Restrictions::need_check),
         }
     }
 
     fn is_valid(&self, now: AxiomTime) -> bool {
-        let in_day = self.time_of_day.is_none_or(|(from, to)| {
-            let second = (now.0 % DAY_NS) / SECOND_NS;
-            let (from, to) = (u64::from(from), u64::from(to));
-            if from <= to { (from..to).contains(&second) } else { second >= from || second < to }
-        });
-        now >= self.not_before && now < self.not_after && in_day
+        self.time.as_ref().is_none_or(|time| time.admits(now))
     }
 }
 
@@ -193,13 +179,10 @@ impl State {
         self.people.entry(identity.identity_id).or_default().status.get_or_insert(IdentityStatus::Active);
     }
 
-    /// A grant whose parent is gone, or that permits more than its parent, gives nothing.
+    /// A grant whose parent is gone, or that gives more than its parent, gives nothing.
     fn grant(&mut self, grant: &CapabilityGrant) {
         if let Some(parent) = grant.parent {
-            let within = |source: &CapabilityGrant| {
-                source.permissions.contains(grant.permissions) && source.resource == grant.resource
-            };
-            if !self.grants.get(&parent).is_some_and(within) {
+            if !self.grants.get(&parent).is_some_and(|source| grant.is_within(source)) {
                 return;
             }
             self.children.entry(parent).or_default().push(grant.capability_id);
@@ -238,7 +221,7 @@ mod tests {
     use base::{EntryKey, PublicKey, key_paths};
     use chain::payload::{
         Body, Envelope,
-        capability::{CapabilityRevoke, ObjectType, RateLimit, Restrictions, TimeRestriction},
+        capability::{CapabilityRevoke, DAY_NS, ObjectType, RateLimit},
         identity::{IdentityType, IdentityUpdated},
     };
     use contracts::axiom::v1::Entry;
@@ -337,6 +320,12 @@ mod tests {
         apply(&state, grant(1, 1, None, None));
         apply(&state, CapabilityGrant { permissions: WRITE, ..grant(2, 2, Some(1), None) });
         apply(&state, CapabilityGrant { resource: file("/b"), ..grant(3, 2, Some(1), None) });
+        let ends = TimeRestriction { not_after: Some(AxiomTime(2_000)), ..TimeRestriction::default() };
+        let ending = Restrictions { time: Some(ends), ..Restrictions::default() };
+        apply(&state, grant(5, 3, None, Some(ending.clone())));
+        apply(&state, grant(6, 2, Some(5), None));
+        assert!(!state.holds(&id(2), &file("/a"), READ, NOW), "it would outlive its source");
+        apply(&state, grant(7, 3, Some(5), Some(ending)));
         assert!(
             !state.holds(&id(2), &file("/a"), WRITE, NOW) && !state.holds(&id(2), &file("/b"), READ, NOW)
         );
@@ -358,6 +347,7 @@ mod tests {
         assert!(state.holds(&id(1), &file("/a"), READ, NOW));
     }
 
+    /// covers: CAP-34, CAP-35
     #[test]
     fn time_limits_are_checked_and_what_needs_counting_is_not_held_here() {
         let check = |restrictions: Restrictions, now: u64| {
@@ -381,7 +371,7 @@ mod tests {
         );
         let hours =
             |from, to| time(TimeRestriction { time_of_day: Some((from, to)), ..TimeRestriction::default() });
-        let at = |second: u64| DAY_NS * 3 + second * SECOND_NS;
+        let at = |second: u64| DAY_NS * 3 + second * 1_000_000_000;
         assert!(
             check(hours(100, 200), at(100))
                 && !check(hours(100, 200), at(200))
@@ -394,6 +384,8 @@ mod tests {
         );
         let rate = RateLimit { count: 1, window: base::DurationNs(1) };
         assert!(!check(Restrictions { rate_limit: Some(rate), ..Restrictions::default() }, 5));
+        let context = [("room".to_owned(), "1".to_owned())].into();
+        assert!(!check(Restrictions { context, ..Restrictions::default() }, 5));
     }
 
     #[test]

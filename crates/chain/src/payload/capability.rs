@@ -72,6 +72,10 @@ impl Permissions {
     }
 }
 
+/// Nanoseconds of a day.
+pub const DAY_NS: u64 = 86_400 * SECOND_NS;
+const SECOND_NS: u64 = 1_000_000_000;
+
 /// CAP-23.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[cbor(array)]
@@ -85,6 +89,24 @@ pub struct Restrictions {
     pub context: BTreeMap<String, String>,
 }
 
+impl Restrictions {
+    /// True if whatever these permit the source's permit as well.
+    #[must_use]
+    pub fn is_within(&self, source: &Self) -> bool {
+        let narrower =
+            |own: &RateLimit, other: &RateLimit| own.count <= other.count && own.window >= other.window;
+        source.time.as_ref().is_none_or(|time| self.time.as_ref().is_some_and(|own| own.is_within(time)))
+            && source.rate_limit.is_none_or(|rate| self.rate_limit.is_some_and(|own| narrower(&own, &rate)))
+            && source.context.iter().all(|(key, value)| self.context.get(key) == Some(value))
+    }
+
+    /// Limits that a look at the clock does not decide: somebody must count or compare.
+    #[must_use]
+    pub fn need_check(&self) -> bool {
+        self.rate_limit.is_some() || !self.context.is_empty()
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[cbor(array)]
 #[serde(default, deny_unknown_fields)]
@@ -96,6 +118,28 @@ pub struct TimeRestriction {
     /// Seconds of the day in UTC, from and to.
     #[n(2)]
     pub time_of_day: Option<(u32, u32)>,
+}
+
+impl TimeRestriction {
+    /// Whether it holds at this moment; the time of day is UTC by Axiom time, and goes over midnight if it ends before it
+    /// begins.
+    #[must_use]
+    pub fn admits(&self, now: AxiomTime) -> bool {
+        let in_day = self.time_of_day.is_none_or(|(from, to)| {
+            let second = (now.0 % DAY_NS) / SECOND_NS;
+            let (from, to) = (u64::from(from), u64::from(to));
+            if from <= to { (from..to).contains(&second) } else { second >= from || second < to }
+        });
+        self.not_before.is_none_or(|start| now >= start)
+            && self.not_after.is_none_or(|end| now < end)
+            && in_day
+    }
+
+    fn is_within(&self, source: &Self) -> bool {
+        source.not_before.is_none_or(|start| self.not_before.is_some_and(|own| own >= start))
+            && source.not_after.is_none_or(|end| self.not_after.is_some_and(|own| own <= end))
+            && (source.time_of_day.is_none() || self.time_of_day == source.time_of_day)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
@@ -128,6 +172,21 @@ pub struct CapabilityGrant {
     pub parent: Option<CapabilityId>,
 }
 
+impl CapabilityGrant {
+    /// True if, derived from `source`, it gives nothing that the source does not (CAP-29). Every fold asks this.
+    #[must_use]
+    pub fn is_within(&self, source: &Self) -> bool {
+        let free = Restrictions::default();
+        let of = |grant: &Self| grant.restrictions.as_ref().is_none_or(|own| *own == free);
+        let narrower = match (&self.restrictions, &source.restrictions) {
+            (_, None) => true,
+            (None, Some(_)) => of(source),
+            (Some(own), Some(theirs)) => own.is_within(theirs),
+        };
+        source.permissions.contains(self.permissions) && source.resource == self.resource && narrower
+    }
+}
+
 /// Names only the root of what is taken back; everything derived from it falls with it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[cbor(array)]
@@ -147,6 +206,72 @@ mod tests {
     fn of(bits: u8) -> Permissions {
         let bit = |n: u8| bits >> n & 1 == 1;
         Permissions { read: bit(0), write: bit(1), execute: bit(2), delegate: bit(3), revoke: bit(4) }
+    }
+
+    fn restricted(change: impl FnOnce(&mut Restrictions)) -> Option<Restrictions> {
+        let mut all = Restrictions {
+            time: Some(TimeRestriction {
+                not_before: Some(AxiomTime(10)),
+                not_after: Some(AxiomTime(20)),
+                time_of_day: Some((1, 2)),
+            }),
+            rate_limit: Some(RateLimit { count: 5, window: DurationNs(100) }),
+            context: [("room".to_owned(), "1".to_owned())].into(),
+        };
+        change(&mut all);
+        Some(all)
+    }
+
+    fn time(restrictions: &mut Restrictions) -> &mut TimeRestriction {
+        restrictions.time.get_or_insert_default()
+    }
+
+    #[test]
+    fn what_is_derived_is_limited_at_least_as_much() {
+        let grant = |restrictions: Option<Restrictions>| CapabilityGrant {
+            capability_id: CapabilityId([1; 16]),
+            grantor: IdentityId([1; 32]),
+            grantee: IdentityId([2; 32]),
+            resource: Resource { object_type: ObjectType::File, object_id: "/a".to_owned() },
+            permissions: of(1),
+            restrictions,
+            parent: None,
+        };
+        let source = grant(restricted(|_| ()));
+        let within = |restrictions| grant(restrictions).is_within(&source);
+        let rate = |count, window| Some(RateLimit { count, window: DurationNs(window) });
+        for narrower in [
+            restricted(|_| ()),
+            restricted(|all| time(all).not_before = Some(AxiomTime(11))),
+            restricted(|all| time(all).not_after = Some(AxiomTime(19))),
+            restricted(|all| all.rate_limit = rate(4, 101)),
+            restricted(|all| drop(all.context.insert("more".to_owned(), String::new()))),
+        ] {
+            assert!(within(narrower.clone()), "{narrower:?}");
+        }
+        for wider in [
+            None,
+            restricted(|all| all.time = None),
+            restricted(|all| time(all).not_before = None),
+            restricted(|all| time(all).not_before = Some(AxiomTime(9))),
+            restricted(|all| time(all).not_after = None),
+            restricted(|all| time(all).not_after = Some(AxiomTime(21))),
+            restricted(|all| time(all).time_of_day = None),
+            restricted(|all| time(all).time_of_day = Some((1, 3))),
+            restricted(|all| all.rate_limit = None),
+            restricted(|all| all.rate_limit = rate(6, 100)),
+            restricted(|all| all.rate_limit = rate(5, 99)),
+            restricted(|all| all.context.clear()),
+            restricted(|all| drop(all.context.insert("room".to_owned(), "2".to_owned()))),
+        ] {
+            assert!(!within(wider.clone()), "{wider:?}");
+        }
+        let free = grant(None);
+        assert!(free.is_within(&free) && source.is_within(&free));
+        assert!(free.is_within(&grant(Some(Restrictions::default()))), "no limits, said in two ways");
+        assert!(!CapabilityGrant { permissions: of(3), ..free.clone() }.is_within(&free));
+        let resource = Resource { object_type: ObjectType::File, object_id: "/b".to_owned() };
+        assert!(!CapabilityGrant { resource, ..free.clone() }.is_within(&free));
     }
 
     #[test]

@@ -215,7 +215,7 @@ impl ControlState {
         let Some(parent) = grant.parent else { return Ok(()) };
         let live = self.capabilities.get(&parent).filter(|record| !record.revoked);
         let live = live.ok_or_else(|| missing(format_args!("capability {parent}")))?;
-        require(live.grant.permissions.contains(grant.permissions), || {
+        require(grant.is_within(&live.grant), || {
             conflict(format_args!("capability {id} would give more than its parent has"))
         })
     }
