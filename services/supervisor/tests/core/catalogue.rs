@@ -100,6 +100,19 @@ fn identity_and_permission_are_a_layer_that_needs_nothing_above_it() {
     assert!(launched_before("identity").iter().all(|name| layer.contains(&name.as_str())));
 }
 
+/// covers: CAP-06
+#[test]
+fn init_brings_the_capabilities_that_were_granted() {
+    let given = vec![base::CapabilityId([3; 16]), base::CapabilityId([4; 16])];
+    let mut setup = user("mine", "");
+    setup.capabilities.clone_from(&given);
+    // It is the first message, so they are there before it serves anybody.
+    let LifecycleMessage::Init { capabilities, .. } = init_of(setup) else { panic!("not Init") };
+    assert_eq!(capabilities, given);
+    let LifecycleMessage::Init { capabilities, .. } = init_of(user("other", "")) else { panic!("not Init") };
+    assert_eq!(capabilities, [], "nothing is inherited");
+}
+
 /// covers: KEY-23, IDN-33
 #[test]
 fn init_brings_the_identity_that_the_manifest_names() {

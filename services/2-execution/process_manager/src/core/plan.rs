@@ -220,7 +220,10 @@ fn program(spawn: &Spawn, label: &str, landlock: Landlock, image_path: Option<&s
     plan
 }
 
-/// Exactly what was given, and the three without which nothing runs.
+/// Ids of the capabilities that a program was given, separated by spaces; there if it was given any.
+pub const CAPABILITIES_VARIABLE: &str = "BAILIWICK_CAPABILITIES";
+
+/// Exactly what was given, the three without which nothing runs, and which capabilities came with it.
 fn environment(spawn: &Spawn) -> Vec<(String, String)> {
     const USUAL: [(&str, &str); 3] = [
         ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
@@ -232,6 +235,11 @@ fn environment(spawn: &Spawn) -> Vec<(String, String)> {
         if !environment.iter().any(|(given, _)| given == name) {
             environment.push((name.to_owned(), value.to_owned()));
         }
+    }
+    if !spawn.capabilities.is_empty() {
+        let ids: Vec<String> = spawn.capabilities.iter().map(ToString::to_string).collect();
+        environment.retain(|(name, _)| name != CAPABILITIES_VARIABLE);
+        environment.push((CAPABILITIES_VARIABLE.to_owned(), ids.join(" ")));
     }
     environment
 }
@@ -354,6 +362,23 @@ mod tests {
         let pairs: Vec<String> =
             plan.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
         assert_eq!(pairs, ["A=1", "PATH=/x", "HOME=/home/program", "TMPDIR=/tmp"]);
+    }
+
+    /// covers: CAP-07
+    #[test]
+    fn a_program_is_told_the_capabilities_that_it_was_given() {
+        let spawn = spawn(|r| {
+            r.env = [(CAPABILITIES_VARIABLE.to_owned(), "made up".to_owned())].into();
+            r.capabilities = vec![vec![1; 16], vec![2; 16]];
+        });
+        let plan = plans(&spawn, &host(), "p1").program;
+        let told: Vec<&str> = plan
+            .environment
+            .iter()
+            .filter(|(name, _)| name == CAPABILITIES_VARIABLE)
+            .map(|(_, value)| value.as_str())
+            .collect();
+        assert_eq!(told, [format!("{} {}", "01".repeat(16), "02".repeat(16))]);
     }
 
     #[test]
