@@ -28,7 +28,7 @@ use crate::{
 pub const REFUSED_USES_MAX: usize = 3;
 pub const REFUSED_USES_WINDOW: Duration = Duration::from_secs(60);
 /// Who hands capabilities out needs none (CAP-38).
-const SUPERVISOR: &str = "supervisor";
+pub(crate) const SUPERVISOR: &str = "supervisor";
 const REPORT_CAPABILITY: &str = "system.supervisor.report_misuse";
 /// How often a report is sent while nobody can revoke: after half a minute the next abuse makes a new one.
 const REPORTS_MAX: u32 = 60;

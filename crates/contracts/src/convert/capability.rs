@@ -32,11 +32,12 @@ impl From<log::Permissions> for pb::Permissions {
 
 impl From<&pb::Restrictions> for log::Restrictions {
     fn from(r: &pb::Restrictions) -> Self {
-        let time = (r.not_before_ns.is_some() || r.not_after_ns.is_some()).then(|| log::TimeRestriction {
+        let time = log::TimeRestriction {
             not_before: r.not_before_ns.map(AxiomTime),
             not_after: r.not_after_ns.map(AxiomTime),
-            time_of_day: None,
-        });
+            time_of_day: r.day_from_s.zip(r.day_to_s),
+        };
+        let time = (time != log::TimeRestriction::default()).then_some(time);
         let rate_limit = r
             .rate_count
             .zip(r.rate_window_ns)
@@ -53,6 +54,8 @@ impl From<&log::Restrictions> for pb::Restrictions {
             rate_count: r.rate_limit.map(|l| l.count),
             rate_window_ns: r.rate_limit.map(|l| l.window.0),
             context: r.context.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            day_from_s: r.time.as_ref().and_then(|t| t.time_of_day).map(|(from, _)| from),
+            day_to_s: r.time.as_ref().and_then(|t| t.time_of_day).map(|(_, to)| to),
         }
     }
 }

@@ -419,7 +419,8 @@ pub mod axiom_client {
                 .insert(GrpcMethod::new("bailiwick.axiom.v1.Axiom", "GetState"));
             self.inner.unary(req, path, codec).await
         }
-        /// Waits until every follower has folded `sequence`, at most `timeout_ms` (limit 5 000).
+        /// Waits until every follower has folded `sequence`, at most `timeout_ms` (limit 5 000). For the operator and for services
+        /// whose entries take something away, laggards of 500 ms or more are killed, and a second more is waited for that.
         pub async fn await_folded(
             &mut self,
             request: impl tonic::IntoRequest<super::AwaitFoldedRequest>,
@@ -489,7 +490,8 @@ pub mod axiom_server {
             &self,
             request: tonic::Request<super::GetStateRequest>,
         ) -> std::result::Result<tonic::Response<super::State>, tonic::Status>;
-        /// Waits until every follower has folded `sequence`, at most `timeout_ms` (limit 5 000).
+        /// Waits until every follower has folded `sequence`, at most `timeout_ms` (limit 5 000). For the operator and for services
+        /// whose entries take something away, laggards of 500 ms or more are killed, and a second more is waited for that.
         async fn await_folded(
             &self,
             request: tonic::Request<super::AwaitFoldedRequest>,

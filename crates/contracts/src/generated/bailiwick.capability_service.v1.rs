@@ -27,15 +27,22 @@ pub struct Restrictions {
     pub not_before_ns: ::core::option::Option<u64>,
     #[prost(uint64, optional, tag = "2")]
     pub not_after_ns: ::core::option::Option<u64>,
+    /// Uses in any window: 1 to 1 024; the window is 1 ns to one hour.
     #[prost(uint32, optional, tag = "3")]
     pub rate_count: ::core::option::Option<u32>,
     #[prost(uint64, optional, tag = "4")]
     pub rate_window_ns: ::core::option::Option<u64>,
+    /// What a use must be told to be part of: at most 16 pairs, keys of 1 to 64 bytes, values of at most 256.
     #[prost(map = "string, string", tag = "5")]
     pub context: ::std::collections::HashMap<
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// Seconds of the day in UTC by Axiom time, from (inclusive) and to (exclusive), below 86 400; over midnight if from > to.
+    #[prost(uint32, optional, tag = "6")]
+    pub day_from_s: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "7")]
+    pub day_to_s: ::core::option::Option<u32>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GrantRequest {
@@ -93,11 +100,17 @@ pub struct CapabilityFilter {
     pub holder: ::prost::alloc::vec::Vec<u8>,
     #[prost(message, optional, tag = "2")]
     pub resource: ::core::option::Option<Resource>,
+    /// Present: only ids above this one, in order of id, as many as fit. Absent: everything, or `TooMany`.
+    #[prost(bytes = "vec", optional, tag = "3")]
+    pub after: ::core::option::Option<::prost::alloc::vec::Vec<u8>>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CapabilityList {
     #[prost(message, repeated, tag = "1")]
     pub capabilities: ::prost::alloc::vec::Vec<Capability>,
+    /// There are more: ask again with the last id as `after`.
+    #[prost(bool, tag = "2")]
+    pub more: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RevokeRequest {
@@ -114,6 +127,47 @@ pub struct RevokeReply {
     #[prost(string, repeated, tag = "2")]
     pub laggards: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DelegateRequest {
+    /// 16 bytes; one that the caller does not hold is refused like one that does not exist.
+    #[prost(bytes = "vec", tag = "1")]
+    pub capability: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub to: ::prost::alloc::vec::Vec<u8>,
+    #[prost(message, optional, tag = "3")]
+    pub permissions: ::core::option::Option<Permissions>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetChainRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub capability: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UseRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub identity: ::prost::alloc::vec::Vec<u8>,
+    #[prost(message, optional, tag = "2")]
+    pub resource: ::core::option::Option<Resource>,
+    #[prost(message, optional, tag = "3")]
+    pub permissions: ::core::option::Option<Permissions>,
+    /// What the caller, who owns the object, says about this use; limits as in `Restrictions`.
+    #[prost(map = "string, string", tag = "4")]
+    pub context: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UseReply {
+    #[prost(bool, tag = "1")]
+    pub permitted: bool,
+    /// The capability that permits it.
+    #[prost(bytes = "vec", tag = "2")]
+    pub capability: ::prost::alloc::vec::Vec<u8>,
+    /// Why it is not: `not_held time context rate`.
+    #[prost(string, tag = "3")]
+    pub refused: ::prost::alloc::string::String,
+}
 /// Generated client implementations.
 pub mod capabilities_client {
     #![allow(
@@ -125,7 +179,8 @@ pub mod capabilities_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Errors: PolicyDenied, NotFound, CannotRevoke, InvalidRequest, UnknownIdentity.
+    /// Errors: PolicyDenied, NotFound, NotHolder, CannotDelegate, CannotAmplify, CannotRevoke, InvalidRequest, UnknownIdentity,
+    /// TooMany.
     #[derive(Debug, Clone)]
     pub struct CapabilitiesClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -221,7 +276,7 @@ pub mod capabilities_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// No side effect.
+        /// No side effect: a right with a rate or a context is not confirmed here, but by Use.
         pub async fn check(
             &mut self,
             request: impl tonic::IntoRequest<super::CheckRequest>,
@@ -301,6 +356,87 @@ pub mod capabilities_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Passes a part of a capability on to another identity. Object, restrictions and generation stay those of the source.
+        pub async fn delegate(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DelegateRequest>,
+        ) -> std::result::Result<tonic::Response<super::Capability>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailiwick.capability_service.v1.Capabilities/Delegate",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "bailiwick.capability_service.v1.Capabilities",
+                        "Delegate",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// From a capability back to the grant at its root. For its holder, its grantor and the operator.
+        pub async fn get_chain(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetChainRequest>,
+        ) -> std::result::Result<tonic::Response<super::CapabilityList>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailiwick.capability_service.v1.Capabilities/GetChain",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "bailiwick.capability_service.v1.Capabilities",
+                        "GetChain",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Checks a use and counts it against every rate on the way to the root. Refused uses are not counted.
+        pub async fn r#use(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UseRequest>,
+        ) -> std::result::Result<tonic::Response<super::UseReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailiwick.capability_service.v1.Capabilities/Use",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "bailiwick.capability_service.v1.Capabilities",
+                        "Use",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -320,7 +456,7 @@ pub mod capabilities_server {
             &self,
             request: tonic::Request<super::GrantRequest>,
         ) -> std::result::Result<tonic::Response<super::Capability>, tonic::Status>;
-        /// No side effect.
+        /// No side effect: a right with a rate or a context is not confirmed here, but by Use.
         async fn check(
             &self,
             request: tonic::Request<super::CheckRequest>,
@@ -334,8 +470,24 @@ pub mod capabilities_server {
             &self,
             request: tonic::Request<super::RevokeRequest>,
         ) -> std::result::Result<tonic::Response<super::RevokeReply>, tonic::Status>;
+        /// Passes a part of a capability on to another identity. Object, restrictions and generation stay those of the source.
+        async fn delegate(
+            &self,
+            request: tonic::Request<super::DelegateRequest>,
+        ) -> std::result::Result<tonic::Response<super::Capability>, tonic::Status>;
+        /// From a capability back to the grant at its root. For its holder, its grantor and the operator.
+        async fn get_chain(
+            &self,
+            request: tonic::Request<super::GetChainRequest>,
+        ) -> std::result::Result<tonic::Response<super::CapabilityList>, tonic::Status>;
+        /// Checks a use and counts it against every rate on the way to the root. Refused uses are not counted.
+        async fn r#use(
+            &self,
+            request: tonic::Request<super::UseRequest>,
+        ) -> std::result::Result<tonic::Response<super::UseReply>, tonic::Status>;
     }
-    /// Errors: PolicyDenied, NotFound, CannotRevoke, InvalidRequest, UnknownIdentity.
+    /// Errors: PolicyDenied, NotFound, NotHolder, CannotDelegate, CannotAmplify, CannotRevoke, InvalidRequest, UnknownIdentity,
+    /// TooMany.
     #[derive(Debug)]
     pub struct CapabilitiesServer<T> {
         inner: Arc<T>,
@@ -575,6 +727,139 @@ pub mod capabilities_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RevokeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailiwick.capability_service.v1.Capabilities/Delegate" => {
+                    #[allow(non_camel_case_types)]
+                    struct DelegateSvc<T: Capabilities>(pub Arc<T>);
+                    impl<
+                        T: Capabilities,
+                    > tonic::server::UnaryService<super::DelegateRequest>
+                    for DelegateSvc<T> {
+                        type Response = super::Capability;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DelegateRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Capabilities>::delegate(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DelegateSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailiwick.capability_service.v1.Capabilities/GetChain" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetChainSvc<T: Capabilities>(pub Arc<T>);
+                    impl<
+                        T: Capabilities,
+                    > tonic::server::UnaryService<super::GetChainRequest>
+                    for GetChainSvc<T> {
+                        type Response = super::CapabilityList;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetChainRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Capabilities>::get_chain(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetChainSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailiwick.capability_service.v1.Capabilities/Use" => {
+                    #[allow(non_camel_case_types)]
+                    struct UseSvc<T: Capabilities>(pub Arc<T>);
+                    impl<T: Capabilities> tonic::server::UnaryService<super::UseRequest>
+                    for UseSvc<T> {
+                        type Response = super::UseReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UseRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Capabilities>::r#use(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UseSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

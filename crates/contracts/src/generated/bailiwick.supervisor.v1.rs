@@ -171,6 +171,13 @@ pub struct ReportMisuseRequest {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReportMisuseReply {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReportLaggardRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReportLaggardReply {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ShutdownRequest {
     #[prost(string, tag = "1")]
     pub reason: ::prost::alloc::string::String,
@@ -536,6 +543,37 @@ pub mod supervisor_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// From axiom alone: a service has not folded a revocation in time and may not go on serving. It is killed and started
+        /// anew, which is not counted, at most once a minute. Answers at once.
+        pub async fn report_laggard(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReportLaggardRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReportLaggardReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailiwick.supervisor.v1.Supervisor/ReportLaggard",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "bailiwick.supervisor.v1.Supervisor",
+                        "ReportLaggard",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// Ordered shutdown; answers when it has begun.
         pub async fn shutdown(
             &mut self,
@@ -632,6 +670,15 @@ pub mod supervisor_server {
             request: tonic::Request<super::ReportMisuseRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ReportMisuseReply>,
+            tonic::Status,
+        >;
+        /// From axiom alone: a service has not folded a revocation in time and may not go on serving. It is killed and started
+        /// anew, which is not counted, at most once a minute. Answers at once.
+        async fn report_laggard(
+            &self,
+            request: tonic::Request<super::ReportLaggardRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReportLaggardReply>,
             tonic::Status,
         >;
         /// Ordered shutdown; answers when it has begun.
@@ -1199,6 +1246,51 @@ pub mod supervisor_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReportMisuseSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailiwick.supervisor.v1.Supervisor/ReportLaggard" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReportLaggardSvc<T: Supervisor>(pub Arc<T>);
+                    impl<
+                        T: Supervisor,
+                    > tonic::server::UnaryService<super::ReportLaggardRequest>
+                    for ReportLaggardSvc<T> {
+                        type Response = super::ReportLaggardReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReportLaggardRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Supervisor>::report_laggard(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReportLaggardSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -42,7 +42,7 @@ macro_rules! operation {
     };
 }
 
-static TABLE: [Operation; 12] = [
+static TABLE: [Operation; 13] = [
     operation!(acts, "StartService", Heavy, "start_service").long(),
     operation!(acts, "StopService", Heavy, "stop_service").long(),
     operation!(acts, "RestartService", Heavy, "restart_service").long(),
@@ -54,6 +54,7 @@ static TABLE: [Operation; 12] = [
     operation!(acts, "Unregister", Medium, "unregister").callers(Callers::Admin),
     operation!(reads, "GetNode", Light, "get_node"),
     operation!(acts, "ReportMisuse", Medium, "report_misuse"),
+    operation!(acts, "ReportLaggard", Light, "report_laggard").callers(Callers::Only(&["axiom"])),
     operation!(acts, "Shutdown", Light, "shutdown").callers(Callers::Admin),
 ];
 
@@ -431,6 +432,15 @@ impl Contract for Handlers {
         let applier = self.0.applier.clone();
         kit::uncancelled(async move { applier.revoke(capability, &text).await }).await?;
         Ok(Response::new(ReportMisuseReply {}))
+    }
+
+    async fn report_laggard(
+        &self,
+        request: Request<ReportLaggardRequest>,
+    ) -> Result<Response<ReportLaggardReply>, Status> {
+        let service = request.into_inner().name;
+        self.0.applier.inbox.tell(Event::Laggard { service });
+        Ok(Response::new(ReportLaggardReply {}))
     }
 
     async fn shutdown(&self, request: Request<ShutdownRequest>) -> Result<Response<ShutdownReply>, Status> {

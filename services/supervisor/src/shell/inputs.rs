@@ -67,6 +67,11 @@ impl Inbox {
         waiting.await.unwrap_or(Err(SupervisorError::ShuttingDown))
     }
 
+    /// Something that has happened; nobody waits for what comes of it.
+    pub(super) fn tell(&self, event: Event) {
+        let _ = self.inputs.send(Input::Event(event));
+    }
+
     pub(super) async fn view<T: Send + 'static>(
         &self,
         look: impl FnOnce(&Supervisor) -> T + Send + 'static,

@@ -49,6 +49,7 @@ pub(crate) struct AxiomService {
     grown: watch::Receiver<u64>,
     identity: Identity,
     tree: Arc<Tree>,
+    node: Node,
 }
 
 impl Service for AxiomService {

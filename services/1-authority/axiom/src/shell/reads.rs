@@ -20,6 +20,12 @@ const RANGE_ENTRIES: usize = 256;
 const RANGE_QUEUED_MAX: usize = 4;
 /// Longest wait for followers, as the contract says.
 const AWAIT_TIMEOUT_MS_MAX: u32 = 5_000;
+/// Who has not folded a revocation after so long is killed (DESIGN 2).
+const LAGGARD_AFTER: Duration = Duration::from_millis(500);
+/// How long one that is killed may take to be gone, and its successor to fold what was missed.
+const LAGGARD_GONE_AFTER: Duration = Duration::from_millis(1_000);
+/// Those whose entries take something away. What anybody else waits for is no reason to kill.
+const REVOKERS: [&str; 3] = ["capability_service", "identity", "policy"];
 
 pub(super) struct Reads(pub(super) Arc<AxiomService>);
 
@@ -112,6 +118,8 @@ impl Axiom for Reads {
         &self,
         request: Request<AwaitFoldedRequest>,
     ) -> Result<Response<AwaitFoldedReply>, Status> {
+        let caller = kit::caller(&request)?;
+        let revokes = caller.is_admin() || REVOKERS.contains(&&*caller.client);
         let AwaitFoldedRequest { sequence, timeout_ms } = request.into_inner();
         if timeout_ms > AWAIT_TIMEOUT_MS_MAX {
             let text = format!("timeout_ms is at most {AWAIT_TIMEOUT_MS_MAX}, not {timeout_ms}");
@@ -121,7 +129,23 @@ impl Axiom for Reads {
             return Err(Status::not_found(format!("entry {sequence} is not in the log")));
         }
         let timeout = Duration::from_millis(u64::from(timeout_ms));
-        let laggards = self.0.followers.wait(sequence, timeout).await;
+        let mut laggards = self.0.followers.wait(sequence, timeout).await;
+        if revokes && timeout >= LAGGARD_AFTER && !laggards.is_empty() {
+            self.replace(&laggards, sequence).await;
+            laggards = self.0.followers.wait(sequence, LAGGARD_GONE_AFTER).await;
+        }
         Ok(Response::new(AwaitFoldedReply { laggards }))
+    }
+}
+
+impl Reads {
+    /// They may not go on serving by what was before.
+    async fn replace(&self, laggards: &[String], sequence: u64) {
+        for name in laggards {
+            tracing::warn!(service = name, sequence, "has not folded a revocation in time");
+            if let Err(error) = kit::report_laggard(&self.0.node, name).await {
+                tracing::warn!(%error, service = name, "the supervisor is not told of a laggard");
+            }
+        }
     }
 }

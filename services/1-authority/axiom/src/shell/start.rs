@@ -73,6 +73,7 @@ pub(super) fn open(mut context: InitContext) -> Result<AxiomService, BoxError> {
     let mut options = StoreOptions::new(salt_seed);
     options.segment_bytes = segment_bytes()?;
     let genesis_file = place(GENESIS_VARIABLE, GENESIS_FILE);
+    let node = context.node.clone();
     let mut sequencer = Sequencer::new();
     let mut unreadable = None;
     let mut growth = Growth::begin(&head_disk)?;
@@ -122,6 +123,7 @@ pub(super) fn open(mut context: InitContext) -> Result<AxiomService, BoxError> {
         grown,
         identity: Identity { node_name, key, clock: Mutex::new(clock) },
         tree,
+        node,
     })
 }
 

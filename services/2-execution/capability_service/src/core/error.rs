@@ -1,7 +1,7 @@
 use base::{CapabilityId, IdentityId};
 use thiserror::Error;
 
-use super::{OBJECT_ID_BYTES_MAX, REASON_BYTES_MAX};
+use super::{CHAIN_LENGTH_MAX, OBJECT_ID_BYTES_MAX, RATED_MAX, REASON_BYTES_MAX};
 
 /// Why a request about capabilities was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -11,6 +11,9 @@ pub enum CapabilityError {
     /// Unknown, or none of the caller's business: the two cannot be told apart (CAP-33).
     #[error("no capability {0}")]
     NotFound(CapabilityId),
+    /// Unknown, or another's: the two cannot be told apart (CAP-24, CAP-33).
+    #[error("the caller holds no capability {0}")]
+    NotHolder(CapabilityId),
     #[error("only its grantor, or a holder of the right to revoke on the same object, revokes {0}")]
     CannotRevoke(CapabilityId),
     #[error("an object id has 1 to {OBJECT_ID_BYTES_MAX} bytes without control characters, not {bytes}")]
@@ -23,6 +26,10 @@ pub enum CapabilityError {
     CannotDelegate,
     #[error("more is asked for than the caller's own capability on this object permits")]
     CannotAmplify,
+    #[error("a chain has at most {CHAIN_LENGTH_MAX} capabilities from its root on")]
+    ChainLength,
+    #[error("{RATED_MAX} capabilities with a rate are counted already; revoke some")]
+    TooManyRates,
     #[error("a reason has at most {REASON_BYTES_MAX} bytes, not {bytes}")]
     Reason { bytes: usize },
     #[error("axiom time is unknown, for nothing is heard from the log; ask again")]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use base::{AxiomRef, CapabilityId, IdentityId};
+use base::{AxiomRef, AxiomTime, CapabilityId, IdentityId};
 use chain::payload::{
     Payload,
     capability::{CapabilityGrant, Resource},
@@ -13,6 +13,8 @@ use chain::payload::{
 pub struct Granted {
     pub grant: CapabilityGrant,
     pub created_at: AxiomRef,
+    /// Axiom time of that entry.
+    pub since: AxiomTime,
 }
 
 /// What a list selects; an empty filter selects all.
@@ -20,6 +22,8 @@ pub struct Granted {
 pub struct Filter {
     pub holder: Option<IdentityId>,
     pub resource: Option<Resource>,
+    /// Only ids above this one.
+    pub after: Option<CapabilityId>,
 }
 
 /// The fold. Two folds of one log are equal (CAP-37).
@@ -28,41 +32,40 @@ pub struct Holdings {
     by_id: BTreeMap<CapabilityId, Granted>,
     by_holder: BTreeMap<IdentityId, BTreeSet<CapabilityId>>,
     children: BTreeMap<CapabilityId, BTreeSet<CapabilityId>>,
+    /// Live ones with a rate.
+    rated: usize,
     ignored: u64,
 }
 
 impl Holdings {
     /// Folds one committed entry, in order. What contradicts the fold changes nothing and is counted.
-    pub fn apply(&mut self, at: AxiomRef, payload: &Payload) {
+    pub fn apply(&mut self, at: AxiomRef, since: AxiomTime, payload: &Payload) {
         let fits = match payload {
             Payload::Genesis(genesis) => {
-                genesis.body.initial_capabilities.iter().all(|grant| self.grant(at, grant))
+                genesis.body.initial_capabilities.iter().all(|grant| self.grant(at, since, grant))
             }
-            Payload::CapabilityGrant(grant) => self.grant(at, &grant.body),
+            Payload::CapabilityGrant(grant) => self.grant(at, since, &grant.body),
             Payload::CapabilityRevoke(revoke) => self.revoke(revoke.body.capability),
             _ => true,
         };
         self.ignored = self.ignored.saturating_add(u64::from(!fits));
     }
 
-    /// One whose parent is gone, or that permits more than its parent, gives nothing (CAP-26).
-    fn grant(&mut self, created_at: AxiomRef, grant: &CapabilityGrant) -> bool {
+    /// One whose parent is gone, or that gives more than its parent, gives nothing (CAP-26).
+    fn grant(&mut self, created_at: AxiomRef, since: AxiomTime, grant: &CapabilityGrant) -> bool {
         let id = grant.capability_id;
         if self.by_id.contains_key(&id) {
             return false;
         }
         if let Some(parent) = grant.parent {
-            let fits = |source: &Granted| {
-                source.grant.permissions.contains(grant.permissions)
-                    && source.grant.resource == grant.resource
-            };
-            if !self.by_id.get(&parent).is_some_and(fits) {
+            if !self.by_id.get(&parent).is_some_and(|source| grant.is_within(&source.grant)) {
                 return false;
             }
             self.children.entry(parent).or_default().insert(id);
         }
         self.by_holder.entry(grant.grantee).or_default().insert(id);
-        self.by_id.insert(id, Granted { grant: grant.clone(), created_at });
+        self.rated += usize::from(has_rate(grant));
+        self.by_id.insert(id, Granted { grant: grant.clone(), created_at, since });
         true
     }
 
@@ -76,6 +79,7 @@ impl Holdings {
         while let Some(id) = left.pop() {
             left.extend(self.children.remove(&id).unwrap_or_default());
             let Some(Granted { grant, .. }) = self.by_id.remove(&id) else { continue };
+            self.rated -= usize::from(has_rate(&grant));
             if let Some(held) = self.by_holder.get_mut(&grant.grantee) {
                 held.remove(&id);
                 if held.is_empty() {
@@ -91,10 +95,24 @@ impl Holdings {
         self.by_id.get(id)
     }
 
+    /// From a capability to the grant at its root; empty if there is none of this id. What is derived was granted later,
+    /// so this ends.
+    pub fn chain(&self, id: &CapabilityId) -> impl Iterator<Item = &Granted> {
+        let parent = |granted: &&Granted| granted.grant.parent.and_then(|parent| self.by_id.get(&parent));
+        std::iter::successors(self.by_id.get(id), parent)
+    }
+
+    /// Live capabilities with a rate.
+    #[must_use]
+    pub const fn rated(&self) -> usize {
+        self.rated
+    }
+
     /// In order of id.
     pub fn list<'a>(&'a self, filter: &'a Filter) -> Box<dyn Iterator<Item = &'a Granted> + 'a> {
         let selects = |granted: &&Granted| {
             filter.resource.as_ref().is_none_or(|resource| *resource == granted.grant.resource)
+                && filter.after.is_none_or(|after| granted.grant.capability_id > after)
         };
         match &filter.holder {
             Some(holder) => Box::new(self.held_by(holder).filter(selects)),
@@ -111,4 +129,8 @@ impl Holdings {
     pub const fn ignored(&self) -> u64 {
         self.ignored
     }
+}
+
+fn has_rate(grant: &CapabilityGrant) -> bool {
+    grant.restrictions.as_ref().is_some_and(|restrictions| restrictions.rate_limit.is_some())
 }

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use base::{AxiomRef, DurationNs, EntryKey, Hash, Sequence};
 use chain::payload::{
     Body, Envelope, Payload,
@@ -43,13 +45,13 @@ fn envelope<T: Body>(body: T) -> Box<Envelope<T>> {
 }
 
 fn fold(holdings: &mut Holdings, grant: CapabilityGrant) {
-    holdings.apply(at(7), &Payload::CapabilityGrant(envelope(grant)));
+    holdings.apply(at(7), NOW, &Payload::CapabilityGrant(envelope(grant)));
 }
 
 fn revoke(holdings: &mut Holdings, capability: u8) {
     let body =
         CapabilityRevoke { capability: CapabilityId([capability; 16]), by: ROOT, reason: String::new() };
-    holdings.apply(at(9), &Payload::CapabilityRevoke(envelope(body)));
+    holdings.apply(at(9), NOW, &Payload::CapabilityRevoke(envelope(body)));
 }
 
 /// Plans as an active grantee's, now; the root makes rights from nothing.
@@ -65,7 +67,7 @@ fn grant(holdings: &mut Holdings, wish: Wish) -> CapabilityGrant {
 }
 
 fn held_by(holdings: &Holdings, holder: IdentityId) -> Vec<u8> {
-    let filter = Filter { holder: Some(holder), resource: None };
+    let filter = Filter { holder: Some(holder), ..Filter::default() };
     holdings.list(&filter).map(|granted| granted.grant.capability_id.0[0]).collect()
 }
 
@@ -115,13 +117,189 @@ fn a_wish_is_checked_before_anybody_is_asked() {
         "the earlier counts"
     );
     assert_eq!(changed(&|_| ()).unwrap().restrictions, None);
-    let rate = RateLimit { count: 1, window: DurationNs(1) };
-    let counted = Restrictions { rate_limit: Some(rate), ..Restrictions::default() };
-    let told = Restrictions { context: [("a".to_owned(), "b".to_owned())].into(), ..Restrictions::default() };
-    for restrictions in [counted, told] {
-        let refused = changed(&|wish| wish.restrictions = Some(restrictions.clone()));
-        assert!(matches!(refused, Err(CapabilityError::Restrictions(_))), "no check would ever confirm it");
+}
+
+/// A root's wish with these limits, on its own.
+fn limited(restrictions: Restrictions) -> Result<CapabilityGrant, CapabilityError> {
+    plan(&Holdings::default(), Wish { restrictions: Some(restrictions), ..wish(1, ROOT, ALICE, READ) })
+}
+
+fn rated(count: u32, window_ns: u64) -> Restrictions {
+    let rate = RateLimit { count, window: DurationNs(window_ns) };
+    Restrictions { rate_limit: Some(rate), ..Restrictions::default() }
+}
+
+fn told(pairs: &[(&str, &str)]) -> Restrictions {
+    let pair = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+    Restrictions { context: pairs.iter().map(pair).collect(), ..Restrictions::default() }
+}
+
+fn in_hours(from: u32, to: u32) -> Restrictions {
+    let time = TimeRestriction { time_of_day: Some((from, to)), ..TimeRestriction::default() };
+    Restrictions { time: Some(time), ..Restrictions::default() }
+}
+
+#[test]
+fn rates_contexts_and_hours_have_limits() {
+    let key = |bytes: usize| told(&[(&"k".repeat(bytes), "")]);
+    let value = |bytes: usize| told(&[("k", &"v".repeat(bytes))]);
+    let many = |pairs: usize| Restrictions {
+        context: (0..pairs).map(|n| (n.to_string(), String::new())).collect(),
+        ..Restrictions::default()
+    };
+    for good in [
+        rated(1, 1),
+        rated(RATE_COUNT_MAX, RATE_WINDOW_NS_MAX),
+        in_hours(0, 86_399),
+        in_hours(86_399, 0),
+        key(1),
+        key(CONTEXT_KEY_BYTES_MAX),
+        value(CONTEXT_VALUE_BYTES_MAX),
+        many(CONTEXT_PAIRS_MAX),
+    ] {
+        assert_eq!(limited(good.clone()).unwrap().restrictions, Some(good));
     }
+    for bad in [
+        rated(0, 1),
+        rated(RATE_COUNT_MAX + 1, 1),
+        rated(1, 0),
+        rated(1, RATE_WINDOW_NS_MAX + 1),
+        in_hours(5, 5),
+        in_hours(0, 86_400),
+        in_hours(86_400, 0),
+        key(0),
+        key(CONTEXT_KEY_BYTES_MAX + 1),
+        value(CONTEXT_VALUE_BYTES_MAX + 1),
+        many(CONTEXT_PAIRS_MAX + 1),
+    ] {
+        let refused = limited(bad.clone());
+        assert!(matches!(refused, Err(CapabilityError::Restrictions(_))), "{bad:?}: {refused:?}");
+    }
+}
+
+#[test]
+fn so_many_rates_are_counted_and_no_more() {
+    let mut holdings = Holdings::default();
+    let id = |n: u16| CapabilityId([n.to_be_bytes(); 8].concat().try_into().unwrap());
+    let wish =
+        |n: u16| Wish { capability: id(n), restrictions: Some(rated(1, 1)), ..wish(0, ROOT, ALICE, READ_ON) };
+    for n in 1..=u16::try_from(RATED_MAX).unwrap() {
+        grant(&mut holdings, wish(n));
+    }
+    assert_eq!(holdings.rated(), RATED_MAX);
+    assert_eq!(plan(&holdings, wish(5_000)), Err(CapabilityError::TooManyRates));
+    let on = Delegation { capability: id(5_001), source: id(1), by: ALICE, to: BOB, permissions: READ };
+    assert_eq!(plan_delegation(&holdings, on, true, NOW), Err(CapabilityError::TooManyRates));
+    assert!(plan(&holdings, Wish { restrictions: None, ..wish(5_000) }).is_ok());
+    let body = CapabilityRevoke { capability: id(1), by: ROOT, reason: String::new() };
+    holdings.apply(at(9), NOW, &Payload::CapabilityRevoke(envelope(body)));
+    assert_eq!(holdings.rated(), RATED_MAX - 1);
+    assert!(plan(&holdings, wish(5_000)).is_ok());
+}
+
+fn on(capability: u8, source: u8, by: IdentityId, to: IdentityId, permissions: Permissions) -> Delegation {
+    let id = |id: u8| CapabilityId([id; 16]);
+    Delegation { capability: id(capability), source: id(source), by, to, permissions }
+}
+
+fn delegate(holdings: &Holdings, wish: Delegation) -> Result<CapabilityGrant, CapabilityError> {
+    plan_delegation(holdings, wish, true, NOW)
+}
+
+fn pass(holdings: &mut Holdings, wish: Delegation) {
+    let planned = delegate(holdings, wish).unwrap();
+    fold(holdings, planned);
+}
+
+/// covers: CAP-15, CAP-24, CAP-25, CAP-26, CAP-28
+#[test]
+fn only_the_holder_delegates_a_part_with_the_limits_of_the_whole() {
+    let mut holdings = Holdings::default();
+    let limits = Restrictions { context: told(&[("room", "1")]).context, ..rated(2, 1_000) };
+    grant(&mut holdings, Wish { restrictions: Some(limits.clone()), ..wish(1, ROOT, ALICE, READ_ON) });
+    let passed = delegate(&holdings, on(2, 1, ALICE, BOB, READ)).unwrap();
+    let expected = CapabilityGrant {
+        capability_id: CapabilityId([2; 16]),
+        grantor: ALICE,
+        grantee: BOB,
+        resource: file("/a"),
+        permissions: READ,
+        restrictions: Some(limits),
+        parent: Some(CapabilityId([1; 16])),
+    };
+    assert_eq!(passed, expected);
+    let unheld = Err(CapabilityError::NotHolder(CapabilityId([1; 16])));
+    assert_eq!(delegate(&holdings, on(3, 1, BOB, BOB, READ)), unheld);
+    assert_eq!(delegate(&holdings, on(3, 1, ROOT, BOB, READ)), unheld, "who granted it does not hold it");
+    let unknown = Err(CapabilityError::NotHolder(CapabilityId([9; 16])));
+    assert_eq!(
+        delegate(&holdings, on(3, 9, ALICE, BOB, READ)),
+        unknown,
+        "nor does anybody what is not there"
+    );
+    let more = Permissions { write: true, ..READ };
+    assert_eq!(delegate(&holdings, on(3, 1, ALICE, BOB, more)), Err(CapabilityError::CannotAmplify));
+    assert_eq!(delegate(&holdings, on(3, 1, ALICE, BOB, NOTHING)), Err(CapabilityError::NoPermission));
+    let gone = plan_delegation(&holdings, on(3, 1, ALICE, BOB, READ), false, NOW);
+    assert_eq!(gone, Err(CapabilityError::UnknownIdentity(BOB)));
+    fold(&mut holdings, passed);
+    assert_eq!(delegate(&holdings, on(3, 2, BOB, ALICE, READ)), Err(CapabilityError::CannotDelegate));
+    let ended = Some(NOW.saturating_add(1));
+    grant(&mut holdings, Wish { expires_at: ended, ..wish(4, ROOT, ALICE, READ_ON) });
+    assert!(delegate(&holdings, on(5, 4, ALICE, BOB, READ)).is_ok());
+    let late = plan_delegation(&holdings, on(5, 4, ALICE, BOB, READ), true, NOW.saturating_add(1));
+    assert!(matches!(late, Err(CapabilityError::Restrictions(_))), "what has expired is not passed on");
+}
+
+/// covers: CAP-18, CAP-33
+#[test]
+fn a_chain_leads_to_its_root_and_is_shown_to_whose_business_it_is() {
+    let mut holdings = Holdings::default();
+    grant(&mut holdings, wish(1, ROOT, ALICE, READ_ON));
+    pass(&mut holdings, on(2, 1, ALICE, BOB, READ_ON));
+    pass(&mut holdings, on(3, 2, BOB, BOB, READ));
+    let chain = |id: u8, by, sees_all| -> Result<Vec<u8>, CapabilityError> {
+        let id = CapabilityId([id; 16]);
+        let links = check_chain(&holdings, &id, by, sees_all)?;
+        Ok(links.map(|granted| granted.grant.capability_id.0[0]).collect())
+    };
+    assert_eq!(chain(3, BOB, false), Ok(vec![3, 2, 1]));
+    assert_eq!(chain(2, ALICE, false), Ok(vec![2, 1]), "its grantor");
+    assert_eq!(chain(3, ROOT, true), Ok(vec![3, 2, 1]));
+    assert_eq!(chain(3, ALICE, false), Err(CapabilityError::NotFound(CapabilityId([3; 16]))));
+    assert_eq!(chain(9, ALICE, false), Err(CapabilityError::NotFound(CapabilityId([9; 16]))));
+}
+
+#[test]
+fn a_chain_is_so_long_and_no_longer() {
+    let mut holdings = Holdings::default();
+    grant(&mut holdings, wish(0, ROOT, ALICE, READ_ON));
+    for n in 1..CHAIN_LENGTH_MAX {
+        let (id, source) = (u8::try_from(n).unwrap(), u8::try_from(n - 1).unwrap());
+        pass(&mut holdings, on(id, source, ALICE, ALICE, READ_ON));
+    }
+    let last = CapabilityId([255; 16]);
+    assert_eq!(holdings.chain(&last).count(), CHAIN_LENGTH_MAX);
+    let id = CapabilityId(*b"one more than so");
+    let one_more = Delegation { capability: id, ..on(0, 255, ALICE, BOB, READ) };
+    assert_eq!(delegate(&holdings, one_more), Err(CapabilityError::ChainLength));
+}
+
+#[test]
+fn a_grant_out_of_ones_own_right_has_the_narrower_of_both_limits() {
+    let mut holdings = Holdings::default();
+    let source = Restrictions { context: told(&[("room", "1")]).context, ..rated(5, 100) };
+    grant(&mut holdings, Wish { restrictions: Some(source.clone()), ..wish(1, ROOT, ALICE, READ_ON) });
+    let passed = |asked: Option<Restrictions>| {
+        plan(&holdings, Wish { restrictions: asked, ..wish(2, ALICE, BOB, READ) })
+    };
+    assert_eq!(passed(None).unwrap().restrictions, Some(source));
+    let both = passed(Some(rated(9, 200))).unwrap().restrictions.unwrap();
+    assert_eq!(both.rate_limit, rated(5, 200).rate_limit);
+    let both = passed(Some(told(&[("door", "2")]))).unwrap().restrictions.unwrap();
+    assert_eq!(both.context, told(&[("door", "2"), ("room", "1")]).context);
+    let torn = passed(Some(told(&[("room", "2")])));
+    assert!(matches!(torn, Err(CapabilityError::Restrictions(_))), "{torn:?}");
 }
 
 /// covers: CAP-25, CAP-26
@@ -223,7 +401,7 @@ fn a_list_holds_what_the_filter_selects_in_order_of_id() {
         fold(&mut holdings, CapabilityGrant { grantee: who, ..raw(id, None, object, READ) });
     }
     let list = |holder: Option<IdentityId>, object: Option<&str>| -> Vec<u8> {
-        let filter = Filter { holder, resource: object.map(file) };
+        let filter = Filter { holder, resource: object.map(file), after: None };
         holdings.list(&filter).map(|granted| granted.grant.capability_id.0[0]).collect()
     };
     assert_eq!(list(None, None), [1, 2, 3]);
@@ -231,6 +409,11 @@ fn a_list_holds_what_the_filter_selects_in_order_of_id() {
     assert_eq!(list(None, Some("/a")), [2, 3]);
     assert_eq!(list(Some(ALICE), Some("/a")), [3]);
     assert_eq!(list(Some(ROOT), None), [0; 0]);
+    let after = |holder: Option<IdentityId>, after: u8| -> Vec<u8> {
+        let filter = Filter { holder, after: Some(CapabilityId([after; 16])), resource: None };
+        holdings.list(&filter).map(|granted| granted.grant.capability_id.0[0]).collect()
+    };
+    assert_eq!((after(None, 1), after(None, 3), after(Some(ALICE), 1)), (vec![2, 3], vec![], vec![3]));
 }
 
 /// covers: CAP-37
@@ -253,7 +436,7 @@ fn genesis_brings_the_first_rights() {
         rules: vec![],
     };
     let mut holdings = Holdings::default();
-    holdings.apply(at(0), &Payload::Genesis(envelope(genesis)));
+    holdings.apply(at(0), NOW, &Payload::Genesis(envelope(genesis)));
     assert_eq!((held_by(&holdings, ALICE), holdings.ignored()), (vec![1, 2], 0));
     assert_eq!(holdings.get(&CapabilityId([1; 16])).unwrap().created_at, at(0));
 }
@@ -320,39 +503,138 @@ fn any_permissions() -> impl Strategy<Value = Permissions> {
     })
 }
 
+/// One step of a history: who asks for what; ids are taken modulo what there is.
+#[derive(Clone, Debug)]
+enum Step {
+    Grant {
+        from: u8,
+        to: u8,
+        permissions: Permissions,
+        limits: Option<u8>,
+    },
+    Delegate {
+        source: u8,
+        by: u8,
+        to: u8,
+        permissions: Permissions,
+    },
+    Revoke {
+        root: u8,
+    },
+    /// A grant that no plan would have made.
+    Forged {
+        parent: u8,
+        to: u8,
+        permissions: Permissions,
+        limits: Option<u8>,
+    },
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let limits = || prop::option::of(0_u8..8);
+    prop_oneof![
+        (0_u8..4, 0_u8..4, any_permissions(), limits())
+            .prop_map(|(from, to, permissions, limits)| Step::Grant { from, to, permissions, limits }),
+        (0_u8..60, 0_u8..4, 0_u8..4, any_permissions())
+            .prop_map(|(source, by, to, permissions)| Step::Delegate { source, by, to, permissions }),
+        (0_u8..60).prop_map(|root| Step::Revoke { root }),
+        (0_u8..60, 0_u8..4, any_permissions(), limits())
+            .prop_map(|(parent, to, permissions, limits)| Step::Forged { parent, to, permissions, limits }),
+    ]
+}
+
+/// Eight kinds of limits, some within others.
+fn some_limits(kind: u8) -> Restrictions {
+    let mut limits = if kind & 1 == 1 { rated(2 + u32::from(kind), 50) } else { Restrictions::default() };
+    if kind & 2 == 2 {
+        let not_after = Some(AxiomTime(5_000 + u64::from(kind)));
+        limits.time = Some(TimeRestriction { not_after, ..TimeRestriction::default() });
+    }
+    if kind & 4 == 4 {
+        limits.context = told(&[("room", "1")]).context;
+    }
+    limits
+}
+
+fn below(holdings: &Holdings, root: CapabilityId) -> BTreeSet<CapabilityId> {
+    let falls = |id: &CapabilityId| holdings.chain(id).any(|link| link.grant.capability_id == root);
+    ids(holdings).into_iter().filter(falls).collect()
+}
+
+fn ids(holdings: &Holdings) -> BTreeSet<CapabilityId> {
+    holdings.list(&Filter::default()).map(|granted| granted.grant.capability_id).collect()
+}
+
 proptest! {
-    /// covers: CAP-29
+    /// covers: CAP-29, CAP-31
     ///
-    /// Whoever asks for whatever: along every chain of what is granted, permissions only shrink, also when the log
-    /// brings grants that no plan would have made.
+    /// Whoever asks for whatever: along every chain permissions only shrink and limits only grow narrower, also when the
+    /// log brings grants that no plan would have made; a revocation takes exactly what stands below its root.
     #[test]
-    fn permissions_never_grow_along_a_chain(
-        steps in prop::collection::vec((0_u8..4, 0_u8..4, any_permissions(), prop::option::of(0_u8..40)), 1..40)
+    fn no_history_amplifies_and_a_revocation_takes_a_subtree(
+        steps in prop::collection::vec(any_step(), 1..60)
     ) {
+        let who = |id: u8| IdentityId([id; 32]);
         let mut holdings = Holdings::default();
-        grant(&mut holdings, wish(200, ROOT, IdentityId([0; 32]), Permissions { delegate: true, ..READ }));
-        for (n, (from, to, permissions, forged)) in (0_u8..).zip(steps) {
-            let wish = wish(n, IdentityId([from; 32]), IdentityId([to; 32]), permissions);
-            let forged = forged.map(|parent| CapabilityGrant {
-                capability_id: wish.capability,
-                grantor: wish.grantor,
-                grantee: wish.grantee,
-                resource: wish.resource.clone(),
-                permissions,
-                restrictions: None,
-                parent: Some(CapabilityId([parent; 16])),
-            });
-            let planned = plan_grant(&holdings, wish, true, false, NOW).ok();
-            if let Some(grant) = forged.or(planned) {
-                fold(&mut holdings, grant);
+        for n in 0..4 {
+            let wish = wish(200 + n, ROOT, who(n), Permissions { delegate: true, write: n > 1, ..READ });
+            grant(&mut holdings, Wish { restrictions: Some(some_limits(n * 2)), ..wish });
+        }
+        // The first four have ids above those of all steps; a step names the live one at its place.
+        let named = |holdings: &Holdings, place: u8| {
+            let live: Vec<CapabilityId> = ids(holdings).into_iter().collect();
+            live.get(usize::from(place) % live.len().max(1)).copied().unwrap_or(CapabilityId([255; 16]))
+        };
+        for (n, step) in (0_u8..).zip(steps) {
+            let new = CapabilityId([n; 16]);
+            match step {
+                Step::Grant { from, to, permissions, limits } => {
+                    let restrictions = limits.map(some_limits);
+                    let wish = Wish { restrictions, ..wish(n, who(from), who(to), permissions) };
+                    if let Ok(grant) = plan_grant(&holdings, wish, true, false, NOW) {
+                        // Who holds nothing there makes a right from nothing, if policy lets it; here it does not.
+                        if grant.parent.is_some() {
+                            fold(&mut holdings, grant);
+                        }
+                    }
+                }
+                Step::Delegate { source, by, to, permissions } => {
+                    let source = named(&holdings, source);
+                    let wish = Delegation { capability: new, source, by: who(by), to: who(to), permissions };
+                    if let Ok(grant) = plan_delegation(&holdings, wish, true, NOW) {
+                        fold(&mut holdings, grant);
+                        prop_assert!(holdings.get(&new).is_some(), "what was planned is taken in");
+                    }
+                }
+                Step::Revoke { root } => {
+                    let root = named(&holdings, root);
+                    let (before, gone) = (ids(&holdings), below(&holdings, root));
+                    let body = CapabilityRevoke { capability: root, by: ROOT, reason: String::new() };
+                    holdings.apply(at(9), NOW, &Payload::CapabilityRevoke(envelope(body)));
+                    let left: BTreeSet<CapabilityId> = before.difference(&gone).copied().collect();
+                    prop_assert_eq!(ids(&holdings), left);
+                }
+                Step::Forged { parent, to, permissions, limits } => {
+                    let parent = Some(named(&holdings, parent));
+                    let forged = CapabilityGrant { capability_id: new, grantee: who(to), permissions, parent,
+                        restrictions: limits.map(some_limits), ..raw(n, None, "/a", permissions) };
+                    fold(&mut holdings, forged);
+                }
             }
         }
+        let mut rated = 0;
         for granted in holdings.list(&Filter::default()) {
-            if let Some(parent) = granted.grant.parent {
+            let grant = &granted.grant;
+            rated += usize::from(grant.restrictions.as_ref().is_some_and(|all| all.rate_limit.is_some()));
+            if let Some(parent) = grant.parent {
                 let parent = &holdings.get(&parent).expect("its parent is live").grant;
-                prop_assert!(parent.permissions.contains(granted.grant.permissions));
-                prop_assert_eq!(&parent.resource, &granted.grant.resource);
+                prop_assert!(parent.permissions.contains(grant.permissions));
+                prop_assert_eq!(&parent.resource, &grant.resource);
+                let free = Restrictions::default();
+                let (own, theirs) = (grant.restrictions.as_ref(), parent.restrictions.as_ref());
+                prop_assert!(own.unwrap_or(&free).is_within(theirs.unwrap_or(&free)));
             }
         }
+        prop_assert_eq!(holdings.rated(), rated);
     }
 }

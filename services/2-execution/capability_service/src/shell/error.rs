@@ -15,6 +15,7 @@ impl IntoRefusal for CapabilityError {
         match self {
             Self::UnknownIdentity(_) => "UnknownIdentity",
             Self::NotFound(_) => "NotFound",
+            Self::NotHolder(_) => "NotHolder",
             Self::CannotRevoke(_) => "CannotRevoke",
             Self::CannotDelegate => "CannotDelegate",
             Self::CannotAmplify => "CannotAmplify",
@@ -22,7 +23,7 @@ impl IntoRefusal for CapabilityError {
                 "InvalidRequest"
             }
             Self::TimeUnknown => "Unavailable",
-            Self::TooMany => "TooMany",
+            Self::TooMany | Self::ChainLength | Self::TooManyRates => "TooMany",
         }
     }
 
@@ -43,8 +44,10 @@ impl IntoRefusal for CapabilityError {
     fn code(&self) -> Code {
         match self {
             Self::NotFound(_) | Self::UnknownIdentity(_) => Code::NotFound,
-            Self::CannotRevoke(_) | Self::CannotDelegate | Self::CannotAmplify => Code::PermissionDenied,
-            Self::TooMany => Code::ResourceExhausted,
+            Self::NotHolder(_) | Self::CannotRevoke(_) | Self::CannotDelegate | Self::CannotAmplify => {
+                Code::PermissionDenied
+            }
+            Self::TooMany | Self::ChainLength | Self::TooManyRates => Code::ResourceExhausted,
             Self::TimeUnknown => Code::Unavailable,
             _ => Code::InvalidArgument,
         }

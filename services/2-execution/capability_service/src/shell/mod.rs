@@ -5,15 +5,20 @@ mod error;
 
 use std::{
     process::ExitCode,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
+    time::Duration,
 };
 
 use base::limits::MESSAGE_BYTES_MAX;
+use chain::payload::Payload;
 use contracts::capability_service::v1::capabilities_server::CapabilitiesServer;
-use kit::{BoxError, ChannelKind, Cost, FeedEntry, InitContext, Node, Operation, Peer, Service};
+use kit::{BoxError, ChannelKind, Cost, FeedEntry, InitContext, Node, Operation, Peer, Right, Service};
 use tonic::service::Routes;
 
-use crate::core::Holdings;
+use crate::core::{Holdings, Uses};
+
+/// How often a service that has just begun looks whether the log's time is known.
+const CLOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Becomes the process `capability_service`.
 #[must_use]
@@ -21,7 +26,7 @@ pub fn main() -> ExitCode {
     kit::serve::<CapabilityService>()
 }
 
-static TABLE: [Operation; 4] = [
+static TABLE: [Operation; 7] = [
     Operation::acts(
         "/bailiwick.capability_service.v1.Capabilities/Grant",
         Cost::Medium,
@@ -42,6 +47,23 @@ static TABLE: [Operation; 4] = [
         Cost::Medium,
         "system.capability_service.revoke",
     ),
+    Operation::acts(
+        "/bailiwick.capability_service.v1.Capabilities/Delegate",
+        Cost::Medium,
+        "system.capability_service.delegate",
+    ),
+    Operation::reads(
+        "/bailiwick.capability_service.v1.Capabilities/GetChain",
+        Cost::Light,
+        "system.capability_service.get_chain",
+    ),
+    // It changes nothing that is on record, but what is left for others.
+    Operation::reads(
+        "/bailiwick.capability_service.v1.Capabilities/Use",
+        Cost::Light,
+        "system.capability_service.use",
+    )
+    .right(Right::Write),
 ];
 
 /// Knows who holds which right.
@@ -49,11 +71,17 @@ pub struct CapabilityService {
     node: Node,
     axiom: Peer,
     holdings: RwLock<Holdings>,
+    /// Taken after `holdings`, never before.
+    uses: Arc<Mutex<Uses>>,
 }
 
 impl CapabilityService {
     fn holdings(&self) -> RwLockReadGuard<'_, Holdings> {
         self.holdings.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn uses(&self) -> MutexGuard<'_, Uses> {
+        self.uses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -68,7 +96,9 @@ impl Service for CapabilityService {
 
     async fn init(context: InitContext) -> Result<Self, BoxError> {
         let axiom = context.node.peer("axiom");
-        Ok(Self { node: context.node, axiom, holdings: RwLock::default() })
+        let uses = Arc::<Mutex<Uses>>::default();
+        tokio::spawn(begin_counting(context.node.clone(), Arc::clone(&uses)));
+        Ok(Self { node: context.node, axiom, holdings: RwLock::default(), uses })
     }
 
     fn routes(self: &Arc<Self>, kind: ChannelKind) -> Routes {
@@ -83,8 +113,25 @@ impl Service for CapabilityService {
 
     fn fold(&self, entry: &FeedEntry) -> Result<(), BoxError> {
         let payload = entry.decode()?;
-        self.holdings.write().unwrap_or_else(PoisonError::into_inner).apply(entry.reference(), payload);
+        let mut holdings = self.holdings.write().unwrap_or_else(PoisonError::into_inner);
+        holdings.apply(entry.reference(), entry.timestamp, payload);
+        drop(holdings);
+        if matches!(payload, Payload::CapabilityRevoke(_)) {
+            let holdings = self.holdings();
+            self.uses().forget(&holdings);
+        }
         Ok(())
+    }
+}
+
+/// From the first moment whose log time is known: what is granted later cannot have been used before.
+async fn begin_counting(node: Node, uses: Arc<Mutex<Uses>>) {
+    loop {
+        if let Some(now) = node.clock().now() {
+            uses.lock().unwrap_or_else(PoisonError::into_inner).begin(now);
+            return;
+        }
+        tokio::time::sleep(CLOCK_PAUSE).await;
     }
 }
 
