@@ -9,12 +9,14 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use base::{AxiomTime, CapabilityId, EntryKey, Hash, IdentityId, KeyPath, PublicKey, layout::Layout};
+use base::{
+    AxiomTime, CAPABILITY_TYPES, CapabilityId, EntryKey, Hash, IdentityId, KeyPath, PublicKey, layout::Layout,
+};
 use chain::{
     genesis::{self, GenesisPlan},
     payload::{
         Envelope,
-        capability::{CapabilityGrant, ObjectType, Resource},
+        capability::{CapabilityGrant, ObjectType, Permissions, Resource},
         policy::PolicyRule,
         service::Genesis,
     },
@@ -166,35 +168,55 @@ fn write(state: &RealDisk, file: &str, bytes: &[u8]) -> Result<()> {
     durable::replace(state, &name, &[bytes]).with_context(|| format!("writing {name}"))
 }
 
-/// What the shipped manifests require, granted by the root: one capability for each (service, type).
+/// The supervisor holds the right on every service of the catalogue (CAP-38), and what the shipped manifests require is
+/// derived from that: one capability for each (service, type).
 fn capabilities(genesis: &Genesis) -> Result<Vec<CapabilityGrant>> {
     let root = genesis.identities.first().context("genesis has no root")?.identity_id;
+    let find = |name: &str| {
+        let name = format!("orbital.services.{name}");
+        genesis.identities.iter().find(|identity| identity.name == name).map(|found| found.identity_id)
+    };
+    let supervisor = find("supervisor").context("genesis has no supervisor")?;
     let mut grants = Vec::new();
+    for (_, capability_type) in CAPABILITY_TYPES {
+        let permissions =
+            Permissions { read: true, write: true, execute: true, delegate: true, revoke: true };
+        grants.push(grant(root, supervisor, capability_type, permissions, None)?);
+    }
     for (file, text) in manifest::shipped::ALL {
         let parsed = manifest::parse(file, text);
         let manifest = parsed.map_err(|errors| anyhow::anyhow!("{}", texts(&errors)))?.manifest;
-        let holder = format!("orbital.services.{}", manifest.service.name);
-        let Some(holder) = genesis.identities.iter().find(|identity| identity.name == holder) else {
-            continue;
-        };
+        let Some(holder) = find(&manifest.service.name) else { continue };
         for requirement in &manifest.capabilities.required {
-            let mut id = [0; CapabilityId::BYTES];
-            getrandom::fill(&mut id).context("the kernel's random source")?;
-            grants.push(CapabilityGrant {
-                capability_id: CapabilityId(id),
-                grantor: root,
-                grantee: holder.identity_id,
-                resource: Resource {
-                    object_type: ObjectType::Service,
-                    object_id: requirement.capability_type.clone(),
-                },
-                permissions: requirement.rights(),
-                restrictions: None,
-                parent: None,
-            });
+            let of_type = |grant: &&CapabilityGrant| grant.resource.object_id == requirement.capability_type;
+            let source = grants.iter().find(of_type).map(|source| source.capability_id);
+            // What no catalogue names has no root to be derived from.
+            let grantor = if source.is_some() { supervisor } else { root };
+            let rights = requirement.rights();
+            grants.push(grant(grantor, holder, &requirement.capability_type, rights, source)?);
         }
     }
     Ok(grants)
+}
+
+fn grant(
+    grantor: IdentityId,
+    grantee: IdentityId,
+    capability_type: &str,
+    permissions: Permissions,
+    parent: Option<CapabilityId>,
+) -> Result<CapabilityGrant> {
+    let mut id = [0; CapabilityId::BYTES];
+    getrandom::fill(&mut id).context("the kernel's random source")?;
+    Ok(CapabilityGrant {
+        capability_id: CapabilityId(id),
+        grantor,
+        grantee,
+        resource: Resource { object_type: ObjectType::Service, object_id: capability_type.to_owned() },
+        permissions,
+        restrictions: None,
+        parent,
+    })
 }
 
 fn texts(errors: &[manifest::ManifestError]) -> String {

@@ -160,6 +160,26 @@ fn access_to_log_and_policy_is_what_the_manifest_grants() {
     );
 }
 
+/// covers: CAP-13
+#[test]
+fn who_holds_no_right_to_write_rules_adds_none() {
+    let Some(node) = TestNode::boot() else { return };
+    let with = capabilities(&[("Policy", "query")]);
+    let said = steps(&node, "ruler", &["policy"], &with, "add_rule", "");
+    assert_eq!(said, ["add_rule acl_denied", "end"]);
+    let identities = node.json(&["identity", "list"]);
+    let mut identities = identities.as_array().unwrap().iter();
+    let ruler = identities.find(|it| it["key_path"] == "/orbital/services/ruler").unwrap();
+    node.ok(&["capability", "grant", "service:Policy", "w", ruler["name"].as_str().unwrap()]);
+    node.ok(&["service", "restart", "ruler"]);
+    let said = || node.ok(&["service", "logs", "ruler"]);
+    let ends = || said().matches("STEP end").count();
+    assert!(within(Duration::from_secs(40), || ends() == 2), "{}", said());
+    let last =
+        said().lines().filter_map(|line| line.split_once("STEP add_rule ")).last().unwrap().1.to_owned();
+    assert_ne!(last, "acl_denied", "now it is the rule that is refused, for it is none");
+}
+
 /// covers: SUP-64, AX-09, CAP-10, CAP-05
 #[test]
 fn what_a_service_misuses_is_recorded_and_taken_away() {

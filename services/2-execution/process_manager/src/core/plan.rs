@@ -221,7 +221,7 @@ fn program(spawn: &Spawn, label: &str, landlock: Landlock, image_path: Option<&s
 }
 
 /// Ids of the capabilities that a program was given, separated by spaces; there if it was given any.
-pub const CAPABILITIES_VARIABLE: &str = "BAILIWICK_CAPABILITIES";
+pub(super) const CAPABILITIES_VARIABLE: &str = "BAILIWICK_CAPABILITIES";
 
 /// Exactly what was given, the three without which nothing runs, and which capabilities came with it.
 fn environment(spawn: &Spawn) -> Vec<(String, String)> {
