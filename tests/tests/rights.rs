@@ -176,7 +176,7 @@ fn who_holds_no_right_to_write_rules_adds_none() {
     let ends = || said().matches("STEP end").count();
     assert!(within(Duration::from_secs(40), || ends() == 2), "{}", said());
     let last =
-        said().lines().filter_map(|line| line.split_once("STEP add_rule ")).last().unwrap().1.to_owned();
+        said().lines().filter_map(|line| line.split_once("STEP add_rule ")).next_back().unwrap().1.to_owned();
     assert_ne!(last, "acl_denied", "now it is the rule that is refused, for it is none");
 }
 
