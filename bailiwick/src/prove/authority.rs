@@ -212,6 +212,7 @@ async fn tokens_are_bound(section: &mut Section, site: &Site, node: &Node) -> Re
         expires_at: issued_at.saturating_add(60_000_000_000),
         scope: TokenScope::default(),
         channel: channel.to_owned(),
+        authentication: None,
     };
     let issue = |claims| token::issue(&SigningKey::from_bytes(&secret), claims).map(|token| token.text);
     let right = issue(claims("admin", now))?;

@@ -4,15 +4,18 @@
 use std::collections::BTreeMap;
 
 use base::{
-    AxiomRef, AxiomTime, CapabilityId, DurationNs, EntryKey, Hash, IdentityId, KeyPath, Nonce, ProcessId,
-    PublicKey, RuleId, Sequence, Signature, cbor,
+    AxiomRef, AxiomTime, CapabilityId, CredentialId, DurationNs, EntryKey, Hash, IdentityId, KeyPath, Nonce,
+    ProcessId, PublicKey, RuleId, Sequence, Signature, cbor,
 };
 use chain::payload::{
     Body, Envelope, Payload,
     capability::{
         CapabilityGrant, ObjectType, Permissions, RateLimit, Resource, Restrictions, TimeRestriction,
     },
-    identity::{IdentityCreated, IdentityType, KeyOperation, KeyUsage},
+    identity::{
+        CredentialAdded, CredentialBody, CredentialRevoked, IdentityChange, IdentityCreated, IdentityType,
+        IdentityUpdated, KeyOperation, KeyUsage, Permission,
+    },
     policy::{
         DecisionBody, DecisionSignature, PolicyAction, PolicyCondition, PolicyContext, PolicyEffect,
         ResourceRef, ResourceType, SignedDecision,
@@ -192,4 +195,71 @@ fn a_use_of_a_key_tells_whose_it_was_and_what_allowed_it() {
         let names = through_the_log(&usage, pick);
         assert_eq!(names[..5], ["identity", "key_path", "operation", "message_hash", "authorization"]);
     }
+}
+
+/// covers: IDN-17, IDN-18, IDN-19, IDN-20
+#[test]
+fn a_credential_of_each_kind_goes_through_the_log() {
+    let pick = |payload| match payload {
+        Payload::CredentialAdded(entry) => Some(entry.body),
+        _ => None,
+    };
+    let permissions = vec![Permission { action: None, resource: "**".to_owned() }];
+    for (body, members) in [
+        (
+            CredentialBody::Passkey { public_key: vec![1, 2], aaguid: [3; 16], sign_count: 4 },
+            ["public_key", "aaguid", "sign_count"].as_slice(),
+        ),
+        (CredentialBody::RecoveryKey { key_hash: Hash([5; 32]), used: false }, &["key_hash", "used"]),
+        (
+            CredentialBody::ApiKey { key_hash: Hash([5; 32]), permissions, expires_at: Some(AxiomTime(6)) },
+            &["key_hash", "permissions", "expires_at"],
+        ),
+        (
+            CredentialBody::DerivedKey {
+                key_path: KeyPath::parse("/orbital/users/alice").unwrap(),
+                public_key: PublicKey([7; 32]),
+            },
+            &["key_path", "public_key"],
+        ),
+    ] {
+        let text = serde_json::to_string(&body).unwrap();
+        assert!(members.iter().all(|name| text.contains(&format!("\"{name}\":"))), "{text}");
+        let (identity, by) = (IdentityId([8; 32]), IdentityId([9; 32]));
+        let added = CredentialAdded {
+            identity,
+            credential: CredentialId([1; 16]),
+            name: "desk".to_owned(),
+            body,
+            by,
+        };
+        assert_eq!(through_the_log(&added, pick), ["identity", "credential", "name", "body", "by"]);
+    }
+}
+
+/// covers: IDN-49
+#[test]
+fn what_happens_to_a_credential_goes_through_the_log_and_old_failures_read_as_they_did() {
+    let (identity, credential) = (IdentityId([8; 32]), CredentialId([1; 16]));
+    let revoked = CredentialRevoked { identity, credential, by: identity, reason: "lost".to_owned() };
+    let names = through_the_log(&revoked, |payload| match payload {
+        Payload::CredentialRevoked(entry) => Some(entry.body),
+        _ => None,
+    });
+    assert_eq!(names, ["identity", "credential", "by", "reason"]);
+    // As it was written before failures named a credential: [identity, [2, [channel, reason]]].
+    let failed = |credential| IdentityUpdated {
+        identity,
+        change: IdentityChange::AuthenticationFailed {
+            channel: "c".to_owned(),
+            reason: "r".to_owned(),
+            credential,
+        },
+    };
+    let bytes = cbor::encode(&failed(None));
+    assert_eq!(bytes[bytes.len() - 7..], [0x82, 0x02, 0x82, 0x61, b'c', 0x61, b'r']);
+    through_the_log(&failed(Some(credential)), |payload| match payload {
+        Payload::IdentityUpdated(entry) => Some(entry.body),
+        _ => None,
+    });
 }

@@ -52,7 +52,7 @@ pub struct FeedPlan {
 }
 
 /// What `LocalState` needs: genesis, capabilities, rules, identities.
-const STANDARD_TYPES: [u32; 7] = [0, 10, 11, 86, 87, 88, 89];
+const STANDARD_TYPES: [u32; 8] = [0, 10, 11, 86, 87, 88, 89, 91];
 
 impl FeedPlan {
     /// The shared state and these entry types.

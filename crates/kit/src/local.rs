@@ -140,7 +140,7 @@ impl LocalState {
     /// Entry types that say something about this state.
     #[must_use]
     pub const fn folds(entry_type: u32) -> bool {
-        matches!(entry_type, 0 | 10 | 11 | 86..=89)
+        matches!(entry_type, 0 | 10 | 11 | 86..=89 | 91)
     }
 
     /// The same for axiom, which has its entries from itself.

@@ -87,6 +87,7 @@ fn claims(identity: IdentityId, channel: &str) -> Claims {
         expires_at: START.saturating_add(LIFE_NS_DEFAULT),
         scope: TokenScope::default(),
         channel: channel.to_owned(),
+        authentication: None,
     }
 }
 

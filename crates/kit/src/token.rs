@@ -7,7 +7,7 @@ mod proven;
 mod revocations;
 mod scope;
 
-use base::{AxiomTime, IdentityId, PublicKey, Signature, TokenId};
+use base::{AxiomRef, AxiomTime, CredentialId, IdentityId, PublicKey, Signature, TokenId};
 use ed25519_dalek::SigningKey;
 use pasetors::{
     keys::{AsymmetricPublicKey, AsymmetricSecretKey},
@@ -73,6 +73,18 @@ pub struct Claims {
     pub expires_at: AxiomTime,
     pub scope: TokenScope,
     pub channel: String,
+    /// None where the channel alone vouched. Left out then, so that the text is what it was before there were credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authentication: Option<Authentication>,
+}
+
+/// What a token was given for (IDN-47).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Authentication {
+    pub credential: CredentialId,
+    /// The entry that records it.
+    pub entry: AxiomRef,
 }
 
 impl Claims {
@@ -189,10 +201,20 @@ pub(crate) fn signed_claims(issuer: &PublicKey, text: &str) -> Result<Claims, To
 /// The channel that a token names, unproven.
 #[must_use]
 pub fn claimed_channel(text: &str) -> Option<String> {
+    claimed(text).map(|claims| claims.channel)
+}
+
+/// The identity that a token names, unproven: whoever holds it tells by this in whose name to call.
+#[must_use]
+pub fn claimed_identity(text: &str) -> Option<IdentityId> {
+    claimed(text).map(|claims| claims.identity)
+}
+
+fn claimed(text: &str) -> Option<Claims> {
     let (token, _) = parse(text).ok()?;
     // The last 64 bytes of a public token's message are its signature.
     let payload = token.untrusted_message().split_last_chunk::<64>()?.0;
-    serde_json::from_slice::<Claims>(payload).ok().map(|claims| claims.channel)
+    serde_json::from_slice(payload).ok()
 }
 
 #[cfg(test)]

@@ -121,6 +121,7 @@ pub(crate) fn tokens() -> Seeds {
         expires_at: AxiomTime(fuzz::token::NOW.0 + 1_000_000_000),
         scope: TokenScope::default(),
         channel: fuzz::token::CHANNEL.to_owned(),
+        authentication: None,
     };
     let narrow = TokenScope {
         actions: vec![ScopeAction::Kind(chain::payload::policy::ActionKind::Sign), ScopeAction::Any],

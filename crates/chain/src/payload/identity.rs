@@ -4,6 +4,8 @@ use base::{AxiomRef, AxiomTime, CredentialId, Hash, IdentityId, KeyPath, PublicK
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
+use super::policy::ActionKind;
+
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize, Deserialize,
 )]
@@ -149,6 +151,9 @@ pub enum IdentityChange {
         channel: String,
         #[n(1)]
         reason: String,
+        /// With which credential; none where a request's signature was refused.
+        #[n(2)]
+        credential: Option<CredentialId>,
     },
     #[n(3)]
     TokenRevoked {
@@ -157,6 +162,114 @@ pub enum IdentityChange {
         #[n(1)]
         by: IdentityId,
     },
+    /// A credential proved itself and a token was issued for it. A recovery key is used up by this entry.
+    #[n(4)]
+    Authenticated {
+        #[n(0)]
+        credential: CredentialId,
+        #[n(1)]
+        token: TokenId,
+        #[n(2)]
+        channel: String,
+        #[n(3)]
+        expires_at: AxiomTime,
+    },
+}
+
+/// What a credential permits at most: one kind of action, or any, on resources that match a pattern over `type:id`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize, Deserialize)]
+#[cbor(array)]
+pub struct Permission {
+    /// None permits every kind.
+    #[n(0)]
+    pub action: Option<ActionKind>,
+    #[n(1)]
+    pub resource: String,
+}
+
+/// What a credential consists of (IDN-17 to IDN-20). Of keys that somebody holds there are only hashes (IDN-21).
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CredentialBody {
+    #[n(0)]
+    Passkey {
+        /// COSE key, as the authenticator gave it.
+        #[cbor(n(0), with = "minicbor::bytes")]
+        public_key: Vec<u8>,
+        #[cbor(n(1), with = "minicbor::bytes")]
+        aaguid: [u8; 16],
+        #[n(2)]
+        sign_count: u32,
+    },
+    #[n(1)]
+    RecoveryKey {
+        #[n(0)]
+        key_hash: Hash,
+        /// False when it is added.
+        #[n(1)]
+        used: bool,
+    },
+    #[n(2)]
+    ApiKey {
+        #[n(0)]
+        key_hash: Hash,
+        #[n(1)]
+        permissions: Vec<Permission>,
+        /// In Axiom time; none is for ever.
+        #[n(2)]
+        expires_at: Option<AxiomTime>,
+    },
+    #[n(3)]
+    DerivedKey {
+        #[n(0)]
+        key_path: KeyPath,
+        /// The key of that path, so that whoever verifies needs to ask nobody.
+        #[n(1)]
+        public_key: PublicKey,
+    },
+}
+
+impl CredentialBody {
+    #[must_use]
+    pub const fn kind(&self) -> CredentialKind {
+        match self {
+            Self::Passkey { .. } => CredentialKind::Passkey,
+            Self::RecoveryKey { .. } => CredentialKind::RecoveryKey,
+            Self::ApiKey { .. } => CredentialKind::ApiKey,
+            Self::DerivedKey { .. } => CredentialKind::DerivedKey,
+        }
+    }
+}
+
+/// IDN-49. `created_at` of the credential is this entry.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cbor(array)]
+pub struct CredentialAdded {
+    #[n(0)]
+    pub identity: IdentityId,
+    #[n(1)]
+    pub credential: CredentialId,
+    /// For people; may be empty.
+    #[n(2)]
+    pub name: String,
+    #[n(3)]
+    pub body: CredentialBody,
+    #[n(4)]
+    pub by: IdentityId,
+}
+
+/// Final: the id is never used again.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cbor(array)]
+pub struct CredentialRevoked {
+    #[n(0)]
+    pub identity: IdentityId,
+    #[n(1)]
+    pub credential: CredentialId,
+    #[n(2)]
+    pub by: IdentityId,
+    #[n(3)]
+    pub reason: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize, Deserialize)]

@@ -153,6 +153,8 @@ payloads! {
     PolicyRuleRemoved(policy::PolicyRuleRemoved) = 87,
     IdentityCreated(identity::IdentityCreated) = 88,
     IdentityUpdated(identity::IdentityUpdated) = 89,
+    CredentialAdded(identity::CredentialAdded) = 90,
+    CredentialRevoked(identity::CredentialRevoked) = 91,
     KeyUsage(identity::KeyUsage) = 92,
 }
 

@@ -135,6 +135,222 @@ pub struct RevokeTokenReply {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WhoAmIRequest {}
+/// One kind of action, or `*`, on resources that match a pattern over `type:id`, at most 256 bytes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Permission {
+    #[prost(string, tag = "1")]
+    pub action: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub resource: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Passkey {
+    /// COSE key.
+    #[prost(bytes = "vec", tag = "1")]
+    pub public_key: ::prost::alloc::vec::Vec<u8>,
+    /// 16 bytes.
+    #[prost(bytes = "vec", tag = "2")]
+    pub aaguid: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint32, tag = "3")]
+    pub sign_count: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RecoveryKey {
+    #[prost(bool, tag = "1")]
+    pub used: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ApiKey {
+    /// At most 32.
+    #[prost(message, repeated, tag = "1")]
+    pub permissions: ::prost::alloc::vec::Vec<Permission>,
+    /// Axiom time; none is for ever.
+    #[prost(uint64, optional, tag = "2")]
+    pub expires_at_ns: ::core::option::Option<u64>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DerivedKey {
+    #[prost(string, tag = "1")]
+    pub key_path: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Credential {
+    /// 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub created_at: ::core::option::Option<super::super::common::v1::AxiomRef>,
+    #[prost(oneof = "credential::Kind", tags = "4, 5, 6, 7")]
+    pub kind: ::core::option::Option<credential::Kind>,
+}
+/// Nested message and enum types in `Credential`.
+pub mod credential {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "4")]
+        Passkey(super::Passkey),
+        #[prost(message, tag = "5")]
+        RecoveryKey(super::RecoveryKey),
+        #[prost(message, tag = "6")]
+        ApiKey(super::ApiKey),
+        #[prost(message, tag = "7")]
+        DerivedKey(super::DerivedKey),
+    }
+}
+/// A WebAuthn registration; answered `NotAvailable` by a build that cannot check one.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreatePasskey {
+    #[prost(bytes = "vec", tag = "1")]
+    pub client_data: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub attestation_object: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreateRecoveryKey {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CreateApiKey {
+    /// 1 to 32.
+    #[prost(message, repeated, tag = "1")]
+    pub permissions: ::prost::alloc::vec::Vec<Permission>,
+    /// Seconds of Axiom time from now; 0 is for ever.
+    #[prost(uint64, tag = "2")]
+    pub lifetime_s: u64,
+}
+/// The identity's own key path when empty, else one below it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreateDerivedKey {
+    #[prost(string, tag = "1")]
+    pub key_path: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AddCredentialRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub identity: ::prost::alloc::vec::Vec<u8>,
+    /// At most 64 bytes, for people.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(oneof = "add_credential_request::Kind", tags = "3, 4, 5, 6")]
+    pub kind: ::core::option::Option<add_credential_request::Kind>,
+}
+/// Nested message and enum types in `AddCredentialRequest`.
+pub mod add_credential_request {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "3")]
+        Passkey(super::CreatePasskey),
+        #[prost(message, tag = "4")]
+        RecoveryKey(super::CreateRecoveryKey),
+        #[prost(message, tag = "5")]
+        ApiKey(super::CreateApiKey),
+        #[prost(message, tag = "6")]
+        DerivedKey(super::CreateDerivedKey),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AddCredentialReply {
+    #[prost(message, optional, tag = "1")]
+    pub credential: ::core::option::Option<Credential>,
+    /// `bwk_` and 64 hexadecimal digits, shown this once; empty for kinds without a key of their own.
+    #[prost(string, tag = "2")]
+    pub key: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeCredentialRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub identity: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub credential: ::prost::alloc::vec::Vec<u8>,
+    /// At most 256 bytes.
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeCredentialReply {
+    #[prost(message, optional, tag = "1")]
+    pub revoked_at: ::core::option::Option<super::super::common::v1::AxiomRef>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListCredentialsRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub identity: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CredentialList {
+    #[prost(message, repeated, tag = "1")]
+    pub credentials: ::prost::alloc::vec::Vec<Credential>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RequestChallengeRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub credential: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Challenge {
+    /// 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub id: ::prost::alloc::vec::Vec<u8>,
+    /// 32 bytes.
+    #[prost(bytes = "vec", tag = "2")]
+    pub nonce: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "3")]
+    pub created_at_ns: u64,
+    #[prost(uint64, tag = "4")]
+    pub expires_at_ns: u64,
+    #[prost(bytes = "vec", tag = "5")]
+    pub credential: ::prost::alloc::vec::Vec<u8>,
+    /// The page that a passkey answers for.
+    #[prost(string, optional, tag = "6")]
+    pub origin: ::core::option::Option<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WebAuthnAssertion {
+    #[prost(bytes = "vec", tag = "1")]
+    pub client_data: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub authenticator_data: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    pub signature: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuthProof {
+    #[prost(oneof = "auth_proof::Proof", tags = "1, 2, 3")]
+    pub proof: ::core::option::Option<auth_proof::Proof>,
+}
+/// Nested message and enum types in `AuthProof`.
+pub mod auth_proof {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Proof {
+        /// Ed25519 over the 32 bytes that a challenge is answered by; docs/format.md.
+        #[prost(bytes, tag = "1")]
+        Signature(::prost::alloc::vec::Vec<u8>),
+        #[prost(message, tag = "2")]
+        Webauthn(super::WebAuthnAssertion),
+        /// 32 bytes, for API and recovery keys; docs/format.md.
+        #[prost(bytes, tag = "3")]
+        ApiKeyHash(::prost::alloc::vec::Vec<u8>),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuthenticateRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub credential: ::prost::alloc::vec::Vec<u8>,
+    /// As `RequestChallenge` gave it.
+    #[prost(message, optional, tag = "2")]
+    pub challenge: ::core::option::Option<Challenge>,
+    #[prost(message, optional, tag = "3")]
+    pub proof: ::core::option::Option<AuthProof>,
+    /// Seconds.
+    #[prost(uint32, tag = "4")]
+    pub lifetime_s: u32,
+    /// Action kinds; empty means all that the credential permits.
+    #[prost(string, repeated, tag = "5")]
+    pub actions: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Resource patterns; empty means all that the credential permits.
+    #[prost(string, repeated, tag = "6")]
+    pub resources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
 /// Generated client implementations.
 pub mod identities_client {
     #![allow(
@@ -146,7 +362,8 @@ pub mod identities_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Errors: NotFound, NameTaken, InvalidName, ParentNotFound, Suspended, Revoked, PolicyDenied, InvalidToken.
+    /// Errors: NotFound, NameTaken, InvalidName, ParentNotFound, Suspended, Revoked, PolicyDenied, InvalidToken, InvalidCredential,
+    /// AuthenticationFailed, NotAvailable, ScopeExceeded.
     #[derive(Debug, Clone)]
     pub struct IdentitiesClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -412,6 +629,142 @@ pub mod identities_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Needs the decision `AddCredential`. The reply shows a new key once; only its hash is kept. With a token that bounds what
+        /// it permits, only an API key that permits no more and lives no longer is made.
+        pub async fn add_credential(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AddCredentialRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AddCredentialReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailiwick.identity.v1.Identities/AddCredential",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("bailiwick.identity.v1.Identities", "AddCredential"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Needs the decision `RevokeCredential`. Tokens that were issued for it end with it.
+        pub async fn revoke_credential(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RevokeCredentialRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RevokeCredentialReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailiwick.identity.v1.Identities/RevokeCredential",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "bailiwick.identity.v1.Identities",
+                        "RevokeCredential",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Without the revoked ones, and never a hash of a key.
+        pub async fn list_credentials(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListCredentialsRequest>,
+        ) -> std::result::Result<tonic::Response<super::CredentialList>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailiwick.identity.v1.Identities/ListCredentials",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "bailiwick.identity.v1.Identities",
+                        "ListCredentials",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// For one use on the channel that asked, within 60 s.
+        pub async fn request_challenge(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RequestChallengeRequest>,
+        ) -> std::result::Result<tonic::Response<super::Challenge>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailiwick.identity.v1.Identities/RequestChallenge",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "bailiwick.identity.v1.Identities",
+                        "RequestChallenge",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Success and failure are recorded. The token is bound to the channel; at most 24 h, and 0 means 3 600 s.
+        pub async fn authenticate(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AuthenticateRequest>,
+        ) -> std::result::Result<tonic::Response<super::Token>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailiwick.identity.v1.Identities/Authenticate",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("bailiwick.identity.v1.Identities", "Authenticate"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// From transport, never from the request.
         pub async fn who_am_i(
             &mut self,
@@ -493,13 +846,46 @@ pub mod identities_server {
             tonic::Response<super::RevokeTokenReply>,
             tonic::Status,
         >;
+        /// Needs the decision `AddCredential`. The reply shows a new key once; only its hash is kept. With a token that bounds what
+        /// it permits, only an API key that permits no more and lives no longer is made.
+        async fn add_credential(
+            &self,
+            request: tonic::Request<super::AddCredentialRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AddCredentialReply>,
+            tonic::Status,
+        >;
+        /// Needs the decision `RevokeCredential`. Tokens that were issued for it end with it.
+        async fn revoke_credential(
+            &self,
+            request: tonic::Request<super::RevokeCredentialRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RevokeCredentialReply>,
+            tonic::Status,
+        >;
+        /// Without the revoked ones, and never a hash of a key.
+        async fn list_credentials(
+            &self,
+            request: tonic::Request<super::ListCredentialsRequest>,
+        ) -> std::result::Result<tonic::Response<super::CredentialList>, tonic::Status>;
+        /// For one use on the channel that asked, within 60 s.
+        async fn request_challenge(
+            &self,
+            request: tonic::Request<super::RequestChallengeRequest>,
+        ) -> std::result::Result<tonic::Response<super::Challenge>, tonic::Status>;
+        /// Success and failure are recorded. The token is bound to the channel; at most 24 h, and 0 means 3 600 s.
+        async fn authenticate(
+            &self,
+            request: tonic::Request<super::AuthenticateRequest>,
+        ) -> std::result::Result<tonic::Response<super::Token>, tonic::Status>;
         /// From transport, never from the request.
         async fn who_am_i(
             &self,
             request: tonic::Request<super::WhoAmIRequest>,
         ) -> std::result::Result<tonic::Response<super::Identity>, tonic::Status>;
     }
-    /// Errors: NotFound, NameTaken, InvalidName, ParentNotFound, Suspended, Revoked, PolicyDenied, InvalidToken.
+    /// Errors: NotFound, NameTaken, InvalidName, ParentNotFound, Suspended, Revoked, PolicyDenied, InvalidToken, InvalidCredential,
+    /// AuthenticationFailed, NotAvailable, ScopeExceeded.
     #[derive(Debug)]
     pub struct IdentitiesServer<T> {
         inner: Arc<T>,
@@ -921,6 +1307,231 @@ pub mod identities_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RevokeTokenSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailiwick.identity.v1.Identities/AddCredential" => {
+                    #[allow(non_camel_case_types)]
+                    struct AddCredentialSvc<T: Identities>(pub Arc<T>);
+                    impl<
+                        T: Identities,
+                    > tonic::server::UnaryService<super::AddCredentialRequest>
+                    for AddCredentialSvc<T> {
+                        type Response = super::AddCredentialReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AddCredentialRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Identities>::add_credential(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AddCredentialSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailiwick.identity.v1.Identities/RevokeCredential" => {
+                    #[allow(non_camel_case_types)]
+                    struct RevokeCredentialSvc<T: Identities>(pub Arc<T>);
+                    impl<
+                        T: Identities,
+                    > tonic::server::UnaryService<super::RevokeCredentialRequest>
+                    for RevokeCredentialSvc<T> {
+                        type Response = super::RevokeCredentialReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RevokeCredentialRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Identities>::revoke_credential(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RevokeCredentialSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailiwick.identity.v1.Identities/ListCredentials" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListCredentialsSvc<T: Identities>(pub Arc<T>);
+                    impl<
+                        T: Identities,
+                    > tonic::server::UnaryService<super::ListCredentialsRequest>
+                    for ListCredentialsSvc<T> {
+                        type Response = super::CredentialList;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListCredentialsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Identities>::list_credentials(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListCredentialsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailiwick.identity.v1.Identities/RequestChallenge" => {
+                    #[allow(non_camel_case_types)]
+                    struct RequestChallengeSvc<T: Identities>(pub Arc<T>);
+                    impl<
+                        T: Identities,
+                    > tonic::server::UnaryService<super::RequestChallengeRequest>
+                    for RequestChallengeSvc<T> {
+                        type Response = super::Challenge;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RequestChallengeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Identities>::request_challenge(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RequestChallengeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailiwick.identity.v1.Identities/Authenticate" => {
+                    #[allow(non_camel_case_types)]
+                    struct AuthenticateSvc<T: Identities>(pub Arc<T>);
+                    impl<
+                        T: Identities,
+                    > tonic::server::UnaryService<super::AuthenticateRequest>
+                    for AuthenticateSvc<T> {
+                        type Response = super::Token;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AuthenticateRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Identities>::authenticate(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AuthenticateSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

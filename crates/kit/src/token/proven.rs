@@ -53,6 +53,7 @@ mod tests {
             expires_at: AxiomTime(1 + LIFE_NS_DEFAULT),
             scope: TokenScope::default(),
             channel: "admin".to_owned(),
+            authentication: None,
         };
         issue(&SigningKey::from_bytes(&[9; 32]), claims).unwrap().text
     }

@@ -1,6 +1,11 @@
 //! What a token permits at most.
 
-use chain::payload::policy::{ActionKind, ResourceRef};
+use std::collections::BTreeSet;
+
+use chain::payload::{
+    identity::Permission,
+    policy::{ActionKind, ResourceRef},
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
@@ -98,6 +103,55 @@ impl TokenScope {
         self.actions.iter().any(covers) && self.permits_resource(resource)
     }
 
+    /// Whether everything that this scope permits is permitted by one of these.
+    #[must_use]
+    pub fn within(&self, permissions: &[Permission]) -> bool {
+        self.actions.iter().all(|action| {
+            let action = match action {
+                ScopeAction::Any => None,
+                ScopeAction::Kind(kind) => Some(*kind),
+            };
+            self.resources.iter().all(|resource| covered(action, resource, permissions))
+        })
+    }
+
+    /// Whether this scope permits at least what the permission does: with a token nobody makes a credential that is worth
+    /// more than the token.
+    #[must_use]
+    pub fn covers(&self, permission: &Permission) -> bool {
+        let own: Vec<Permission> = self.as_permissions().collect();
+        covered(permission.action, &permission.resource, &own)
+    }
+
+    /// True for a scope that bounds nothing.
+    #[must_use]
+    pub fn is_unbounded(&self) -> bool {
+        self.actions.contains(&ScopeAction::Any) && self.resources.iter().any(|pattern| pattern == "**")
+    }
+
+    /// All actions on all resources that these permissions name, if that is no more than they permit together.
+    #[must_use]
+    pub fn of_permissions(permissions: &[Permission]) -> Option<Self> {
+        let actions = permissions.iter().map(|all| all.action.map_or(ScopeAction::Any, ScopeAction::Kind));
+        let actions: BTreeSet<ScopeAction> = actions.collect();
+        let resources: BTreeSet<&String> = permissions.iter().map(|all| &all.resource).collect();
+        let scope = Self {
+            actions: actions.into_iter().collect(),
+            resources: resources.into_iter().cloned().collect(),
+        };
+        (scope.check().is_ok() && scope.within(permissions)).then_some(scope)
+    }
+
+    fn as_permissions(&self) -> impl Iterator<Item = Permission> {
+        self.actions.iter().flat_map(|action| {
+            let action = match action {
+                ScopeAction::Any => None,
+                ScopeAction::Kind(kind) => Some(*kind),
+            };
+            self.resources.iter().map(move |resource| Permission { action, resource: resource.clone() })
+        })
+    }
+
     fn permits_resource(&self, resource: &ResourceRef) -> bool {
         if self.resources.iter().any(|pattern| pattern == "**") {
             return true;
@@ -111,6 +165,19 @@ impl TokenScope {
         let text = format!("{kind}:{}", resource.id);
         self.resources.iter().any(|pattern| matches(pattern, &text))
     }
+}
+
+/// Whether one permission covers this action (none: every one) on whatever this pattern matches. A pattern lies inside
+/// another only if they are equal, the other is `**`, or the one names a single resource that the other matches: less than
+/// could be proved, never more.
+fn covered(action: Option<ActionKind>, resource: &str, permissions: &[Permission]) -> bool {
+    let single = !resource.contains(['*', '?']) && resource.len() <= SCOPE_PATTERN_BYTES_MAX;
+    permissions.iter().any(|permission| {
+        (permission.action.is_none() || permission.action == action)
+            && (permission.resource == "**"
+                || permission.resource == resource
+                || single && matches(&permission.resource, resource))
+    })
 }
 
 /// Glob in time `pattern × text`, whatever either holds: `row[i]` tells whether the pattern so far matches the first

@@ -29,6 +29,7 @@ fn claims() -> Claims {
         expires_at: NOW.saturating_add(LIFE_NS_DEFAULT),
         scope: TokenScope::default(),
         channel: CHANNEL.to_owned(),
+        authentication: None,
     }
 }
 
@@ -49,7 +50,7 @@ fn a_token_carries_the_seeds_fields_and_verifies() {
     assert!(token.text.starts_with("v4.public."));
     assert_eq!(check(&token.text, NOW), Ok(claims()));
     let AuthToken {
-        claims: Claims { id, identity, issued_at, expires_at, scope, channel: _ },
+        claims: Claims { id, identity, issued_at, expires_at, scope, channel: _, authentication: _ },
         signature,
         text: _,
     } = token;
@@ -253,7 +254,7 @@ proptest! {
     ) {
         let claims = Claims {
             id: TokenId(id), identity: IdentityId(identity), issued_at: AxiomTime(issued),
-            expires_at: AxiomTime(issued + life), channel: channel.clone(),
+            expires_at: AxiomTime(issued + life), channel: channel.clone(), authentication: None,
             scope: TokenScope { actions: vec![ScopeAction::Any, ScopeAction::Kind(ActionKind::ReadFile)], resources: vec![pattern] },
         };
         let text = issue(&key(), claims.clone()).unwrap().text;

@@ -475,6 +475,7 @@ impl Node {
             expires_at: now.saturating_add(kit::token::LIFE_NS_DEFAULT),
             scope: kit::token::TokenScope::default(),
             channel: channel.to_owned(),
+            authentication: None,
         };
         kit::token::issue(&identity_key(), claims).unwrap().text
     }

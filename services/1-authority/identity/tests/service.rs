@@ -68,6 +68,20 @@ impl keys::keys_server::Keys for FakeKeys {
         Err(Status::unimplemented(""))
     }
 
+    async fn encrypt(
+        &self,
+        _: Request<keys::EncryptRequest>,
+    ) -> Result<Response<keys::EncryptResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn decrypt(
+        &self,
+        _: Request<keys::DecryptRequest>,
+    ) -> Result<Response<keys::DecryptResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn get_key_info(
         &self,
         _: Request<keys::GetKeyInfoRequest>,
@@ -277,4 +291,84 @@ async fn an_answer_is_the_registrys_identity() {
     let answer = who_am_i(&node, "admin", None).await.unwrap();
     let identity = Identity::try_from(&answer).unwrap();
     assert_eq!((identity.id, identity.parent), (admin(), Some(id_of("/orbital/system"))));
+}
+
+async fn challenged(node: &Node, credential: &[u8]) -> wire::Challenge {
+    let request = wire::RequestChallengeRequest { credential: credential.to_vec() };
+    let mut identities = client(node, "admin", "request_challenge", None);
+    identities.request_challenge(request).await.unwrap().into_inner()
+}
+
+fn answer(challenge: &wire::Challenge, key: &str) -> wire::AuthenticateRequest {
+    let credential = challenge.credential.clone();
+    let core = identity::core::Challenge {
+        id: challenge.id.clone().try_into().unwrap(),
+        nonce: challenge.nonce.clone().try_into().unwrap(),
+        created_at: base::AxiomTime(challenge.created_at_ns),
+        expires_at: base::AxiomTime(challenge.expires_at_ns),
+        credential: base::CredentialId(credential.clone().try_into().unwrap()),
+        origin: None,
+    };
+    let proof = identity::core::key_proof(&identity::core::parse_key(key).unwrap(), &core);
+    let proof = wire::auth_proof::Proof::ApiKeyHash(proof.0.to_vec());
+    wire::AuthenticateRequest {
+        credential,
+        challenge: Some(challenge.clone()),
+        proof: Some(wire::AuthProof { proof: Some(proof) }),
+        ..Default::default()
+    }
+}
+
+/// covers: IDN-06, IDN-07, IDN-08, IDN-43, IDN-44
+#[tokio::test]
+async fn a_key_is_shown_once_logs_in_and_ends_with_its_tokens() {
+    use wire::add_credential_request::Kind;
+    let node = start().await;
+    let token = admin_token(&node).await.token;
+    let add = |kind| wire::AddCredentialRequest {
+        identity: admin().0.to_vec(),
+        name: "desk".to_owned(),
+        kind: Some(kind),
+    };
+    let mut adding = client(&node, "admin", "add_credential", Some(&token));
+    let passkey = adding.add_credential(add(Kind::Passkey(wire::CreatePasskey::default()))).await;
+    assert_eq!(reason(passkey), "NotAvailable");
+    let everything = wire::Permission { action: "*".to_owned(), resource: "**".to_owned() };
+    let api = Kind::ApiKey(wire::CreateApiKey { permissions: vec![everything], lifetime_s: 0 });
+    let added = adding.add_credential(add(api)).await.unwrap().into_inner();
+    let id = added.credential.as_ref().unwrap().id.clone();
+    let mut listing = client(&node, "terminal", "list_credentials", None);
+    let request = wire::ListCredentialsRequest { identity: admin().0.to_vec() };
+    let listed = listing.list_credentials(request).await.unwrap().into_inner();
+    assert_eq!(listed.credentials, [added.credential.clone().unwrap()]);
+    let hex = added.key.strip_prefix("bwk_").unwrap();
+    assert!(!format!("{:?}", node.world.payloads(90)).contains(hex), "only the hash is on record");
+
+    let challenge = challenged(&node, &id).await;
+    let mut login = client(&node, "admin", "authenticate", None);
+    let got = login.authenticate(answer(&challenge, &added.key)).await.unwrap().into_inner();
+    assert!(who_am_i(&node, "admin", Some(&got.token)).await.is_ok());
+    let recorded = node.world.payloads(89).len();
+    assert_eq!(reason(login.authenticate(answer(&challenge, &added.key)).await), "AuthenticationFailed");
+    assert_eq!(node.world.payloads(89).len(), recorded + 1, "failures are recorded");
+    let wrong = format!("bwk_{}", "00".repeat(32));
+    let challenge = challenged(&node, &id).await;
+    assert_eq!(reason(login.authenticate(answer(&challenge, &wrong)).await), "AuthenticationFailed");
+    node.world.set_verdict(|request| request.action.kind() != ActionKind::Authenticate);
+    let challenge = challenged(&node, &id).await;
+    assert_eq!(reason(login.authenticate(answer(&challenge, &added.key)).await), "PolicyDenied");
+    node.world.set_verdict(|_| true);
+
+    let mut revoking = client(&node, "admin", "revoke_credential", Some(&token));
+    let request = wire::RevokeCredentialRequest {
+        identity: admin().0.to_vec(),
+        credential: id.clone(),
+        reason: "lost".to_owned(),
+    };
+    assert!(revoking.revoke_credential(request).await.unwrap().into_inner().revoked_at.is_some());
+    assert_eq!(reason(who_am_i(&node, "admin", Some(&got.token)).await), "auth_invalid");
+    assert!(who_am_i(&node, "admin", Some(&token)).await.is_ok(), "others still hold");
+    let request = wire::RequestChallengeRequest { credential: id };
+    let mut asking = client(&node, "admin", "request_challenge", None);
+    assert_eq!(reason(asking.request_challenge(request).await), "CredentialNotFound");
 }

@@ -195,6 +195,8 @@ impl ControlState {
                     _ => Ok(()),
                 }
             }
+            Payload::CredentialAdded(entry) => self.check_known(entry.body.identity),
+            Payload::CredentialRevoked(entry) => self.check_known(entry.body.identity),
             Payload::Shutdown(_)
             | Payload::ServiceRegister(_)
             | Payload::ServiceStop(_)
@@ -205,6 +207,10 @@ impl ControlState {
 
     fn check_process(&self, pid: ProcessId) -> Checked {
         require(self.processes.contains_key(&pid), || missing(format_args!("process {pid}")))
+    }
+
+    fn check_known(&self, id: IdentityId) -> Checked {
+        require(self.identities.contains_key(&id), || missing(format_args!("identity {id}")))
     }
 
     fn check_grant(&self, grant: &CapabilityGrant) -> Checked {
@@ -272,6 +278,8 @@ impl ControlState {
             | Payload::ProcessKill(_)
             | Payload::Receipt(_)
             | Payload::PolicyDecision(_)
+            | Payload::CredentialAdded(_)
+            | Payload::CredentialRevoked(_)
             | Payload::KeyUsage(_) => {}
         }
     }

@@ -1,7 +1,9 @@
-use base::{IdentityId, KeyPathError, Sequence, TokenId, limits::NAME_BYTES_MAX};
+use base::{CredentialId, IdentityId, KeyPathError, Sequence, TokenId, limits::NAME_BYTES_MAX};
 use chain::payload::identity::{IdentityStatus, IdentityType};
-use kit::token::TokenError;
+use kit::token::{SCOPE_PATTERN_BYTES_MAX, TokenError};
 use thiserror::Error;
+
+use super::PERMISSIONS_MAX;
 
 /// Why a request about identities was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -33,6 +35,32 @@ pub enum IdentityError {
     Reason { limit: usize },
     #[error("the system's root identity cannot be suspended or revoked")]
     Root,
+    #[error("no credential {0} that is not revoked")]
+    CredentialNotFound(CredentialId),
+    #[error("a credential's name has at most {NAME_BYTES_MAX} bytes and no control characters")]
+    CredentialName,
+    #[error(
+        "an API key has 1 to {PERMISSIONS_MAX} permissions, each with a resource pattern of 1 to {SCOPE_PATTERN_BYTES_MAX} bytes"
+    )]
+    Permissions,
+    #[error("a token makes no credential that permits more, or lives longer, than what it was given for")]
+    WiderThanToken,
+    #[error("the scope asked for is wider than what the credential permits")]
+    WiderThanCredential,
+    #[error("the credential's permissions are no single scope: ask for actions and resources")]
+    ScopeUnclear,
+    #[error("passkeys and WebAuthn proofs are not available in this build")]
+    NotAvailable,
+    #[error("the challenge was not issued here for this, or was used before")]
+    ChallengeUnknown,
+    #[error("the challenge has expired")]
+    ChallengeExpired,
+    #[error("the proof does not fit the credential and the challenge")]
+    ProofRefused,
+    #[error("the credential has expired")]
+    CredentialExpired,
+    #[error("the recovery key was used before")]
+    RecoveryKeyUsed,
     #[error("keys gave no public key: {0}")]
     Keys(String),
     #[error(transparent)]
@@ -43,6 +71,22 @@ pub enum IdentityError {
     TimeUnknown,
     #[error("{0} is the limit; nothing more is accepted for now")]
     Busy(usize),
+}
+
+impl IdentityError {
+    /// Refusals that say something about who tried, and are recorded (IDN-44).
+    pub(super) const fn is_failed_authentication(&self) -> bool {
+        matches!(
+            self,
+            Self::ChallengeUnknown
+                | Self::ChallengeExpired
+                | Self::ProofRefused
+                | Self::CredentialExpired
+                | Self::RecoveryKeyUsed
+                | Self::NotActive(_)
+                | Self::WiderThanCredential
+        )
+    }
 }
 
 /// How an act ended without an entry. The caller is told no more than the decision's number.

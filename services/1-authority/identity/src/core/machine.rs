@@ -3,18 +3,28 @@
 //! The registry itself changes only when the entry comes back with the feed. Until then the name, the key path and the
 //! identity that is being changed are reserved, so that two requests under way cannot both be right.
 
+mod login;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use base::{AxiomRef, AxiomTime, IdentityId, KeyPath, PublicKey, TokenId};
+use base::{AxiomRef, AxiomTime, CredentialId, Hash, IdentityId, KeyPath, PublicKey, TokenId};
 use chain::payload::{
     Payload,
-    identity::{Identity, IdentityChange, IdentityCreated, IdentityStatus, IdentityType, IdentityUpdated},
+    identity::{
+        CredentialAdded, CredentialRevoked, Identity, IdentityChange, IdentityCreated, IdentityStatus,
+        IdentityType, IdentityUpdated,
+    },
     policy::{PolicyAction, ResourceRef, ResourceType},
 };
 use kit::token::{CHANNEL_BYTES_MAX, Claims, LIFE_NS_DEFAULT, LIFE_NS_MAX, TokenError, TokenScope};
 
+pub use login::{AddCredentialRequest, AuthenticateRequest, NewCredential, RevokeCredentialRequest};
+
 use super::{
-    ActFailure, IdentityError, Registry, names,
+    ActFailure, Challenge, Credential, IdentityError, Registry,
+    challenges::Challenges,
+    failures::Failures,
+    names,
     registry::{IDENTITIES_MAX, TOKENS_MAX, identity_of},
 };
 
@@ -76,6 +86,29 @@ pub enum Event {
         requestor: IdentityId,
         token: TokenId,
     },
+    AddCredential {
+        id: RequestId,
+        request: AddCredentialRequest,
+    },
+    RevokeCredential {
+        id: RequestId,
+        request: RevokeCredentialRequest,
+    },
+    /// `random` is the challenge's id and nonce.
+    RequestChallenge {
+        id: RequestId,
+        credential: CredentialId,
+        channel: String,
+        random: ([u8; 16], [u8; 32]),
+    },
+    Authenticate {
+        id: RequestId,
+        request: AuthenticateRequest,
+    },
+    /// The answer to `Record`, whether or not it went well.
+    Recorded {
+        id: RequestId,
+    },
     /// The answer to `AskKeys`.
     KeyDerived {
         id: RequestId,
@@ -93,6 +126,8 @@ pub enum Event {
 pub enum Proposal {
     Created(IdentityCreated),
     Updated(IdentityUpdated),
+    CredentialAdded(CredentialAdded),
+    CredentialRevoked(CredentialRevoked),
 }
 
 /// What policy is asked, and the entry that stands beside its decision.
@@ -107,9 +142,23 @@ pub struct Act {
 /// Performed by the shell in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    AskKeys { id: RequestId, path: KeyPath },
-    Act { id: RequestId, act: Box<Act> },
-    Reply { id: RequestId, result: Result<Reply, IdentityError> },
+    AskKeys {
+        id: RequestId,
+        path: KeyPath,
+    },
+    Act {
+        id: RequestId,
+        act: Box<Act>,
+    },
+    /// A failure, which needs no decision.
+    Record {
+        id: RequestId,
+        update: Box<IdentityUpdated>,
+    },
+    Reply {
+        id: RequestId,
+        result: Result<Reply, IdentityError>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,6 +166,8 @@ pub enum Reply {
     Identity(Box<Identity>),
     /// To be signed by the shell with `kit::token::issue`; its issue is recorded.
     Token(Box<Claims>),
+    Credential(Box<Credential>),
+    Challenge(Box<Challenge>),
     Done,
 }
 
@@ -127,6 +178,20 @@ enum Pending {
     Changing(IdentityId),
     Issuing(Box<Claims>),
     Revoking,
+    DerivingCredential(Box<CredentialAdded>),
+    AddingCredential(Box<CredentialAdded>),
+    RevokingCredential(CredentialId),
+    Authenticating(CredentialId, Box<Claims>),
+    Failing(IdentityError),
+}
+
+impl Pending {
+    fn adding(&self) -> Option<&CredentialAdded> {
+        match self {
+            Self::DerivingCredential(added) | Self::AddingCredential(added) => Some(added),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -145,6 +210,11 @@ pub struct IdentityCore {
     names: BTreeSet<String>,
     paths: BTreeSet<KeyPath>,
     changing: BTreeSet<IdentityId>,
+    /// Credentials that are being revoked, and recovery keys that are being used: until the entry comes back.
+    revoking: BTreeSet<CredentialId>,
+    using: BTreeSet<CredentialId>,
+    challenges: Challenges,
+    failures: Failures,
 }
 
 type Step = Result<Vec<Effect>, IdentityError>;
@@ -170,10 +240,17 @@ impl IdentityCore {
         self.registry.apply(at, time, payload);
         match payload {
             Payload::IdentityCreated(created) => self.release(&created.body.name, &created.body.key_path),
-            Payload::IdentityUpdated(update) => {
-                if matches!(update.body.change, IdentityChange::Status { .. }) {
+            Payload::IdentityUpdated(update) => match &update.body.change {
+                IdentityChange::Status { .. } => {
                     self.changing.remove(&update.body.identity);
                 }
+                IdentityChange::Authenticated { credential, .. } => {
+                    self.using.remove(credential);
+                }
+                _ => {}
+            },
+            Payload::CredentialRevoked(revoked) => {
+                self.revoking.remove(&revoked.body.credential);
             }
             _ => {}
         }
@@ -184,6 +261,13 @@ impl IdentityCore {
             Event::Create { id, request } => (id, self.create(id, request)),
             Event::UpdateStatus { id, request } => (id, self.update_status(id, request)),
             Event::IssueToken { id, request } => (id, self.issue_token(id, request, now)),
+            Event::AddCredential { id, request } => (id, self.add_credential(id, request, now)),
+            Event::RevokeCredential { id, request } => (id, self.revoke_credential(id, request)),
+            Event::RequestChallenge { id, credential, channel, random } => {
+                (id, self.request_challenge(id, credential, &channel, random, now))
+            }
+            Event::Authenticate { id, request } => (id, self.authenticate(id, request, now)),
+            Event::Recorded { id } => (id, self.recorded(id)),
             Event::RevokeToken { id, requestor, token } => (id, self.revoke_token(id, requestor, token)),
             Event::KeyDerived { id, result } => (id, self.key_derived(id, result)),
             Event::Acted { id, result } => (id, self.acted(id, result)),
@@ -225,6 +309,7 @@ impl IdentityCore {
     fn key_derived(&mut self, id: RequestId, result: Result<PublicKey, String>) -> Step {
         let (requestor, created) = match self.pending.remove(&id) {
             Some(Pending::Deriving { requestor, created }) => (requestor, *created),
+            Some(Pending::DerivingCredential(added)) => return self.credential_key(id, *added, result),
             other => return Ok(self.put_back(id, other)),
         };
         let IdentityCreatedWithoutKey { name, identity_type, parent, key_path } = created;
@@ -282,16 +367,22 @@ impl IdentityCore {
             return Err(TokenError::Channel.into());
         }
         scope.check().map_err(TokenError::from)?;
-        let issuing = self.pending.values().filter(|p| matches!(p, Pending::Issuing(_))).count();
-        if self.registry.tokens() + issuing >= TOKENS_MAX {
-            return Err(IdentityError::Busy(TOKENS_MAX));
-        }
+        self.check_token_room()?;
         let expires_at = now.saturating_add(life_ns);
         let change = IdentityChange::TokenIssued { token, channel: channel.clone(), expires_at };
         let act = Self::modify(id, requestor, owner, PolicyAction::Authenticate { identity }, change);
-        let claims = Claims { id: token, identity, issued_at: now, expires_at, scope, channel };
+        let authentication = None;
+        let claims =
+            Claims { id: token, identity, issued_at: now, expires_at, scope, channel, authentication };
         self.pending.insert(id, Pending::Issuing(Box::new(claims)));
         Ok(vec![act])
+    }
+
+    fn check_token_room(&self) -> Result<(), IdentityError> {
+        let is_issue = |p: &&Pending| matches!(p, Pending::Issuing(_) | Pending::Authenticating(..));
+        let issuing = self.pending.values().filter(is_issue).count();
+        let room = self.registry.tokens() + issuing < TOKENS_MAX;
+        if room { Ok(()) } else { Err(IdentityError::Busy(TOKENS_MAX)) }
     }
 
     fn revoke_token(&mut self, id: RequestId, requestor: IdentityId, token: TokenId) -> Step {
@@ -319,10 +410,20 @@ impl IdentityCore {
     fn acted(&mut self, id: RequestId, result: Result<AxiomRef, ActFailure>) -> Step {
         let Some(pending) = self.pending.remove(&id) else { return Ok(Vec::new()) };
         let reply = match (pending, result) {
-            (deriving @ Pending::Deriving { .. }, _) => return Ok(self.put_back(id, Some(deriving))),
+            // Neither has asked policy.
+            (
+                other @ (Pending::Deriving { .. } | Pending::DerivingCredential(_) | Pending::Failing(_)),
+                _,
+            ) => return Ok(self.put_back(id, Some(other))),
+            (Pending::AddingCredential(added), Ok(at)) => {
+                Reply::Credential(Box::new(Credential::of(&added, at)))
+            }
+            (Pending::Authenticating(credential, claims), Ok(at)) => {
+                self.authenticated(credential, claims, at)?
+            }
             (Pending::Creating(created), Ok(at)) => Reply::Identity(Box::new(identity_of(&created, at))),
             (Pending::Issuing(claims), Ok(_)) => Reply::Token(claims),
-            (Pending::Changing(_) | Pending::Revoking, Ok(_)) => Reply::Done,
+            (Pending::Changing(_) | Pending::Revoking | Pending::RevokingCredential(_), Ok(_)) => Reply::Done,
             (pending, Err(failure)) => {
                 // With an entry, its arrival in the feed ends the reservation; without one, this does.
                 match pending {
@@ -330,7 +431,13 @@ impl IdentityCore {
                     Pending::Changing(identity) => {
                         self.changing.remove(&identity);
                     }
-                    Pending::Deriving { .. } | Pending::Issuing(_) | Pending::Revoking => {}
+                    Pending::RevokingCredential(credential) => {
+                        self.revoking.remove(&credential);
+                    }
+                    Pending::Authenticating(credential, _) => {
+                        self.using.remove(&credential);
+                    }
+                    _ => {}
                 }
                 return Err(failure.into());
             }

@@ -12,6 +12,8 @@ use crate::core::IdentityFilter;
 
 #[path = "limit_tests.rs"]
 mod limits;
+#[path = "login_tests.rs"]
+mod logins;
 #[path = "naming_tests.rs"]
 mod naming;
 #[path = "reservation_tests.rs"]
@@ -81,6 +83,8 @@ fn fold(core: &mut IdentityCore, sequence: u64, time: AxiomTime, proposal: &Prop
     let payload = match proposal.clone() {
         Proposal::Created(created) => Payload::IdentityCreated(envelope(created)),
         Proposal::Updated(update) => Payload::IdentityUpdated(envelope(update)),
+        Proposal::CredentialAdded(added) => Payload::CredentialAdded(envelope(added)),
+        Proposal::CredentialRevoked(revoked) => Payload::CredentialRevoked(envelope(revoked)),
     };
     core.apply(at(sequence), time, &payload);
 }
@@ -378,6 +382,7 @@ fn a_token_is_issued_after_its_record_and_proves_its_identity() {
             expires_at: NOW.saturating_add(1000),
             scope: TokenScope::default(),
             channel: CHANNEL.to_owned(),
+            authentication: None,
         },
     );
     assert_eq!(verify(&forged.unwrap().text, NOW, CHANNEL), Err(TokenError::BadSignature.into()));

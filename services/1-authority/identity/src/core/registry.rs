@@ -9,7 +9,7 @@ use chain::payload::{
 };
 use kit::token::{self, Revocations};
 
-use super::{IdentityError, names};
+use super::{Credentials, IdentityError, names};
 
 /// Identities of one node; far above what people and services need, and some 50 MB.
 pub const IDENTITIES_MAX: usize = 100_000;
@@ -46,6 +46,7 @@ pub struct Registry {
     tokens: BTreeMap<TokenId, (AxiomTime, IdentityId)>,
     tokens_by_end: BTreeSet<(AxiomTime, TokenId)>,
     revocations: Revocations,
+    credentials: Credentials,
     ignored: u64,
 }
 
@@ -61,6 +62,17 @@ impl Registry {
             }
             Payload::IdentityCreated(created) => self.add(at, &created.body),
             Payload::IdentityUpdated(update) => self.change(update.body.identity, &update.body.change),
+            Payload::CredentialAdded(added) => {
+                let added = &added.body;
+                self.by_id.contains_key(&added.identity)
+                    && self.credentials.add(at, added)
+                    && self.refer(&added.identity)
+            }
+            Payload::CredentialRevoked(revoked) => {
+                let revoked = &revoked.body;
+                self.credentials.revoke(&revoked.identity, &revoked.credential)
+                    && self.refer(&revoked.identity)
+            }
             _ => true,
         };
         self.ignored = self.ignored.saturating_add(u64::from(!fits));
@@ -99,12 +111,28 @@ impl Registry {
                 self.tokens_by_end.insert((*expires_at, *token));
                 self.tokens.insert(*token, (*expires_at, id)).is_none()
             }
+            IdentityChange::Authenticated { credential, token, expires_at, .. } => {
+                self.tokens_by_end.insert((*expires_at, *token));
+                let fresh = self.tokens.insert(*token, (*expires_at, id)).is_none();
+                self.credentials.used(&id, credential) && fresh
+            }
             IdentityChange::TokenRevoked { token, .. } => match self.tokens.remove(token) {
                 Some((expires_at, _)) => self.tokens_by_end.remove(&(expires_at, *token)),
                 None => false,
             },
             IdentityChange::AuthenticationFailed { .. } => true,
         }
+    }
+
+    fn refer(&mut self, id: &IdentityId) -> bool {
+        let Some(identity) = self.by_id.get_mut(id) else { return false };
+        identity.credentials = self.credentials.refs(id);
+        true
+    }
+
+    #[must_use]
+    pub const fn credentials(&self) -> &Credentials {
+        &self.credentials
     }
 
     fn forget_expired(&mut self, time: AxiomTime) {

@@ -39,7 +39,11 @@ fn a_change_that_was_refused_leaves_the_identity_free() {
 fn a_token_in_the_log_does_not_free_an_identity_that_is_being_changed() {
     let mut core = core();
     only_act(&suspend(&mut core, ID));
-    let change = IdentityChange::AuthenticationFailed { channel: CHANNEL.to_owned(), reason: "x".to_owned() };
+    let change = IdentityChange::AuthenticationFailed {
+        channel: CHANNEL.to_owned(),
+        reason: "x".to_owned(),
+        credential: None,
+    };
     let identity = id_of(&core, "admin");
     fold(&mut core, 7, NOW, &Proposal::Updated(IdentityUpdated { identity, change }));
     assert!(is_busy(&suspend(&mut core, RequestId(2))));

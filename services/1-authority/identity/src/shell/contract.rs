@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use base::{IdentityId, KeyPath, TokenId, TraceId};
+use base::{CredentialId, IdentityId, KeyPath, TokenId, TraceId};
 use chain::payload::identity::Identity;
 use contracts::{
     convert::{ConvertError, bytes, from_name},
@@ -11,19 +11,19 @@ use contracts::{
 use kit::token::{self, ScopeAction, TokenScope};
 use tonic::{Request, Response, Status};
 
-use super::IdentityService;
+use super::{IdentityService, login};
 use crate::core::{
-    CreateIdentityRequest, Event, IdentityError, IdentityFilter, IssueTokenRequest, Reply,
-    UpdateStatusRequest,
+    AddCredentialRequest, AuthenticateRequest, CreateIdentityRequest, Event, IdentityError, IdentityFilter,
+    IssueTokenRequest, Reply, RevokeCredentialRequest, UpdateStatusRequest,
 };
 
 /// Identities in one answer: some 600 bytes each, so that they fit a message.
 pub(super) const LIST_MAX: usize = 1_500;
-const SECOND_NS: u64 = 1_000_000_000;
+pub(super) const SECOND_NS: u64 = 1_000_000_000;
 
 pub(super) struct Handlers(pub(super) Arc<IdentityService>);
 
-fn misuse(error: &ConvertError) -> Status {
+pub(super) fn misuse(error: &ConvertError) -> Status {
     Status::invalid_argument(error.to_string())
 }
 
@@ -41,16 +41,23 @@ fn trace_of<T>(request: &Request<T>) -> Result<TraceId, Status> {
     kit::context_of(request).map(|context| context.trace_id())
 }
 
+fn credential_id(value: &[u8]) -> Result<CredentialId, Status> {
+    bytes("credential", value).map(CredentialId).map_err(|error| misuse(&error))
+}
+
+fn scope_actions(actions: &[String]) -> Result<Vec<ScopeAction>, Status> {
+    let kind = |name: &String| match name.as_str() {
+        "*" => Ok(ScopeAction::Any),
+        name => from_name("actions", name).map(ScopeAction::Kind).map_err(|error| misuse(&error)),
+    };
+    // Bounded before anything is made of it.
+    actions.iter().take(token::SCOPE_ACTIONS_MAX + 1).map(kind).collect()
+}
+
 fn scope(actions: &[String], resources: Vec<String>) -> Result<TokenScope, Status> {
     let mut scope = TokenScope::default();
     if !actions.is_empty() {
-        let kind = |name: &String| match name.as_str() {
-            "*" => Ok(ScopeAction::Any),
-            name => from_name("actions", name).map(ScopeAction::Kind).map_err(|error| misuse(&error)),
-        };
-        // Bounded before anything is made of it.
-        let named = actions.iter().take(token::SCOPE_ACTIONS_MAX + 1).map(kind);
-        scope.actions = named.collect::<Result<_, _>>()?;
+        scope.actions = scope_actions(actions)?;
     }
     if !resources.is_empty() {
         scope.resources = resources;
@@ -59,6 +66,16 @@ fn scope(actions: &[String], resources: Vec<String>) -> Result<TokenScope, Statu
 }
 
 impl Handlers {
+    /// Signs what was recorded.
+    fn signed(&self, claims: token::Claims) -> Result<wire::Token, Status> {
+        let identity = Some(self.wire_identity(&claims.identity)?);
+        let (issued_at_ns, expires_at_ns) = (claims.issued_at.0, claims.expires_at.0);
+        let id = claims.id.0.to_vec();
+        let key = self.0.signing_key.get().ok_or_else(|| Status::internal("no key before `Start`"))?;
+        let token = token::issue(key, claims).map_err(IdentityError::from)?.text;
+        Ok(wire::Token { token, id, issued_at_ns, expires_at_ns, identity })
+    }
+
     fn wire_identity(&self, id: &IdentityId) -> Result<wire::Identity, Status> {
         Ok(self.0.runner.read(|registry| registry.get(id).map(wire::Identity::from))?)
     }
@@ -178,14 +195,7 @@ impl wire::identities_server::Identities for Handlers {
             let Reply::Token(claims) = service.runner.run(requestor, trace, issue).await?.0 else {
                 return Err(Status::internal("another answer than a token"));
             };
-            let identity =
-                service.runner.read(|registry| registry.get(&identity).map(wire::Identity::from))?;
-            let (issued_at_ns, expires_at_ns) = (claims.issued_at.0, claims.expires_at.0);
-            let id = claims.id.0.to_vec();
-            let key = service.signing_key.get().ok_or_else(|| Status::internal("no key before `Start`"))?;
-            let token = token::issue(key, *claims).map_err(IdentityError::from)?.text;
-            let identity = Some(identity);
-            Ok(Response::new(wire::Token { token, id, issued_at_ns, expires_at_ns, identity }))
+            Ok(Response::new(Self(service).signed(*claims)?))
         })
         .await
     }
@@ -218,6 +228,118 @@ impl wire::identities_server::Identities for Handlers {
             let revoke = |id| Event::RevokeToken { id, requestor: by, token };
             let (_, revoked_at) = service.runner.run(requestor, trace, revoke).await?;
             Ok(Response::new(wire::RevokeTokenReply { revoked_at: revoked_at.map(Into::into) }))
+        })
+        .await
+    }
+
+    async fn add_credential(
+        &self,
+        request: Request<wire::AddCredentialRequest>,
+    ) -> Result<Response<wire::AddCredentialReply>, Status> {
+        let service = Arc::clone(&self.0);
+        let requestor = kit::requestor(service.runner.node(), &request, true)?;
+        let trace = trace_of(&request)?;
+        let wire::AddCredentialRequest { identity, name, kind } = request.into_inner();
+        let (kind, key) = login::new_credential(kind)?;
+        let claims = requestor.claims();
+        let wanted = AddCredentialRequest {
+            requestor: requestor.id(),
+            bound: claims.map(|claims| claims.scope.clone()),
+            proved_by: claims.and_then(|claims| Some(claims.authentication.as_ref()?.credential)),
+            identity: id("identity", &identity)?,
+            credential: CredentialId(kit::authority::random_16()?),
+            name,
+            kind,
+        };
+        kit::uncancelled(async move {
+            let add = |id| Event::AddCredential { id, request: wanted };
+            match service.runner.run(requestor, trace, add).await?.0 {
+                Reply::Credential(credential) => Ok(Response::new(wire::AddCredentialReply {
+                    credential: Some(login::wire_credential(&credential)),
+                    key: key.to_string(),
+                })),
+                _ => Err(Status::internal("another answer than a credential")),
+            }
+        })
+        .await
+    }
+
+    async fn revoke_credential(
+        &self,
+        request: Request<wire::RevokeCredentialRequest>,
+    ) -> Result<Response<wire::RevokeCredentialReply>, Status> {
+        let service = Arc::clone(&self.0);
+        let requestor = kit::requestor(service.runner.node(), &request, true)?;
+        let trace = trace_of(&request)?;
+        let wire::RevokeCredentialRequest { identity, credential, reason } = request.into_inner();
+        let wanted = RevokeCredentialRequest {
+            requestor: requestor.id(),
+            identity: id("identity", &identity)?,
+            credential: credential_id(&credential)?,
+            reason,
+        };
+        kit::uncancelled(async move {
+            let revoke = |id| Event::RevokeCredential { id, request: wanted };
+            let (_, revoked_at) = service.runner.run(requestor, trace, revoke).await?;
+            Ok(Response::new(wire::RevokeCredentialReply { revoked_at: revoked_at.map(Into::into) }))
+        })
+        .await
+    }
+
+    async fn list_credentials(
+        &self,
+        request: Request<wire::ListCredentialsRequest>,
+    ) -> Result<Response<wire::CredentialList>, Status> {
+        let identity = id("identity", &request.get_ref().identity)?;
+        let credentials = self.0.runner.read(|registry| {
+            registry.get(&identity)?;
+            Ok::<_, IdentityError>(registry.credentials().of(&identity).map(login::wire_credential).collect())
+        })?;
+        Ok(Response::new(wire::CredentialList { credentials }))
+    }
+
+    async fn request_challenge(
+        &self,
+        request: Request<wire::RequestChallengeRequest>,
+    ) -> Result<Response<wire::Challenge>, Status> {
+        let requestor = kit::requestor(self.0.runner.node(), &request, false)?;
+        let (trace, channel) = (trace_of(&request)?, kit::caller(&request)?.channel_name().to_owned());
+        let credential = credential_id(&request.get_ref().credential)?;
+        let mut nonce = [0; 32];
+        sandbox::random::fill(&mut nonce)
+            .map_err(|_| Status::unavailable("the kernel gives no random numbers"))?;
+        let random = (kit::authority::random_16()?, nonce);
+        let ask = |id| Event::RequestChallenge { id, credential, channel, random };
+        match self.0.runner.run(requestor, trace, ask).await?.0 {
+            Reply::Challenge(challenge) => Ok(Response::new(login::wire_challenge(&challenge))),
+            _ => Err(Status::internal("another answer than a challenge")),
+        }
+    }
+
+    async fn authenticate(
+        &self,
+        request: Request<wire::AuthenticateRequest>,
+    ) -> Result<Response<wire::Token>, Status> {
+        let service = Arc::clone(&self.0);
+        let requestor = kit::requestor(service.runner.node(), &request, false)?;
+        let (trace, channel) = (trace_of(&request)?, kit::caller(&request)?.channel_name().to_owned());
+        let wire = request.into_inner();
+        let wanted = AuthenticateRequest {
+            credential: credential_id(&wire.credential)?,
+            challenge: login::challenge(wire.challenge).map_err(|error| misuse(&error))?,
+            proof: login::proof(wire.proof).map_err(|error| misuse(&error))?,
+            channel,
+            actions: scope_actions(&wire.actions)?,
+            resources: wire.resources,
+            life_ns: (wire.lifetime_s != 0).then(|| u64::from(wire.lifetime_s) * SECOND_NS),
+            token: TokenId(kit::authority::random_16()?),
+        };
+        kit::uncancelled(async move {
+            let login = |id| Event::Authenticate { id, request: wanted };
+            match service.runner.run(requestor, trace, login).await?.0 {
+                Reply::Token(claims) => Ok(Response::new(Self(service).signed(*claims)?)),
+                _ => Err(Status::internal("another answer than a token")),
+            }
         })
         .await
     }

@@ -30,6 +30,15 @@ impl IntoRefusal for IdentityError {
             Self::NotActive(_) => "Suspended",
             Self::StatusChange(..) => "InvalidStatus",
             Self::Root => "Root",
+            Self::CredentialNotFound(_) => "CredentialNotFound",
+            Self::CredentialName | Self::Permissions | Self::ScopeUnclear => "InvalidCredential",
+            Self::WiderThanToken | Self::WiderThanCredential => "ScopeExceeded",
+            Self::NotAvailable => "NotAvailable",
+            Self::ChallengeUnknown
+            | Self::ChallengeExpired
+            | Self::ProofRefused
+            | Self::CredentialExpired
+            | Self::RecoveryKeyUsed => "AuthenticationFailed",
             Self::Keys(_) => "KeysUnavailable",
             Self::Act(ActFailure::Denied(_)) => "PolicyDenied",
             Self::Act(ActFailure::NotCommitted) => "PolicyUnavailable",
@@ -44,6 +53,7 @@ impl IntoRefusal for IdentityError {
     fn guilty(&self) -> Guilty {
         match self {
             Self::Name(_) | Self::KeyPath(_) | Self::NotBelowParent | Self::Reason { .. } => Guilty::Misuse,
+            Self::CredentialName | Self::Permissions | Self::ScopeUnclear => Guilty::Misuse,
             Self::Token(error) if is_misuse(error) => Guilty::Misuse,
             Self::Keys(_) | Self::Act(ActFailure::NotCommitted) | Self::TimeUnknown => Guilty::Gone,
             _ => Guilty::Refused,
@@ -70,6 +80,14 @@ impl IntoRefusal for IdentityError {
     fn code(&self) -> Code {
         match self {
             Self::NotFound(_) | Self::TokenNotFound(_) => Code::NotFound,
+            Self::CredentialNotFound(_) => Code::NotFound,
+            Self::WiderThanToken | Self::WiderThanCredential => Code::PermissionDenied,
+            Self::NotAvailable => Code::Unimplemented,
+            Self::ChallengeUnknown
+            | Self::ChallengeExpired
+            | Self::ProofRefused
+            | Self::CredentialExpired
+            | Self::RecoveryKeyUsed => Code::Unauthenticated,
             Self::NameTaken(_) | Self::KeyTaken => Code::AlreadyExists,
             Self::NotActive(_) | Self::Act(ActFailure::Denied(_)) => Code::PermissionDenied,
             Self::Token(error) if !is_misuse(error) => Code::Unauthenticated,

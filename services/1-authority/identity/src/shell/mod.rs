@@ -2,6 +2,7 @@
 
 mod contract;
 mod error;
+mod login;
 mod run;
 
 use std::{
@@ -12,7 +13,7 @@ use std::{
 use base::limits::MESSAGE_BYTES_MAX;
 use contracts::identity::v1::identities_server::IdentitiesServer;
 use ed25519_dalek::SigningKey;
-use kit::{BoxError, ChannelKind, Cost, FeedEntry, HandedKey, InitContext, Operation, Service};
+use kit::{BoxError, ChannelKind, Cost, FeedEntry, FeedPlan, HandedKey, InitContext, Operation, Service};
 use tonic::service::Routes;
 
 use run::Runner;
@@ -23,7 +24,7 @@ pub fn main() -> ExitCode {
     kit::serve::<IdentityService>()
 }
 
-static TABLE: [Operation; 9] = [
+static TABLE: [Operation; 14] = [
     Operation::acts(
         "/bailiwick.identity.v1.Identities/CreateIdentity",
         Cost::Medium,
@@ -64,8 +65,35 @@ static TABLE: [Operation; 9] = [
         Cost::Medium,
         "system.identity.revoke_token",
     ),
+    Operation::acts(
+        "/bailiwick.identity.v1.Identities/AddCredential",
+        Cost::Medium,
+        "system.identity.add_credential",
+    ),
+    Operation::acts(
+        "/bailiwick.identity.v1.Identities/RevokeCredential",
+        Cost::Medium,
+        "system.identity.revoke_credential",
+    ),
+    Operation::reads(
+        "/bailiwick.identity.v1.Identities/ListCredentials",
+        Cost::Light,
+        "system.identity.list_credentials",
+    ),
+    Operation::reads(
+        "/bailiwick.identity.v1.Identities/RequestChallenge",
+        Cost::Light,
+        "system.identity.request_challenge",
+    ),
+    Operation::acts(
+        "/bailiwick.identity.v1.Identities/Authenticate",
+        Cost::Medium,
+        "system.identity.authenticate",
+    ),
     Operation::reads("/bailiwick.identity.v1.Identities/WhoAmI", Cost::Light, "system.identity.who_am_i"),
 ];
+
+const CREDENTIAL_ADDED: u32 = 90;
 
 /// Knows who exists, and signs tokens.
 pub struct IdentityService {
@@ -110,6 +138,10 @@ impl Service for IdentityService {
             }
             _ => Routes::default(),
         }
+    }
+
+    fn feed() -> Option<FeedPlan> {
+        Some(FeedPlan::of_types(&[CREDENTIAL_ADDED]))
     }
 
     fn fold(&self, entry: &FeedEntry) -> Result<(), BoxError> {

@@ -7,6 +7,7 @@ use std::{
 };
 
 use base::{AxiomRef, AxiomTime, KeyPath, PublicKey, TraceId};
+use chain::payload::identity::{IdentityChange, IdentityUpdated};
 use contracts::keys::v1::{DerivePublicKeyRequest, keys_client::KeysClient};
 use kit::{
     CallError, FeedEntry, Node, OperationContext, Peer, Requestor,
@@ -129,6 +130,12 @@ impl Runner {
                         runner.step(Event::Acted { id, result });
                     });
                 }
+                Effect::Record { id, update } => {
+                    tokio::spawn(async move {
+                        runner.record(*update).await;
+                        runner.step(Event::Recorded { id });
+                    });
+                }
                 Effect::Reply { id, result } => {
                     let Some(waiting) = self.state().waiting.remove(&id) else { continue };
                     let result = match (result, waiting.fault) {
@@ -172,16 +179,36 @@ impl Runner {
         }
     }
 
+    /// A failure is answered as one even where it could not be recorded.
+    async fn record(&self, update: IdentityUpdated) {
+        let recorded = match Entry::record(self.node.identity(), update) {
+            Ok(entry) => self.node.authority().record(entry).await.map(drop),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = recorded {
+            tracing::warn!(%error, "a failed authentication was not recorded");
+        }
+    }
+
     async fn commit(&self, id: RequestId, act: Act) -> Result<AxiomRef, Fault> {
         let Act { requestor, action, resource, proposal } = act;
-        let waiting = self.state().waiting.get(&id).map(|waiting| waiting.requestor.clone());
-        let proven = waiting.filter(|proven| proven.id() == requestor);
-        let proven = proven.ok_or_else(|| Status::internal("an act without a requestor"))?;
-        let request = proven.ask(&self.node, action, resource)?;
+        let by_credential = matches!(&proposal, Proposal::Updated(update)
+            if update.identity == requestor && matches!(update.change, IdentityChange::Authenticated { .. }));
+        let request = if by_credential {
+            // Its credential has proved who asks, whoever vouches for the channel.
+            self.node.authority().request(requestor, action, resource)?
+        } else {
+            let waiting = self.state().waiting.get(&id).map(|waiting| waiting.requestor.clone());
+            let proven = waiting.filter(|proven| proven.id() == requestor);
+            let proven = proven.ok_or_else(|| Status::internal("an act without a requestor"))?;
+            proven.ask(&self.node, action, resource)?
+        };
         let submitter = self.node.identity();
         let entry = match proposal {
             Proposal::Created(created) => Entry::for_request(submitter, &request, created),
             Proposal::Updated(updated) => Entry::for_request(submitter, &request, updated),
+            Proposal::CredentialAdded(added) => Entry::for_request(submitter, &request, added),
+            Proposal::CredentialRevoked(revoked) => Entry::for_request(submitter, &request, revoked),
         }?;
         let committed = self.node.authority().act(&request, entry).await?;
         Ok(committed.entry.ok_or_else(|| Status::internal("an act without an entry"))?)

@@ -189,6 +189,12 @@ pub fn fits_decision(state: &PolicyState, action: &PolicyAction, by: IdentityId,
             e.body.parent == Some(*parent) && e.body.name == *name
         }
         (action, Payload::IdentityUpdated(e)) => fits_update(action, &e.body.identity, &e.body.change, by),
+        (PolicyAction::AddCredential { identity }, Payload::CredentialAdded(e)) => {
+            e.body.identity == *identity && e.body.by == by
+        }
+        (PolicyAction::RevokeCredential { identity, credential }, Payload::CredentialRevoked(e)) => {
+            e.body.identity == *identity && e.body.credential == *credential && e.body.by == by
+        }
         (action, Payload::KeyUsage(e)) => {
             let usage = &e.body;
             usage.identity == by && fits_key(action, &usage.key_path, usage.operation, usage.message_hash)
@@ -206,6 +212,10 @@ fn fits_update(action: &PolicyAction, whose: &IdentityId, change: &IdentityChang
             identity == whose && *revoked_by == by
         }
         (PolicyAction::Authenticate { identity }, IdentityChange::TokenIssued { .. }) => identity == whose,
+        // Whoever proved a credential asks for itself.
+        (PolicyAction::Authenticate { identity }, IdentityChange::Authenticated { .. }) => {
+            identity == whose && *whose == by
+        }
         _ => false,
     }
 }

@@ -376,7 +376,8 @@ impl Engine {
         let parts: [&[u8]; 3] =
             [b"bailiwick failed authentication v1\0", &request.hash().0, &now.0.to_be_bytes()];
         let key = EntryKey(Hash::of_parts(&parts).0.first_chunk::<16>().copied()?);
-        let change = IdentityChange::AuthenticationFailed { channel: channel.to_owned(), reason };
+        let change =
+            IdentityChange::AuthenticationFailed { channel: channel.to_owned(), reason, credential: None };
         let body = IdentityUpdated { identity: request.requestor, change };
         let envelope = Envelope { submitter, key, authorization: None, body };
         let entry = Entry { entry_type: IDENTITY_UPDATED, payload: envelope.to_bytes().ok()? };

@@ -51,7 +51,7 @@ fn token_issued() -> IdentityChange {
 }
 
 fn failed() -> IdentityChange {
-    IdentityChange::AuthenticationFailed { channel: "c".into(), reason: "x".into() }
+    IdentityChange::AuthenticationFailed { channel: "c".into(), reason: "x".into(), credential: None }
 }
 
 fn user() -> IdentityCreated {

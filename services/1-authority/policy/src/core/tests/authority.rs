@@ -1,12 +1,12 @@
 //! What a decision allows: the entry that says the same, and none that differs in what counts.
 
-use base::{AxiomTime, CapabilityId, Hash, IdentityId, KeyPath, ProcessId, TokenId};
+use base::{AxiomTime, CapabilityId, CredentialId, Hash, IdentityId, KeyPath, ProcessId, TokenId};
 use chain::payload::{
     Body, Payload,
     capability::{CapabilityGrant, CapabilityRevoke, ObjectType, Permissions, Resource},
     identity::{
-        IdentityChange, IdentityCreated, IdentityStatus, IdentityType, IdentityUpdated, KeyOperation,
-        KeyUsage,
+        CredentialAdded, CredentialBody, CredentialRevoked, IdentityChange, IdentityCreated, IdentityStatus,
+        IdentityType, IdentityUpdated, KeyOperation, KeyUsage,
     },
     policy::{
         ActionKind, PolicyAction, PolicyCondition, PolicyEffect, PolicyRuleAdded, PolicyRuleRemoved,
@@ -113,8 +113,34 @@ fn token_issued() -> IdentityChange {
     IdentityChange::TokenIssued { token: TokenId([0; 16]), channel: "c".to_owned(), expires_at: AxiomTime(1) }
 }
 
+fn authenticated() -> IdentityChange {
+    IdentityChange::Authenticated {
+        credential: CredentialId([1; 16]),
+        token: TokenId([0; 16]),
+        channel: "c".to_owned(),
+        expires_at: AxiomTime(1),
+    }
+}
+
+fn credential(whose: u8, by: u8) -> Payload {
+    let body = CredentialBody::RecoveryKey { key_hash: Hash::ZERO, used: false };
+    let name = String::new();
+    payload(CredentialAdded {
+        identity: id(whose),
+        credential: CredentialId([1; 16]),
+        name,
+        body,
+        by: id(by),
+    })
+}
+
+fn credential_revoked(whose: u8, credential: u8, by: u8) -> Payload {
+    let credential = CredentialId([credential; 16]);
+    payload(CredentialRevoked { identity: id(whose), credential, by: id(by), reason: String::new() })
+}
+
 fn failed() -> IdentityChange {
-    IdentityChange::AuthenticationFailed { channel: "c".to_owned(), reason: String::new() }
+    IdentityChange::AuthenticationFailed { channel: "c".to_owned(), reason: String::new(), credential: None }
 }
 
 fn usage(operation: KeyOperation, who: u8, path: &str, message: Option<&[u8]>) -> Payload {
@@ -200,7 +226,32 @@ fn cases() -> Vec<Case> {
         case(
             PolicyAction::Authenticate { identity: id(ALICE) },
             vec![update(ALICE, token_issued())],
-            vec![update(ORG, token_issued()), update(ALICE, suspension(BOB)), update(ALICE, failed())],
+            vec![
+                update(ORG, token_issued()),
+                update(ALICE, suspension(BOB)),
+                update(ALICE, failed()),
+                update(ALICE, authenticated()),
+            ],
+        ),
+        case(
+            PolicyAction::Authenticate { identity: id(BOB) },
+            vec![update(BOB, authenticated())],
+            vec![update(ALICE, authenticated())],
+        ),
+        case(
+            PolicyAction::AddCredential { identity: id(ALICE) },
+            vec![credential(ALICE, BOB)],
+            vec![credential(ORG, BOB), credential(ALICE, ALICE), credential_revoked(ALICE, 1, BOB)],
+        ),
+        case(
+            PolicyAction::RevokeCredential { identity: id(ALICE), credential: CredentialId([1; 16]) },
+            vec![credential_revoked(ALICE, 1, BOB)],
+            vec![
+                credential_revoked(ORG, 1, BOB),
+                credential_revoked(ALICE, 2, BOB),
+                credential_revoked(ALICE, 1, ALICE),
+                credential(ALICE, BOB),
+            ],
         ),
         case(
             PolicyAction::Sign { key_path: key_path(), message_hash: Hash::of(MESSAGE) },
@@ -263,7 +314,7 @@ fn a_rule_is_removed_by_a_decision_about_the_rule_that_is_in_force() {
 #[test]
 fn without_a_decision_an_identity_is_recorded_as_refused_and_never_changed() {
     assert!(fits_no_decision(&update(BOB, failed())));
-    for change in [suspension(BOB), token_revoked(BOB), token_issued()] {
+    for change in [suspension(BOB), token_revoked(BOB), token_issued(), authenticated()] {
         assert!(!fits_no_decision(&update(BOB, change.clone())), "{change:?}");
     }
     assert!(fits_no_decision(&usage(KeyOperation::Sign, BOB, "/orbital/users/bob", None)));
