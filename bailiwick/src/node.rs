@@ -84,11 +84,15 @@ impl Node {
     }
 
     pub fn context(&self, capability: &str) -> Result<OperationContext> {
+        self.context_of(self.admin(), capability)
+    }
+
+    fn context_of(&self, requester: IdentityId, capability: &str) -> Result<OperationContext> {
         let mut trace = [0; 16];
         getrandom::fill(&mut trace).context("the kernel's random source")?;
         let fields = ContextFields {
             app_id: Some("app_0".to_owned()),
-            requester_identity_id: Some(self.admin()),
+            requester_identity_id: Some(requester),
             device_id: self.device(),
             actor_type: Some(ActorType::User),
             capability: Some(capability.to_owned()),
@@ -97,6 +101,11 @@ impl Node {
             ..ContextFields::default()
         };
         Ok(OperationContext::build(fields, false)?)
+    }
+
+    /// For the commands that follow.
+    pub fn keep(&self, token: &contracts::identity::v1::Token) {
+        token::keep(&self.layout, token);
     }
 
     pub fn admin_socket(&self, service: &str) -> PathBuf {
@@ -118,7 +127,10 @@ impl Node {
             );
             return Err(Failure::new(UNREACHABLE, text).into());
         }
-        Ok(Peer::at(socket).seeing(&self.seen).within(&self.context(capability)?, token, timeout)?)
+        // A token may be another identity's, and the context must agree with it.
+        let requester = token.and_then(kit::token::claimed_identity).unwrap_or_else(|| self.admin());
+        let context = self.context_of(requester, capability)?;
+        Ok(Peer::at(socket).seeing(&self.seen).within(&context, token, timeout)?)
     }
 
     /// Calls to a service that folds the log: its answer knows what earlier commands, whoever gave them, have done.

@@ -5,6 +5,7 @@ use base::IdentityId;
 use chain::payload::identity::Identity;
 use contracts::identity::v1 as pb;
 
+use super::credential;
 use crate::{
     args::{Identity as Args, Output},
     node::{Node, failed},
@@ -44,6 +45,11 @@ pub async fn run(node: &Node, output: Output, command: Args) -> Result<()> {
         Args::Suspend { name, reason } => status(node, output, &name, "Suspended", reason).await,
         Args::Resume { name, reason } => status(node, output, &name, "Active", reason).await,
         Args::Revoke { name, reason } => status(node, output, &name, "Revoked", reason).await,
+        Args::Credential(command) => credential::run(node, output, command).await,
+        Args::Login { credential, key_file, key_path, actions, resources, lifetime_s, keep } => {
+            let asked = credential::Login { credential, key_file, key_path, actions, resources, lifetime_s };
+            credential::login(node, asked, keep).await
+        }
         Args::Token { lifetime_s } => {
             let mut identities = node.identities("system.identity.issue_token").await?;
             let request = pb::IssueTokenRequest { lifetime_s, ..pb::IssueTokenRequest::default() };

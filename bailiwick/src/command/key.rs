@@ -88,10 +88,10 @@ async fn info(node: &Node, output: Output, path: String) -> Result<()> {
 }
 
 #[derive(Serialize)]
-struct Signed {
+pub(super) struct Signed {
     path: String,
     message_hash: Hash,
-    signature: Signature,
+    pub(super) signature: Signature,
     public_key: PublicKey,
     decision: u64,
     receipt: u64,
@@ -99,7 +99,11 @@ struct Signed {
 
 /// Hashes the file, asks for a decision, has the hash signed under it.
 async fn sign(node: &Node, output: Output, path: String, file: &Path) -> Result<()> {
-    let message = hash_of(file)?;
+    let signed = sign_hash(node, path, hash_of(file)?).await?;
+    output::show(output, &signed, || format!("{}\n", signed.signature))
+}
+
+pub(super) async fn sign_hash(node: &Node, path: String, message: Hash) -> Result<Signed> {
     let action = Action { kind: "sign".to_owned(), message_hash: message.0.to_vec(), ..Action::default() };
     let (decision, id) = decide(node, &path, action, "signing").await?;
     let mut keys = node.keys("system.keys.sign").await?;
@@ -110,15 +114,14 @@ async fn sign(node: &Node, output: Output, path: String, file: &Path) -> Result<
         authorization: Some(decision),
     };
     let signed = keys.sign(request).await.map_err(failed)?.into_inner();
-    let signed = Signed {
+    Ok(Signed {
         path,
         message_hash: message,
         signature: Signature(bytes("signature", &signed.signature)?),
         public_key: PublicKey(bytes("public_key", &signed.public_key)?),
         decision: id,
         receipt: signed.receipt.map_or(0, |receipt| receipt.sequence),
-    };
-    output::show(output, &signed, || format!("{}\n", signed.signature))
+    })
 }
 
 /// Asks whether the operator may do this with the key; a decision serves one use.
@@ -173,7 +176,7 @@ async fn decrypt(node: &Node, path: String, file: &Path, to: Option<&Path>) -> R
 }
 
 /// Reads before anybody is asked: a decision that cannot be used is not made.
-fn read_up_to(file: &Path, bytes_max: usize) -> Result<Vec<u8>> {
+pub(super) fn read_up_to(file: &Path, bytes_max: usize) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     // One more, so that a longer file is noticed.
     let limit = bytes_max as u64 + 1;

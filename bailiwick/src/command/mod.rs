@@ -2,6 +2,7 @@
 
 mod capability;
 mod checkpoint;
+mod credential;
 mod evidence;
 mod identity;
 mod key;
