@@ -68,20 +68,6 @@ impl keys::keys_server::Keys for FakeKeys {
         Err(Status::unimplemented(""))
     }
 
-    async fn encrypt(
-        &self,
-        _: Request<keys::EncryptRequest>,
-    ) -> Result<Response<keys::EncryptResponse>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn decrypt(
-        &self,
-        _: Request<keys::DecryptRequest>,
-    ) -> Result<Response<keys::DecryptResponse>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
     async fn get_key_info(
         &self,
         _: Request<keys::GetKeyInfoRequest>,
