@@ -51,7 +51,7 @@ id = "r"
 name = "n"
 priority = 5
 effect = "AllowWithConditions"
-restrictions = [{ name = "few", condition = { rate_limit = { count = 3, window_ns = 1000000000 } }, limits = { bytes = 9 } }]
+restrictions = [{ name = "few", condition = { rate_limit = { count = 3, window_ns = 1000000000 } } }]
 [rule.condition]
 or = [
     { not = { identity = { exact = "@admin" } } },

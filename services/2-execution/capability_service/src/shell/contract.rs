@@ -164,7 +164,10 @@ impl CapabilityService {
         }
         let held = local.held_on(&holder, object);
         let holdings = self.holdings();
-        self.uses().spend(&holdings, &held, what, now)
+        let mut uses = self.uses();
+        // The log's time was not known when this process became ready.
+        uses.begin(now);
+        uses.spend(&holdings, &held, what, now)
     }
 
     async fn revoke(

@@ -6,7 +6,6 @@ mod error;
 use std::{
     process::ExitCode,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
-    time::Duration,
 };
 
 use base::limits::MESSAGE_BYTES_MAX;
@@ -16,9 +15,6 @@ use kit::{BoxError, ChannelKind, Cost, FeedEntry, InitContext, Node, Operation, 
 use tonic::service::Routes;
 
 use crate::core::{Holdings, Uses};
-
-/// How often a service that has just begun looks whether the log's time is known.
-const CLOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Becomes the process `capability_service`.
 #[must_use]
@@ -72,7 +68,7 @@ pub struct CapabilityService {
     axiom: Peer,
     holdings: RwLock<Holdings>,
     /// Taken after `holdings`, never before.
-    uses: Arc<Mutex<Uses>>,
+    uses: Mutex<Uses>,
 }
 
 impl CapabilityService {
@@ -96,9 +92,7 @@ impl Service for CapabilityService {
 
     async fn init(context: InitContext) -> Result<Self, BoxError> {
         let axiom = context.node.peer("axiom");
-        let uses = Arc::<Mutex<Uses>>::default();
-        tokio::spawn(begin_counting(context.node.clone(), Arc::clone(&uses)));
-        Ok(Self { node: context.node, axiom, holdings: RwLock::default(), uses })
+        Ok(Self { node: context.node, axiom, holdings: RwLock::default(), uses: Mutex::default() })
     }
 
     fn routes(self: &Arc<Self>, kind: ChannelKind) -> Routes {
@@ -111,6 +105,14 @@ impl Service for CapabilityService {
         }
     }
 
+    /// Before anybody is served: what is granted later cannot have been used before.
+    fn ready(&self) -> Result<(), BoxError> {
+        if let Some(now) = self.node.clock().now() {
+            self.uses().begin(now);
+        }
+        Ok(())
+    }
+
     fn fold(&self, entry: &FeedEntry) -> Result<(), BoxError> {
         let payload = entry.decode()?;
         let mut holdings = self.holdings.write().unwrap_or_else(PoisonError::into_inner);
@@ -121,17 +123,6 @@ impl Service for CapabilityService {
             self.uses().forget(&holdings);
         }
         Ok(())
-    }
-}
-
-/// From the first moment whose log time is known: what is granted later cannot have been used before.
-async fn begin_counting(node: Node, uses: Arc<Mutex<Uses>>) {
-    loop {
-        if let Some(now) = node.clock().now() {
-            uses.lock().unwrap_or_else(PoisonError::into_inner).begin(now);
-            return;
-        }
-        tokio::time::sleep(CLOCK_PAUSE).await;
     }
 }
 
