@@ -64,7 +64,7 @@ fn holds_in(folder: &Path, what: &str) -> bool {
     })
 }
 
-/// covers: IDN-06, IDN-08, IDN-18, IDN-21, IDN-23, IDN-24, IDN-43
+/// covers: IDN-06, IDN-08, IDN-18, IDN-21, IDN-23
 #[test]
 fn a_recovery_key_logs_in_once_and_is_kept_by_its_hash() {
     let Some(node) = TestNode::boot() else { return };
@@ -91,7 +91,7 @@ fn a_recovery_key_logs_in_once_and_is_kept_by_its_hash() {
     assert_eq!(failed.count(), 2, "{changes:?}");
 }
 
-/// covers: IDN-07, IDN-19, IDN-20, IDN-22, IDN-26, IDN-40
+/// covers: IDN-07, IDN-19, IDN-20, IDN-22, IDN-26
 #[test]
 fn an_api_key_permits_what_it_says_until_it_expires_or_is_revoked() {
     let Some(node) = TestNode::boot() else { return };
