@@ -98,8 +98,9 @@ fn a_copy_of_the_log_verifies_alone_and_a_flipped_byte_is_named() {
     fs::write(&head_file, head).unwrap();
     let verify = || {
         Command::new(system_tests::binary().unwrap())
+            .env_remove("XDG_RUNTIME_DIR")
+            .env_remove("HOME")
             .args(["log", "verify", copy.path().to_str().unwrap(), "--head", head_file.to_str().unwrap()])
-            .args(["--root", "/nonexistent"])
             .output()
             .unwrap()
     };

@@ -44,15 +44,24 @@ pub fn run(mut cli: Cli) -> Result<ExitCode> {
         Command::Policy(Policy::Test { file }) => {
             return trial::test(|| layout(cli.root), output, &file).map(done);
         }
+        // These work on the files that are named, also where no node can be.
+        Command::Verify(args) => return verify::run(output, &args).map(done),
+        Command::Witness(args) => return witness::run(output, args).map(done),
+        Command::Log(Log::Verify { folder: Some(folder), head, checkpoint }) => {
+            return log::verify(output, &folder, head.as_deref(), checkpoint.as_deref()).map(done);
+        }
+        Command::Log(Log::Replay { folder: Some(folder) }) => return log::replay(output, &folder).map(done),
+        Command::Log(Log::Request { dir, old }) => return published::request(&dir, old).map(done),
+        Command::Log(Log::Cosign { dir, witness }) => {
+            return published::cosign(output, &dir, &witness).map(done);
+        }
         _ => {}
     }
     let layout = layout(cli.root)?;
     match cli.command {
         Command::Up(args) => up::run(&layout, &args),
         Command::Run(args) => process::on_own_node(layout, output, args).map_err(process::failed_run),
-        // These work on files alone.
-        Command::Verify(args) => verify::run(output, &args).map(done),
-        Command::Witness(args) => witness::run(output, args).map(done),
+        // These work on the node's files alone.
         Command::Log(args) if !needs_service(&args) => offline(&layout, output, args).map(done),
         Command::Policy(Policy::WhatIf(args)) => trial::what_if(&layout, output, &args).map(done),
         Command::Policy(Policy::WhoCan { action, resource }) => {
