@@ -232,8 +232,9 @@ impl Gate {
         if context.origin() == Origin::Remote && &*caller.client != MESH_CLIENT {
             return Err(KitError::EnvelopeInvalid("a remote context is made by the mesh alone".to_owned()));
         }
-        let slot = self.admission.admit(self.life.phase(), operation.cost).await?;
+        // Before there is a slot: who cites what does not come must not keep others from theirs.
         self.catch_up(caller, request.headers()).await?;
+        let slot = self.admission.admit(self.life.phase(), operation.cost).await?;
         if !operation.lets_in(&caller.client, caller.is_admin()) {
             return Err(KitError::CallerNotAllowed {
                 client: caller.client.to_string(),
@@ -253,7 +254,7 @@ impl Gate {
 
     /// Nobody is answered from an older state than they have seen elsewhere; not even who may is decided on one.
     async fn catch_up(&self, caller: &Caller, headers: &HeaderMap) -> Result<(), KitError> {
-        let wanted = seen::cited(headers)?.filter(|_| self.follows);
+        let wanted = seen::cited(headers)?.filter(|_| self.follows && self.life.phase() == Phase::Serving);
         let (Some(wanted), Some(feed)) = (wanted, self.feed.get()) else { return Ok(()) };
         let patience = if caller.is_admin() { FEED_WAIT_OPERATOR_MAX } else { FEED_WAIT_MAX };
         feed.wait_within(wanted, patience).await
