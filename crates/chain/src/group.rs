@@ -321,6 +321,7 @@ mod tests {
         let mut group = GroupBuilder::new(Vec::new(), Sequence(5));
         assert_eq!(group.push(&signed, &hash), Ok(64));
         assert_eq!(group.push(&plain, &plain_hash), Ok(64 + 164));
+        assert_eq!(group.entry_count(), 2);
         let bytes = group.finish(&SALT).unwrap();
         let header = GroupHeader::decode(&SALT, &bytes).unwrap();
         let body = &bytes[GROUP_HEADER_BYTES..];

@@ -93,3 +93,16 @@ impl FromStr for TlogProof {
         Ok(Self { extra, index, hashes, checkpoint: note.parse()? })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_measured_before_it_is_read() {
+        let of = |bytes: usize| "x".repeat(bytes).parse::<TlogProof>().unwrap_err();
+        assert_eq!(of(TLOG_PROOF_BYTES_MAX), TlogProofError::Form(0));
+        assert_eq!(of(TLOG_PROOF_BYTES_MAX + 1), TlogProofError::TooLarge);
+        assert_eq!(of(2 * TLOG_PROOF_BYTES_MAX), TlogProofError::TooLarge);
+    }
+}

@@ -160,6 +160,28 @@ fn proofs_are_those_of_the_naive_definition() {
     }
 }
 
+/// A reader of the log that keeps the named subtrees and no others makes the same proof, and with one less it makes none.
+#[test]
+fn the_named_subtrees_are_those_that_a_proof_needs() {
+    let (_, nodes) = grown(&leaves(40));
+    let kept =
+        |ids: &[NodeId]| -> BTreeMap<NodeId, TreeHash> { ids.iter().map(|id| (*id, nodes[id])).collect() };
+    let needed = |ids: Vec<NodeId>, proof: &dyn Fn(&BTreeMap<NodeId, TreeHash>) -> Option<Vec<TreeHash>>| {
+        assert_eq!(proof(&kept(&ids)), proof(&nodes));
+        for left_out in 0..ids.len() {
+            let others = [&ids[..left_out], &ids[left_out + 1..]].concat();
+            assert_eq!(proof(&kept(&others)), None);
+        }
+    };
+    for size in [1, 7, 32, 40] {
+        for index in 0..size {
+            needed(inclusion_nodes(index, size).unwrap(), &|nodes| inclusion_proof(nodes, index, size));
+            needed(consistency_nodes(index, size).unwrap(), &|nodes| consistency_proof(nodes, index, size));
+        }
+        assert_eq!((inclusion_nodes(size, size), consistency_nodes(size + 1, size)), (None, None));
+    }
+}
+
 #[test]
 fn nothing_is_consistent_with_everything_and_only_without_a_proof() {
     let root = naive_root(&leaves(5));

@@ -140,6 +140,14 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_that_does_not_answer_is_told_from_a_file_that_is_no_program() {
+        let broken = check(|_, _| Err(io::ErrorKind::PermissionDenied.into()));
+        assert!(
+            matches!(broken, Err(ElfFault::Read(error)) if error.kind() == io::ErrorKind::PermissionDenied)
+        );
+    }
+
+    #[test]
     fn headers_beyond_the_limit_are_refused_before_they_are_read() {
         let image = |count: u16| elf(CLASS_64, EXECUTABLE, HOST_MACHINE, &vec![1; usize::from(count)]);
         check_bytes(&image(SEGMENTS_MAX)).unwrap();

@@ -1,3 +1,4 @@
+use base::Hash;
 use supervisor::core::state::ServiceState;
 use supervisor::core::supervisor::{
     ActOutcome, BootMode, Child, ChildExit, Event, ExitStatus, LaunchId, Memory, ServiceSetup, Supervisor,
@@ -166,6 +167,23 @@ fn a_process_that_belongs_to_nobody_is_ended() {
     replace(&mut world, Some(memory), vec![]);
     assert!(!world.processes.contains_key(&launch));
     assert_eq!(world.traced("Kill"), ["ghost"]);
+}
+
+#[test]
+fn the_decision_that_let_a_service_start_is_still_known() {
+    let mut world = booted();
+    let start = |memory: &Memory| {
+        let mine = memory.services.iter().find(|service| service.name == "mine").unwrap();
+        (mine.permitted, mine.authorization)
+    };
+    let memory = world.machine.memory();
+    assert_eq!(start(&memory), (true, Some(Hash([9; 32]))));
+    replace(&mut world, Some(memory), vec![]);
+    assert_eq!(start(&world.machine.memory()), (true, Some(Hash([9; 32]))));
+    // What is not known any more is not made up, and the service is not stopped for it.
+    replace(&mut world, None, vec![]);
+    assert_eq!(start(&world.machine.memory()), (true, None));
+    assert_eq!(world.state("mine"), RUNNING);
 }
 
 #[test]

@@ -88,6 +88,21 @@ fn a_long_chain_of_dependencies_needs_no_stack() {
     assert_eq!(Graph::new(&chain).unwrap().start_order().len(), 1000);
 }
 
+#[test]
+fn many_ways_to_one_service_are_walked_once() {
+    const LAYERS: usize = 64;
+    // Two services in each layer require both of the layer below: 2^64 ways from the top to the bottom.
+    let layers: Vec<ServiceManifest> = (0..LAYERS)
+        .flat_map(|layer| {
+            let below =
+                layer.checked_sub(1).map(|b| ["a", "b"].map(|s| requires(&format!("{s}{b}"))).concat());
+            let below = below.unwrap_or_default();
+            ["a", "b"].map(|side| manifest(&format!("{side}{layer}"), &below))
+        })
+        .collect();
+    assert_eq!(Graph::new(&layers).unwrap().start_order().len(), 2 * LAYERS);
+}
+
 /// covers: SUP-15, SUP-16, SUP-17, SUP-18, SUP-19
 #[test]
 fn phases_boot_in_order_and_dependencies_decide_inside() {

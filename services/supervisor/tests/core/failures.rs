@@ -4,7 +4,7 @@ use supervisor::core::supervisor::{
     BootMode, Effect, Event, ExitStatus, LaunchId, Monotonic, Signal, Supervisor, SupervisorError,
 };
 
-use crate::world::{World, fixtures, requires, service, user};
+use crate::world::{FIXTURES, World, fixtures, requires, service, setup, user};
 
 const RUNNING: ServiceState = ServiceState::Running;
 const STOPPED: ServiceState = ServiceState::Stopped;
@@ -87,6 +87,21 @@ fn an_authority_service_that_is_down_for_good_ends_everything_in_order() {
     assert_eq!(world.finished, Some((true, vec![])));
     assert!(world.traced("Append").contains(&"23 policy"));
     assert_eq!(world.traced("Append").last(), Some(&"22 axiom"));
+}
+
+/// Whatever its manifest says about exhaustion.
+#[test]
+fn no_manifest_lets_the_node_go_on_without_an_authority_service() {
+    for (name, ends) in [("identity", true), ("network", false)] {
+        let mut setups = fixtures();
+        setups.retain(|setup| setup.name() != name);
+        let (_, text) = FIXTURES.iter().find(|(file, _)| *file == format!("{name}.toml")).unwrap();
+        let text = format!("{text}\n[restart]\nmode = \"never\"\non_exhausted = \"Stop\"\n");
+        setups.push(setup(&format!("{name}.toml"), &text));
+        let mut world = World::booted(setups);
+        world.crash(name, CRASH);
+        assert_eq!(world.finished.is_some(), ends, "{name}");
+    }
 }
 
 /// covers: SUP-103

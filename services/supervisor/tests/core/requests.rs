@@ -2,7 +2,7 @@ use base::Hash;
 use chain::payload::service::ServiceError;
 use supervisor::core::state::ServiceState;
 use supervisor::core::supervisor::{
-    ACTS_MAX, ActOutcome, Event, EventFilter, Reply, RequestId, SUBSCRIBERS_MAX, SubscriberId,
+    ACTS_MAX, ActOutcome, Event, EventFilter, RETRY_DELAY, Reply, RequestId, SUBSCRIBERS_MAX, SubscriberId,
     SupervisorError,
 };
 use supervisor::manifest::ProtocolVersion;
@@ -341,4 +341,22 @@ fn a_new_manifest_replaces_the_running_one_and_goes_back_if_it_fails() {
     assert_eq!((world.state("mine"), world.status("mine").info), (RUNNING, good));
     let request = world.register(service("axiom", "Core", ""));
     assert!(matches!(world.error(request), SupervisorError::CoreService { .. }));
+}
+
+/// A start that nobody could decide is asked for again by a timer of its own, not by what else happens to wake the node.
+#[test]
+fn a_start_that_nobody_could_decide_is_asked_again_in_time() {
+    let mut setups = fixtures();
+    setups.retain(|setup| ["axiom", "policy"].contains(&setup.name()));
+    setups.push(user("mine", ""));
+    let mut world = World::new(setups);
+    world.policy = ActOutcome::Unavailable { text: "no".to_owned() };
+    world.boot();
+    let asked = |world: &World| world.traced("Act").iter().filter(|act| act.ends_with(" mine")).count();
+    assert_eq!(asked(&world), 1);
+    assert_eq!(world.machine.deadline(), Some(world.now.after(RETRY_DELAY)));
+    world.now = world.now.after(RETRY_DELAY);
+    world.policy = ActOutcome::Allowed { authorization: Hash([9; 32]) };
+    world.event(Event::Timer);
+    assert_eq!((asked(&world), world.state("mine")), (2, RUNNING));
 }
