@@ -32,6 +32,8 @@ fn the_quick_sections_hold() {
         "--section",
         "authority",
         "--section",
+        "revoke",
+        "--section",
         "tamper",
         "--section",
         "verify",
@@ -39,7 +41,7 @@ fn the_quick_sections_hold() {
     let Some(output) = prove(&[&sections[..], &["--json"]].concat()) else { return };
     let report = report(&output);
     assert!(output.status.success(), "{report:#}");
-    assert_eq!(report["sections"].as_array().unwrap().len(), 5);
+    assert_eq!(report["sections"].as_array().unwrap().len(), 6);
     assert!(report["sections"].as_array().unwrap().iter().all(|section| section["ok"] == true));
 }
 
@@ -51,6 +53,8 @@ fn a_defence_that_is_switched_off_is_missed() {
         "decision-signature",
         "token-binding",
         "hash-pin",
+        "revocation",
+        "cascade",
         "chain",
         "tree",
         "checkpoint-signature",

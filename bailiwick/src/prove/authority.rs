@@ -35,7 +35,7 @@ use seal::Signer;
 use serde_json::Value;
 use supervisor::{sealing::Secrets, signing};
 
-use super::{Context, Section, Site};
+use super::{Context, Section, Site, attack};
 use crate::node::Node;
 
 /// A key that no default rule gives the operator.
@@ -58,14 +58,6 @@ pub fn run(context: &mut Context) -> Result<Section> {
         images_are_pinned(&mut section, site, &node).await
     })?;
     Ok(section)
-}
-
-/// Counts an attack that must not succeed.
-fn attack(section: &mut Section, succeeded: bool, what: &str) {
-    section.count("attacks", 1);
-    if succeeded {
-        section.miss(what);
-    }
 }
 
 /// No rule lets the operator sign with another's key: refused with an id alone, on record, and explained to the operator.

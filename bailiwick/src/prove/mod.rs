@@ -8,6 +8,7 @@ mod crash;
 mod node;
 mod orphans;
 mod refuse;
+mod revoke;
 mod tamper;
 mod verify;
 mod work;
@@ -24,7 +25,7 @@ use serde::Serialize;
 use crate::{args::Prove, output, site::Site};
 
 /// What `--break` knows, and the section that must notice.
-const BREAKS: [(&str, &str); 22] = [
+const BREAKS: [(&str, &str); 24] = [
     ("userns", "refuse"),
     ("mountns", "refuse"),
     ("pidns", "refuse"),
@@ -42,6 +43,8 @@ const BREAKS: [(&str, &str); 22] = [
     ("decision-signature", "authority"),
     ("token-binding", "authority"),
     ("hash-pin", "authority"),
+    ("revocation", "revoke"),
+    ("cascade", "revoke"),
     ("chain", "tamper"),
     ("tree", "verify"),
     ("checkpoint-signature", "verify"),
@@ -49,12 +52,21 @@ const BREAKS: [(&str, &str); 22] = [
     ("ack", "crash"),
 ];
 
+/// Counts an attack that must not succeed.
+fn attack(section: &mut Section, succeeded: bool, what: &str) {
+    section.count("attacks", 1);
+    if succeeded {
+        section.miss(what);
+    }
+}
+
 type Run = fn(&mut Context) -> Result<Section>;
 
-const SECTIONS: [(&str, Run); 7] = [
+const SECTIONS: [(&str, Run); 8] = [
     ("node", node::run),
     ("work", work::run),
     ("authority", authority::run),
+    ("revoke", revoke::run),
     ("refuse", refuse::run),
     ("crash", crash::run),
     ("tamper", tamper::run),

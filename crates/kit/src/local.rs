@@ -1,7 +1,7 @@
 //! The shared fold: who is active, who holds what, which rules are in force. A look-up, no call.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -162,6 +162,7 @@ impl LocalState {
                 }
             }
             Payload::CapabilityGrant(grant) => state.grant(&grant.body),
+            Payload::CapabilityRevoke(_) if crate::is_broken("revocation") => {}
             Payload::CapabilityRevoke(revoke) => state.revoke(revoke.body.capability),
             Payload::PolicyRuleAdded(added) => {
                 state.rules.insert(added.body.rule.id.clone());
@@ -193,22 +194,30 @@ impl State {
         }
     }
 
-    /// The capability and everything derived from it; without recursion, for chains may be long.
+    /// The capability and everything derived from it; without recursion, for chains may be long, and with one look at
+    /// what each holder has, for one may hold all of a large tree.
     fn revoke(&mut self, root: CapabilityId) {
         if let Some(parent) = self.grants.get(&root).and_then(|grant| grant.parent)
             && let Some(children) = self.children.get_mut(&parent)
         {
             children.retain(|child| *child != root);
         }
+        let mut gone: HashMap<(IdentityId, Resource), HashSet<CapabilityId>> = HashMap::new();
         let mut left = vec![root];
         while let Some(id) = left.pop() {
-            left.extend(self.children.remove(&id).unwrap_or_default());
+            let below = self.children.remove(&id).unwrap_or_default();
+            if !crate::is_broken("cascade") {
+                left.extend(below);
+            }
             let Some(grant) = self.grants.remove(&id) else { continue };
-            let Some(person) = self.people.get_mut(&grant.grantee) else { continue };
-            if let Some(held) = person.held.get_mut(&grant.resource) {
-                held.retain(|held| held.id != id);
+            gone.entry((grant.grantee, grant.resource)).or_default().insert(id);
+        }
+        for ((holder, resource), ids) in gone {
+            let Some(person) = self.people.get_mut(&holder) else { continue };
+            if let Some(held) = person.held.get_mut(&resource) {
+                held.retain(|held| !ids.contains(&held.id));
                 if held.is_empty() {
-                    person.held.remove(&grant.resource);
+                    person.held.remove(&resource);
                 }
             }
         }
