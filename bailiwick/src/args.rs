@@ -122,6 +122,9 @@ pub struct Up {
     /// Name of the node, used in its identity; the host's name by default.
     #[arg(long)]
     pub name: Option<String>,
+    /// Have the TPM 2.0 at this path open the seals of a new node: `/dev/tpmrm0`, or a software TPM's Unix socket.
+    #[arg(long, value_name = "PATH")]
+    pub tpm: Option<PathBuf>,
     /// Stop when nobody has used the node for this long: no program, no service of yours, no entry.
     #[arg(long, value_name = "TIME")]
     pub idle_stop: Option<String>,

@@ -5,6 +5,7 @@
 
 use std::{
     os::fd::{AsFd, OwnedFd},
+    path::Path,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -28,7 +29,7 @@ use sandbox::{Descriptor, Executable, Features, Guard, Namespaces, Plan, seccomp
 use seal::{KEY_FILE_BYTES, SecretKind, Signer};
 use supervisor::{
     manifest,
-    sealing::{self, SEAL_KEY_FILE, SEALED_SEED_FILE, Secret, Secrets},
+    sealing::{self, SEAL_KEY_FILE, SEAL_TPM_FILE, SEALED_SEED_FILE, Secret, Secrets},
     signing,
 };
 
@@ -45,6 +46,8 @@ pub struct FirstBoot<'a> {
     pub image: &'a OwnedFd,
     pub image_hash: Hash,
     pub features: &'a Features,
+    /// A TPM 2.0 that is to open the seals.
+    pub tpm: Option<&'a Path>,
 }
 
 impl FirstBoot<'_> {
@@ -72,12 +75,16 @@ impl FirstBoot<'_> {
         Ok(())
     }
 
-    /// What opens the seals; makes the local key if there is no credential.
+    /// What opens the seals; makes the local key if there is neither a TPM nor a credential.
     fn sealing(&self, state: &RealDisk) -> Result<Secret> {
         let secrets = Secrets::of(self.layout);
-        if secrets.preferred() == SecretKind::KeyFile {
-            let mut key = zeroize::Zeroizing::new([0; KEY_FILE_BYTES]);
-            getrandom::fill(&mut *key).context("the kernel's random source")?;
+        let mut key = zeroize::Zeroizing::new([0; KEY_FILE_BYTES]);
+        getrandom::fill(&mut *key).context("the kernel's random source")?;
+        if let Some(device) = self.tpm {
+            // It is opened again from wherever the node is started.
+            let device = std::path::absolute(device).context("the path of the TPM")?;
+            write(state, SEAL_TPM_FILE, &sealing::seal_by_tpm(&device, &key)?)?;
+        } else if secrets.preferred() == SecretKind::KeyFile {
             write(state, SEAL_KEY_FILE, &*key)?;
         }
         Ok(secrets.read(secrets.preferred())?)
@@ -89,8 +96,7 @@ impl FirstBoot<'_> {
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .context("making the boundary's socket")?;
         let secrets = Secrets::of(self.layout);
-        let file = secrets.file(kind)?;
-        let secret = std::fs::File::open(file).with_context(|| format!("opening {}", file.display()))?.into();
+        let secret = secrets.descriptor(kind)?;
         let null = OwnedFd::from(std::fs::File::open("/dev/null").context("opening /dev/null")?);
         let errors = std::io::stderr().as_fd().try_clone_to_owned().context("standard error")?;
         let mut plan = Plan::new("boundary", Executable::Slot(0), Profile::Boundary);

@@ -51,7 +51,14 @@ pub fn run(layout: &Layout, args: &Up) -> Result<ExitCode> {
         None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
     };
     let admin_uid = rustix::process::getuid().as_raw();
-    if !layout.genesis().exists() {
+    if layout.genesis().exists() {
+        if args.tpm.is_some() {
+            bail!(
+                "--tpm is for a new node; what opens the seals of this one was settled when it was made ({})",
+                layout.state.display()
+            );
+        }
+    } else {
         eprintln!("bailiwick: making a node under {}", layout.state.display());
         let opened = File::from(clone(image.as_fd())?);
         let image_hash = Hash::of_reader(opened).context("hashing the running program")?;
@@ -62,6 +69,7 @@ pub fn run(layout: &Layout, args: &Up) -> Result<ExitCode> {
             image: &image,
             image_hash,
             features: &features,
+            tpm: args.tpm.as_deref(),
         }
         .make()
         .context("first boot")?;
@@ -153,8 +161,13 @@ pub fn ensure(layout: &Layout) -> Result<()> {
     for folder in [&layout.state, &layout.run, &layout.config] {
         make_folder(folder)?;
     }
-    let args =
-        Up { detach: true, name: None, idle_stop: Some(IDLE_STOP.to_owned()), allow_break: Vec::new() };
+    let args = Up {
+        detach: true,
+        name: None,
+        tpm: None,
+        idle_stop: Some(IDLE_STOP.to_owned()),
+        allow_break: Vec::new(),
+    };
     in_background(layout, &args)?;
     eprintln!(
         "bailiwick: this is your own node; it stops after {IDLE_STOP} without use, or by `bailiwick down`"
@@ -216,6 +229,9 @@ fn command(layout: &Layout, args: &Up, log: &File) -> Result<Command> {
     command.arg("up");
     if let Some(name) = &args.name {
         command.args(["--name", name]);
+    }
+    if let Some(device) = &args.tpm {
+        command.arg("--tpm").arg(device);
     }
     if let Some(time) = &args.idle_stop {
         command.args(["--idle-stop", time]);

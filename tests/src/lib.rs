@@ -66,7 +66,12 @@ impl TestNode {
 
     /// With these variables; an error is what the command printed.
     pub fn try_up(&mut self, variables: &[(&str, &Path)]) -> Result<(), String> {
-        let mut command = self.command(&["up", "--detach", "--name", "test"]);
+        self.try_up_with(&[], variables)
+    }
+
+    /// With these arguments as well.
+    pub fn try_up_with(&mut self, args: &[&str], variables: &[(&str, &Path)]) -> Result<(), String> {
+        let mut command = self.command(&[&["up", "--detach", "--name", "test"], args].concat());
         let output = command.envs(variables.iter().copied()).output().expect("the binary runs");
         self.up = output.status.success();
         if self.up { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }

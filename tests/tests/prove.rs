@@ -37,11 +37,13 @@ fn the_quick_sections_hold() {
         "tamper",
         "--section",
         "verify",
+        "--section",
+        "replay",
     ];
     let Some(output) = prove(&[&sections[..], &["--json"]].concat()) else { return };
     let report = report(&output);
     assert!(output.status.success(), "{report:#}");
-    assert_eq!(report["sections"].as_array().unwrap().len(), 6);
+    assert_eq!(report["sections"].as_array().unwrap().len(), 7);
     assert!(report["sections"].as_array().unwrap().iter().all(|section| section["ok"] == true));
 }
 
@@ -55,6 +57,7 @@ fn a_defence_that_is_switched_off_is_missed() {
         "hash-pin",
         "revocation",
         "cascade",
+        "replay",
         "chain",
         "tree",
         "checkpoint-signature",

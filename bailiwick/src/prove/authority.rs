@@ -39,7 +39,7 @@ use super::{Context, Section, Site, attack};
 use crate::node::Node;
 
 /// A key that no default rule gives the operator.
-const OTHERS_KEY: &str = "/orbital/services/policy";
+pub(super) const OTHERS_KEY: &str = "/orbital/services/policy";
 const OWN_KEY: &str = "/orbital/users/admin";
 
 pub fn run(context: &mut Context) -> Result<Section> {

@@ -8,6 +8,7 @@ mod crash;
 mod node;
 mod orphans;
 mod refuse;
+mod replay;
 mod revoke;
 mod tamper;
 mod verify;
@@ -25,7 +26,7 @@ use serde::Serialize;
 use crate::{args::Prove, output, site::Site};
 
 /// What `--break` knows, and the section that must notice.
-const BREAKS: [(&str, &str); 24] = [
+const BREAKS: [(&str, &str); 25] = [
     ("userns", "refuse"),
     ("mountns", "refuse"),
     ("pidns", "refuse"),
@@ -45,6 +46,7 @@ const BREAKS: [(&str, &str); 24] = [
     ("hash-pin", "authority"),
     ("revocation", "revoke"),
     ("cascade", "revoke"),
+    ("replay", "replay"),
     ("chain", "tamper"),
     ("tree", "verify"),
     ("checkpoint-signature", "verify"),
@@ -62,7 +64,7 @@ fn attack(section: &mut Section, succeeded: bool, what: &str) {
 
 type Run = fn(&mut Context) -> Result<Section>;
 
-const SECTIONS: [(&str, Run); 8] = [
+const SECTIONS: [(&str, Run); 9] = [
     ("node", node::run),
     ("work", work::run),
     ("authority", authority::run),
@@ -71,6 +73,7 @@ const SECTIONS: [(&str, Run); 8] = [
     ("crash", crash::run),
     ("tamper", tamper::run),
     ("verify", verify::run),
+    ("replay", replay::run),
 ];
 
 /// What all sections share.

@@ -4,7 +4,7 @@ use minicbor::{Decode, Encode};
 
 use crate::SealError;
 
-/// A local key file holds exactly this many random bytes.
+/// A local key file, or a TPM, holds exactly this many random bytes.
 pub const KEY_FILE_BYTES: usize = 32;
 /// Shorter credentials are refused: they are guessed, not stolen.
 pub const CREDENTIAL_BYTES_MIN: usize = 16;
@@ -25,9 +25,12 @@ pub enum SecretKind {
     Credential,
     #[n(2)]
     Passphrase,
+    /// 32 random bytes that a TPM 2.0 keeps.
+    #[n(3)]
+    Tpm2,
 }
 
-/// Cost of Argon2id; all zero for a key file, which needs no stretching.
+/// Cost of Argon2id; all zero for 32 random bytes, which need no stretching.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StretchCost {
     pub memory_kib: u32,
@@ -41,7 +44,7 @@ pub const COST_MAX: StretchCost = StretchCost { memory_kib: 256 * 1024, passes: 
 pub const COST_MIN: StretchCost = StretchCost { memory_kib: 8 * 1024, passes: 1, lanes: 1 };
 
 impl SecretKind {
-    pub const ALL: [Self; 3] = [Self::KeyFile, Self::Credential, Self::Passphrase];
+    pub const ALL: [Self; 4] = [Self::KeyFile, Self::Credential, Self::Passphrase, Self::Tpm2];
 
     /// As it is named between processes and to people.
     #[must_use]
@@ -50,6 +53,7 @@ impl SecretKind {
             Self::KeyFile => "key_file",
             Self::Credential => "credential",
             Self::Passphrase => "passphrase",
+            Self::Tpm2 => "tpm2",
         }
     }
 
@@ -62,7 +66,7 @@ impl SecretKind {
     #[must_use]
     pub const fn cost(self) -> StretchCost {
         match self {
-            Self::KeyFile => StretchCost { memory_kib: 0, passes: 0, lanes: 0 },
+            Self::KeyFile | Self::Tpm2 => StretchCost { memory_kib: 0, passes: 0, lanes: 0 },
             Self::Credential => StretchCost { memory_kib: 19 * 1024, passes: 2, lanes: 1 },
             Self::Passphrase => StretchCost { memory_kib: 64 * 1024, passes: 3, lanes: 4 },
         }
@@ -73,6 +77,7 @@ impl SecretKind {
             Self::KeyFile => 0,
             Self::Credential => 1,
             Self::Passphrase => 2,
+            Self::Tpm2 => 3,
         }
     }
 
@@ -81,6 +86,7 @@ impl SecretKind {
             0 => Some(Self::KeyFile),
             1 => Some(Self::Credential),
             2 => Some(Self::Passphrase),
+            3 => Some(Self::Tpm2),
             _ => None,
         }
     }
@@ -88,7 +94,7 @@ impl SecretKind {
     /// Checks the length of a secret of this kind.
     pub const fn check(self, secret: &[u8]) -> Result<(), SealError> {
         let (min, max) = match self {
-            Self::KeyFile => (KEY_FILE_BYTES, KEY_FILE_BYTES),
+            Self::KeyFile | Self::Tpm2 => (KEY_FILE_BYTES, KEY_FILE_BYTES),
             Self::Credential => (CREDENTIAL_BYTES_MIN, SECRET_BYTES_MAX),
             Self::Passphrase => (PASSPHRASE_BYTES_MIN, SECRET_BYTES_MAX),
         };

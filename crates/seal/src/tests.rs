@@ -203,7 +203,7 @@ fn secrets_have_their_lengths() {
 /// Names travel between processes and stand in errors.
 #[test]
 fn kinds_and_contents_have_the_names_that_are_written() {
-    assert_eq!(SecretKind::ALL.map(SecretKind::name), ["key_file", "credential", "passphrase"]);
+    assert_eq!(SecretKind::ALL.map(SecretKind::name), ["key_file", "credential", "passphrase", "tpm2"]);
     for kind in SecretKind::ALL {
         assert_eq!(SecretKind::from_name(kind.name()), Some(kind));
     }

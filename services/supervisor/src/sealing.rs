@@ -1,14 +1,18 @@
-//! Where the sealed seed lies, and what opens it and the signing keys. Names and one careful read; nothing is kept.
+//! Where the sealed seed lies, and what opens it and the signing keys: names, one careful read, and a TPM where the node
+//! was made with one. Nothing is kept.
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, Read, Write},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
 use base::layout::Layout;
+use rustix::pipe::{PipeFlags, pipe_with};
 use seal::{SECRET_BYTES_MAX, SecretKind};
 use thiserror::Error;
+use tpm::{FILE_BYTES_MAX, FileError, Tpm, TpmError, TpmFile};
 use zeroize::Zeroizing;
 
 /// The service in whose folder the seed and the local key file lie.
@@ -16,6 +20,8 @@ pub const FOLDER: &str = "keys";
 pub const SEALED_SEED_FILE: &str = "seed.sealed";
 /// The local key that opens the seals where no credential is given.
 pub const SEAL_KEY_FILE: &str = "seal.key";
+/// What a TPM keeps in the place of the local key, if the node was made with one.
+pub const SEAL_TPM_FILE: &str = "seal.tpm";
 /// Name of the credential that opens the seals, in `$CREDENTIALS_DIRECTORY`.
 pub const SEAL_CREDENTIAL: &str = "bailiwick.seal";
 
@@ -25,6 +31,12 @@ pub enum SecretFault {
     NotGiven(SecretKind),
     #[error("cannot read {path:?}, which opens the seals")]
     Read { path: PathBuf, source: io::Error },
+    #[error("{path:?} is not what a TPM opens the seals with; restore it from a copy")]
+    TpmFile { path: PathBuf, source: FileError },
+    #[error("the TPM at {device} does not open the seals; it must be the one that this node was made with")]
+    Tpm { device: String, source: TpmError },
+    #[error("cannot make the pipe that a secret is handed over in")]
+    Pipe(#[source] io::Error),
 }
 
 fn remedy(kind: SecretKind) -> String {
@@ -34,6 +46,7 @@ fn remedy(kind: SecretKind) -> String {
             format!("start the node with $CREDENTIALS_DIRECTORY that holds {SEAL_CREDENTIAL}")
         }
         SecretKind::Passphrase => "a passphrase opens no seal unattended".to_owned(),
+        SecretKind::Tpm2 => format!("restore state/{FOLDER}/{SEAL_TPM_FILE} from a copy"),
     }
 }
 
@@ -42,6 +55,7 @@ fn remedy(kind: SecretKind) -> String {
 pub struct Secrets {
     key_file: PathBuf,
     credential: Option<PathBuf>,
+    tpm: PathBuf,
 }
 
 /// What opens a seal; wiped when it is dropped.
@@ -60,30 +74,51 @@ impl Secrets {
     }
 
     #[must_use]
-    pub const fn at(key_file: PathBuf, credential: Option<PathBuf>) -> Self {
-        Self { key_file, credential }
+    pub fn at(key_file: PathBuf, credential: Option<PathBuf>) -> Self {
+        let tpm = key_file.with_file_name(SEAL_TPM_FILE);
+        Self { key_file, credential, tpm }
     }
 
     /// What a new node is sealed by.
     #[must_use]
-    pub const fn preferred(&self) -> SecretKind {
+    pub fn preferred(&self) -> SecretKind {
         match self.credential {
+            _ if self.tpm.is_file() => SecretKind::Tpm2,
             Some(_) => SecretKind::Credential,
             None => SecretKind::KeyFile,
         }
     }
 
-    pub fn file(&self, kind: SecretKind) -> Result<&Path, SecretFault> {
+    fn file(&self, kind: SecretKind) -> Result<&Path, SecretFault> {
         let file = match kind {
             SecretKind::KeyFile => Some(&self.key_file).filter(|file| file.is_file()),
             SecretKind::Credential => self.credential.as_ref(),
             SecretKind::Passphrase => None,
+            SecretKind::Tpm2 => Some(&self.tpm).filter(|file| file.is_file()),
         };
         file.map(PathBuf::as_path).ok_or(SecretFault::NotGiven(kind))
     }
 
+    /// Where the key boundary reads the secret from. Blocks while a TPM works, some seconds at most.
+    pub fn descriptor(&self, kind: SecretKind) -> Result<OwnedFd, SecretFault> {
+        if kind == SecretKind::Tpm2 {
+            let secret = self.read(kind)?;
+            let (read, write) =
+                pipe_with(PipeFlags::CLOEXEC).map_err(|errno| SecretFault::Pipe(errno.into()))?;
+            // 32 bytes fit every pipe, so nobody is waited for.
+            File::from(write).write_all(secret.as_slice()).map_err(SecretFault::Pipe)?;
+            return Ok(read);
+        }
+        let path = self.file(kind)?;
+        let opened = File::open(path);
+        Ok(opened.map_err(|source| SecretFault::Read { path: path.to_owned(), source })?.into())
+    }
+
     pub fn read(&self, kind: SecretKind) -> Result<Secret, SecretFault> {
         let path = self.file(kind)?;
+        if kind == SecretKind::Tpm2 {
+            return by_tpm(path);
+        }
         let failed = |source| SecretFault::Read { path: path.to_owned(), source };
         let mut file = File::open(path).map_err(failed)?;
         // One byte more than allowed, so that too long is noticed when it is used.
@@ -96,6 +131,42 @@ impl Secrets {
         }
         Ok(secret)
     }
+}
+
+fn by_tpm(path: &Path) -> Result<Secret, SecretFault> {
+    let failed = |source| SecretFault::Read { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    let most = u64::try_from(FILE_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
+    File::open(path).map_err(failed)?.take(most).read_to_end(&mut bytes).map_err(failed)?;
+    let file =
+        TpmFile::decode(&bytes).map_err(|source| SecretFault::TpmFile { path: path.to_owned(), source })?;
+    let refused = |source| SecretFault::Tpm { device: file.device.clone(), source };
+    let mut tpm = Tpm::open(Path::new(&file.device)).map_err(refused)?;
+    let opened = tpm.unseal(&file.sealed);
+    let ended = tpm.end();
+    let opened = opened.map_err(refused)?;
+    ended.map_err(refused)?;
+    let mut secret = Secret {
+        kind: SecretKind::Tpm2,
+        buffer: Zeroizing::new([0; SECRET_BYTES_MAX + 1]),
+        bytes: opened.len(),
+    };
+    secret.buffer.iter_mut().zip(opened.iter()).for_each(|(to, from)| *to = *from);
+    Ok(secret)
+}
+
+/// Has the TPM at `device` keep 32 fresh bytes; what becomes `SEAL_TPM_FILE`.
+pub fn seal_by_tpm(device: &Path, secret: &[u8; tpm::SECRET_BYTES]) -> Result<Vec<u8>, SecretFault> {
+    let refused = |source| SecretFault::Tpm { device: device.display().to_string(), source };
+    let mut tpm = Tpm::open(device).map_err(refused)?;
+    let sealed = tpm.seal(secret);
+    let ended = tpm.end();
+    let sealed = sealed.map_err(refused)?;
+    ended.map_err(refused)?;
+    let path = device.to_str().unwrap_or_default().to_owned();
+    TpmFile { device: path, sealed }
+        .encode()
+        .map_err(|source| SecretFault::TpmFile { path: device.to_owned(), source })
 }
 
 impl Secret {

@@ -7,7 +7,7 @@ use crate::workspace::{Metadata, Package, relative};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Layer {
     Base,
-    /// chain, durable, sandbox, seal
+    /// chain, durable, sandbox, seal, tpm
     Building,
     Contracts,
     Kit,
@@ -18,12 +18,14 @@ enum Layer {
 }
 
 /// The one line that the messages repeat.
-const DIRECTION: &str = "base ← chain, durable, sandbox, seal ← contracts ← kit ← services ← bailiwick";
+const DIRECTION: &str = "base ← chain, durable, sandbox, seal, tpm ← contracts ← kit ← services ← bailiwick";
 
 fn layer(folder: &str) -> Option<Layer> {
     Some(match folder {
         "crates/base" => Layer::Base,
-        "crates/chain" | "crates/durable" | "crates/sandbox" | "crates/seal" => Layer::Building,
+        "crates/chain" | "crates/durable" | "crates/sandbox" | "crates/seal" | "crates/tpm" => {
+            Layer::Building
+        }
         "crates/contracts" => Layer::Contracts,
         "crates/kit" => Layer::Kit,
         "bailiwick" => Layer::Binary,

@@ -179,6 +179,11 @@ mod tests {
         assert_eq!(next(from, transition), Ok(to), "{from:?} {transition:?}");
     }
 
+    #[test]
+    fn a_state_is_written_by_its_name() {
+        assert_eq!((Running.to_string(), Stopped.to_string()), ("Running".to_owned(), "Stopped".to_owned()));
+    }
+
     /// covers: SUP-37, SUP-55
     #[test]
     fn every_pair_outside_the_diagram_is_rejected() {

@@ -236,7 +236,9 @@ impl Task {
     /// The other end of its socket.
     async fn start_boundary(&self, launch: LaunchId) -> Result<OwnedFd, Fault> {
         let (ours, theirs) = plans::boundary_pair().map_err(failed)?;
-        let order = self.house.boundary(theirs).map_err(failed)?;
+        let house = Arc::clone(&self.house);
+        let made = tokio::task::spawn_blocking(move || house.boundary(theirs)).await;
+        let order = made.map_err(failed)?.map_err(failed)?;
         let started = self.start(companion(launch), order).await?;
         let mut companions =
             self.progress.companions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -186,6 +186,61 @@ fn the_decision_that_let_a_service_start_is_still_known() {
     assert_eq!(world.state("mine"), RUNNING);
 }
 
+/// `READY=1` was said to the supervisor that died, or it was not; who is asked tells it again.
+#[test]
+fn only_who_was_ready_before_is_taken_for_ready() {
+    let mut world = World::booted(setups());
+    assert_eq!(world.state("mine"), ServiceState::Starting);
+    let memory = world.machine.memory();
+    world.manners("other").answers_init = false;
+    replace(&mut world, Some(memory), vec![]);
+    assert_eq!(world.state("mine"), ServiceState::Starting, "it has not said READY=1 to anybody");
+    let mut world = booted();
+    let memory = world.machine.memory();
+    world.manners("other").answers_init = false;
+    replace(&mut world, Some(memory), vec![]);
+    assert_eq!((world.state("mine"), world.state("other")), (RUNNING, ServiceState::Starting));
+}
+
+#[test]
+fn without_memory_a_running_policy_engine_means_that_starts_need_its_decision() {
+    for decider_runs in [true, false] {
+        let mut world = booted();
+        world.stop("other");
+        if !decider_runs {
+            dies_unseen(&mut world, "policy");
+            world.manners("policy").answers_init = false;
+        }
+        world.policy = ActOutcome::Denied { refusal: 7 };
+        replace(&mut world, None, vec![]);
+        let asked = world.traced("Act").iter().any(|act| act.ends_with(" other"));
+        assert_eq!(asked, decider_runs);
+    }
+}
+
+#[test]
+fn what_ended_while_it_was_to_stop_has_stopped_and_did_not_fail() {
+    let mut world = booted();
+    world.manners("other").stops = false;
+    world.stop("other");
+    assert_eq!(world.state("other"), ServiceState::Stopping);
+    let memory = world.machine.memory();
+    let exit = dies_unseen(&mut world, "other");
+    let entries = world.log.len();
+    replace(&mut world, Some(memory), vec![exit]);
+    assert_eq!((world.state("other"), world.status("other").restarts), (ServiceState::Stopped, 0));
+    let new: Vec<(u32, &str)> =
+        world.log[entries..].iter().map(|r| (r.body.entry_type(), r.body.service().unwrap())).collect();
+    assert_eq!(new, [(22, "other")], "the stop is on record, and nothing else");
+    // One that rested already, and whose end comes again, is not recorded a second time.
+    let memory = world.machine.memory();
+    let exit =
+        ChildExit { launch: LaunchId(500), service: "other".to_owned(), status: ExitStatus::Signal(9) };
+    let entries = world.log.len();
+    replace(&mut world, Some(memory), vec![exit]);
+    assert!(world.log[entries..].iter().all(|record| record.body.entry_type() != 22));
+}
+
 #[test]
 fn a_boot_in_progress_goes_on() {
     let mut world = World::new(setups());

@@ -1,7 +1,8 @@
 use chain::payload::service::ServiceError;
 use supervisor::core::state::ServiceState;
 use supervisor::core::supervisor::{
-    BootMode, Effect, Event, ExitStatus, LaunchId, Monotonic, Signal, Supervisor, SupervisorError,
+    BootMode, Effect, Event, ExitStatus, LaunchId, Monotonic, Record, RecordBody, Signal, Supervisor,
+    SupervisorError,
 };
 
 use crate::world::{FIXTURES, World, fixtures, requires, service, setup, user};
@@ -33,6 +34,18 @@ fn a_crashed_service_comes_back_and_nobody_else_is_touched() {
         world.machine.list().into_iter().filter(|s| s.name != "axiom").map(|s| s.pid).collect();
     assert_eq!(before, after);
     assert!(world.machine.list().iter().all(|s| s.state == RUNNING));
+}
+
+#[test]
+fn the_record_of_a_crash_says_how_it_ended() {
+    for (status, number) in [(ExitStatus::Code(3), 3), (ExitStatus::Signal(11), -11)] {
+        let mut world = World::booted(vec![user("a", "[restart]\nmode = \"never\"\n")]);
+        world.crash("a", status);
+        let crashed = ServiceError::Crashed { status: number };
+        let records = world.machine.memory().records;
+        let is_told = |record: &Record| matches!(&record.body, RecordBody::Failed(it) if it.error == crashed);
+        assert!(records.iter().any(is_told), "{records:?}");
+    }
 }
 
 /// covers: SUP-66, SUP-67

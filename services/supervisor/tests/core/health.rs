@@ -64,7 +64,8 @@ fn a_watchdog_that_is_not_fed_ends_the_service() {
         world.event(notify(Notification::Watchdog));
     }
     world.event(notify(Notification::Status("well".to_owned())));
-    assert_eq!(world.status("a").health.components[0].message.as_deref(), Some("well"));
+    let health = world.status("a").health;
+    assert_eq!((health.healthy, health.components[0].message.as_deref()), (true, Some("well")));
     world.advance_ms(999);
     assert_eq!(world.state("a"), ServiceState::Running);
     world.advance_ms(1);
@@ -86,6 +87,8 @@ fn who_says_that_it_stops_is_not_killed_for_silence() {
     let launch = world.launch_of("a");
     world.event(Event::Notify { launch, notification: Notification::Ready });
     world.event(Event::Notify { launch, notification: Notification::Stopping });
+    // Food that was under way does not wake the dog again.
+    world.event(Event::Notify { launch, notification: Notification::Watchdog });
     world.advance_ms(10_000);
     assert!(world.processes.contains_key(&launch));
 }
@@ -116,6 +119,25 @@ fn probes_tell_when_a_foreign_program_is_ready_and_whether_it_is_well() {
         assert_eq!(world.status("a").restarts, 1);
         assert_eq!(world.status("a").last_error.as_deref(), Some("500"));
     }
+}
+
+#[test]
+fn a_probe_that_passes_again_recovers_and_one_that_was_given_up_says_nothing() {
+    use supervisor::core::supervisor::CallId;
+    let extra = format!("{CHECKS}kind = \"exec\"\ncommand = [\"/check\"]\n");
+    let mut world = World::booted(vec![user("a", &extra)]);
+    world.manners("a").probe = None;
+    world.advance_ms(1_200);
+    assert_eq!(world.state("a"), ServiceState::Degraded);
+    // Answers to questions that nobody waits for any more, and to one that was never asked.
+    let launch = world.launch_of("a");
+    for call in 0..20 {
+        world.event(Event::ProbeResult { launch, call: CallId(call), result: Ok(()) });
+    }
+    assert_eq!(world.state("a"), ServiceState::Degraded);
+    world.manners("a").probe = Some(Ok(()));
+    world.advance_ms(2_000);
+    assert_eq!(world.state("a"), ServiceState::Running);
 }
 
 #[test]

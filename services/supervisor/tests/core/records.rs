@@ -74,7 +74,9 @@ fn keys_of_entries_are_unique_and_differ_between_lives() {
         let mut machine = supervisor::core::supervisor::Supervisor::new(setups, [nonce; 16]).unwrap();
         machine
             .step(Default::default(), Event::Boot { mode: supervisor::core::supervisor::BootMode::Normal });
-        machine.memory().records.iter().map(|record| record.key).collect::<Vec<_>>()
+        let records = machine.memory().records;
+        assert!(records.iter().zip(1..).all(|(record, id)| record.id == RecordId(id)), "{records:?}");
+        records.iter().map(|record| record.key).collect::<Vec<_>>()
     };
     let mut all = [keys(1), keys(2)].concat();
     all.sort_unstable();
@@ -93,8 +95,10 @@ fn with_the_queue_full_nothing_but_log_and_policy_starts() {
         world.crash("mine", ExitStatus::Code(1));
     }
     assert_eq!(world.machine.node().records_waiting, RECORDS_MAX);
+    assert!(world.traced("Warn").is_empty(), "nothing is lost yet");
     world.crash("mine", ExitStatus::Code(1));
     world.advance_ms(400);
+    assert!(world.traced("Warn").iter().any(|line| line.contains("is lost")), "{:?}", world.recent());
     assert!(!world.processes.values().any(|process| process.service == "mine"));
     assert_eq!(world.machine.node().records_waiting, RECORDS_MAX);
     world.crash("policy", ExitStatus::Code(1));
@@ -123,6 +127,10 @@ fn with_the_queue_full_a_newer_entry_stands_for_older_ones_of_its_own_service_al
     assert_eq!(memory.records.len(), RECORDS_MAX);
     let of = |name: &str| memory.records.iter().filter(|record| record.body.service() == Some(name)).count();
     assert_eq!((of("mine"), of("axiom")), (RECORDS_MAX - 4, 4));
+    let axiom = memory.records.iter().filter(|record| record.body.service() == Some("axiom"));
+    let mut types: Vec<u32> = axiom.map(|record| record.body.entry_type()).collect();
+    types.sort_unstable();
+    assert_eq!(types, [21, 21, 23, 23], "a start stands for a start, a failure for a failure");
     let restarts = memory.records.iter().rev().find_map(|record| match &record.body {
         RecordBody::Start(start) => Some(start.restarts),
         _ => None,

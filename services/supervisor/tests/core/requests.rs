@@ -360,3 +360,60 @@ fn a_start_that_nobody_could_decide_is_asked_again_in_time() {
     world.event(Event::Timer);
     assert_eq!((asked(&world), world.state("mine")), (2, RUNNING));
 }
+
+/// What is so already, or cannot be, needs no decision.
+#[test]
+fn policy_is_not_asked_for_what_changes_nothing() {
+    let mut world = node();
+    let before = world.traced("Act").len();
+    let started = world.start("mine");
+    assert!(world.reply(started).is_ok());
+    let unregistered = world.unregister("mine");
+    assert!(matches!(world.error(unregistered), SupervisorError::NotStopped(_)));
+    let mut setups = fixtures();
+    setups.push(user("lonely", &requires("nobody")));
+    let mut other = World::booted(setups);
+    let asked = other.traced("Act").len();
+    let unregistered = other.unregister("lonely");
+    assert!(
+        matches!(other.error(unregistered), SupervisorError::NotStopped(_)),
+        "it is registered, not stopped"
+    );
+    assert_eq!((world.traced("Act").len(), other.traced("Act").len()), (before, asked));
+}
+
+#[test]
+fn a_core_service_is_not_stopped_even_while_it_does_not_run_and_what_it_will_require_may_be() {
+    let mut world = World::new(vec![user("mine", ""), service("core", "Core", &requires("mine"))]);
+    let request = world.stop("core");
+    assert!(matches!(world.error(request), SupervisorError::CoreService { .. }));
+    let request = world.stop("mine");
+    assert!(world.reply(request).is_ok(), "nobody who runs requires it");
+    world.boot();
+    let mut running = World::booted(vec![user("mine", ""), service("core", "Core", &requires("mine"))]);
+    let request = running.stop("mine");
+    assert!(matches!(running.error(request), SupervisorError::CoreService { .. }));
+}
+
+#[test]
+fn so_many_services_are_registered_and_one_more_is_told_so() {
+    use supervisor::manifest::limits::SERVICES_MAX;
+    let text = |n: usize| user(&format!("s{n}"), "");
+    let mut world = World::new((0..SERVICES_MAX - 1).map(text).collect());
+    let fits = world.register(text(SERVICES_MAX - 1));
+    assert!(!matches!(world.replies.get(&fits), Some(Err(_))));
+    let over = world.register(text(SERVICES_MAX));
+    assert_eq!(*world.error(over), SupervisorError::Busy { what: "services", limit: SERVICES_MAX });
+}
+
+#[test]
+fn who_waits_for_a_restart_gives_up_when_what_it_requires_is_stopped() {
+    let slow = "[restart]\ndelay_ms = 60000\n";
+    let mut world = World::booted(vec![user("a", ""), user("b", &format!("{slow}{}", requires("a")))]);
+    world.crash("b", supervisor::core::supervisor::ExitStatus::Code(1));
+    assert!(matches!(world.state("b"), ServiceState::Failed { .. }));
+    world.stop("a");
+    assert_eq!(world.state("b"), STOPPED, "it does not wait for what will not come");
+    world.start("a");
+    assert_eq!((world.state("a"), world.state("b")), (RUNNING, RUNNING));
+}

@@ -1,24 +1,34 @@
 //! The key boundary: a companion of `keys` that sees nothing and is handed what it needs.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::{
+    fs::File,
+    io::Read,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
 
 use sandbox::{Plan, seccomp::Profile};
+use seal::{SEALED_BYTES, SecretKind};
 
 use super::{House, Order, PlanFault, open, slots::Slots};
 use crate::sealing::{self, SEALED_SEED_FILE, Secrets};
 
 impl House {
-    /// The key boundary: no mount, no socket but one, nothing that it could open; what it needs is passed to it.
+    /// The key boundary: no mount, no socket but one, nothing that it could open; what it needs is passed to it. Blocks
+    /// while a TPM works.
     pub(in crate::shell) fn boundary(&self, end: OwnedFd) -> Result<Order, PlanFault> {
         let folder = self.layout.service_state(sealing::FOLDER);
         let mut slots = Slots::default();
         let mut tokens = vec![format!("boundary={}", slots.passed(end))];
-        tokens.push(format!("sealed={}", slots.passed(open(&folder.join(SEALED_SEED_FILE))?)));
-        // Without it the seed stays sealed, and the boundary says so.
+        let seed = folder.join(SEALED_SEED_FILE);
+        tokens.push(format!("sealed={}", slots.passed(open(&seed)?)));
         let secrets = Secrets::of(&self.layout);
-        let kind = secrets.preferred();
-        if let Ok(file) = secrets.file(kind) {
-            tokens.push(format!("secret:{}={}", kind.name(), slots.passed(open(file)?)));
+        // What cannot be told is left to the boundary, which says what is wrong with the file.
+        let kind = sealed_by(&seed).unwrap_or_else(|| secrets.preferred());
+        match secrets.descriptor(kind) {
+            Ok(secret) => tokens.push(format!("secret:{}={}", kind.name(), slots.passed(secret))),
+            // Without it the seed stays sealed, and the boundary says so.
+            Err(fault) => tracing::warn!(error = &fault as &dyn std::error::Error, "the seed stays sealed"),
         }
         let (executable, descriptors, stored, fds) =
             slots.finish(self.image_fd()?, self.open_log("keys_boundary")?);
@@ -29,6 +39,12 @@ impl House {
         plan.descriptors = descriptors;
         Ok(Order { plan, stored, fds })
     }
+}
+
+fn sealed_by(seed: &Path) -> Option<SecretKind> {
+    let mut sealed = [0; SEALED_BYTES];
+    File::open(seed).and_then(|mut file| file.read_exact(&mut sealed)).ok()?;
+    seal::sealed_by(&sealed).ok()
 }
 
 /// A connected pair of packets: one end for `keys`, one for its boundary.
