@@ -14,7 +14,7 @@ use std::{
 
 use base::{Hash, KeyPath, layout::Layout};
 use contracts::{
-    keys::v1::{DecryptRequest, EncryptRequest, SignRequest, keys_client::KeysClient},
+    keys::v1::{DecryptRequest, EncryptRequest, SignBytesRequest, SignRequest, keys_client::KeysClient},
     policy::v1::{Action, PolicyRequest, ResourceRef, policy_engine_client::PolicyEngineClient},
 };
 use hkdf::Hkdf;
@@ -27,6 +27,7 @@ use system_tests::{
 };
 
 const PATH: &str = "/orbital/users/admin";
+const SSH_PATH: &str = "/orbital/users/admin/@ssh";
 /// Uses of keys before the search; each is a decision, an operation and a record.
 const USES: u64 = 10_000;
 const WORKERS: u64 = 16;
@@ -53,6 +54,7 @@ fn secrets(node: &TestNode) -> Vec<(String, [u8; 32])> {
         found.push((format!("the key of {segment:?}"), key));
     }
     found.push(("the exchange key".to_owned(), next(&key, b"", b"orbital-x25519-v1")));
+    found.push(("the key for ssh".to_owned(), next(&key, b"@ssh", b"orbital-key-derivation-v1")));
     found
 }
 
@@ -151,39 +153,61 @@ fn name(pid: u32) -> String {
     String::from_utf8_lossy(&words).replace('\0', " ")
 }
 
+/// As git has it signed.
+fn sshsig(n: u64) -> Vec<u8> {
+    let mut bytes = b"SSHSIG".to_vec();
+    for field in [&b"git"[..], b"", b"sha256", &Hash::of(&n.to_le_bytes()).0] {
+        bytes.extend(u32::try_from(field.len()).unwrap().to_be_bytes());
+        bytes.extend(field);
+    }
+    bytes
+}
+
 /// Signs, encrypts and decrypts with the operator's own key, many times and at once.
 fn use_keys(operator: &Client) {
     let engine = PolicyEngineClient::new(operator.calls("policy", "system.policy.evaluate"));
     let keys = |verb: &str| KeysClient::new(operator.calls("keys", &format!("system.keys.{verb}")));
     let (signer, encrypter, decrypter) = (keys("sign"), keys("encrypt"), keys("decrypt"));
+    let ssh = keys("sign_bytes");
     let me = operator.identity().0.to_vec();
     let worker = |worker: u64| {
         let (mut engine, me) = (engine.clone(), me.clone());
         let (mut signer, mut encrypter, mut decrypter) =
             (signer.clone(), encrypter.clone(), decrypter.clone());
+        let mut ssh = ssh.clone();
         async move {
             let mut sealed = Vec::new();
             for n in (worker..USES).step_by(WORKERS as usize) {
-                let message = Hash::of(&n.to_le_bytes()).0.to_vec();
-                let kind = ["encrypt", "decrypt", "sign"][(n / WORKERS % 3) as usize];
+                let what = ["encrypt", "decrypt", "sign", "ssh"][(n / WORKERS % 4) as usize];
+                let (kind, path) = if what == "ssh" { ("sign", SSH_PATH) } else { (what, PATH) };
+                let message = if what == "ssh" { sshsig(n) } else { Hash::of(&n.to_le_bytes()).0.to_vec() };
+                let message_hash = match what {
+                    "sign" => message.clone(),
+                    "ssh" => Hash::of(&message).0.to_vec(),
+                    _ => Vec::new(),
+                };
                 let action = Action {
                     kind: kind.to_owned(),
-                    key_path: PATH.to_owned(),
-                    message_hash: if kind == "sign" { message.clone() } else { Vec::new() },
+                    key_path: path.to_owned(),
+                    message_hash,
                     ..Action::default()
                 };
                 let request = PolicyRequest {
                     requestor: me.clone(),
                     action: Some(action),
-                    resource: Some(ResourceRef { r#type: "key".to_owned(), id: PATH.to_owned() }),
+                    resource: Some(ResourceRef { r#type: "key".to_owned(), id: path.to_owned() }),
                     ..PolicyRequest::default()
                 };
                 let decision = engine.evaluate(request).await?.into_inner();
-                let (key_path, requestor, authorization) = (PATH.to_owned(), me.clone(), Some(decision));
-                match kind {
+                let (key_path, requestor, authorization) = (path.to_owned(), me.clone(), Some(decision));
+                match what {
                     "sign" => {
                         let request = SignRequest { key_path, message, requestor, authorization };
                         signer.sign(request).await?;
+                    }
+                    "ssh" => {
+                        let request = SignBytesRequest { key_path, message, requestor, authorization };
+                        ssh.sign_bytes(request).await?;
                     }
                     "encrypt" => {
                         let request =

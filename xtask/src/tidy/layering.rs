@@ -7,7 +7,7 @@ use crate::workspace::{Metadata, Package, relative};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Layer {
     Base,
-    /// chain, durable, sandbox, seal, tpm
+    /// chain, durable, sandbox, seal, ssh, tpm
     Building,
     Contracts,
     Kit,
@@ -18,12 +18,12 @@ enum Layer {
 }
 
 /// The one line that the messages repeat.
-const DIRECTION: &str = "base ← chain, durable, sandbox, seal, tpm ← contracts ← kit ← services ← bailiwick";
+const DIRECTION: &str = "base ← chain, durable, sandbox, seal, ssh, tpm ← contracts ← kit ← services ← bailiwick";
 
 fn layer(folder: &str) -> Option<Layer> {
     Some(match folder {
         "crates/base" => Layer::Base,
-        "crates/chain" | "crates/durable" | "crates/sandbox" | "crates/seal" | "crates/tpm" => {
+        "crates/chain" | "crates/durable" | "crates/sandbox" | "crates/seal" | "crates/ssh" | "crates/tpm" => {
             Layer::Building
         }
         "crates/contracts" => Layer::Contracts,

@@ -26,7 +26,7 @@ pub struct SignRequest {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SignResponse {
-    /// Ed25519 over the 32 bytes of the message, 64 bytes.
+    /// Ed25519, 64 bytes: over the 32 bytes of the hash, or over the bytes that were to be signed.
     #[prost(bytes = "vec", tag = "1")]
     pub signature: ::prost::alloc::vec::Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
@@ -34,6 +34,20 @@ pub struct SignResponse {
     /// The KeyUsage entry.
     #[prost(message, optional, tag = "3")]
     pub receipt: ::core::option::Option<super::super::common::v1::AxiomRef>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SignBytesRequest {
+    /// Ends in a purpose, for example `/orbital/users/admin/@ssh`.
+    #[prost(string, tag = "1")]
+    pub key_path: ::prost::alloc::string::String,
+    /// At most 16 KiB. `@ssh`: what OpenSSH signs for `git` or `file`, or a login with this very key.
+    #[prost(bytes = "vec", tag = "2")]
+    pub message: ::prost::alloc::vec::Vec<u8>,
+    /// Identity id, 32 bytes.
+    #[prost(bytes = "vec", tag = "3")]
+    pub requestor: ::prost::alloc::vec::Vec<u8>,
+    #[prost(message, optional, tag = "4")]
+    pub authorization: ::core::option::Option<super::super::policy::v1::PolicyDecision>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct EncryptRequest {
@@ -108,7 +122,7 @@ pub struct KeyInfo {
     /// `unsealed`, `locked`.
     #[prost(string, tag = "4")]
     pub state: ::prost::alloc::string::String,
-    /// X25519, 32 bytes: what is encrypted to it, `Decrypt` opens.
+    /// X25519, 32 bytes: what is encrypted to it, `Decrypt` opens. Empty for a path with a purpose.
     #[prost(bytes = "vec", tag = "5")]
     pub encryption_key: ::prost::alloc::vec::Vec<u8>,
 }
@@ -123,7 +137,11 @@ pub mod keys_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Errors: InvalidPath, Unauthorized, InvalidDecision, DecisionExpired, CryptoFailure, AuditUnavailable, Locked.
+    /// A path whose last segment begins with `@` has a purpose: its key signs bytes of one format (`SignBytes`) and does nothing
+    /// else. All other paths sign hashes, encrypt and decrypt, and sign no bytes. This build knows `@ssh`; `@x509` and `@jwt` are
+    /// reserved, and nothing lies below a purpose.
+    ///
+    /// Errors: InvalidPath, Unauthorized, InvalidDecision, DecisionExpired, CryptoFailure, AuditUnavailable, Locked, WrongPurpose.
     #[derive(Debug, Clone)]
     pub struct KeysClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -331,6 +349,29 @@ pub mod keys_client {
                 .insert(GrpcMethod::new("bailiwick.keys.v1.Keys", "GetKeyInfo"));
             self.inner.unary(req, path, codec).await
         }
+        /// The same as `Sign` for bytes of the format that the path's purpose names; the decision is for `Sign` with the BLAKE3
+        /// hash of these bytes. What is not exactly of that format is a WrongPurpose, on record.
+        pub async fn sign_bytes(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SignBytesRequest>,
+        ) -> std::result::Result<tonic::Response<super::SignResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailiwick.keys.v1.Keys/SignBytes",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("bailiwick.keys.v1.Keys", "SignBytes"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -376,8 +417,18 @@ pub mod keys_server {
             &self,
             request: tonic::Request<super::GetKeyInfoRequest>,
         ) -> std::result::Result<tonic::Response<super::KeyInfo>, tonic::Status>;
+        /// The same as `Sign` for bytes of the format that the path's purpose names; the decision is for `Sign` with the BLAKE3
+        /// hash of these bytes. What is not exactly of that format is a WrongPurpose, on record.
+        async fn sign_bytes(
+            &self,
+            request: tonic::Request<super::SignBytesRequest>,
+        ) -> std::result::Result<tonic::Response<super::SignResponse>, tonic::Status>;
     }
-    /// Errors: InvalidPath, Unauthorized, InvalidDecision, DecisionExpired, CryptoFailure, AuditUnavailable, Locked.
+    /// A path whose last segment begins with `@` has a purpose: its key signs bytes of one format (`SignBytes`) and does nothing
+    /// else. All other paths sign hashes, encrypt and decrypt, and sign no bytes. This build knows `@ssh`; `@x509` and `@jwt` are
+    /// reserved, and nothing lies below a purpose.
+    ///
+    /// Errors: InvalidPath, Unauthorized, InvalidDecision, DecisionExpired, CryptoFailure, AuditUnavailable, Locked, WrongPurpose.
     #[derive(Debug)]
     pub struct KeysServer<T> {
         inner: Arc<T>,
@@ -699,6 +750,49 @@ pub mod keys_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetKeyInfoSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailiwick.keys.v1.Keys/SignBytes" => {
+                    #[allow(non_camel_case_types)]
+                    struct SignBytesSvc<T: Keys>(pub Arc<T>);
+                    impl<T: Keys> tonic::server::UnaryService<super::SignBytesRequest>
+                    for SignBytesSvc<T> {
+                        type Response = super::SignResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SignBytesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Keys>::sign_bytes(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SignBytesSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -114,6 +114,8 @@ fn a_seed_survives_its_process_and_its_keys_sign() {
     let alice = path("/orbital/users/alice");
     let (signature, public) = first.client.sign(&alice, Hash([7; 32])).unwrap();
     assert_eq!(keys::core::verify(&public, &[7; 32], &signature), Ok(true));
+    let refused = first.client.sign_bytes(&alice.child("@ssh").unwrap(), &[7; 32]);
+    assert!(matches!(refused, Err(ClientError::Refused(Refusal::Purpose(_)))), "{refused:?}");
     assert_eq!(first.end(), 0);
 
     let mut second = Boundary::start("boundary", Some(&file), Some(&key));

@@ -180,6 +180,72 @@ async fn one_decision_gives_one_recorded_signature() {
     assert_eq!(refusals.count(), 4, "each was recorded (KEY-34)");
 }
 
+/// What `git commit -S` has signed: see `crates/ssh`.
+fn sshsig() -> Vec<u8> {
+    let mut bytes = b"SSHSIG".to_vec();
+    for field in [&b"git"[..], b"", b"sha512", &[1; 64]] {
+        bytes.extend(u32::try_from(field.len()).unwrap().to_be_bytes());
+        bytes.extend(field);
+    }
+    bytes
+}
+
+/// covers: KEY-34
+#[tokio::test]
+async fn keys_with_a_purpose_sign_bytes_of_their_format_and_all_others_hashes() {
+    let rig = rig(1).await;
+    let ssh_path = format!("{TERMINAL_PATH}/@ssh");
+    let decide = |nonce, path: &str, message: &[u8]| {
+        let key_path = KeyPath::parse(path).unwrap();
+        rig.decide_on(nonce, PolicyAction::Sign { key_path, message_hash: Hash::of(message) })
+    };
+    let ask = |nonce, path: &str, message: Vec<u8>, decided: &[u8]| {
+        let request = wire::SignBytesRequest {
+            key_path: path.to_owned(),
+            authorization: Some(decide(nonce, path, decided)),
+            message,
+            requestor: service_id("terminal").0.to_vec(),
+        };
+        let mut keys = rig.keys("terminal", "sign_bytes");
+        async move { keys.sign_bytes(request).await.map(tonic::Response::into_inner) }
+    };
+    let signed = ask(1, &ssh_path, sshsig(), &sshsig()).await.unwrap();
+    let public = PublicKey(signed.public_key.as_slice().try_into().unwrap());
+    let signature = Signature(signed.signature.as_slice().try_into().unwrap());
+    assert_eq!(keys::core::verify(&public, &sshsig(), &signature), Ok(true));
+    let usages = rig.usages();
+    let [(at, usage)] = &usages[..] else { panic!("{usages:?}") };
+    assert_eq!(signed.receipt, Some((*at).into()));
+    assert_eq!(
+        (usage.message_hash, usage.key_path.to_string()),
+        (Some(Hash::of(&sshsig())), ssh_path.clone())
+    );
+
+    assert_eq!(reason(ask(2, TERMINAL_PATH, sshsig(), &sshsig()).await), "WrongPurpose");
+    assert_eq!(reason(ask(3, &ssh_path, MESSAGE.to_vec(), &MESSAGE).await), "WrongPurpose");
+    assert_eq!(reason(ask(4, &ssh_path, sshsig(), b"another").await), "InvalidDecision");
+    let reserved = format!("{TERMINAL_PATH}/@x509");
+    assert_eq!(reason(ask(5, &reserved, sshsig(), &sshsig()).await), "WrongPurpose");
+    let key_path = KeyPath::parse(&ssh_path).unwrap();
+    let hash = wire::SignRequest {
+        key_path: ssh_path.clone(),
+        ..request(rig.decide_on(6, PolicyAction::Sign { key_path, message_hash: Hash(MESSAGE) }))
+    };
+    assert_eq!(reason(rig.sign(hash).await), "WrongPurpose");
+    let refused = rig.usages().into_iter().filter(|(_, usage)| usage.refused.is_some()).count();
+    assert_eq!(refused, 5, "each is on record");
+    let long = ask(7, &ssh_path, vec![0; keys::core::SIGNED_BYTES_MAX + 1], b"").await.unwrap_err();
+    assert_eq!(long.code(), tonic::Code::InvalidArgument);
+    let most = vec![0; keys::core::SIGNED_BYTES_MAX];
+    assert_eq!(reason(ask(8, &ssh_path, most.clone(), &most).await), "WrongPurpose");
+    let info = wire::GetKeyInfoRequest { path: ssh_path };
+    let info = rig.keys("terminal", "get_key_info").get_key_info(info).await.unwrap().into_inner();
+    assert_eq!(
+        (info.encryption_key, info.algorithms),
+        (vec![], vec!["Ed25519".to_owned(), "HKDF-SHA256".to_owned()])
+    );
+}
+
 /// covers: KEY-06, KEY-07, KEY-16
 #[tokio::test]
 async fn what_is_encrypted_is_decrypted_under_decisions_and_on_record() {

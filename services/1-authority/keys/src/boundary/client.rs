@@ -78,6 +78,17 @@ impl BoundaryClient {
         }
     }
 
+    pub fn sign_bytes(
+        &mut self,
+        path: &KeyPath,
+        message: &[u8],
+    ) -> Result<(Signature, PublicKey), ClientError> {
+        match self.ask(&Request::SignBytes { path: path.clone(), message: message.to_vec() })? {
+            Response::Signed { signature, public_key } => Ok((signature, public_key)),
+            _ => Err(ClientError::Answer),
+        }
+    }
+
     pub fn sign(&mut self, path: &KeyPath, message: Hash) -> Result<(Signature, PublicKey), ClientError> {
         match self.ask(&Request::Sign { path: path.clone(), message })? {
             Response::Signed { signature, public_key } => Ok((signature, public_key)),

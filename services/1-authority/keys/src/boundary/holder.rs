@@ -9,6 +9,7 @@ use super::protocol::{BoundaryState, Refusal, Request, Response, SecretKind};
 use crate::core::{
     derive::{DerivedKey, SEED_BYTES, with_clean_stack},
     encryption::ENTROPY_BYTES,
+    purpose,
 };
 
 /// Fills a buffer with unpredictable bytes; false if it cannot.
@@ -60,11 +61,19 @@ pub(super) struct Holder {
     state: BoundaryState,
     sealing: Option<Sealing>,
     entropy: Entropy,
+    /// Off for `prove` alone: any key then does anything.
+    keeps_purposes: bool,
 }
 
 impl Holder {
     pub(super) fn new(sealing: Option<Sealing>, entropy: Entropy) -> Result<Self, SecretMemoryError> {
-        Ok(Self { seed: SecretMemory::new(SEED_BYTES)?, state: BoundaryState::Empty, sealing, entropy })
+        let seed = SecretMemory::new(SEED_BYTES)?;
+        Ok(Self { seed, state: BoundaryState::Empty, sealing, entropy, keeps_purposes: true })
+    }
+
+    /// For `prove` alone.
+    pub(super) const fn forget_purposes(&mut self) {
+        self.keeps_purposes = false;
     }
 
     pub(super) fn answer(&mut self, request: Request) -> Response {
@@ -72,16 +81,14 @@ impl Holder {
             Request::Status => Ok(self.status()),
             Request::Create { sealing } => self.create(sealing),
             Request::Unseal { sealed } => self.unseal(&sealed),
-            Request::PublicKey { path } => self.derive(&path).map(|key| Response::PublicKey {
-                public_key: key.public_key(),
-                exchange_key: key.exchange().public_key(),
-            }),
+            Request::PublicKey { path } => self.public_keys(&path),
             Request::Sign { path, message } => self
-                .derive(&path)
+                .for_hashes(&path)
                 .map(|key| Response::Signed { signature: key.sign(&message), public_key: key.public_key() }),
+            Request::SignBytes { path, message } => self.sign_bytes(&path, &message),
             Request::Encrypt { path, plain } => self.encrypt(&path, plain.as_bytes()),
             Request::Decrypt { path, sealed } => {
-                let plain = self.derive(&path)?.exchange().decrypt(&path, &sealed)?;
+                let plain = self.for_hashes(&path)?.exchange().decrypt(&path, &sealed)?;
                 Ok(Response::Decrypted { plain })
             }
         });
@@ -103,8 +110,33 @@ impl Holder {
         }
     }
 
-    fn encrypt(&self, path: &KeyPath, plain: &[u8]) -> Result<Response, Refusal> {
+    /// The key of a path without a purpose, which signs hashes, encrypts and decrypts.
+    fn for_hashes(&self, path: &KeyPath) -> Result<DerivedKey, Refusal> {
+        if self.keeps_purposes {
+            purpose::for_hashes(path)?;
+        }
+        self.derive(path)
+    }
+
+    fn public_keys(&self, path: &KeyPath) -> Result<Response, Refusal> {
+        let purpose = purpose::known(path)?;
         let key = self.derive(path)?;
+        let exchange_key = purpose.is_none().then(|| key.exchange().public_key());
+        Ok(Response::PublicKey { public_key: key.public_key(), exchange_key })
+    }
+
+    /// This process itself reads what it signs: whoever asks is not trusted with the difference between two formats.
+    fn sign_bytes(&self, path: &KeyPath, message: &[u8]) -> Result<Response, Refusal> {
+        let key = self.derive(path)?;
+        let public_key = key.public_key();
+        if self.keeps_purposes {
+            purpose::for_bytes(path, &public_key, message)?;
+        }
+        Ok(Response::Signed { signature: key.sign_bytes(message), public_key })
+    }
+
+    fn encrypt(&self, path: &KeyPath, plain: &[u8]) -> Result<Response, Refusal> {
+        let key = self.for_hashes(path)?;
         let mut entropy = Zeroizing::new([0; ENTROPY_BYTES]);
         if !(self.entropy)(&mut entropy[..]) {
             return Err(Refusal::NoEntropy);
@@ -229,6 +261,57 @@ mod tests {
         assert_eq!(second.answer(decrypt(path())), Response::Decrypted { plain });
         let other = KeyPath::parse("/orbital/users/alice").unwrap();
         assert!(matches!(second.answer(decrypt(other)), Response::Refused(Refusal::Encryption(_))));
+    }
+
+    fn sshsig(namespace: &str) -> Vec<u8> {
+        let mut bytes = b"SSHSIG".to_vec();
+        for field in [namespace.as_bytes(), b"", b"sha512", &[1; 64]] {
+            bytes.extend(u32::try_from(field.len()).unwrap().to_be_bytes());
+            bytes.extend(field);
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_key_with_a_purpose_signs_its_format_and_nothing_else() {
+        let mut holder = holder(&[1; 32]);
+        create(&mut holder);
+        let ssh = || path().child("@ssh").unwrap();
+        let bytes = |path: KeyPath, message: Vec<u8>| Request::SignBytes { path, message };
+        let Response::Signed { signature, public_key } = holder.answer(bytes(ssh(), sshsig("git"))) else {
+            panic!()
+        };
+        assert_eq!(crate::core::verify(&public_key, &sshsig("git"), &signature), Ok(true));
+        let told = holder.answer(Request::PublicKey { path: ssh() });
+        assert_eq!(told, Response::PublicKey { public_key, exchange_key: None });
+        let plain = Plain::new(b"hello".to_vec());
+        let Response::Encrypted { sealed } =
+            holder.answer(Request::Encrypt { path: path(), plain: plain.clone() })
+        else {
+            panic!()
+        };
+        let reserved = || path().child("@jwt").unwrap();
+        let attacks = [
+            Request::Sign { path: ssh(), message: Hash([7; 32]) },
+            Request::Encrypt { path: ssh(), plain: plain.clone() },
+            Request::Decrypt { path: ssh(), sealed: sealed.clone() },
+            bytes(path(), sshsig("git")),
+            bytes(ssh(), sshsig("mail")),
+            bytes(ssh(), vec![7; 32]),
+            bytes(reserved(), sshsig("git")),
+            bytes(ssh().child("below").unwrap(), sshsig("git")),
+            Request::PublicKey { path: reserved() },
+        ];
+        for attack in &attacks {
+            let answer = holder.answer(attack.clone());
+            assert!(matches!(answer, Response::Refused(Refusal::Purpose(_))), "{attack:?}: {answer:?}");
+        }
+        // What `prove` must notice the absence of: the same are carried out, but for what there is no key of.
+        holder.forget_purposes();
+        for attack in attacks.iter().filter(|attack| !matches!(attack, Request::PublicKey { .. })) {
+            let answer = holder.answer(attack.clone());
+            assert!(!matches!(answer, Response::Refused(Refusal::Purpose(_))), "{attack:?}: {answer:?}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use thiserror::Error;
 pub use seal::SecretKind;
 use seal::{SEALED_BYTES, SealError};
 
-use crate::core::{CIPHERTEXT_BYTES_MAX, EncryptionError, Plain};
+use crate::core::{CIPHERTEXT_BYTES_MAX, EncryptionError, Plain, PurposeError};
 
 /// Largest message in either direction: a path of 16 segments of 255 bytes, what is decrypted, and room for the framing.
 pub const MESSAGE_BYTES_MAX: usize = 4608 + CIPHERTEXT_BYTES_MAX;
@@ -58,6 +58,14 @@ pub enum Request {
         #[cbor(n(1), with = "minicbor::bytes")]
         sealed: Vec<u8>,
     },
+    /// Only with the key of a purpose, and only what is of its format.
+    #[n(7)]
+    SignBytes {
+        #[n(0)]
+        path: KeyPath,
+        #[cbor(n(1), with = "minicbor::bytes")]
+        message: Vec<u8>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -85,9 +93,9 @@ pub enum Response {
     PublicKey {
         #[n(0)]
         public_key: PublicKey,
-        /// X25519.
+        /// X25519; none where the path's purpose is another than to encrypt.
         #[n(1)]
-        exchange_key: PublicKey,
+        exchange_key: Option<PublicKey>,
     },
     #[n(4)]
     Signed {
@@ -148,6 +156,15 @@ pub enum Refusal {
     #[error("{0}")]
     #[n(6)]
     Encryption(#[n(0)] String),
+    #[error("{0}")]
+    #[n(7)]
+    Purpose(#[n(0)] String),
+}
+
+impl From<PurposeError> for Refusal {
+    fn from(error: PurposeError) -> Self {
+        Self::Purpose(error.to_string())
+    }
 }
 
 impl From<EncryptionError> for Refusal {
@@ -228,6 +245,7 @@ mod tests {
             Request::Status | Request::Create { .. } | Request::Unseal { .. } => "state",
             Request::PublicKey { .. } => "public key",
             Request::Sign { .. } => "signature over a hash",
+            Request::SignBytes { .. } => "signature over bytes of a format",
             Request::Encrypt { .. } => "encryption of the caller's bytes",
             Request::Decrypt { .. } => "what somebody encrypted to the path",
         };
@@ -241,8 +259,8 @@ mod tests {
         };
         assert_eq!(asks(&Request::Status), "state");
         assert_eq!(returns(&Response::Unsealed), "facts");
-        // No other operation decodes: an eighth index is refused.
-        assert!(Request::from_bytes(&[0x82, 7, 0x80]).is_err());
+        // No other operation decodes: a ninth index is refused.
+        assert!(Request::from_bytes(&[0x82, 8, 0x80]).is_err());
     }
 
     proptest! {

@@ -12,16 +12,26 @@ use super::{KeyError, encryption::Plain};
 /// What is to be done with a key, and with what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
-    Sign { message: Hash },
-    Encrypt { plain: Plain },
-    Decrypt { sealed: Vec<u8> },
+    Sign {
+        message: Hash,
+    },
+    /// With the key of a purpose; the bytes themselves, not a hash of them.
+    SignBytes {
+        message: Vec<u8>,
+    },
+    Encrypt {
+        plain: Plain,
+    },
+    Decrypt {
+        sealed: Vec<u8>,
+    },
 }
 
 impl Operation {
     #[must_use]
     pub const fn kind(&self) -> KeyOperation {
         match self {
-            Self::Sign { .. } => KeyOperation::Sign,
+            Self::Sign { .. } | Self::SignBytes { .. } => KeyOperation::Sign,
             Self::Encrypt { .. } => KeyOperation::Encrypt,
             Self::Decrypt { .. } => KeyOperation::Decrypt,
         }
@@ -32,6 +42,7 @@ impl Operation {
     pub fn input_hash(&self) -> Hash {
         match self {
             Self::Sign { message } => *message,
+            Self::SignBytes { message } => Hash::of(message),
             Self::Encrypt { plain } => Hash::of(plain.as_bytes()),
             Self::Decrypt { sealed } => Hash::of(sealed),
         }
@@ -39,7 +50,9 @@ impl Operation {
 
     fn action(&self, key_path: KeyPath) -> PolicyAction {
         match self {
-            Self::Sign { message } => PolicyAction::Sign { key_path, message_hash: *message },
+            Self::Sign { .. } | Self::SignBytes { .. } => {
+                PolicyAction::Sign { key_path, message_hash: self.input_hash() }
+            }
             Self::Encrypt { .. } => PolicyAction::Encrypt { key_path },
             Self::Decrypt { .. } => PolicyAction::Decrypt { key_path },
         }

@@ -47,9 +47,14 @@ impl DerivedKey {
         Exchange::derive(self.0.as_bytes())
     }
 
+    /// Ed25519 over the bytes; whoever calls has looked at what they are.
+    pub(crate) fn sign_bytes(&self, message: &[u8]) -> Signature {
+        Signature(self.0.sign(message).to_bytes())
+    }
+
     /// Ed25519 over the 32 bytes of the hash (KEY-21).
     pub(crate) fn sign(&self, message: &Hash) -> Signature {
-        Signature(self.0.sign(message.as_bytes()).to_bytes())
+        self.sign_bytes(message.as_bytes())
     }
 }
 

@@ -20,6 +20,8 @@ pub enum KeyError {
     AuditUnavailable,
     #[error("the seed is sealed; start the boundary with the secret that opens it")]
     Locked,
+    #[error("{0}")]
+    WrongPurpose(String),
     #[error("{limit} key operations are already under way; try again")]
     Busy { limit: usize },
 }

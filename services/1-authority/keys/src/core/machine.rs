@@ -69,8 +69,8 @@ pub struct Used {
 pub struct PublicKeys {
     /// Ed25519.
     pub signing: PublicKey,
-    /// X25519; what is encrypted to it, the path decrypts.
-    pub exchange: PublicKey,
+    /// X25519; what is encrypted to it, the path decrypts. None for a path with a purpose.
+    pub exchange: Option<PublicKey>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +89,8 @@ pub enum Answer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BoundaryFailure {
     Locked,
+    /// The path's key is not for this, or this is not of its format.
+    WrongPurpose(String),
     /// It refused, or it died; the text says which.
     Failed(String),
 }
@@ -165,9 +167,19 @@ enum Pending {
     Recording(Result<Output, KeyError>),
 }
 
+/// What `bailiwick prove --break` switches off, to see that its absence is noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Defence {
+    /// A genuine decision serves only the request that it was made for.
+    Binding,
+    /// Nothing is released before its record.
+    Record,
+}
+
 /// All state of the service.
 #[derive(Debug, Default)]
 pub struct KeysCore {
+    off: Vec<Defence>,
     policy_key: Option<PublicKey>,
     ledger: Ledger,
     pending: BTreeMap<RequestId, Pending>,
@@ -183,6 +195,11 @@ impl KeysCore {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// For `prove` alone: goes on without one of its defences.
+    pub fn switch_off(&mut self, defence: Defence) {
+        self.off.push(defence);
     }
 
     /// Folds one committed entry of the log, in order. `time` is the entry's; `now` is as in `step`.
@@ -267,7 +284,11 @@ impl KeysCore {
     ) -> Vec<Effect> {
         let committed = self.ledger.committed(&genuine.body_hash);
         let used = use_of(&request, committed.unwrap_or(NO_DECISION));
-        let now = match decision::allows(&genuine.body, &request, now) {
+        let allowed = match self.off.contains(&Defence::Binding) {
+            false => decision::allows(&genuine.body, &request, now),
+            true => now.ok_or(KeyError::DecisionExpired),
+        };
+        let now = match allowed {
             Ok(now) => now,
             Err(error) => return self.refuse(id, used, error),
         };
@@ -293,6 +314,7 @@ impl KeysCore {
     fn boundary_answered(&mut self, id: RequestId, result: Result<Answer, BoundaryFailure>) -> Vec<Effect> {
         let result = result.map_err(|failure| match failure {
             BoundaryFailure::Locked => KeyError::Locked,
+            BoundaryFailure::WrongPurpose(why) => KeyError::WrongPurpose(why),
             BoundaryFailure::Failed(why) => KeyError::CryptoFailure(why),
         });
         let mismatch = || KeyError::CryptoFailure("the boundary answered another question".to_owned());
@@ -305,6 +327,10 @@ impl KeysCore {
                 vec![Effect::ReplyPublicKeys { id, result }]
             }
             Some(Pending::AtBoundary { used, request_hash }) => match result {
+                Ok(Answer::Output(output)) if self.off.contains(&Defence::Record) => {
+                    let used = Used { output, receipt: used.decision };
+                    vec![Effect::ReplyUse { id, result: Ok(used) }]
+                }
                 Ok(Answer::Output(output)) if output.kind() == used.kind => {
                     let usage = usage(&used, output.hash(), None);
                     self.pending.insert(id, Pending::Recording(Ok(output)));

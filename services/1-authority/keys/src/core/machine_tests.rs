@@ -327,7 +327,7 @@ fn a_public_key_needs_no_decision_and_no_time() {
     let effects = core.step(None, Event::PublicKeys { id: ID, path: path("/orbital/users/bob") });
     let ask = BoundaryRequest::PublicKeys { path: path("/orbital/users/bob") };
     assert_eq!(effects, [Effect::AskBoundary { id: ID, request: ask }]);
-    let keys = PublicKeys { signing: PublicKey([6; 32]), exchange: PublicKey([7; 32]) };
+    let keys = PublicKeys { signing: PublicKey([6; 32]), exchange: Some(PublicKey([7; 32])) };
     let effects = core.step(None, Event::BoundaryAnswered { id: ID, result: Ok(Answer::PublicKeys(keys)) });
     assert_eq!(effects, [Effect::ReplyPublicKeys { id: ID, result: Ok(keys) }]);
 }
@@ -348,6 +348,59 @@ fn requests_under_way_are_bounded_and_stray_answers_change_nothing() {
     let unknown = RequestId(u64::MAX - 1);
     assert_eq!(core.step(None, Event::BoundaryAnswered { id: unknown, result: Ok(SIGNED) }), vec![]);
     assert_eq!(core.pending(), PENDING_MAX);
+}
+
+/// The decision is the one that `sign` has for the hash of the bytes; the boundary alone knows what they are.
+///
+/// covers: KEY-34, KEY-35
+#[test]
+fn bytes_are_signed_under_a_decision_for_their_hash_and_what_is_not_of_their_format_is_recorded() {
+    let message = b"bytes of a format".to_vec();
+    let operation = || Operation::SignBytes { message: message.clone() };
+    let key_path = path("/orbital/users/alice");
+    let ask = |message_hash| {
+        let mut core = core();
+        let action = PolicyAction::Sign { key_path: key_path.clone(), message_hash };
+        let decision = signed_by(&engine(), &DecisionBody { action, ..body() });
+        commit(&mut core, &decision);
+        let request = UseRequest { operation: operation(), ..request(decision) };
+        let effects = sign(&mut core, 1, request, Some(NOW));
+        (core, effects)
+    };
+    let (_, effects) = ask(MESSAGE);
+    assert!(matches!(&effects[..], [Effect::Record { usage, .. }] if usage.refused.is_some()));
+    let (mut core, effects) = ask(Hash::of(&message));
+    let asked = BoundaryRequest::Use { path: key_path.clone(), operation: operation() };
+    assert_eq!(effects, [Effect::AskBoundary { id: ID, request: asked }]);
+    let effects = core.step(Some(NOW), Event::BoundaryAnswered { id: ID, result: Ok(SIGNED) });
+    let [Effect::Redeem { usage, .. }] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!((usage.operation, usage.message_hash), (KeyOperation::Sign, Some(Hash::of(&message))));
+    assert_eq!(usage.output_hash, Some(Hash::of(&[5; 64])));
+
+    let (mut core, _) = ask(Hash::of(&message));
+    let failure = BoundaryFailure::WrongPurpose("no such format".to_owned());
+    let effects = core.step(Some(NOW), Event::BoundaryAnswered { id: ID, result: Err(failure) });
+    assert!(matches!(&effects[..], [Effect::Record { usage, .. }] if usage.refused.is_some()));
+    let effects = core.step(Some(NOW), Event::Recorded { id: ID, result: Ok(RECEIPT) });
+    let error = KeyError::WrongPurpose("no such format".to_owned());
+    assert_eq!(effects, [Effect::ReplyUse { id: ID, result: Err(error) }]);
+}
+
+#[test]
+fn what_prove_switches_off_is_off() {
+    let decision = signed_by(&engine(), &body());
+    let other = Operation::Sign { message: Hash([8; 32]) };
+    let mut unbound = core();
+    unbound.switch_off(Defence::Binding);
+    commit(&mut unbound, &decision);
+    let request = UseRequest { operation: other, ..request(decision.clone()) };
+    assert!(matches!(sign(&mut unbound, 1, request, Some(NOW))[..], [Effect::AskBoundary { .. }]));
+    let mut unrecorded = core();
+    unrecorded.switch_off(Defence::Record);
+    commit(&mut unrecorded, &decision);
+    sign(&mut unrecorded, 1, self::request(decision), Some(NOW));
+    let effects = unrecorded.step(Some(NOW), Event::BoundaryAnswered { id: ID, result: Ok(SIGNED) });
+    assert!(matches!(effects[..], [Effect::ReplyUse { result: Ok(_), .. }]), "{effects:?}");
 }
 
 /// covers: KEY-06, KEY-07, KEY-16, KEY-35

@@ -7,13 +7,15 @@ pub(crate) mod encryption;
 mod error;
 mod ledger;
 mod machine;
+pub(crate) mod purpose;
 pub(crate) mod verify;
 
 pub use decision::{Operation, UseRequest};
 pub use encryption::{CIPHERTEXT_BYTES_MAX, EncryptionError, OVERHEAD_BYTES, PLAINTEXT_BYTES_MAX, Plain};
 pub use error::KeyError;
 pub use machine::{
-    Answer, BoundaryFailure, BoundaryRequest, COMMIT_WAIT_NS, Effect, Event, KeysCore, NotRecorded, Output,
-    PENDING_MAX, PublicKeys, RequestId, Used,
+    Answer, BoundaryFailure, BoundaryRequest, COMMIT_WAIT_NS, Defence, Effect, Event, KeysCore, NotRecorded,
+    Output, PENDING_MAX, PublicKeys, RequestId, Used,
 };
-pub use verify::{ALGORITHMS, verify};
+pub use purpose::{Purpose, PurposeError, SIGNED_BYTES_MAX};
+pub use verify::{ALGORITHMS, BYTES_ALGORITHMS, verify};

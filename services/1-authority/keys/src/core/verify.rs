@@ -18,6 +18,8 @@ pub fn verify(key: &PublicKey, message: &[u8], signature: &Signature) -> Result<
 
 /// What is done with the keys of a path, as `KeyInfo` tells it (KEY-08, KEY-31).
 pub const ALGORITHMS: [&str; 4] = ["Ed25519", "X25519", "XChaCha20-Poly1305", "HKDF-SHA256"];
+/// The same of a path with a purpose.
+pub const BYTES_ALGORITHMS: [&str; 2] = ["Ed25519", "HKDF-SHA256"];
 
 #[cfg(test)]
 mod tests {

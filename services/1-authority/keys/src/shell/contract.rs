@@ -15,8 +15,8 @@ use tonic::{Request, Response, Status};
 
 use super::run::Runner;
 use crate::core::{
-    ALGORITHMS, CIPHERTEXT_BYTES_MAX, EncryptionError, KeyError, OVERHEAD_BYTES, Operation, Output,
-    PLAINTEXT_BYTES_MAX, Plain, PublicKeys, UseRequest, verify,
+    ALGORITHMS, BYTES_ALGORITHMS, CIPHERTEXT_BYTES_MAX, EncryptionError, KeyError, OVERHEAD_BYTES, Operation,
+    Output, PLAINTEXT_BYTES_MAX, Plain, PublicKeys, PurposeError, SIGNED_BYTES_MAX, UseRequest, verify,
 };
 
 /// Bytes of a message that `Verify` takes, as the contract says.
@@ -52,13 +52,23 @@ fn mismatch() -> Status {
 }
 
 impl Handlers {
+    async fn signed(&self, ask: Ask) -> Result<Response<wire::SignResponse>, Status> {
+        let (output, receipt) = self.use_key(ask).await?;
+        let Output::Signed { signature, public_key } = output else { return Err(mismatch()) };
+        Ok(Response::new(wire::SignResponse {
+            signature: signature.0.to_vec(),
+            public_key: public_key.0.to_vec(),
+            receipt: Some(receipt),
+        }))
+    }
+
     async fn use_key(&self, ask: Ask) -> Result<(Output, AxiomRef), Status> {
         let Ask { requestor, key_path, operation, claimed, authorization } = ask;
         let key_path = path(&key_path)?;
         let claimed = IdentityId(bytes("requestor", &claimed).map_err(|error| misuse(&error))?);
         let resource = ResourceRef { resource_type: ResourceType::Key, id: key_path.to_string() };
         let kind = match operation {
-            Operation::Sign { .. } => ActionKind::Sign,
+            Operation::Sign { .. } | Operation::SignBytes { .. } => ActionKind::Sign,
             Operation::Encrypt { .. } => ActionKind::Encrypt,
             Operation::Decrypt { .. } => ActionKind::Decrypt,
         };
@@ -102,13 +112,21 @@ impl wire::keys_server::Keys for Handlers {
         let wire::SignRequest { key_path, message, requestor: claimed, authorization } = request.into_inner();
         let message = Hash(bytes("message", &message).map_err(|error| misuse(&error))?);
         let ask = Ask { requestor, key_path, operation: Operation::Sign { message }, claimed, authorization };
-        let (output, receipt) = self.use_key(ask).await?;
-        let Output::Signed { signature, public_key } = output else { return Err(mismatch()) };
-        Ok(Response::new(wire::SignResponse {
-            signature: signature.0.to_vec(),
-            public_key: public_key.0.to_vec(),
-            receipt: Some(receipt),
-        }))
+        self.signed(ask).await
+    }
+
+    async fn sign_bytes(
+        &self,
+        request: Request<wire::SignBytesRequest>,
+    ) -> Result<Response<wire::SignResponse>, Status> {
+        let requestor = kit::requestor(self.0.node(), &request, true)?;
+        let wire::SignBytesRequest { key_path, message, requestor: claimed, authorization } =
+            request.into_inner();
+        if message.len() > SIGNED_BYTES_MAX {
+            return Err(Status::invalid_argument(PurposeError::TooLong(message.len()).to_string()));
+        }
+        let operation = Operation::SignBytes { message };
+        self.signed(Ask { requestor, key_path, operation, claimed, authorization }).await
     }
 
     async fn encrypt(
@@ -171,11 +189,12 @@ impl wire::keys_server::Keys for Handlers {
         let reply = |keys: Option<PublicKeys>, algorithms: &[&str], state: &str| wire::KeyInfo {
             path: path.to_string(),
             signing_key: keys.map(|keys| keys.signing.0.to_vec()).unwrap_or_default(),
-            encryption_key: keys.map(|keys| keys.exchange.0.to_vec()).unwrap_or_default(),
+            encryption_key: keys.and_then(|keys| keys.exchange).map(|key| key.0.to_vec()).unwrap_or_default(),
             algorithms: algorithms.iter().map(|name| (*name).to_owned()).collect(),
             state: state.to_owned(),
         };
         Ok(Response::new(match self.0.public_keys(path.clone()).await {
+            Ok(keys) if keys.exchange.is_none() => reply(Some(keys), &BYTES_ALGORITHMS, "unsealed"),
             Ok(keys) => reply(Some(keys), &ALGORITHMS, "unsealed"),
             Err(KeyError::Locked) => reply(None, &[], "locked"),
             Err(error) => return Err(error.into()),

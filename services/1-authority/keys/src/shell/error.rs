@@ -22,13 +22,14 @@ impl IntoRefusal for KeyError {
             Self::CryptoFailure(_) => "CryptoFailure",
             Self::AuditUnavailable => "AuditUnavailable",
             Self::Locked => "Locked",
+            Self::WrongPurpose(_) => "WrongPurpose",
             Self::Busy { .. } => "Busy",
         }
     }
 
     fn guilty(&self) -> Guilty {
         match self {
-            Self::InvalidPath(_) => Guilty::Misuse,
+            Self::InvalidPath(_) | Self::WrongPurpose(_) => Guilty::Misuse,
             Self::Unauthorized(_)
             | Self::InvalidDecision(_)
             | Self::DecisionExpired
@@ -49,7 +50,7 @@ impl IntoRefusal for KeyError {
 
     fn code(&self) -> Code {
         match self {
-            Self::InvalidPath(_) => Code::InvalidArgument,
+            Self::InvalidPath(_) | Self::WrongPurpose(_) => Code::InvalidArgument,
             Self::Unauthorized(_) => Code::PermissionDenied,
             Self::InvalidDecision(_) | Self::DecisionExpired | Self::CryptoFailure(_) => {
                 Code::FailedPrecondition

@@ -27,10 +27,12 @@ pub fn main() -> ExitCode {
     kit::serve::<KeysService>()
 }
 
-static TABLE: [Operation; 6] = [
+static TABLE: [Operation; 7] = [
     Operation::reads("/bailiwick.keys.v1.Keys/DerivePublicKey", Cost::Light, "system.keys.derive_public_key")
         .public(),
     Operation::acts("/bailiwick.keys.v1.Keys/Sign", Cost::Medium, "system.keys.sign").right(Right::Execute),
+    Operation::acts("/bailiwick.keys.v1.Keys/SignBytes", Cost::Medium, "system.keys.sign_bytes")
+        .right(Right::Execute),
     Operation::acts("/bailiwick.keys.v1.Keys/Encrypt", Cost::Medium, "system.keys.encrypt")
         .right(Right::Execute),
     Operation::acts("/bailiwick.keys.v1.Keys/Decrypt", Cost::Medium, "system.keys.decrypt")

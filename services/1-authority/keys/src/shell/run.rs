@@ -15,13 +15,15 @@ use super::link::Link;
 use crate::{
     boundary::protocol::{Refusal, Request, Response},
     core::{
-        Answer, BoundaryFailure, BoundaryRequest, Effect, Event, KeyError, KeysCore, NotRecorded, Operation,
-        Output, PublicKeys, RequestId, UseRequest, Used,
+        Answer, BoundaryFailure, BoundaryRequest, Defence, Effect, Event, KeyError, KeysCore, NotRecorded,
+        Operation, Output, PublicKeys, RequestId, UseRequest, Used,
     },
 };
 
 /// How often the core is told the time while one of its requests waits for its decision to be committed.
 const TICK: Duration = Duration::from_millis(500);
+/// By the names that `prove --break` has for them.
+const DEFENCES: [(&str, Defence); 2] = [("key-decision", Defence::Binding), ("key-record", Defence::Record)];
 /// How often a drain looks whether all is done.
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
 
@@ -46,7 +48,13 @@ pub(super) struct Runner {
 
 impl Runner {
     pub(super) fn new(node: Node, link: Link) -> Self {
-        Self { node, link, state: Mutex::default() }
+        let mut state = State::default();
+        for (name, defence) in DEFENCES {
+            if kit::is_broken(name) {
+                state.core.switch_off(defence);
+            }
+        }
+        Self { node, link, state: Mutex::new(state) }
     }
 
     pub(super) const fn node(&self) -> &Node {
@@ -187,6 +195,9 @@ impl Runner {
             BoundaryRequest::Use { path, operation: Operation::Sign { message } } => {
                 Request::Sign { path, message }
             }
+            BoundaryRequest::Use { path, operation: Operation::SignBytes { message } } => {
+                Request::SignBytes { path, message }
+            }
             BoundaryRequest::Use { path, operation: Operation::Encrypt { plain } } => {
                 Request::Encrypt { path, plain }
             }
@@ -205,6 +216,7 @@ impl Runner {
             Response::Encrypted { sealed } => Answer::Output(Output::Encrypted(sealed)),
             Response::Decrypted { plain } => Answer::Output(Output::Decrypted(plain)),
             Response::Refused(Refusal::Locked) => return Err(BoundaryFailure::Locked),
+            Response::Refused(Refusal::Purpose(why)) => return Err(BoundaryFailure::WrongPurpose(why)),
             Response::Refused(refusal) => return Err(BoundaryFailure::Failed(refusal.to_string())),
             Response::Status { .. } | Response::Created { .. } | Response::Unsealed => {
                 return Err(BoundaryFailure::Failed("the boundary answered another question".to_owned()));

@@ -35,6 +35,7 @@ impl House {
         let mut plan = Plan::new("keys_boundary", executable, Profile::Boundary);
         plan.arguments = ["bailiwick", "process", "boundary"].map(str::to_owned).to_vec();
         plan.environment = vec![("BAILIWICK_FDS".to_owned(), tokens.join(","))];
+        plan.environment.extend(self.broken());
         plan.identity = self.identity_of("keys_boundary");
         plan.descriptors = descriptors;
         Ok(Order { plan, stored, fds })

@@ -82,10 +82,14 @@ impl House {
         if let Ok(level) = std::env::var("BAILIWICK_LOG") {
             environment.push(("BAILIWICK_LOG".to_owned(), level));
         }
-        if !self.allow_break.is_empty() {
-            environment.push(("BAILIWICK_ALLOW_BREAK".to_owned(), self.allow_break.join(",")));
-        }
+        environment.extend(self.broken());
         environment
+    }
+
+    /// The defences that `prove` has switched off, for the processes that have them.
+    pub(super) fn broken(&self) -> Option<(String, String)> {
+        let names = self.allow_break.join(",");
+        (!names.is_empty()).then(|| ("BAILIWICK_ALLOW_BREAK".to_owned(), names))
     }
 
     /// The operator as a service sees them on its admin socket.

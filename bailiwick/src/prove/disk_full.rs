@@ -1,0 +1,308 @@
+//! Section `disk-full`: a node on a file system that fills up under load. Nothing acknowledged is lost, rights can still be
+//! taken back, and it goes on by itself once there is room.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use contracts::{capability_service::v1 as pb, policy::v1 as policy};
+use kit::CallError;
+use sandbox::wait_for;
+use serde_json::Value;
+
+use super::{Context, Section, Site, attack, crash};
+use crate::node::Node;
+
+/// The small file system, for the run inside of it.
+const PLACE_VARIABLE: &str = "BAILIWICK_SMALL_DISK";
+/// Bytes of the small file system: a log's first segment, its reserve, and some for everything else; the filler has the rest.
+const DISK_MIB: u64 = 256;
+const FILLER_MIB: u64 = 256 - 148;
+/// A decision on a path of this length takes some eight thousand bytes of the log, and none of anybody's memory.
+const PATH_BYTES: usize = 4000;
+/// One act that is remembered to so many such decisions.
+const DECISIONS_TO_AN_ACT: usize = 16;
+/// Acts under way at once while the disk fills.
+const LOAD: usize = 32;
+/// Refusals in a row after which the disk counts as full.
+const REFUSED_IN_A_ROW: usize = 64;
+/// The log is full before so many, or it does not fill at all.
+const DECISIONS_MAX: usize = 60_000;
+const BACK_TIMEOUT: Duration = Duration::from_secs(20);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+const READ: pb::Permissions =
+    pb::Permissions { read: true, write: false, execute: false, delegate: false, revoke: false };
+
+pub fn run(context: &mut Context) -> Result<Section> {
+    match std::env::var_os(PLACE_VARIABLE) {
+        Some(_) => inside(context.is_broken("reserve")),
+        None => outside(context.broken.as_deref()),
+    }
+}
+
+/// Runs this section again on a file system of its own, in namespaces that end with it.
+fn outside(broken: Option<&str>) -> Result<Section> {
+    let mut section = Section::new("disk-full");
+    let place = Place::make()?;
+    let mut command = place.command()?;
+    command.args(["prove", "--section", "disk-full", "--json"]);
+    if let Some(part) = broken {
+        command.args(["--break", part]);
+    }
+    let output = command.stdin(Stdio::null()).output().context("running unshare (util-linux)")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let report: Option<Value> = serde_json::from_slice(&output.stdout).ok();
+    let Some(found) = report.as_ref().and_then(|report| report.pointer("/sections/0")) else {
+        if said.contains("unshare:") || said.contains("mount:") {
+            section.skip(format!("no file system of its own can be mounted here: {}", said.trim()));
+            return Ok(section);
+        }
+        bail!("the run on the small file system ended with {}: {}", output.status, said.trim());
+    };
+    let counts = found.get("counts").and_then(Value::as_object).into_iter().flatten();
+    for (what, number) in counts {
+        section.count(static_name(what), number.as_u64().unwrap_or(0));
+    }
+    for missed in found.get("missed").and_then(Value::as_array).into_iter().flatten() {
+        section.miss(missed.as_str().unwrap_or_default());
+    }
+    let ok = found.get("ok").and_then(Value::as_bool).unwrap_or(false);
+    section.check(
+        ok == output.status.success(),
+        "the run on the small file system says one thing and ends otherwise",
+    );
+    if !ok && section.ok {
+        section.miss("the run on the small file system failed");
+    }
+    Ok(section)
+}
+
+/// Counts have names of this program.
+fn static_name(name: &str) -> &'static str {
+    const NAMES: [&str; 7] = [
+        "acts acknowledged",
+        "refused for room",
+        "attacks",
+        "checks",
+        "acts lost",
+        "ms until it went on",
+        "decisions",
+    ];
+    NAMES.into_iter().find(|known| *known == name).unwrap_or("others")
+}
+
+/// A folder for the mount, which exists in the namespace alone.
+struct Place(PathBuf);
+
+impl Place {
+    fn make() -> Result<Self> {
+        let place = std::env::temp_dir().join(format!("bwd{}", std::process::id()));
+        fs::create_dir(&place).with_context(|| format!("making {}", place.display()))?;
+        Ok(Self(place))
+    }
+
+    /// `unshare` makes the namespaces. Without privileges it becomes root in them to mount, and the caller again after.
+    fn command(&self) -> Result<Command> {
+        let exe = std::env::current_exe().context("this program")?;
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        let mut command = Command::new("unshare");
+        let mount = format!("mount -t tmpfs -o size={DISK_MIB}m,mode=0700 none \"$0\"");
+        let then = if uid.is_root() {
+            "exec \"$@\"".to_owned()
+        } else {
+            command.args(["--user", "--map-root-user"]);
+            format!("exec unshare --user --map-user={} --map-group={} -- \"$@\"", uid.as_raw(), gid.as_raw())
+        };
+        command.args(["--mount", "--propagation", "private", "sh", "-c", &format!("{mount} && {then}")]);
+        command.arg(&self.0).arg(exe).env(PLACE_VARIABLE, &self.0).env("TMPDIR", &self.0);
+        Ok(command)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+fn inside(broken: bool) -> Result<Section> {
+    let mut section = Section::new("disk-full");
+    let filler = std::env::temp_dir().join("filler");
+    fill(&filler)?;
+    let args: &[&str] = if broken { &["--allow-break", "reserve"] } else { &[] };
+    let mut site = Site::start("f", &[&["--name", "prove"], args].concat())?;
+    let node = site.node()?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
+    let acknowledged = runtime.block_on(async {
+        let mut kept = BTreeMap::new();
+        let right = grant(&node, "/kept", &mut kept).await?.map_err(crate::node::failed)?;
+        let load = filled(&mut section, &node).await?;
+        kept.extend(load);
+        taken_back(&mut section, &node, &right).await?;
+        anyhow::Ok(kept)
+    })?;
+    let status = site.json(&["status"])?;
+    section.check(
+        status.get("services").is_some_and(Value::is_array),
+        "a node with a full disk tells no status",
+    );
+    fs::remove_file(&filler).context("removing the filler")?;
+    let began = std::time::Instant::now();
+    let mut more = BTreeMap::new();
+    let back =
+        wait_for(BACK_TIMEOUT, LOOK_EVERY, || runtime.block_on(grant(&node, "/more", &mut more)).ok()?.ok());
+    section.check(back.is_some(), "with room on the disk again nothing is recorded");
+    section.count("ms until it went on", u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
+    section.count("acts acknowledged", acknowledged.len() as u64);
+    let all = acknowledged.into_iter().chain(more).collect::<BTreeMap<_, _>>();
+    let lost = crash::missing(&site, all.clone())?;
+    site.down()?;
+    let lost_after = crash::missing(&site, all)?;
+    section.count("acts lost", lost.max(lost_after));
+    section.check(
+        lost + lost_after == 0,
+        format!("{} acknowledged acts are not in the log", lost.max(lost_after)),
+    );
+    site.up()?;
+    let verified = site.json(&["log", "verify"])?;
+    section.check(verified.get("ok") == Some(&Value::Bool(true)), "the log does not verify");
+    site.end()?;
+    Ok(section)
+}
+
+fn fill(filler: &Path) -> Result<()> {
+    let mut file = fs::File::create(filler).with_context(|| format!("making {}", filler.display()))?;
+    let zeros = vec![0; 1 << 20];
+    for _ in 0..FILLER_MIB {
+        file.write_all(&zeros).context("filling the small file system")?;
+    }
+    Ok(())
+}
+
+/// Grants the operator something; remembers what was acknowledged.
+async fn grant(
+    node: &Node,
+    object: &str,
+    acknowledged: &mut BTreeMap<String, u64>,
+) -> Result<Result<Vec<u8>, tonic::Status>> {
+    let request = pb::GrantRequest {
+        resource: Some(pb::Resource { object_type: "file".to_owned(), object_id: object.to_owned() }),
+        permissions: Some(READ),
+        grantee: node.admin().0.to_vec(),
+        ..pb::GrantRequest::default()
+    };
+    let mut calls = node.capabilities("system.capability_service.grant").await?;
+    Ok(calls.grant(request).await.map(|granted| {
+        let granted = granted.into_inner();
+        let id = granted.id.iter().map(|byte| format!("{byte:02x}")).collect();
+        acknowledged.insert(id, granted.created_at.map_or(0, |at| at.sequence));
+        granted.id
+    }))
+}
+
+/// Acts until the log takes no more.
+async fn filled(section: &mut Section, node: &Node) -> Result<BTreeMap<String, u64>> {
+    let mut callers = Vec::new();
+    for caller in 0..LOAD {
+        callers.push(Box::pin(fill_log(node, caller)));
+    }
+    let mut all = Filled::default();
+    for found in crash::join_all(callers).await {
+        let found = found?;
+        all.acknowledged.extend(found.acknowledged);
+        all.decisions += found.decisions;
+        all.refused += found.refused;
+        all.said = found.said;
+    }
+    section.count("refused for room", all.refused);
+    section.count("decisions", all.decisions);
+    section.check(all.refused > 0, "the log did not fill up");
+    section.check(!all.said.is_empty(), "a refusal for want of room says nothing");
+    Ok(all.acknowledged)
+}
+
+#[derive(Default)]
+struct Filled {
+    acknowledged: BTreeMap<String, u64>,
+    decisions: u64,
+    refused: u64,
+    said: String,
+}
+
+async fn fill_log(node: &Node, caller: usize) -> Result<Filled> {
+    let mut found = Filled::default();
+    let mut in_a_row = 0;
+    for number in 0..DECISIONS_MAX / LOAD {
+        let asked = if number % DECISIONS_TO_AN_ACT == 0 {
+            grant(node, &format!("/{caller}/{number}"), &mut found.acknowledged).await?.map(drop)
+        } else {
+            decide(node, &format!("/{caller}/{number}/{}", "x".repeat(PATH_BYTES))).await?
+        };
+        match asked {
+            Ok(()) => {
+                in_a_row = 0;
+                found.decisions += 1;
+            }
+            Err(status) if is_busy(&status) => {
+                in_a_row += 1;
+                found.refused += 1;
+                status.message().clone_into(&mut found.said);
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            Err(status) => return Err(crate::node::failed(status)).context("an act on a full disk"),
+        }
+        if in_a_row >= REFUSED_IN_A_ROW {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+fn is_busy(status: &tonic::Status) -> bool {
+    match CallError::from(status.clone()) {
+        CallError::Refused { reason, .. }
+        | CallError::Misuse { reason, .. }
+        | CallError::Gone { reason, .. } => reason == "Busy",
+    }
+}
+
+/// A question whose answer is recorded, whatever it is.
+async fn decide(node: &Node, path: &str) -> Result<Result<(), tonic::Status>> {
+    let request = policy::PolicyRequest {
+        requestor: node.admin().0.to_vec(),
+        action: Some(policy::Action {
+            kind: "read_file".to_owned(),
+            path: path.to_owned(),
+            ..policy::Action::default()
+        }),
+        resource: Some(policy::ResourceRef { r#type: "file".to_owned(), id: path.to_owned() }),
+        ..policy::PolicyRequest::default()
+    };
+    let mut calls = node.policy("system.policy.evaluate").await?;
+    Ok(calls.evaluate(request).await.map(drop))
+}
+
+/// What only takes away has room of its own.
+async fn taken_back(section: &mut Section, node: &Node, right: &[u8]) -> Result<()> {
+    let request = pb::RevokeRequest { id: right.to_vec(), reason: "prove".to_owned() };
+    let mut calls = node.capabilities("system.capability_service.revoke").await?;
+    let revoked = calls.revoke(request).await;
+    let why = revoked.as_ref().err().map(ToString::to_string).unwrap_or_default();
+    attack(section, revoked.is_err(), &format!("on a full disk a right cannot be taken back: {why}"));
+    let request = pb::CheckRequest {
+        identity: node.admin().0.to_vec(),
+        resource: Some(pb::Resource { object_type: "file".to_owned(), object_id: "/kept".to_owned() }),
+        permissions: Some(READ),
+    };
+    let mut calls = node.capabilities("system.capability_service.check").await?;
+    let held = calls.check(request).await.map_err(crate::node::failed)?.into_inner().held;
+    attack(section, held, "on a full disk a right that was taken back is held");
+    Ok(())
+}
