@@ -1,6 +1,6 @@
 //! The command line, as data. Every command has `-o json`; every one that changes something says what it did.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{
     Args, Parser, Subcommand, ValueEnum,
@@ -97,6 +97,8 @@ pub enum Command {
     /// Use keys that never leave their boundary.
     #[command(subcommand)]
     Key(Key),
+    /// Let git and ssh use keys of the node: an agent of theirs, where each use is decided and recorded.
+    SshAgent(SshAgent),
     /// Read and change identities, issue tokens.
     #[command(subcommand)]
     Identity(Identity),
@@ -427,7 +429,12 @@ pub struct WhatIfArgs {
 #[derive(Debug, Subcommand)]
 pub enum Key {
     /// Print the public key of a path.
-    Public { path: String },
+    Public {
+        path: String,
+        /// As ssh and git take it, `ssh-ed25519 AAAA…`; the path ends in `/@ssh`.
+        #[arg(long)]
+        ssh: bool,
+    },
     /// Sign a file (`-` for standard input); each use is decided and recorded.
     Sign { path: String, file: PathBuf },
     /// Verify a signature over a file.
@@ -450,6 +457,26 @@ pub enum Key {
     },
     /// Print what is public about a key path.
     Info { path: String },
+}
+
+/// Prints what a shell evaluates, as `ssh-agent` does, and serves in the background.
+#[derive(Debug, Args)]
+pub struct SshAgent {
+    /// Key path to offer, ending in `/@ssh`; may be repeated. Your own by default, `/orbital/users/admin/@ssh`.
+    #[arg(long = "path", value_name = "KEYPATH")]
+    pub paths: Vec<String>,
+    /// Where to listen; `ssh-agent.sock` in the node's runtime folder by default.
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Stay in the foreground.
+    #[arg(short = 'D', long)]
+    pub foreground: bool,
+    /// Standard input is the socket that listens; only this program itself does so.
+    #[arg(long, hide = true)]
+    pub inherited: bool,
+    /// Run this with the agent instead, and end with it.
+    #[arg(last = true, value_name = "COMMAND", conflicts_with = "foreground")]
+    pub command: Vec<OsString>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use base::{IdentityId, Sequence, TraceId, layout::Layout};
+use base::{IdentityId, KeyPath, Sequence, TraceId, layout::Layout};
 use chain::payload::{Payload, identity::IdentityType, service::Genesis};
 use contracts::{
     axiom::v1::{AwaitFoldedRequest, GetHeadRequest, axiom_client::AxiomClient},
@@ -68,6 +68,12 @@ impl Node {
     /// The operator: the first admin, vouched for by the uid that owns the admin sockets.
     pub fn admin(&self) -> IdentityId {
         self.genesis.admin
+    }
+
+    /// The operator's own key path, as genesis made it.
+    pub fn admin_key_path(&self) -> Result<&KeyPath> {
+        let own = self.genesis.identities.iter().find(|identity| identity.identity_id == self.admin());
+        own.map(|identity| &identity.key_path).context("genesis does not say which key is the operator's")
     }
 
     /// The node's own identity, the device that the operator acts from.

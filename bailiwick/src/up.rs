@@ -247,7 +247,7 @@ fn command(layout: &Layout, args: &Up, log: &File) -> Result<Command> {
 }
 
 /// The folder given with `--root`, if the layout has that form.
-fn root_of(layout: &Layout) -> Option<&Path> {
+pub fn root_of(layout: &Layout) -> Option<&Path> {
     let root = layout.state.parent()?;
     Layout::under(root).ok().filter(|under| under == layout).map(|_| root)
 }

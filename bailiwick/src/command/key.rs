@@ -7,25 +7,25 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use base::{Hash, Nonce, PublicKey, Signature};
+use base::{Hash, KeyPath, Nonce, PublicKey, Signature};
 use contracts::{
     convert::bytes,
     keys::v1 as pb,
     policy::v1::{Action, Effect, PolicyContext, PolicyDecision, PolicyRequest, ResourceRef},
 };
-use keys::core::{CIPHERTEXT_BYTES_MAX, PLAINTEXT_BYTES_MAX};
+use keys::core::{CIPHERTEXT_BYTES_MAX, PLAINTEXT_BYTES_MAX, Purpose, SIGNED_BYTES_MAX};
 use serde::Serialize;
 
 use crate::{
     args::{Key, Output},
-    exit::{Failure, REFUSED},
+    exit::{Failure, REFUSED, USAGE},
     node::{Node, failed},
     output,
 };
 
 pub async fn run(node: &Node, output: Output, command: Key) -> Result<()> {
     match command {
-        Key::Public { path } => public(node, output, path).await,
+        Key::Public { path, ssh } => public(node, output, path, ssh).await,
         Key::Info { path } => info(node, output, path).await,
         Key::Sign { path, file } => sign(node, output, path, &file).await,
         Key::Encrypt { path, file, to } => encrypt(node, path, &file, to.as_deref()).await,
@@ -40,14 +40,38 @@ pub async fn run(node: &Node, output: Output, command: Key) -> Result<()> {
 struct Public {
     path: String,
     public_key: PublicKey,
+    /// The line of `authorized_keys`, if it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ssh: Option<String>,
 }
 
-async fn public(node: &Node, output: Output, path: String) -> Result<()> {
+async fn public(node: &Node, output: Output, path: String, ssh: bool) -> Result<()> {
+    if ssh {
+        ssh_path(&path).map_err(|error| Failure::new(USAGE, format!("{error:#}")))?;
+    }
+    let public_key = public_key(node, &path).await?;
+    let ssh = ssh.then(|| ssh::public_line(&public_key, &path));
+    let public = Public { path, public_key, ssh };
+    output::show(output, &public, || match &public.ssh {
+        Some(line) => format!("{line}\n"),
+        None => format!("{}\n", public.public_key),
+    })
+}
+
+pub(super) async fn public_key(node: &Node, path: &str) -> Result<PublicKey> {
     let mut keys = node.keys("system.keys.derive_public_key").await?;
-    let request = pb::DerivePublicKeyRequest { path: path.clone() };
+    let request = pb::DerivePublicKeyRequest { path: path.to_owned() };
     let key = keys.derive_public_key(request).await.map_err(failed)?.into_inner();
-    let public = Public { path, public_key: PublicKey(bytes("key", &key.key)?) };
-    output::show(output, &public, || format!("{}\n", public.public_key))
+    Ok(PublicKey(bytes("key", &key.key)?))
+}
+
+/// A path whose key ssh can use: any other could be shown, and would sign nothing for it.
+pub(super) fn ssh_path(text: &str) -> Result<KeyPath> {
+    let path: KeyPath = text.parse()?;
+    match Purpose::of(&path)? {
+        Some(Purpose::Ssh) => Ok(path),
+        _ => bail!("a key for ssh has a path that ends in `/@ssh`, and {path} does not"),
+    }
 }
 
 #[derive(Serialize)]
@@ -104,8 +128,7 @@ async fn sign(node: &Node, output: Output, path: String, file: &Path) -> Result<
 }
 
 pub(super) async fn sign_hash(node: &Node, path: String, message: Hash) -> Result<Signed> {
-    let action = Action { kind: "sign".to_owned(), message_hash: message.0.to_vec(), ..Action::default() };
-    let (decision, id) = decide(node, &path, action, "signing").await?;
+    let (decision, id) = decide(node, &path, sign_action(message), "signing").await?;
     let mut keys = node.keys("system.keys.sign").await?;
     let request = pb::SignRequest {
         key_path: path.clone(),
@@ -122,6 +145,27 @@ pub(super) async fn sign_hash(node: &Node, path: String, message: Hash) -> Resul
         decision: id,
         receipt: signed.receipt.map_or(0, |receipt| receipt.sequence),
     })
+}
+
+fn sign_action(message: Hash) -> Action {
+    Action { kind: "sign".to_owned(), message_hash: message.0.to_vec(), ..Action::default() }
+}
+
+/// With the key of a purpose, whose format these bytes must have.
+pub(super) async fn sign_bytes(node: &Node, path: &str, message: &[u8]) -> Result<Signature> {
+    if message.len() > SIGNED_BYTES_MAX {
+        bail!("at most {SIGNED_BYTES_MAX} bytes are signed as they are, not {}", message.len());
+    }
+    let (decision, _) = decide(node, path, sign_action(Hash::of(message)), "signing").await?;
+    let mut keys = node.keys("system.keys.sign_bytes").await?;
+    let request = pb::SignBytesRequest {
+        key_path: path.to_owned(),
+        message: message.to_vec(),
+        requestor: node.admin().0.to_vec(),
+        authorization: Some(decision),
+    };
+    let signed = keys.sign_bytes(request).await.map_err(failed)?.into_inner();
+    Ok(Signature(bytes("signature", &signed.signature)?))
 }
 
 /// Asks whether the operator may do this with the key; a decision serves one use.

@@ -13,6 +13,7 @@ mod process;
 mod publish;
 mod published;
 mod service;
+mod ssh_agent;
 mod status;
 mod trial;
 mod verify;
@@ -60,6 +61,7 @@ pub fn run(mut cli: Cli) -> Result<ExitCode> {
     let layout = layout(cli.root)?;
     match cli.command {
         Command::Up(args) => up::run(&layout, &args),
+        Command::SshAgent(args) => ssh_agent::run(&layout, output, &args),
         Command::Run(args) => process::on_own_node(layout, output, args).map_err(process::failed_run),
         // These work on the node's files alone.
         Command::Log(args) if !needs_service(&args) => offline(&layout, output, args).map(done),
@@ -115,6 +117,7 @@ async fn ask(node: &Node, output: Output, command: Command) -> Result<()> {
         Command::Capability(args) => capability::run(node, output, args).await,
         // Answered before a node was looked for.
         Command::Up(_)
+        | Command::SshAgent(_)
         | Command::Run(_)
         | Command::Verify(_)
         | Command::Witness(_)
