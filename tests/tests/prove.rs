@@ -34,6 +34,8 @@ fn the_quick_sections_hold() {
         "--section",
         "revoke",
         "--section",
+        "keys",
+        "--section",
         "tamper",
         "--section",
         "verify",
@@ -43,7 +45,7 @@ fn the_quick_sections_hold() {
     let Some(output) = prove(&[&sections[..], &["--json"]].concat()) else { return };
     let report = report(&output);
     assert!(output.status.success(), "{report:#}");
-    assert_eq!(report["sections"].as_array().unwrap().len(), 7);
+    assert_eq!(report["sections"].as_array().unwrap().len(), 8);
     assert!(report["sections"].as_array().unwrap().iter().all(|section| section["ok"] == true));
 }
 
@@ -58,6 +60,9 @@ fn a_defence_that_is_switched_off_is_missed() {
         "revocation",
         "cascade",
         "replay",
+        "key-purpose",
+        "key-decision",
+        "key-record",
         "chain",
         "tree",
         "checkpoint-signature",

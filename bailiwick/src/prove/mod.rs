@@ -5,6 +5,7 @@
 
 mod authority;
 mod crash;
+mod keys;
 mod node;
 mod orphans;
 mod refuse;
@@ -26,7 +27,7 @@ use serde::Serialize;
 use crate::{args::Prove, output, site::Site};
 
 /// What `--break` knows, and the section that must notice.
-const BREAKS: [(&str, &str); 25] = [
+const BREAKS: [(&str, &str); 28] = [
     ("userns", "refuse"),
     ("mountns", "refuse"),
     ("pidns", "refuse"),
@@ -47,6 +48,9 @@ const BREAKS: [(&str, &str); 25] = [
     ("revocation", "revoke"),
     ("cascade", "revoke"),
     ("replay", "replay"),
+    ("key-purpose", "keys"),
+    ("key-decision", "keys"),
+    ("key-record", "keys"),
     ("chain", "tamper"),
     ("tree", "verify"),
     ("checkpoint-signature", "verify"),
@@ -64,11 +68,12 @@ fn attack(section: &mut Section, succeeded: bool, what: &str) {
 
 type Run = fn(&mut Context) -> Result<Section>;
 
-const SECTIONS: [(&str, Run); 9] = [
+const SECTIONS: [(&str, Run); 10] = [
     ("node", node::run),
     ("work", work::run),
     ("authority", authority::run),
     ("revoke", revoke::run),
+    ("keys", keys::run),
     ("refuse", refuse::run),
     ("crash", crash::run),
     ("tamper", tamper::run),
