@@ -13,13 +13,14 @@ pub mod key_path;
 pub mod log_segment;
 pub mod manifest;
 pub mod rules;
+pub mod ssh;
 pub mod token;
 
 /// Drives its decoders with one input; true if one of them accepted it.
 pub type Target = fn(&[u8]) -> bool;
 
 /// By the names of programs and folders of seeds.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("manifest", manifest::run),
     ("log_segment", log_segment::run),
     ("entry", entry::run),
@@ -29,4 +30,5 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("frame", frame::run),
     ("rules", rules::run),
     ("evidence", evidence::run),
+    ("ssh", ssh::run),
 ];

@@ -8,6 +8,7 @@
 mod messages;
 mod payloads;
 mod proofs;
+mod ssh_messages;
 mod texts;
 
 use std::{fs, path::Path};
@@ -26,6 +27,7 @@ fn main() {
         ("log_segment", payloads::segments()),
         ("frame", messages::all()),
         ("evidence", proofs::all()),
+        ("ssh", ssh_messages::all()),
     ] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
         fs::create_dir_all(&folder).unwrap();
