@@ -34,6 +34,13 @@ impl Site {
         Ok(site)
     }
 
+    /// Again, after `down`.
+    pub fn up(&mut self) -> Result<()> {
+        self.done(&["up", "--detach"])?;
+        self.up = true;
+        Ok(())
+    }
+
     pub fn down(&mut self) -> Result<()> {
         self.done(&["down"])?;
         self.up = false;

@@ -103,12 +103,21 @@ impl Load {
     }
 }
 
-async fn join_all<F: Future<Output = ()> + Unpin>(mut all: Vec<F>) {
+/// What each of them gives, in the order in which they end.
+pub(super) async fn join_all<F: Future + Unpin>(mut all: Vec<F>) -> Vec<F::Output> {
+    let mut given = Vec::with_capacity(all.len());
     std::future::poll_fn(|context| {
-        all.retain_mut(|one| std::pin::Pin::new(one).poll(context).is_pending());
+        all.retain_mut(|one| match std::pin::Pin::new(one).poll(context) {
+            std::task::Poll::Ready(one) => {
+                given.push(one);
+                false
+            }
+            std::task::Poll::Pending => true,
+        });
         if all.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
     })
     .await;
+    given
 }
 
 /// Grants rights to the operator as fast as they are answered. A call that fails counts as not acknowledged.
@@ -233,7 +242,7 @@ fn within(mut is_so: impl FnMut() -> Result<bool>) -> bool {
 }
 
 /// Acknowledged grants that are not in the log under the sequence that was told.
-fn missing(site: &Site, mut acknowledged: BTreeMap<String, u64>) -> Result<u64> {
+pub(super) fn missing(site: &Site, mut acknowledged: BTreeMap<String, u64>) -> Result<u64> {
     let folder = LogFolder::new(site.layout()?.log());
     let outcome = verify_log(&folder, &VerifyOptions::default(), |placed| {
         let header = &placed.record.header;

@@ -18,14 +18,14 @@ enum Layer {
 }
 
 /// The one line that the messages repeat.
-const DIRECTION: &str = "base ← chain, durable, sandbox, seal, ssh, tpm ← contracts ← kit ← services ← bailiwick";
+const DIRECTION: &str =
+    "base ← chain, durable, sandbox, seal, ssh, tpm ← contracts ← kit ← services ← bailiwick";
 
 fn layer(folder: &str) -> Option<Layer> {
     Some(match folder {
         "crates/base" => Layer::Base,
-        "crates/chain" | "crates/durable" | "crates/sandbox" | "crates/seal" | "crates/ssh" | "crates/tpm" => {
-            Layer::Building
-        }
+        "crates/chain" | "crates/durable" | "crates/sandbox" | "crates/seal" | "crates/ssh"
+        | "crates/tpm" => Layer::Building,
         "crates/contracts" => Layer::Contracts,
         "crates/kit" => Layer::Kit,
         "bailiwick" => Layer::Binary,

@@ -66,7 +66,8 @@ impl Orders {
         let (queue, work) = sync_channel(QUEUE_BATCHES_MAX);
         let alive = Arc::new(AtomicBool::new(true));
         let (grown, own) = (Arc::new(grown), Arc::clone(&alive));
-        let mut thread = OrderingThread { sequencer, layout, committer, node, grown, alive: own };
+        let mut thread =
+            OrderingThread { sequencer, layout, committer, node, grown, alive: own, space: Space::Normal };
         let handle = std::thread::Builder::new()
             .name("order".into())
             .spawn(move || thread.run(&work))
@@ -120,6 +121,7 @@ struct OrderingThread {
     /// The last durable sequence; wakes followers.
     grown: Arc<watch::Sender<u64>>,
     alive: Arc<AtomicBool>,
+    space: Space,
 }
 
 /// Takes an entry into what the gate looks at. False if it cannot be read.
@@ -198,9 +200,10 @@ impl OrderingThread {
 
     fn commit(&mut self, batches: Vec<Batch>, bytes: u64, body_max: u64) {
         let space = self.layout.space(bytes.min(body_max));
+        self.tell_space(space);
         let mut limits = Limits {
             body_bytes_max: body_max,
-            reserve_only: space == Space::ReserveOnly,
+            reserve_only: space == Space::ReserveOnly && !kit::is_broken("reserve"),
             full: space == Space::Full,
         };
         let reading = read_clocks();
@@ -261,6 +264,23 @@ impl OrderingThread {
                 }
                 Err(error) => stop(&error),
             });
+        }
+    }
+
+    /// Once for each change: whoever reads the node's log learns why acts are refused.
+    fn tell_space(&mut self, space: Space) {
+        if space == self.space {
+            return;
+        }
+        self.space = space;
+        match space {
+            Space::Normal => tracing::info!("the log has room again"),
+            Space::ReserveOnly => tracing::warn!(
+                "the log's disk or quota is full: until there is room, only what takes away is recorded, in the reserve"
+            ),
+            Space::Full => {
+                tracing::warn!("the log is full, with its reserve: nothing is recorded until there is room")
+            }
         }
     }
 
