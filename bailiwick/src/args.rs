@@ -380,6 +380,16 @@ pub enum Policy {
     Remove { id: String },
     /// Check a rule file without adding it; needs no node.
     Check { file: PathBuf },
+    /// Write rules as policies of another engine; needs no node for the rules of a file, and no running node for its own.
+    ///
+    /// Ends with 0 if the policies decide as the rules do, with 1 if some rules were left out and named, and with 2 if the
+    /// rules cannot be used.
+    Export(ExportArgs),
+    /// Write policies of another engine as a rule file that `policy add` takes; needs no node.
+    ///
+    /// Ends with 0 if the rules decide as the policies do, with 1 if some policies were left out and named, and with 2 if
+    /// the file cannot be used.
+    Import(ImportArgs),
     /// Run the cases of a file against its rules; needs no node.
     ///
     /// The file is TOML: `[[rule]]` tables, `rules = "FILE"` or `rules = "node"` for the rules of the node's log; an
@@ -409,6 +419,24 @@ pub enum Policy {
         #[arg(long = "as")]
         identity: Option<String>,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// As Cedar policies.
+    #[arg(long, required = true)]
+    pub cedar: bool,
+    /// A rule file; the rules of the node's log by default.
+    pub rules: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// From Cedar policies.
+    #[arg(long, required = true)]
+    pub cedar: bool,
+    /// The policies.
+    pub file: PathBuf,
 }
 
 #[derive(Debug, Args)]

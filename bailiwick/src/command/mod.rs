@@ -1,6 +1,7 @@
 //! One file for each group of commands; each asks a service and shows the answer.
 
 mod capability;
+mod cedar;
 mod checkpoint;
 mod credential;
 mod evidence;
@@ -42,6 +43,10 @@ pub fn run(mut cli: Cli) -> Result<ExitCode> {
             return process::ephemeral(output, args).map_err(process::failed_run);
         }
         Command::Policy(Policy::Check { file }) => return policy::check(output, &file).map(done),
+        Command::Policy(Policy::Export(args)) => {
+            return cedar::export(|| layout(cli.root), output, &args).map(done);
+        }
+        Command::Policy(Policy::Import(args)) => return cedar::import(output, &args).map(done),
         Command::Policy(Policy::Test { file }) => {
             return trial::test(|| layout(cli.root), output, &file).map(done);
         }

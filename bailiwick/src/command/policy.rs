@@ -26,7 +26,11 @@ pub async fn run(node: &Node, output: Output, command: Policy) -> Result<()> {
         }
         Policy::Check { file } => check(output, &file),
         // These work on files alone.
-        Policy::Test { .. } | Policy::WhatIf(_) | Policy::WhoCan { .. } => Ok(()),
+        Policy::Test { .. }
+        | Policy::WhatIf(_)
+        | Policy::WhoCan { .. }
+        | Policy::Export(_)
+        | Policy::Import(_) => Ok(()),
         Policy::State => state(node, output).await,
         Policy::Evaluate { action, resource, identity } => {
             evaluate(node, output, action, resource, identity).await

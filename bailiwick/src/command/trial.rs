@@ -54,7 +54,7 @@ fn fold(folder: &Path, mut visit: impl FnMut(AxiomRef, &Placed<'_>) -> Result<()
 }
 
 /// The policy state at the end of the log, and the time to ask at: now, but not before the last entry.
-fn state_of(folder: &Path) -> Result<(PolicyState, AxiomTime)> {
+pub(super) fn state_of(folder: &Path) -> Result<(PolicyState, AxiomTime)> {
     let mut state = PolicyState::default();
     let last = fold(folder, |at, placed| {
         let code = placed.record.header.entry_type.code();
@@ -75,7 +75,7 @@ fn wall_clock() -> Result<AxiomTime> {
 }
 
 /// A file that cannot be used is no failed test and no difference.
-fn trouble(error: impl Into<anyhow::Error>) -> anyhow::Error {
+pub(super) fn trouble(error: impl Into<anyhow::Error>) -> anyhow::Error {
     Failure::new(USAGE, format!("{:#}", error.into())).into()
 }
 

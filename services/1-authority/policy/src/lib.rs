@@ -6,6 +6,7 @@
 //! Calls `axiom` alone. When it dies, nothing consequential happens until its replacement has folded the log again.
 
 pub mod cases;
+pub mod cedar;
 pub mod core;
 pub mod rules;
 mod shell;
