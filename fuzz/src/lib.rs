@@ -4,6 +4,7 @@
 //! header says. Never does: I/O, clocks, dice; the input comes from the engine (`fuzz_targets/`, feature `engine`), from
 //! `corpus/`, or from the test that changes the corpus by a seeded generator. Calls the decoders. Is a library.
 
+pub mod cedar;
 mod check;
 pub mod context;
 pub mod entry;
@@ -20,7 +21,7 @@ pub mod token;
 pub type Target = fn(&[u8]) -> bool;
 
 /// By the names of programs and folders of seeds.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("manifest", manifest::run),
     ("log_segment", log_segment::run),
     ("entry", entry::run),
@@ -31,4 +32,5 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("rules", rules::run),
     ("evidence", evidence::run),
     ("ssh", ssh::run),
+    ("cedar", cedar::run),
 ];

@@ -20,6 +20,7 @@ fn main() {
     for (target, seeds) in [
         ("manifest", texts::manifests()),
         ("rules", texts::rules()),
+        ("cedar", texts::cedar()),
         ("key_path", texts::key_paths()),
         ("context", texts::contexts()),
         ("token", texts::tokens()),

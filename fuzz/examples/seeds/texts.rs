@@ -67,6 +67,18 @@ or = [
     seeds
 }
 
+pub(crate) fn cedar() -> Seeds {
+    let rules = policy::rules::defaults(IdentityId([0xad; 32])).unwrap();
+    let foreign = r#"// By hand.
+@id("a") @priority("7")
+permit (principal is Identity in Identity::"adadadadadadadadadadadadadadadadadadadadadadadadadadadadadadadad", action in [Action::"sign", Action::"read_file"], resource is File)
+when { resource.id like "/a/*" && !(resource.id like "*/*/*/*") || principal.name == "b\u{6f}b" }
+unless { if context.now < 1790000000000000000 then principal has name else resource == Key::"/a" };
+forbid (principal, action, resource) when { principal.type != "User" && resource["id"] like "\*" };
+"#;
+    vec![named("default", policy::cedar::export(&rules).unwrap().text), named("by_hand", foreign)]
+}
+
 pub(crate) fn key_paths() -> Seeds {
     let deep = "/s".repeat(base::limits::KEY_PATH_SEGMENTS_MAX);
     let path: KeyPath = "/orbital/users/alice/signing".parse().unwrap();

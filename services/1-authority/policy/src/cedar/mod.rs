@@ -37,7 +37,7 @@ pub use writer::Unmapped;
 pub const FILE_BYTES_MAX: usize = crate::rules::FILE_BYTES_MAX;
 /// Policies in one file.
 pub const POLICIES_MAX: usize = 10_000;
-/// Nesting of an expression: a condition nested as deeply as it may be, each level a `!` and a parenthesis, fits.
+/// Nesting of an expression, a parenthesis counting twice: a condition nested as deeply as it may be fits.
 pub const EXPRESSION_DEPTH_MAX: usize = 2 * NESTING_MAX + 8;
 /// Comparisons in one file, those counted twice that an `if` repeats.
 pub const COMPARISONS_MAX: usize = 256 * 1024;
