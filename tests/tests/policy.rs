@@ -35,6 +35,86 @@ fn cases_run_without_a_node_and_the_exit_code_says_how() {
     assert_eq!(node.run(&["policy", "test", &broken]).status.code(), Some(2));
 }
 
+/// Without a node, unless its rules or its admin are asked for; and the exit code says whether anything is missing.
+#[test]
+fn rules_go_to_cedar_and_come_back() {
+    let Some(node) = TestNode::empty() else { return };
+    let run = |args: &[&str]| {
+        let output = node.run(args);
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let rules = node.file("rules.toml", DENY);
+    let (code, policies, _) = run(&["policy", "export", "--cedar", &rules]);
+    assert_eq!(code, Some(0));
+    assert!(
+        policies.contains("forbid (principal, action, resource)\nwhen { resource.id == \"/secret\""),
+        "{policies}"
+    );
+    let back = node.file("rules.cedar", &policies);
+    let (code, toml, _) = run(&["policy", "import", "--cedar", &back]);
+    assert_eq!(code, Some(0));
+    let rules_back = node.file("back.toml", &toml);
+    assert_eq!(node.json(&["policy", "check", &rules_back]), node.json(&["policy", "check", &rules]));
+
+    let foreign = "forbid(principal, action, resource)\nwhen { resource.owner == principal };\n\
+                   permit(principal, action, resource is Key);";
+    let foreign = node.file("foreign.cedar", foreign);
+    let (code, toml, errors) = run(&["policy", "import", "--cedar", &foreign]);
+    assert_eq!(code, Some(1));
+    assert!(toml.contains("id = \"policy1\"") && !toml.contains("policy0"), "{toml}");
+    assert!(errors.contains("foreign.cedar:2:8: policy policy0: no rule has"), "{errors}");
+    assert!(errors.contains("allow more than the policies"), "{errors}");
+
+    let rated = DENY.replace(
+        "{ resource = { path_prefix = \"/secret\" } }",
+        "{ rate_limit = { count = 1, window_ns = 1 } }",
+    );
+    let rated = node.file("rated.toml", format!("{rated}\n[[rule]]\nid = \"all\"\nname = \"All\"\npriority = 1\neffect = \"Allow\"\ncondition = \"always\"\n"));
+    let (code, policies, errors) = run(&["policy", "export", "--cedar", &rated]);
+    assert_eq!(code, Some(1));
+    assert!(
+        policies.contains("ALLOWS MORE") && errors.contains("allow more than the rules"),
+        "{policies}{errors}"
+    );
+
+    let broken = node.file("broken.cedar", "permit(principal, action);");
+    let (code, _, errors) = run(&["policy", "import", "--cedar", &broken]);
+    assert_eq!(code, Some(2));
+    assert!(errors.contains("broken.cedar:1:25: expected `,`"), "{errors}");
+    let whose =
+        DENY.replace("{ resource = { path_prefix = \"/secret\" } }", "{ identity = { exact = \"@admin\" } }");
+    let whose = node.file("whose.toml", whose);
+    let (code, _, errors) = run(&["policy", "export", "--cedar", &whose]);
+    assert_eq!(code, Some(2));
+    assert!(errors.contains("@admin"), "{errors}");
+}
+
+#[test]
+fn the_rules_of_a_node_go_to_cedar() {
+    let Some(mut node) = TestNode::boot() else { return };
+    node.down();
+    let output = node.run(&["policy", "export", "--cedar"]);
+    let (policies, errors) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        errors.contains("left out: rule own-keys: no policy compares a resource with whoever asks"),
+        "{errors}"
+    );
+    assert!(
+        policies.contains("// Not needed here: default-deny") && !policies.contains("ALLOWS MORE"),
+        "{policies}"
+    );
+    assert!(policies.contains("@id(\"owner\")"), "{policies}");
+    let file = node.file("node.cedar", &policies);
+    let toml = node.file("node.toml", node.ok(&["policy", "import", "--cedar", &file]));
+    let ids =
+        |rules: Value| rules.as_array().unwrap().iter().map(|rule| rule["id"].clone()).collect::<Vec<_>>();
+    let checked = ids(node.json(&["policy", "check", &toml]));
+    assert_eq!(checked, ["system-admin", "owner", "authenticate", "process-manager", "supervisor"]);
+}
+
 #[test]
 fn recorded_decisions_are_made_again_under_changed_rules() {
     let Some(mut node) = TestNode::boot() else { return };

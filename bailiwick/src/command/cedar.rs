@@ -61,17 +61,22 @@ pub fn export(layout: impl FnOnce() -> Result<Layout>, output: Output, args: &Ex
         }
     }
     let left_out = exported.left_out.iter().map(|one| one.without);
-    outcome(left_out, "rules", "the policies allow more than the rules")
+    outcome(left_out, rules.len(), "rules", "the policies allow more than the rules")
 }
 
 /// Ends with 0 if nothing is missing.
-fn outcome(left_out: impl ExactSizeIterator<Item = Without>, of: &str, more: &str) -> Result<()> {
+fn outcome(
+    left_out: impl ExactSizeIterator<Item = Without>,
+    all: usize,
+    what: &str,
+    more: &str,
+) -> Result<()> {
     let number = left_out.len();
     let allows_more = left_out.min() == Some(Without::AllowsMore);
     let more = if allows_more { format!("; {more}") } else { String::new() };
     match number {
         0 => Ok(()),
-        _ => Err(Failure::new(DIFFERS, format!("{number} {of} left out{more}")).into()),
+        _ => Err(Failure::new(DIFFERS, format!("{number} of {all} {what} left out{more}")).into()),
     }
 }
 
@@ -117,5 +122,6 @@ pub fn import(output: Output, args: &ImportArgs) -> Result<()> {
         }
     }
     let left_out = imported.left_out.iter().map(|one| one.without);
-    outcome(left_out, "policies", "the rules allow more than the policies")
+    let all = imported.rules.len().saturating_add(left_out.len());
+    outcome(left_out, all, "policies", "the rules allow more than the policies")
 }

@@ -7,7 +7,10 @@ use chain::payload::policy::{
     ActionKind, ActionMatcher, PolicyCondition, PolicyEffect, PolicyRule, ResourceMatcher,
 };
 
-use super::{FILE_BYTES_MAX, POLICIES_MAX, TooLarge, Unmapped, Without, writer};
+use super::{
+    FILE_BYTES_MAX, POLICIES_MAX, TooLarge, Unmapped, Without,
+    writer::{self, Policy},
+};
 use crate::core::validate;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,21 +30,39 @@ pub struct LeftOut {
     pub without: Without,
 }
 
+/// A rule, and what it is as a policy.
+struct Row<'a> {
+    rule: &'a PolicyRule,
+    written: Result<Policy, Unmapped>,
+}
+
+impl<'a> Row<'a> {
+    fn of(rule: &'a PolicyRule) -> Self {
+        let valid = validate(rule).map_err(|error| Unmapped::Invalid(error.to_string()));
+        Self { rule, written: valid.and_then(|()| writer::policy(rule)) }
+    }
+
+    /// The condition of a `permit`.
+    fn permits(&self) -> Option<&str> {
+        match (&self.written, self.rule.effect) {
+            (Ok(policy), PolicyEffect::Allow) => Some(&policy.condition),
+            _ => None,
+        }
+    }
+}
+
 /// The rules, each with an id of its own, as policies in the order in which the rules are tried.
 pub fn export(rules: &[PolicyRule]) -> Result<Export, TooLarge> {
-    let mut sorted: Vec<&PolicyRule> = rules.iter().collect();
-    sorted.sort_by_key(|rule| (Reverse(rule.priority), rank(rule.effect), rule.id.clone()));
-    let written: Vec<_> = sorted.iter().map(|rule| write(rule)).collect();
-    let last_permit = sorted
-        .iter()
-        .zip(&written)
-        .rposition(|(rule, text)| rule.effect == PolicyEffect::Allow && text.is_ok());
-    let last_allowed = sorted.iter().rposition(|rule| rule.effect != PolicyEffect::Deny);
+    let mut rows: Vec<Row<'_>> = rules.iter().map(Row::of).collect();
+    rows.sort_by_key(|row| (Reverse(row.rule.priority), rank(row.rule.effect), row.rule.id.clone()));
+    let last_permit = rows.iter().rposition(|row| row.permits().is_some());
+    let last_allowed = rows.iter().rposition(|row| row.rule.effect != PolicyEffect::Deny);
+    let highest = rows.iter().find(|row| row.permits().is_some()).map(|row| row.rule.priority);
     let mut export = Export::default();
     let mut policies = String::new();
-    for (n, (rule, text)) in sorted.iter().zip(&written).enumerate() {
-        let (policy, _) = match text {
-            Ok(text) => text,
+    for (n, Row { rule, written }) in rows.iter().enumerate() {
+        let policy = match written {
+            Ok(policy) => policy,
             Err(why) => {
                 let stronger = rule.effect != PolicyEffect::Allow || may_fault(rule);
                 let more = stronger && last_permit.is_some_and(|last| last > n);
@@ -50,16 +71,16 @@ pub fn export(rules: &[PolicyRule]) -> Result<Export, TooLarge> {
                 continue;
             }
         };
-        let above =
-            if rule.effect == PolicyEffect::Deny { permits_above(rule, &sorted, &written)? } else { None };
-        if above.is_some() && last_allowed.is_none_or(|last| last < n) {
+        let outranked =
+            rule.effect == PolicyEffect::Deny && highest.is_some_and(|priority| priority > rule.priority);
+        if outranked && last_allowed.is_none_or(|last| last < n) {
             export.unneeded.push(rule.id.clone());
             continue;
         }
         policies.push('\n');
-        policies.push_str(policy);
-        if let Some(above) = above {
-            policies.push_str(&format!("\nunless {{ {above} }}"));
+        policies.push_str(&policy.text);
+        if outranked {
+            policies.push_str(&format!("\nunless {{ {} }}", permits_above(rule.priority, &rows)?));
         }
         policies.push_str(";\n");
         export.kept.push(rule.id.clone());
@@ -89,31 +110,16 @@ const fn rank(effect: PolicyEffect) -> u8 {
     }
 }
 
-type Written = Result<(String, String), Unmapped>;
-
-fn write(rule: &PolicyRule) -> Written {
-    validate(rule).map_err(|error| Unmapped::Invalid(error.to_string()))?;
-    writer::policy(rule)
-}
-
-/// The conditions of the rules that allow and are tried before this one that denies. At an equal priority none is.
-fn permits_above(
-    rule: &PolicyRule,
-    sorted: &[&PolicyRule],
-    written: &[Written],
-) -> Result<Option<String>, TooLarge> {
-    let mut above: Option<String> = None;
-    let higher = sorted.iter().zip(written).take_while(|(other, _)| other.priority > rule.priority);
-    for (_, condition) in higher
-        .filter(|(other, _)| other.effect == PolicyEffect::Allow)
-        .filter_map(|(other, text)| Some((other, &text.as_ref().ok()?.1)))
-    {
-        let text = above.get_or_insert_default();
-        if !text.is_empty() {
-            text.push_str(" || ");
+/// The conditions of the rules that allow above this priority: they are tried before a rule that denies there. At an
+/// equal priority none is.
+fn permits_above(priority: u32, rows: &[Row<'_>]) -> Result<String, TooLarge> {
+    let mut above = String::new();
+    for condition in rows.iter().take_while(|row| row.rule.priority > priority).filter_map(Row::permits) {
+        if !above.is_empty() {
+            above.push_str(" || ");
         }
-        text.push_str(condition);
-        fits(0, text.len())?;
+        above.push_str(condition);
+        fits(0, above.len())?;
     }
     Ok(above)
 }

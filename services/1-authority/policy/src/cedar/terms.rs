@@ -1,6 +1,5 @@
 //! Conditions on their way from an expression to a rule: strings are not globs yet, constants and nesting are gone.
 
-use base::limits::NESTING_MAX;
 use chain::payload::policy::PolicyCondition;
 
 use super::quoted::Piece;
@@ -89,9 +88,8 @@ impl Term {
         }
     }
 
-    /// The caller has bounded the nesting by that of the text.
+    /// The nesting is at most that of the text, which is bounded.
     pub(super) fn condition(&self) -> Result<PolicyCondition, String> {
-        debug_assert!(super::EXPRESSION_DEPTH_MAX >= NESTING_MAX);
         match self {
             Self::Leaf(condition) => Ok(condition.clone()),
             Self::Same(text, literal) => super::fold::literal(*text, literal),

@@ -42,8 +42,15 @@ enum Inside {
     And,
 }
 
-/// The policy up to its last clause, without the semicolon; and its whole condition.
-pub(super) fn policy(rule: &PolicyRule) -> Result<(String, String), Unmapped> {
+pub(super) struct Policy {
+    /// Without the semicolon, so that a clause can follow.
+    pub(super) text: String,
+    /// All that it asks for, as one member of a disjunction.
+    pub(super) condition: String,
+}
+
+/// The rule is valid, so its nesting is bounded.
+pub(super) fn policy(rule: &PolicyRule) -> Result<Policy, Unmapped> {
     let effect = match rule.effect {
         PolicyEffect::Allow => "permit",
         PolicyEffect::Deny => "forbid",
@@ -60,7 +67,7 @@ pub(super) fn policy(rule: &PolicyRule) -> Result<(String, String), Unmapped> {
     if !rest.is_empty() {
         text.push_str(&format!("\nwhen {{ {} }}", joined(rest, Inside::And, " && ")?));
     }
-    Ok((text, expression(&rule.condition, Inside::Or)?))
+    Ok(Policy { text, condition: expression(&rule.condition, Inside::Or)? })
 }
 
 fn annotations(rule: &PolicyRule) -> String {
@@ -103,7 +110,6 @@ fn joined(members: &[PolicyCondition], inside: Inside, sign: &str) -> Result<Str
     Ok(texts.collect::<Result<Vec<_>, _>>()?.join(sign))
 }
 
-/// The caller has checked the rule, so that this can recurse.
 fn expression(condition: &PolicyCondition, inside: Inside) -> Result<String, Unmapped> {
     let chain = |members: &[PolicyCondition], own: Inside, sign: &str, empty: &str| match members {
         [] => Ok(empty.to_owned()),
