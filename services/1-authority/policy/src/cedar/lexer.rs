@@ -95,7 +95,7 @@ impl<'a> Lexer<'a> {
                     self.at += offset + 1;
                     return Ok(rest.get(1..offset).unwrap_or(""));
                 }
-                '\\' if !chars.next().is_some_and(|(_, c)| c != '\n') => break,
+                '\\' if chars.next().is_none_or(|(_, c)| c == '\n') => break,
                 _ => {}
             }
         }

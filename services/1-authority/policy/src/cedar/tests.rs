@@ -290,13 +290,14 @@ fn the_limits_hold_at_their_edge() {
     let padded = |n: usize| import("a", &format!("{}permit(principal,action,resource);", " ".repeat(n - 34)));
     assert!(padded(FILE_BYTES_MAX).is_ok());
     assert!(padded(FILE_BYTES_MAX + 1).unwrap_err().text.contains("bytes"));
-    // Each `if` doubles what stands in its condition: 2^18 of them and one for each branch.
-    let mut doubled = "true".to_owned();
-    for _ in 0..18 {
-        doubled = format!("if {doubled} then true else true");
+    // Each `if` doubles what stands in its condition, and adds a comparison for each branch.
+    let (mut doubled, mut comparisons) = ("true".to_owned(), 1);
+    for _ in 0..16 {
+        (doubled, comparisons) = (format!("if {doubled} then true else true"), 2 * comparisons + 2);
     }
-    assert!(COMPARISONS_MAX <= 1 << 18);
-    assert!(read(&policy(&doubled)).left_out[0].why.contains("comparisons"));
+    let filled = |n: usize| read(&policy(&format!("({doubled}){}", "&&true".repeat(n - comparisons))));
+    assert_eq!(filled(COMPARISONS_MAX).rules.len(), 1);
+    assert!(filled(COMPARISONS_MAX + 1).left_out[0].why.contains("comparisons"));
     let rules: Vec<_> = (0..=POLICIES_MAX)
         .map(|n| PolicyRule { id: RuleId::new(format!("r{n}")).unwrap(), ..allow(PolicyCondition::Always) })
         .collect();
