@@ -63,7 +63,7 @@ fn shown(credential: &pb::Credential) -> Result<Shown> {
     })
 }
 
-async fn whose(node: &Node, name: Option<String>) -> Result<IdentityId> {
+pub async fn whose(node: &Node, name: Option<String>) -> Result<IdentityId> {
     match name {
         Some(name) => node.identity_id(&name).await,
         None => Ok(node.admin()),
@@ -160,19 +160,23 @@ pub struct Login {
     pub lifetime_s: u32,
 }
 
-pub async fn login(node: &Node, asked: Login, keep: bool) -> Result<()> {
-    let credential = asked.credential.parse::<CredentialId>()?;
-    let mut identities = node.identities("system.identity.request_challenge").await?;
-    let request = pb::RequestChallengeRequest { credential: credential.0.to_vec() };
-    let wire = identities.request_challenge(request).await.map_err(failed)?.into_inner();
-    let challenge = Challenge {
+pub fn challenge_of(wire: &pb::Challenge) -> Result<Challenge> {
+    Ok(Challenge {
         id: bytes("challenge.id", &wire.id)?,
         nonce: bytes("challenge.nonce", &wire.nonce)?,
         created_at: AxiomTime(wire.created_at_ns),
         expires_at: AxiomTime(wire.expires_at_ns),
-        credential,
+        credential: CredentialId(bytes("challenge.credential", &wire.credential)?),
         origin: wire.origin.clone(),
-    };
+    })
+}
+
+pub async fn login(node: &Node, asked: Login, keep: bool) -> Result<()> {
+    let credential = asked.credential.parse::<CredentialId>()?;
+    let mut identities = node.identities("system.identity.request_challenge").await?;
+    let request = pb::RequestChallengeRequest { credential: credential.0.to_vec(), origin: String::new() };
+    let wire = identities.request_challenge(request).await.map_err(failed)?.into_inner();
+    let challenge = challenge_of(&wire)?;
     let proof = match &asked.key_file {
         Some(file) => {
             let text = Zeroizing::new(key::read_up_to(file, KEY_FILE_BYTES_MAX)?);

@@ -207,7 +207,7 @@ fn a_credential_of_each_kind_goes_through_the_log() {
     let permissions = vec![Permission { action: None, resource: "**".to_owned() }];
     for (body, members) in [
         (
-            CredentialBody::Passkey { public_key: vec![1, 2], aaguid: [3; 16], sign_count: 4 },
+            CredentialBody::Passkey { public_key: vec![1, 2], aaguid: [3; 16], sign_count: 4, origin: None },
             ["public_key", "aaguid", "sign_count"].as_slice(),
         ),
         (CredentialBody::RecoveryKey { key_hash: Hash([5; 32]), used: false }, &["key_hash", "used"]),

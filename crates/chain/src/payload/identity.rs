@@ -173,6 +173,9 @@ pub enum IdentityChange {
         channel: String,
         #[n(3)]
         expires_at: AxiomTime,
+        /// What a passkey's counter stands at since; none for other kinds.
+        #[n(4)]
+        sign_count: Option<u32>,
     },
 }
 
@@ -200,6 +203,9 @@ pub enum CredentialBody {
         aaguid: [u8; 16],
         #[n(2)]
         sign_count: u32,
+        /// What an assertion is checked against; none only in entries that no passkey can log in with.
+        #[n(3)]
+        origin: Option<PasskeyOrigin>,
     },
     #[n(1)]
     RecoveryKey {
@@ -227,6 +233,18 @@ pub enum CredentialBody {
         #[n(1)]
         public_key: PublicKey,
     },
+}
+
+/// Where a passkey came from, as its registration said it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cbor(array)]
+pub struct PasskeyOrigin {
+    /// The authenticator's id for it, at most 1 023 bytes: a browser needs it to ask for this passkey.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub webauthn_id: Vec<u8>,
+    /// Whether it may be copied between devices; an assertion that says otherwise is refused.
+    #[n(1)]
+    pub backup_eligible: bool,
 }
 
 impl CredentialBody {

@@ -153,6 +153,9 @@ pub struct Passkey {
     pub aaguid: ::prost::alloc::vec::Vec<u8>,
     #[prost(uint32, tag = "3")]
     pub sign_count: u32,
+    /// The authenticator's id for it, which a browser is asked for.
+    #[prost(bytes = "vec", tag = "4")]
+    pub webauthn_id: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RecoveryKey {
@@ -199,13 +202,19 @@ pub mod credential {
         DerivedKey(super::DerivedKey),
     }
 }
-/// A WebAuthn registration; answered `NotAvailable` by a build that cannot check one.
+/// A WebAuthn registration for a challenge that was requested without a credential: ES256, with user verification. The
+/// challenge of the page is what a challenge is answered by; docs/format.md.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreatePasskey {
+    /// At most 4 096 bytes.
     #[prost(bytes = "vec", tag = "1")]
     pub client_data: ::prost::alloc::vec::Vec<u8>,
+    /// At most 16 384 bytes.
     #[prost(bytes = "vec", tag = "2")]
     pub attestation_object: ::prost::alloc::vec::Vec<u8>,
+    /// As `RequestChallenge` gave it; names the credential that comes to be.
+    #[prost(message, optional, tag = "3")]
+    pub challenge: ::core::option::Option<Challenge>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateRecoveryKey {}
@@ -283,8 +292,12 @@ pub struct CredentialList {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RequestChallengeRequest {
+    /// Empty for a passkey that is to be added.
     #[prost(bytes = "vec", tag = "1")]
     pub credential: ::prost::alloc::vec::Vec<u8>,
+    /// For passkeys alone, and needed there: the page, `<http://localhost`> with or without a port.
+    #[prost(string, tag = "2")]
+    pub origin: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Challenge {
@@ -306,10 +319,13 @@ pub struct Challenge {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WebAuthnAssertion {
+    /// At most 4 096 bytes.
     #[prost(bytes = "vec", tag = "1")]
     pub client_data: ::prost::alloc::vec::Vec<u8>,
+    /// At most 4 096 bytes.
     #[prost(bytes = "vec", tag = "2")]
     pub authenticator_data: ::prost::alloc::vec::Vec<u8>,
+    /// At most 1 024 bytes.
     #[prost(bytes = "vec", tag = "3")]
     pub signature: ::prost::alloc::vec::Vec<u8>,
 }

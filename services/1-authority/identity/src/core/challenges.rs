@@ -35,7 +35,7 @@ impl Challenges {
     pub(super) fn issue(
         &mut self,
         now: AxiomTime,
-        credential: CredentialId,
+        (credential, origin): (CredentialId, Option<String>),
         channel: &str,
         (id, nonce): ([u8; 16], [u8; 32]),
     ) -> Result<Challenge, IdentityError> {
@@ -50,7 +50,7 @@ impl Challenges {
             return Err(IdentityError::Busy(CHALLENGES_MAX));
         }
         let expires_at = now.saturating_add(CHALLENGE_LIFE_NS);
-        let challenge = Challenge { id, nonce, created_at: now, expires_at, credential, origin: None };
+        let challenge = Challenge { id, nonce, created_at: now, expires_at, credential, origin };
         self.by_end.insert((expires_at, id));
         *self.of_channel.entry(channel.to_owned()).or_default() += 1;
         self.waiting.insert(id, (challenge.clone(), channel.to_owned()));

@@ -7,7 +7,7 @@ use chain::payload::identity::{CredentialAdded, CredentialBody, CredentialRef};
 use ed25519_dalek::VerifyingKey;
 use zeroize::Zeroizing;
 
-use super::{Challenge, IdentityError};
+use super::{Challenge, IdentityError, passkeys};
 
 /// Credentials of one identity that are not revoked.
 pub const CREDENTIALS_PER_IDENTITY_MAX: usize = 32;
@@ -54,7 +54,6 @@ impl Credential {
                 Err(IdentityError::CredentialExpired)
             }
             CredentialBody::RecoveryKey { used: true, .. } => Err(IdentityError::RecoveryKeyUsed),
-            CredentialBody::Passkey { .. } => Err(IdentityError::NotAvailable),
             _ => Ok(()),
         }
     }
@@ -65,12 +64,16 @@ impl Credential {
 pub struct Credentials {
     by_id: BTreeMap<CredentialId, Credential>,
     of_identity: BTreeMap<IdentityId, BTreeSet<CredentialId>>,
+    webauthn_ids: BTreeSet<Vec<u8>>,
 }
 
 impl Credentials {
     pub(super) fn add(&mut self, at: AxiomRef, added: &CredentialAdded) -> bool {
         if self.by_id.contains_key(&added.credential) {
             return false;
+        }
+        if let CredentialBody::Passkey { origin: Some(origin), .. } = &added.body {
+            self.webauthn_ids.insert(origin.webauthn_id.clone());
         }
         self.by_id.insert(added.credential, Credential::of(added, at));
         self.of_identity.entry(added.identity).or_default().insert(added.credential)
@@ -85,13 +88,18 @@ impl Credentials {
         self.of_identity.get_mut(identity).is_some_and(|all| all.remove(id))
     }
 
-    /// A recovery key is used up; the others stay as they are.
-    pub(super) fn used(&mut self, identity: &IdentityId, id: &CredentialId) -> bool {
+    /// A recovery key is used up, a passkey's counter goes on; the others stay as they are.
+    pub(super) fn used(&mut self, identity: &IdentityId, id: &CredentialId, counter: Option<u32>) -> bool {
         let Some(credential) = self.by_id.get_mut(id).filter(|all| all.identity == *identity) else {
             return false;
         };
         match &mut credential.body {
             CredentialBody::RecoveryKey { used, .. } => !std::mem::replace(used, true),
+            CredentialBody::Passkey { sign_count, .. } => counter.is_some_and(|counter| {
+                let fits = passkeys::advances(*sign_count, counter);
+                *sign_count = counter.max(*sign_count);
+                fits
+            }),
             _ => true,
         }
     }
@@ -123,6 +131,11 @@ impl Credentials {
         self.of_identity.get(identity).into_iter().flatten().filter_map(|id| self.by_id.get(id))
     }
 
+    /// Whether a passkey with the authenticator's id was ever added, for whomever.
+    pub(super) fn knows_passkey(&self, webauthn_id: &[u8]) -> bool {
+        self.webauthn_ids.contains(webauthn_id)
+    }
+
     pub(super) fn refs(&self, identity: &IdentityId) -> Vec<CredentialRef> {
         self.of(identity).map(|all| CredentialRef { id: all.id, kind: all.body.kind() }).collect()
     }
@@ -132,8 +145,16 @@ impl Credentials {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuthProof {
     Signature(Signature),
-    WebAuthnAssertion { client_data: Vec<u8>, authenticator_data: Vec<u8>, signature: Vec<u8> },
+    WebAuthnAssertion(Assertion),
     ApiKeyHash(Hash),
+}
+
+/// What an authenticator answers a challenge with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Assertion {
+    pub client_data: Vec<u8>,
+    pub authenticator_data: Vec<u8>,
+    pub signature: Vec<u8>,
 }
 
 /// What the log keeps of a key.
@@ -171,15 +192,15 @@ fn proves_key(stored: &Hash, proof: &Hash, challenge: &Challenge) -> bool {
     blake3::Hash::from_bytes(key_hash(&key).0) == blake3::Hash::from_bytes(stored.0)
 }
 
-/// Whether the proof fits credential and challenge (IDN-26).
+/// Whether the proof fits credential and challenge (IDN-26, IDN-27); where a passkey's counter then stands.
 pub(super) fn verify(
     body: &CredentialBody,
     proof: &AuthProof,
     challenge: &Challenge,
-) -> Result<(), IdentityError> {
+) -> Result<Option<u32>, IdentityError> {
     let proven = match (body, proof) {
-        (_, AuthProof::WebAuthnAssertion { .. }) | (CredentialBody::Passkey { .. }, _) => {
-            return Err(IdentityError::NotAvailable);
+        (CredentialBody::Passkey { .. }, AuthProof::WebAuthnAssertion(assertion)) => {
+            return passkeys::check_assertion(body, challenge, assertion).map(Some);
         }
         (
             CredentialBody::ApiKey { key_hash, .. } | CredentialBody::RecoveryKey { key_hash, .. },
@@ -192,7 +213,7 @@ pub(super) fn verify(
         }
         _ => false,
     };
-    if proven { Ok(()) } else { Err(IdentityError::ProofRefused) }
+    if proven { Ok(None) } else { Err(IdentityError::ProofRefused) }
 }
 
 /// The text in which a key is shown, once.

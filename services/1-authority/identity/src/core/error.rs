@@ -49,8 +49,20 @@ pub enum IdentityError {
     WiderThanCredential,
     #[error("the credential's permissions are no single scope: ask for actions and resources")]
     ScopeUnclear,
-    #[error("passkeys and WebAuthn proofs are not available in this build")]
-    NotAvailable,
+    #[error(
+        "a passkey, and nothing else, is challenged for a page: `http://localhost`, with or without a port"
+    )]
+    Origin,
+    #[error("the passkey is not taken: {0}")]
+    Registration(&'static str),
+    #[error("a passkey with this id was added before")]
+    PasskeyKnown,
+    #[error("the authenticator has not verified who uses it")]
+    UserNotVerified,
+    #[error("the passkey answered for another page")]
+    OtherPage,
+    #[error("the passkey's counter did not advance: there may be a copy of it; revoke it")]
+    PasskeyCopied,
     #[error("the challenge was not issued here for this, or was used before")]
     ChallengeUnknown,
     #[error("the challenge has expired")]
@@ -81,6 +93,9 @@ impl IdentityError {
             Self::ChallengeUnknown
                 | Self::ChallengeExpired
                 | Self::ProofRefused
+                | Self::UserNotVerified
+                | Self::OtherPage
+                | Self::PasskeyCopied
                 | Self::CredentialExpired
                 | Self::RecoveryKeyUsed
                 | Self::NotActive(_)

@@ -17,6 +17,9 @@ use crate::core::{
     key_hash, key_proof, key_text, parse_key,
 };
 
+#[path = "passkey_tests.rs"]
+mod passkeys;
+
 const KEY: [u8; 32] = [5; 32];
 const CREDENTIAL: CredentialId = CredentialId([6; 16]);
 
@@ -68,6 +71,8 @@ fn challenge(core: &mut IdentityCore, now: AxiomTime, n: u64) -> Challenge {
     let ask = Event::RequestChallenge {
         id: ID,
         credential: CREDENTIAL,
+        adding: false,
+        origin: None,
         channel: CHANNEL.to_owned(),
         random: (id, [n as u8; 32]),
     };
@@ -190,8 +195,9 @@ fn no_channel_takes_all_challenges() {
         let mut id = [0; 16];
         id[..8].copy_from_slice(&(n as u64).to_be_bytes());
         let random = (id, [0; 32]);
-        let channel = channel.to_owned();
-        core.step(now, Event::RequestChallenge { id: ID, credential: CREDENTIAL, channel, random })
+        let (channel, adding, origin) = (channel.to_owned(), false, None);
+        let credential = CREDENTIAL;
+        core.step(now, Event::RequestChallenge { id: ID, credential, adding, origin, channel, random })
     };
     for n in 0..CHALLENGES_PER_CHANNEL_MAX {
         assert!(matches!(ask(&mut core, NOW, n, "a")[..], [Effect::Reply { result: Ok(_), .. }]));
@@ -326,20 +332,6 @@ fn a_derived_key_signs_its_challenge_and_no_other() {
     assert_eq!(only_error(&refused), IdentityError::NotBelowParent);
 }
 
-#[test]
-fn passkeys_are_refused_and_never_half_checked() {
-    let mut core = with(recovery_key());
-    let mut request = add_request(&core, NewCredential::Passkey);
-    request.credential = CredentialId([8; 16]);
-    let refused = core.step(NOW, Event::AddCredential { id: ID, request });
-    assert_eq!(only_error(&refused), IdentityError::NotAvailable);
-    let one = challenge(&mut core, NOW, 1);
-    let (client_data, authenticator_data, signature) = (vec![], vec![], vec![]);
-    let proof = AuthProof::WebAuthnAssertion { client_data, authenticator_data, signature };
-    let refused = authenticate(&mut core, NOW, AuthenticateRequest { proof, ..answer(&one) });
-    assert_eq!(only_error(&refused), IdentityError::NotAvailable);
-}
-
 /// covers: IDN-44
 #[test]
 fn failures_do_not_fill_the_log() {
@@ -445,7 +437,7 @@ proptest! {
             let mut id = [0; 16];
             id[0] = n as u8;
             let ask = Event::RequestChallenge {
-                id: ID, credential, channel: CHANNEL.to_owned(), random: (id, [n as u8; 32]),
+                id: ID, credential, adding: false, origin: None, channel: CHANNEL.to_owned(), random: (id, [n as u8; 32]),
             };
             let effects = core.step(NOW, ask);
             let [Effect::Reply { result: Ok(Reply::Challenge(challenge)), .. }] = &effects[..] else {

@@ -94,10 +94,12 @@ pub enum Event {
         id: RequestId,
         request: RevokeCredentialRequest,
     },
-    /// `random` is the challenge's id and nonce.
+    /// `random` is the challenge's id and nonce. With `adding`, `credential` is a random id for a passkey to come.
     RequestChallenge {
         id: RequestId,
         credential: CredentialId,
+        adding: bool,
+        origin: Option<String>,
         channel: String,
         random: ([u8; 16], [u8; 32]),
     },
@@ -210,7 +212,7 @@ pub struct IdentityCore {
     names: BTreeSet<String>,
     paths: BTreeSet<KeyPath>,
     changing: BTreeSet<IdentityId>,
-    /// Credentials that are being revoked, and recovery keys that are being used: until the entry comes back.
+    /// Credentials that are being revoked, and recovery keys and passkeys that are being used: until the entry comes back.
     revoking: BTreeSet<CredentialId>,
     using: BTreeSet<CredentialId>,
     challenges: Challenges,
@@ -263,8 +265,8 @@ impl IdentityCore {
             Event::IssueToken { id, request } => (id, self.issue_token(id, request, now)),
             Event::AddCredential { id, request } => (id, self.add_credential(id, request, now)),
             Event::RevokeCredential { id, request } => (id, self.revoke_credential(id, request)),
-            Event::RequestChallenge { id, credential, channel, random } => {
-                (id, self.request_challenge(id, credential, &channel, random, now))
+            Event::RequestChallenge { id, credential, adding, origin, channel, random } => {
+                (id, self.request_challenge(id, (credential, adding), origin, &channel, random, now))
             }
             Event::Authenticate { id, request } => (id, self.authenticate(id, request, now)),
             Event::Recorded { id } => (id, self.recorded(id)),

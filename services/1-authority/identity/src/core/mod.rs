@@ -6,12 +6,13 @@ mod error;
 mod failures;
 mod machine;
 mod names;
+mod passkeys;
 mod registry;
 
 pub use challenges::{CHALLENGE_LIFE_NS, CHALLENGES_MAX, CHALLENGES_PER_CHANNEL_MAX, Challenge};
 pub use credentials::{
-    AuthProof, CREDENTIALS_MAX, CREDENTIALS_PER_IDENTITY_MAX, Credential, Credentials, KEY_BYTES, KEY_PREFIX,
-    PERMISSIONS_MAX, challenge_hash, key_hash, key_proof, key_text, parse_key,
+    Assertion, AuthProof, CREDENTIALS_MAX, CREDENTIALS_PER_IDENTITY_MAX, Credential, Credentials, KEY_BYTES,
+    KEY_PREFIX, PERMISSIONS_MAX, challenge_hash, key_hash, key_proof, key_text, parse_key,
 };
 pub use error::{ActFailure, IdentityError};
 pub use machine::{
@@ -20,4 +21,8 @@ pub use machine::{
     UpdateStatusRequest,
 };
 pub use names::qualified_name;
+pub use passkeys::{
+    ASSERTION_SIGNATURE_BYTES_MAX, ATTESTATION_BYTES_MAX, AUTHENTICATOR_DATA_BYTES_MAX,
+    CLIENT_DATA_BYTES_MAX, RP_ID, Registration,
+};
 pub use registry::{IDENTITIES_MAX, IdentityFilter, Registry, TOKENS_MAX};

@@ -111,10 +111,10 @@ impl Registry {
                 self.tokens_by_end.insert((*expires_at, *token));
                 self.tokens.insert(*token, (*expires_at, id)).is_none()
             }
-            IdentityChange::Authenticated { credential, token, expires_at, .. } => {
+            IdentityChange::Authenticated { credential, token, expires_at, sign_count, .. } => {
                 self.tokens_by_end.insert((*expires_at, *token));
                 let fresh = self.tokens.insert(*token, (*expires_at, id)).is_none();
-                self.credentials.used(&id, credential) && fresh
+                self.credentials.used(&id, credential, *sign_count) && fresh
             }
             IdentityChange::TokenRevoked { token, .. } => match self.tokens.remove(token) {
                 Some((expires_at, _)) => self.tokens_by_end.remove(&(expires_at, *token)),

@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 use super::{IdentityService, login};
 use crate::core::{
     AddCredentialRequest, AuthenticateRequest, CreateIdentityRequest, Event, IdentityError, IdentityFilter,
-    IssueTokenRequest, Reply, RevokeCredentialRequest, UpdateStatusRequest,
+    IssueTokenRequest, NewCredential, Reply, RevokeCredentialRequest, UpdateStatusRequest,
 };
 
 /// Identities in one answer: some 600 bytes each, so that they fit a message.
@@ -238,16 +238,20 @@ impl wire::identities_server::Identities for Handlers {
     ) -> Result<Response<wire::AddCredentialReply>, Status> {
         let service = Arc::clone(&self.0);
         let requestor = kit::requestor(service.runner.node(), &request, true)?;
-        let trace = trace_of(&request)?;
+        let (trace, channel) = (trace_of(&request)?, kit::caller(&request)?.channel_name().to_owned());
         let wire::AddCredentialRequest { identity, name, kind } = request.into_inner();
-        let (kind, key) = login::new_credential(kind)?;
+        let (kind, key) = login::new_credential(kind, &channel)?;
+        let credential = match &kind {
+            NewCredential::Passkey { registration, .. } => registration.challenge.credential,
+            _ => CredentialId(kit::authority::random_16()?),
+        };
         let claims = requestor.claims();
         let wanted = AddCredentialRequest {
             requestor: requestor.id(),
             bound: claims.map(|claims| claims.scope.clone()),
             proved_by: claims.and_then(|claims| Some(claims.authentication.as_ref()?.credential)),
             identity: id("identity", &identity)?,
-            credential: CredentialId(kit::authority::random_16()?),
+            credential,
             name,
             kind,
         };
@@ -304,12 +308,18 @@ impl wire::identities_server::Identities for Handlers {
     ) -> Result<Response<wire::Challenge>, Status> {
         let requestor = kit::requestor(self.0.runner.node(), &request, false)?;
         let (trace, channel) = (trace_of(&request)?, kit::caller(&request)?.channel_name().to_owned());
-        let credential = credential_id(&request.get_ref().credential)?;
+        let wire::RequestChallengeRequest { credential, origin } = request.into_inner();
+        let adding = credential.is_empty();
+        let credential = match adding {
+            true => CredentialId(kit::authority::random_16()?),
+            false => credential_id(&credential)?,
+        };
+        let origin = (!origin.is_empty()).then_some(origin);
         let mut nonce = [0; 32];
         sandbox::random::fill(&mut nonce)
             .map_err(|_| Status::unavailable("the kernel gives no random numbers"))?;
         let random = (kit::authority::random_16()?, nonce);
-        let ask = |id| Event::RequestChallenge { id, credential, channel, random };
+        let ask = |id| Event::RequestChallenge { id, credential, adding, origin, channel, random };
         match self.0.runner.run(requestor, trace, ask).await?.0 {
             Reply::Challenge(challenge) => Ok(Response::new(login::wire_challenge(&challenge))),
             _ => Err(Status::internal("another answer than a challenge")),

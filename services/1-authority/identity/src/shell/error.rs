@@ -33,10 +33,15 @@ impl IntoRefusal for IdentityError {
             Self::CredentialNotFound(_) => "CredentialNotFound",
             Self::CredentialName | Self::Permissions | Self::ScopeUnclear => "InvalidCredential",
             Self::WiderThanToken | Self::WiderThanCredential => "ScopeExceeded",
-            Self::NotAvailable => "NotAvailable",
+            Self::Origin => "InvalidRequest",
+            Self::Registration(_) => "InvalidCredential",
+            Self::PasskeyKnown => "CredentialTaken",
             Self::ChallengeUnknown
             | Self::ChallengeExpired
             | Self::ProofRefused
+            | Self::UserNotVerified
+            | Self::OtherPage
+            | Self::PasskeyCopied
             | Self::CredentialExpired
             | Self::RecoveryKeyUsed => "AuthenticationFailed",
             Self::Keys(_) => "KeysUnavailable",
@@ -54,6 +59,7 @@ impl IntoRefusal for IdentityError {
         match self {
             Self::Name(_) | Self::KeyPath(_) | Self::NotBelowParent | Self::Reason { .. } => Guilty::Misuse,
             Self::CredentialName | Self::Permissions | Self::ScopeUnclear => Guilty::Misuse,
+            Self::Origin | Self::Registration(_) => Guilty::Misuse,
             Self::Token(error) if is_misuse(error) => Guilty::Misuse,
             Self::Keys(_) | Self::Act(ActFailure::NotCommitted) | Self::TimeUnknown => Guilty::Gone,
             _ => Guilty::Refused,
@@ -82,13 +88,15 @@ impl IntoRefusal for IdentityError {
             Self::NotFound(_) | Self::TokenNotFound(_) => Code::NotFound,
             Self::CredentialNotFound(_) => Code::NotFound,
             Self::WiderThanToken | Self::WiderThanCredential => Code::PermissionDenied,
-            Self::NotAvailable => Code::Unimplemented,
             Self::ChallengeUnknown
             | Self::ChallengeExpired
             | Self::ProofRefused
+            | Self::UserNotVerified
+            | Self::OtherPage
+            | Self::PasskeyCopied
             | Self::CredentialExpired
             | Self::RecoveryKeyUsed => Code::Unauthenticated,
-            Self::NameTaken(_) | Self::KeyTaken => Code::AlreadyExists,
+            Self::NameTaken(_) | Self::KeyTaken | Self::PasskeyKnown => Code::AlreadyExists,
             Self::NotActive(_) | Self::Act(ActFailure::Denied(_)) => Code::PermissionDenied,
             Self::Token(error) if !is_misuse(error) => Code::Unauthenticated,
             Self::Busy(_) => Code::ResourceExhausted,

@@ -13,8 +13,8 @@ use zeroize::Zeroizing;
 
 use super::contract::{SECOND_NS, misuse};
 use crate::core::{
-    AuthProof, Challenge, Credential, IdentityError, KEY_BYTES, NewCredential, PERMISSIONS_MAX, key_hash,
-    key_text,
+    Assertion, AuthProof, Challenge, Credential, IdentityError, KEY_BYTES, NewCredential, PERMISSIONS_MAX,
+    Registration, key_hash, key_text,
 };
 
 /// Any kind of action.
@@ -26,7 +26,10 @@ fn permission(one: wire::Permission) -> Result<Permission, ConvertError> {
 }
 
 /// What the core is to make, and the text of the key that is shown once.
-pub(super) fn new_credential(kind: Option<NewKind>) -> Result<(NewCredential, Zeroizing<String>), Status> {
+pub(super) fn new_credential(
+    kind: Option<NewKind>,
+    channel: &str,
+) -> Result<(NewCredential, Zeroizing<String>), Status> {
     let mut key = Zeroizing::new([0; KEY_BYTES]);
     let mut fresh = || {
         sandbox::random::fill(&mut *key)
@@ -34,7 +37,11 @@ pub(super) fn new_credential(kind: Option<NewKind>) -> Result<(NewCredential, Ze
         Ok::<_, Status>((key_hash(&key), key_text(&key)))
     };
     Ok(match kind {
-        Some(NewKind::Passkey(_)) => (NewCredential::Passkey, Zeroizing::default()),
+        Some(NewKind::Passkey(wire::CreatePasskey { client_data, attestation_object, challenge: asked })) => {
+            let challenge = challenge(asked).map_err(|error| misuse(&error))?;
+            let registration = Box::new(Registration { challenge, client_data, attestation_object });
+            (NewCredential::Passkey { registration, channel: channel.to_owned() }, Zeroizing::default())
+        }
         Some(NewKind::RecoveryKey(_)) => {
             let (key_hash, text) = fresh()?;
             (NewCredential::RecoveryKey { key_hash }, text)
@@ -60,10 +67,11 @@ pub(super) fn new_credential(kind: Option<NewKind>) -> Result<(NewCredential, Ze
 
 pub(super) fn wire_credential(credential: &Credential) -> wire::Credential {
     let kind = match &credential.body {
-        CredentialBody::Passkey { public_key, aaguid, sign_count } => Kind::Passkey(wire::Passkey {
+        CredentialBody::Passkey { public_key, aaguid, sign_count, origin } => Kind::Passkey(wire::Passkey {
             public_key: public_key.clone(),
             aaguid: aaguid.to_vec(),
             sign_count: *sign_count,
+            webauthn_id: origin.as_ref().map(|origin| origin.webauthn_id.clone()).unwrap_or_default(),
         }),
         CredentialBody::RecoveryKey { used, .. } => Kind::RecoveryKey(wire::RecoveryKey { used: *used }),
         CredentialBody::ApiKey { permissions, expires_at, .. } => {
@@ -113,7 +121,7 @@ pub(super) fn proof(wire: Option<wire::AuthProof>) -> Result<AuthProof, ConvertE
     Ok(match wire.and_then(|wire| wire.proof).ok_or(ConvertError::Missing("proof"))? {
         Proof::Signature(signature) => AuthProof::Signature(Signature(bytes("proof.signature", &signature)?)),
         Proof::Webauthn(wire::WebAuthnAssertion { client_data, authenticator_data, signature }) => {
-            AuthProof::WebAuthnAssertion { client_data, authenticator_data, signature }
+            AuthProof::WebAuthnAssertion(Assertion { client_data, authenticator_data, signature })
         }
         Proof::ApiKeyHash(hash) => AuthProof::ApiKeyHash(Hash(bytes("proof.api_key_hash", &hash)?)),
     })

@@ -11,6 +11,7 @@ use super::{
     super::{
         AuthProof, Challenge,
         credentials::{self, CREDENTIALS_MAX, CREDENTIALS_PER_IDENTITY_MAX, Credential, PERMISSIONS_MAX},
+        passkeys::{self, Registration},
     },
     *,
 };
@@ -18,13 +19,25 @@ use super::{
 /// What is to be made of it. Keys are made by the shell, which shows them; here there are only hashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NewCredential {
-    Passkey,
-    RecoveryKey { key_hash: Hash },
-    ApiKey { key_hash: Hash, permissions: Vec<Permission>, life_ns: Option<u64> },
-    DerivedKey { key_path: Option<KeyPath> },
+    /// Answers a challenge that was asked for on `channel` and names the credential's id.
+    Passkey {
+        registration: Box<Registration>,
+        channel: String,
+    },
+    RecoveryKey {
+        key_hash: Hash,
+    },
+    ApiKey {
+        key_hash: Hash,
+        permissions: Vec<Permission>,
+        life_ns: Option<u64>,
+    },
+    DerivedKey {
+        key_path: Option<KeyPath>,
+    },
 }
 
-/// `credential` is random, from the shell.
+/// `credential` is random, from the shell; a passkey's is that of its challenge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddCredentialRequest {
     pub requestor: IdentityId,
@@ -107,13 +120,23 @@ impl IdentityCore {
         now: AxiomTime,
     ) -> Step {
         self.admit(id, request.requestor)?;
+        if let NewCredential::Passkey { registration, channel } = &request.kind {
+            let challenge = &registration.challenge;
+            self.challenges.redeem(now, challenge, request.credential, channel)?;
+        }
         let owner = self.registry.active(&request.identity)?;
         if request.name.len() > NAME_BYTES_MAX || request.name.chars().any(char::is_control) {
             return Err(IdentityError::CredentialName);
         }
         self.check_room(&request)?;
         let body = match &request.kind {
-            NewCredential::Passkey => return Err(IdentityError::NotAvailable),
+            NewCredential::Passkey { registration, .. } => {
+                let (body, webauthn_id) = passkeys::check_registration(registration)?;
+                if self.knows_passkey(&webauthn_id) {
+                    return Err(IdentityError::PasskeyKnown);
+                }
+                body
+            }
             NewCredential::RecoveryKey { key_hash } => {
                 CredentialBody::RecoveryKey { key_hash: *key_hash, used: false }
             }
@@ -158,6 +181,15 @@ impl IdentityCore {
             return Err(IdentityError::Busy(CREDENTIALS_PER_IDENTITY_MAX));
         }
         Ok(())
+    }
+
+    fn knows_passkey(&self, webauthn_id: &[u8]) -> bool {
+        let is_it = |added: &CredentialAdded| match &added.body {
+            CredentialBody::Passkey { origin: Some(origin), .. } => origin.webauthn_id == webauthn_id,
+            _ => false,
+        };
+        self.registry.credentials().knows_passkey(webauthn_id)
+            || self.pending.values().filter_map(Pending::adding).any(is_it)
     }
 
     /// With a token nobody makes a credential that is worth more than what the token was given for.
@@ -237,13 +269,25 @@ impl IdentityCore {
     pub(super) fn request_challenge(
         &mut self,
         id: RequestId,
-        credential: CredentialId,
+        (credential, adding): (CredentialId, bool),
+        origin: Option<String>,
         channel: &str,
         random: ([u8; 16], [u8; 32]),
         now: AxiomTime,
     ) -> Step {
-        self.registry.credentials().get(&credential)?;
-        let challenge = self.challenges.issue(now, credential, channel, random)?;
+        let for_a_page = if adding {
+            if self.registry.credentials().knows(&credential) {
+                return Err(IdentityError::Busy(CREDENTIALS_MAX));
+            }
+            true
+        } else {
+            let known = self.registry.credentials().get(&credential)?;
+            matches!(known.body, CredentialBody::Passkey { .. })
+        };
+        if origin.is_some() != for_a_page || !origin.as_deref().is_none_or(passkeys::is_origin) {
+            return Err(IdentityError::Origin);
+        }
+        let challenge = self.challenges.issue(now, (credential, origin), channel, random)?;
         Ok(vec![Effect::Reply { id, result: Ok(Reply::Challenge(Box::new(challenge))) }])
     }
 
@@ -261,14 +305,14 @@ impl IdentityCore {
         let credential = self.registry.credentials().get(&request.credential)?.clone();
         let identity = credential.identity;
         let checked = redeemed.and_then(|()| self.check_proof(&request, &credential, now));
-        let claims = match checked {
-            Ok(claims) => claims,
+        let (claims, sign_count) = match checked {
+            Ok(checked) => checked,
             Err(error) if error.is_failed_authentication() => {
                 return Ok(self.fail(id, identity, &request, error, now));
             }
             Err(error) => return Err(error),
         };
-        if matches!(credential.body, CredentialBody::RecoveryKey { .. }) {
+        if matches!(credential.body, CredentialBody::RecoveryKey { .. } | CredentialBody::Passkey { .. }) {
             self.using.insert(credential.id);
         }
         let change = IdentityChange::Authenticated {
@@ -276,6 +320,7 @@ impl IdentityCore {
             token: claims.id,
             channel: claims.channel.clone(),
             expires_at: claims.expires_at,
+            sign_count,
         };
         let owner = self.registry.active(&identity)?;
         let act = Self::modify(id, identity, owner, PolicyAction::Authenticate { identity }, change);
@@ -288,8 +333,8 @@ impl IdentityCore {
         request: &AuthenticateRequest,
         credential: &Credential,
         now: AxiomTime,
-    ) -> Result<Claims, IdentityError> {
-        credentials::verify(&credential.body, &request.proof, &request.challenge)?;
+    ) -> Result<(Claims, Option<u32>), IdentityError> {
+        let sign_count = credentials::verify(&credential.body, &request.proof, &request.challenge)?;
         credential.usable(now)?;
         self.registry.active(&credential.identity)?;
         if self.revoking.contains(&credential.id) || self.using.contains(&credential.id) {
@@ -311,7 +356,9 @@ impl IdentityCore {
         }
         let identity = credential.identity;
         let id = request.token;
-        Ok(Claims { id, identity, issued_at: now, expires_at, scope, channel, authentication: None })
+        let claims =
+            Claims { id, identity, issued_at: now, expires_at, scope, channel, authentication: None };
+        Ok((claims, sign_count))
     }
 
     fn fail(

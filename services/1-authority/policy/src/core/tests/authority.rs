@@ -119,6 +119,7 @@ fn authenticated() -> IdentityChange {
         token: TokenId([0; 16]),
         channel: "c".to_owned(),
         expires_at: AxiomTime(1),
+        sign_count: None,
     }
 }
 
