@@ -548,6 +548,9 @@ pub enum Identity {
     /// What an identity proves itself with: keys that can be shown, hashed and revoked.
     #[command(subcommand)]
     Credential(Credential),
+    /// Make or use a passkey, on a page that this command shows to a browser of this machine.
+    #[command(subcommand)]
+    Passkey(Passkey),
     /// Answer a challenge with a credential; prints a token that is bound to this channel.
     Login {
         #[arg(long, value_name = "ID")]
@@ -575,6 +578,53 @@ pub enum Identity {
         #[arg(long, default_value_t = 3600)]
         lifetime_s: u32,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Passkey {
+    /// Make a passkey and add it to an identity.
+    Add {
+        /// A name for people.
+        #[arg(default_value = "")]
+        name: String,
+        /// Whose it is; your own by default.
+        #[arg(long)]
+        identity: Option<String>,
+        #[command(flatten)]
+        page: PasskeyPage,
+    },
+    /// Log in with a passkey; prints a token that is bound to this channel.
+    Login {
+        /// Whose passkey; your own by default.
+        #[arg(long)]
+        identity: Option<String>,
+        /// Which passkey, for an identity with several.
+        #[arg(long, value_name = "ID")]
+        credential: Option<String>,
+        /// Kinds of action that the token permits; all by default.
+        #[arg(long = "action", value_name = "KIND")]
+        actions: Vec<String>,
+        /// Resource patterns (`type:id`) that the token permits; all by default.
+        #[arg(long = "resource", value_name = "PATTERN")]
+        resources: Vec<String>,
+        #[arg(long, default_value_t = 3600)]
+        lifetime_s: u32,
+        /// Keep the token for the next commands instead of printing it.
+        #[arg(long)]
+        keep: bool,
+        #[command(flatten)]
+        page: PasskeyPage,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub struct PasskeyPage {
+    /// Port of the page on this machine's loopback; a free one by default.
+    #[arg(long, default_value_t = 0)]
+    pub port: u16,
+    /// How long the page waits for an answer, in seconds.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub wait_s: u32,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -5,7 +5,7 @@ use base::IdentityId;
 use chain::payload::identity::Identity;
 use contracts::identity::v1 as pb;
 
-use super::credential;
+use super::{credential, passkey};
 use crate::{
     args::{Identity as Args, Output},
     node::{Node, failed},
@@ -46,6 +46,7 @@ pub async fn run(node: &Node, output: Output, command: Args) -> Result<()> {
         Args::Resume { name, reason } => status(node, output, &name, "Active", reason).await,
         Args::Revoke { name, reason } => status(node, output, &name, "Revoked", reason).await,
         Args::Credential(command) => credential::run(node, output, command).await,
+        Args::Passkey(command) => passkey::run(node, output, command).await,
         Args::Login { credential, key_file, key_path, actions, resources, lifetime_s, keep } => {
             let asked = credential::Login { credential, key_file, key_path, actions, resources, lifetime_s };
             credential::login(node, asked, keep).await

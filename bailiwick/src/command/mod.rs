@@ -9,6 +9,7 @@ mod identity;
 mod key;
 mod log;
 mod logs;
+mod passkey;
 mod policy;
 mod process;
 mod publish;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use base::{
     AxiomRef, AxiomTime, CapabilityId, CredentialId, DurationNs, EntryKey, Hash, IdentityId, KeyPath, Nonce,
-    ProcessId, PublicKey, RuleId, Sequence, Signature, cbor,
+    ProcessId, PublicKey, RuleId, Sequence, Signature, TokenId, cbor,
 };
 use chain::payload::{
     Body, Envelope, Payload,
@@ -14,7 +14,7 @@ use chain::payload::{
     },
     identity::{
         CredentialAdded, CredentialBody, CredentialRevoked, IdentityChange, IdentityCreated, IdentityType,
-        IdentityUpdated, KeyOperation, KeyUsage, Permission,
+        IdentityUpdated, KeyOperation, KeyUsage, PasskeyOrigin, Permission,
     },
     policy::{
         DecisionBody, DecisionSignature, PolicyAction, PolicyCondition, PolicyContext, PolicyEffect,
@@ -197,6 +197,22 @@ fn a_use_of_a_key_tells_whose_it_was_and_what_allowed_it() {
     }
 }
 
+/// Entries of before have neither member, and are written as they were.
+#[test]
+fn what_passkeys_added_changes_no_older_entry() {
+    let body =
+        CredentialBody::Passkey { public_key: vec![1, 2], aaguid: [3; 16], sign_count: 4, origin: None };
+    let bytes = [&[0x82, 0x00, 0x83, 0x42, 1, 2, 0x50][..], &[3; 16], &[4]].concat();
+    assert_eq!(cbor::encode(&body), bytes);
+    assert_eq!(cbor::decode::<CredentialBody>(&bytes).unwrap(), body);
+    let (credential, token) = (CredentialId([1; 16]), TokenId([2; 16]));
+    let (channel, expires_at) = ("c".to_owned(), AxiomTime(3));
+    let change = IdentityChange::Authenticated { credential, token, channel, expires_at, sign_count: None };
+    let bytes = [&[0x82, 0x04, 0x84, 0x50][..], &[1; 16], &[0x50], &[2; 16], &[0x61, b'c', 3]].concat();
+    assert_eq!(cbor::encode(&change), bytes);
+    assert_eq!(cbor::decode::<IdentityChange>(&bytes).unwrap(), change);
+}
+
 /// covers: IDN-17, IDN-18, IDN-19, IDN-20
 #[test]
 fn a_credential_of_each_kind_goes_through_the_log() {
@@ -209,6 +225,15 @@ fn a_credential_of_each_kind_goes_through_the_log() {
         (
             CredentialBody::Passkey { public_key: vec![1, 2], aaguid: [3; 16], sign_count: 4, origin: None },
             ["public_key", "aaguid", "sign_count"].as_slice(),
+        ),
+        (
+            CredentialBody::Passkey {
+                public_key: vec![1, 2],
+                aaguid: [3; 16],
+                sign_count: 4,
+                origin: Some(PasskeyOrigin { webauthn_id: vec![5; 3], backup_eligible: true }),
+            },
+            &["origin", "webauthn_id", "backup_eligible"],
         ),
         (CredentialBody::RecoveryKey { key_hash: Hash([5; 32]), used: false }, &["key_hash", "used"]),
         (
