@@ -259,6 +259,10 @@ impl Disk for SimDisk {
         }
     }
 
+    fn holds(&self, name: &str, file: &SimFile) -> Result<bool, DiskError> {
+        Ok(self.lock_state().names.get(name) == Some(&file.file))
+    }
+
     fn create(&self, name: &str) -> Result<SimFile, DiskError> {
         if self.lock_state().names.contains_key(name) {
             return Err(DiskError::new(Operation::Create, name, io::ErrorKind::AlreadyExists.into()));

@@ -104,6 +104,8 @@ pub trait Disk: Clone + Send + Sync + 'static {
 
     /// Opens an existing file to read and write.
     fn open(&self, name: &str) -> Result<Self::File, DiskError>;
+    /// True while `name` still leads to this open file; not once it was removed, replaced or its folder was.
+    fn holds(&self, name: &str, file: &Self::File) -> Result<bool, DiskError>;
     /// Makes a new file; one that exists is an error.
     fn create(&self, name: &str) -> Result<Self::File, DiskError>;
     /// Makes a folder unless it is there. Durable after `sync_dir` of its parent.

@@ -13,8 +13,10 @@
 //!                      so that a later pwrite inside changes no metadata and fdatasync is one device flush
 //! DiskFile::write_at   pwrite until all is written
 //! DiskFile::sync_data  fdatasync
+//! Disk::holds          fstat, lstat: the same device and file number
 //! Disk::rename         renameat
 //! Disk::sync_dir       openat(O_DIRECTORY), fsync
+//! Pool (a spare file)  create, zero, fsync of the folder: its name is durable before it is renamed away
 //! replace              create NAME.new, pwrite, fdatasync, renameat NAME.new NAME, fsync of the folder
 //! wipe                 pwrite zeros over all of it, fdatasync, unlinkat, fsync of the folder
 //! Disk::lock           openat(O_CREAT), flock(LOCK_EX|LOCK_NB), held until dropped or the process dies

@@ -90,18 +90,24 @@ impl<D: Disk> Pool<D> {
         Ok(Self { shared, filler })
     }
 
-    /// A file full of zeros: a spare one, or a new one made while the caller waits. The caller renames it away.
+    /// A file full of zeros: a spare one, or one made while the caller waits, from an old one where there is one: on a
+    /// full disk that is the only space left. The caller renames it away.
     pub fn take(&self) -> Result<(D::File, String), DiskError> {
-        let spare = {
+        let (spare, used) = {
             let mut state = self.shared.lock();
             state.failed = false;
-            state.ready.pop()
+            let spare = state.ready.pop();
+            let used = if spare.is_none() { state.used.pop() } else { None };
+            (spare, used)
         };
+        let taken = match (spare, used) {
+            (Some(name), _) => self.shared.disk.open(&name).map(|file| (file, name)),
+            (None, Some(name)) => self.shared.zero_again(name),
+            (None, None) => self.shared.make(),
+        };
+        // Not before: the filler would take the same space.
         self.shared.changed.notify_all();
-        match spare {
-            Some(name) => Ok((self.shared.disk.open(&name)?, name)),
-            None => self.shared.make(),
-        }
+        taken
     }
 
     /// Takes back a file with old content that nobody needs any more: it is renamed into the pool and zeroed again.
@@ -150,13 +156,32 @@ impl<D: Disk> Shared<D> {
         format!("{}/{:08}.zero", self.folder, self.next_name.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// Full of zeros, and its name durable before anybody renames it: else a power cut could leave the file under both
+    /// names, and the next start would zero a segment for a spare file.
+    fn ready_to_rename(&self, file: &D::File) -> Result<(), DiskError> {
+        file.zero(self.size_bytes)?;
+        self.disk.sync_dir(&self.folder)
+    }
+
     fn make(&self) -> Result<(D::File, String), DiskError> {
         let name = self.new_name();
         let file = self.disk.create(&name)?;
-        match file.zero(self.size_bytes) {
+        match self.ready_to_rename(&file) {
             Ok(()) => Ok((file, name)),
             Err(error) => {
                 // Gives the space back; the first error is the one that tells.
+                let _ = self.disk.remove(&name);
+                Err(error)
+            }
+        }
+    }
+
+    /// Zeroes a file with old content; one that cannot be is given back to the disk.
+    fn zero_again(&self, name: String) -> Result<(D::File, String), DiskError> {
+        let zeroed = self.disk.open(&name).and_then(|file| self.ready_to_rename(&file).map(|()| file));
+        match zeroed {
+            Ok(file) => Ok((file, name)),
+            Err(error) => {
                 let _ = self.disk.remove(&name);
                 Err(error)
             }
@@ -175,10 +200,7 @@ impl<D: Disk> Shared<D> {
             state.used.pop()
         };
         let name = match used {
-            Some(name) => {
-                self.disk.open(&name)?.zero(self.size_bytes)?;
-                name
-            }
+            Some(name) => self.zero_again(name)?.1,
             None => self.make()?.1,
         };
         self.lock().ready.push(name);

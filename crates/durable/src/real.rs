@@ -1,7 +1,7 @@
 use std::{
     fs::{File, OpenOptions},
     io,
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -66,6 +66,16 @@ impl Disk for RealDisk {
 
     fn open(&self, name: &str) -> Result<RealFile, DiskError> {
         self.file(name, Operation::Open, &self.read_write())
+    }
+
+    fn holds(&self, name: &str, file: &RealFile) -> Result<bool, DiskError> {
+        let wrap = |error| DiskError::new(Operation::Length, name, error);
+        let own = file.file.metadata().map_err(wrap)?;
+        match std::fs::symlink_metadata(self.path(name)) {
+            Ok(named) => Ok((named.dev(), named.ino()) == (own.dev(), own.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(wrap(error)),
+        }
     }
 
     fn create(&self, name: &str) -> Result<RealFile, DiskError> {
@@ -157,7 +167,10 @@ impl DiskFile for RealFile {
 
     fn zero(&self, size_bytes: u64) -> Result<(), DiskError> {
         let wrap = self.wrap(Operation::Zero);
-        self.file.set_len(0).map_err(&wrap)?;
+        // Blocks that the file has are kept: on a full disk somebody else would take them.
+        if self.size_bytes()? > size_bytes {
+            self.file.set_len(size_bytes).map_err(&wrap)?;
+        }
         match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, size_bytes) {
             // Some file systems cannot; writing allocates too.
             Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}

@@ -75,7 +75,14 @@ impl Service for AxiomService {
 
     async fn init(context: InitContext) -> Result<Self, BoxError> {
         // Reading and verifying a whole log takes its time and would hold up the lifecycle.
-        let service = tokio::task::spawn_blocking(move || start::open(context)).await??;
+        let opened = tokio::task::spawn_blocking(move || start::open(context)).await?;
+        if let Err(error) = &opened
+            && start::may_pass(error)
+        {
+            tracing::error!(%error, "the disk refuses; this start ends in {} s", start::DISK_PAUSE.as_secs());
+            tokio::time::sleep(start::DISK_PAUSE).await;
+        }
+        let service = opened?;
         tokio::spawn(tree::grow(Arc::clone(&service.tree), service.grown.clone()));
         Ok(service)
     }

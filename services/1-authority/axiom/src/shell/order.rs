@@ -4,10 +4,10 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use base::{AxiomTime, Hash, Sequence};
@@ -26,6 +26,8 @@ use crate::{
 const QUEUE_BATCHES_MAX: usize = 256;
 /// The log can no longer be trusted to be what memory says: only a new start knows (invariant 4).
 const EXIT_UNCERTAIN: i32 = 70;
+/// How often the log's files are looked at, whether somebody appends or not.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// How often a caller with a full queue tries again.
 const FULL_PAUSE: Duration = Duration::from_millis(1);
 
@@ -66,8 +68,9 @@ impl Orders {
         let (queue, work) = sync_channel(QUEUE_BATCHES_MAX);
         let alive = Arc::new(AtomicBool::new(true));
         let (grown, own) = (Arc::new(grown), Arc::clone(&alive));
+        let (space, checked) = (Space::Normal, Instant::now());
         let mut thread =
-            OrderingThread { sequencer, layout, committer, node, grown, alive: own, space: Space::Normal };
+            OrderingThread { sequencer, layout, committer, node, grown, alive: own, space, checked };
         let handle = std::thread::Builder::new()
             .name("order".into())
             .spawn(move || thread.run(&work))
@@ -121,7 +124,10 @@ struct OrderingThread {
     /// The last durable sequence; wakes followers.
     grown: Arc<watch::Sender<u64>>,
     alive: Arc<AtomicBool>,
+    /// What was told last about room in the log.
     space: Space,
+    /// When the log's files were looked at last.
+    checked: Instant,
 }
 
 /// Takes an entry into what the gate looks at. False if it cannot be read.
@@ -151,11 +157,18 @@ impl OrderingThread {
         loop {
             let work = match held.take() {
                 Some(work) => work,
-                None => match queue.recv() {
+                None => match queue.recv_timeout(CHECK_EVERY) {
                     Ok(work) => work,
-                    Err(_) => break,
+                    Err(RecvTimeoutError::Timeout) => {
+                        self.check();
+                        continue;
+                    }
+                    Err(RecvTimeoutError::Disconnected) => break,
                 },
             };
+            if self.checked.elapsed() >= CHECK_EVERY {
+                self.check();
+            }
             match work {
                 Work::State(answer) => {
                     let sequence = self.sequencer.point().next_sequence.0.saturating_sub(1);
@@ -267,21 +280,30 @@ impl OrderingThread {
         }
     }
 
-    /// Once for each change: whoever reads the node's log learns why acts are refused.
+    /// A file that was removed or replaced under the open log ends this process, as a failed write does.
+    fn check(&mut self) {
+        self.wait_idle();
+        if let Err(error) = self.committer.check() {
+            stop(&error);
+        }
+        self.checked = Instant::now();
+    }
+
+    /// Says once that room runs out, and once that it is back.
     fn tell_space(&mut self, space: Space) {
         if space == self.space {
             return;
         }
-        self.space = space;
         match space {
-            Space::Normal => tracing::info!("the log has room again"),
-            Space::ReserveOnly => tracing::warn!(
-                "the log's disk or quota is full: until there is room, only what takes away is recorded, in the reserve"
-            ),
+            Space::Normal => tracing::info!("the log has room again and takes everything"),
+            Space::ReserveOnly => {
+                tracing::error!("disk or quota is full: only acts that take away and the shutdown are taken");
+            }
             Space::Full => {
-                tracing::warn!("the log is full, with its reserve: nothing is recorded until there is room")
+                tracing::error!("disk or quota is full to the end of the reserve: nothing is taken")
             }
         }
+        self.space = space;
     }
 
     fn wait_idle(&self) {

@@ -3,12 +3,12 @@
 use std::{
     path::PathBuf,
     sync::{Arc, Mutex},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use base::{AxiomRef, AxiomTime};
 use chain::{SignedHead, UnsignedHead};
-use durable::RealDisk;
+use durable::{DiskError, PoolError, RealDisk};
 use ed25519_dalek::SigningKey;
 use kit::{BoxError, InitContext, boot_time_ns};
 use tokio::sync::watch;
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     core::{Clock, Reading, Sequencer, genesis_entry},
-    store::{CommitterThread, SEGMENT_BYTES_DEFAULT, Store, StoreOptions},
+    store::{CommitterThread, HEAD_FILE, SEGMENT_BYTES_DEFAULT, Store, StoreError, StoreOptions},
 };
 
 /// Folder of the head, outside of the log's own; set where the service runs without its mounts.
@@ -62,6 +62,25 @@ pub(super) fn read_clocks() -> Reading {
 
 fn place(variable: &str, default: &str) -> PathBuf {
     std::env::var_os(variable).map_or_else(|| PathBuf::from(default), PathBuf::from)
+}
+
+/// A disk that refuses today may take writes tomorrow. The end of a start that it made fail is put off by this much, so
+/// that starts that fail so never use up what the supervisor allows a core service (3 in 60 s) and the node comes back
+/// without help; well below the time allowed for a start.
+pub(super) const DISK_PAUSE: Duration = Duration::from_secs(25);
+
+/// True if the disk, not what is on it, made a start fail, and there is a log to come back to.
+pub(super) fn may_pass(error: &BoxError) -> bool {
+    let failed = match error.downcast_ref::<StoreError>() {
+        Some(StoreError::Disk(error) | StoreError::Pool(PoolError::Disk(error))) => error,
+        Some(_) => return false,
+        None => match error.downcast_ref::<DiskError>() {
+            Some(error) => error,
+            None => return false,
+        },
+    };
+    let passes = !matches!(failed, DiskError::Locked { .. }) && !failed.is_not_found();
+    passes && place(HEAD_VARIABLE, HEAD_FOLDER).join(HEAD_FILE).exists()
 }
 
 pub(super) fn open(mut context: InitContext) -> Result<AxiomService, BoxError> {

@@ -13,7 +13,7 @@ use durable::{Disk, DiskFile};
 use super::{
     error::StoreError,
     layout::PreparedGroup,
-    options::{LOG_FOLDER, SPARE_FOLDER},
+    options::{HEAD_FILE, LOG_FOLDER, SPARE_FOLDER},
     reader::Shared,
 };
 
@@ -28,7 +28,12 @@ pub struct Committed {
 
 pub struct Committer<D: Disk> {
     pub(super) disk: D,
+    pub(super) head_disk: D,
     pub(super) segment: Arc<D::File>,
+    /// Its name with the folder.
+    pub(super) segment_name: String,
+    /// Segments of the whole log.
+    pub(super) segments: u64,
     pub(super) head: D::File,
     pub(super) head_offset: u64,
     pub(super) shared: Arc<Shared<D>>,
@@ -59,16 +64,50 @@ impl<D: Disk> Committer<D> {
                 self.disk.sync_dir(LOG_FOLDER)?;
                 self.disk.sync_dir(SPARE_FOLDER)?;
                 self.segment = Arc::clone(&begin.file);
+                self.segment_name = name;
+                self.segments = self.segments.saturating_add(1);
                 self.shared.begin_segment(begin.header.entry_count, begin.file);
             }
         }
         // Not synced: it survives the death of the process, and after a power cut an older head is a sound one.
         self.head.write_at(self.head_offset, &HeadSlot(last).encode())?;
         self.head_offset = HeadFile::other_offset(self.head_offset);
+        // After the write: what vanished before is noticed before anybody is answered.
+        self.check_names()?;
         self.shared.publish(points, entries, last);
         self.stopped = false;
         Ok(Committed { last, buffer: bytes })
     }
+
+    /// Segment and head are still what their names lead to.
+    fn check_names(&self) -> Result<(), StoreError> {
+        if !self.disk.holds(&self.segment_name, &self.segment)? {
+            return Err(StoreError::Replaced(self.segment_name.clone()));
+        }
+        if !self.head_disk.holds(HEAD_FILE, &self.head)? {
+            return Err(StoreError::Replaced(HEAD_FILE.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// What a commit checks, and that no other segment has gone. After an error nothing more is written.
+    pub fn check(&mut self) -> Result<(), StoreError> {
+        if self.stopped {
+            return Err(StoreError::Stopped);
+        }
+        self.stopped = true;
+        self.check_names()?;
+        let names = self.disk.list(LOG_FOLDER)?;
+        if names.iter().filter(|name| is_segment(name)).count() as u64 != self.segments {
+            return Err(StoreError::Replaced(LOG_FOLDER.to_owned()));
+        }
+        self.stopped = false;
+        Ok(())
+    }
+}
+
+pub(super) fn is_segment(name: &str) -> bool {
+    name.ends_with(".seg")
 }
 
 type Done = Box<dyn FnOnce(Result<Committed, StoreError>) + Send>;
@@ -108,6 +147,11 @@ impl<D: Disk> CommitterThread<D> {
             std::thread::yield_now();
         }
         self.committer.lock().unwrap_or_else(PoisonError::into_inner).commit(group)
+    }
+
+    /// Looks whether the log's files are still there; between groups.
+    pub fn check(&self) -> Result<(), StoreError> {
+        self.committer.lock().unwrap_or_else(PoisonError::into_inner).check()
     }
 
     /// Hands a group over; `done` is called from the committer's thread. Waits while `QUEUE_GROUPS_MAX` groups wait.

@@ -26,6 +26,10 @@ pub enum StoreError {
     Full,
     #[error("entry {0} is not in the log")]
     NotFound(base::Sequence),
+    #[error(
+        "{0} was removed or replaced while the log was open: what was written since is not where it belongs"
+    )]
+    Replaced(String),
     #[error("an earlier write failed and may have landed: this process must end and read the disk again")]
     Stopped,
     #[error("the committer's thread cannot be started")]

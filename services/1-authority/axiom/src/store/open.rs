@@ -5,19 +5,22 @@ use std::sync::Arc;
 use base::{AxiomRef, Hash, Sequence};
 use chain::{
     Cause, ChainPoint, Entry, Fault, GROUP_BODY_BYTES_MAX, GROUP_HEADER_BYTES, HEAD_FILE_BYTES, HeadError,
-    HeadFile, Part, Placed, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentReader, segment_name,
+    HeadFile, HeadSlot, Part, Placed, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentReader, segment_name,
 };
 use durable::{Disk, DiskError, DiskFile, Pool, read_small, replace};
 
 use super::{
     adapter::Segment,
-    committer::Committer,
+    committer::{Committer, is_segment},
     error::StoreError,
     index::{Index, Point},
     layout::{Layout, salt_of},
     options::{HEAD_FILE, LOCK_FILE, LOG_FOLDER, SNAPSHOT_FOLDER, SPARE_FOLDER, StoreOptions},
     reader::{LogReader, Shared},
 };
+
+/// Bytes behind the last group that a start writes anew.
+const PROBE_BYTES: u64 = 4096;
 
 /// What the start found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -102,10 +105,13 @@ impl<D: Disk> Store<'_, D> {
         recovery.above_head = last.sequence.0.saturating_sub(head.map_or(0, |head| head.sequence.0));
         // What the last process wrote and did not sync is about to be shown to readers: make it durable first. Written
         // anew, because after a failed sync the kernel takes these pages for clean and would not write them.
-        write_again(&file, scan.above_head_from, offset)?;
+        // And the zeros behind it, where the next group goes: a disk that refuses to write is known before anybody is
+        // served.
+        let probe_end = offset.saturating_add(PROBE_BYTES).min(header.capacity_bytes);
+        write_again(&file, scan.above_head_from, probe_end)?;
         file.sync_data()?;
         self.disk.sync_dir(LOG_FOLDER)?;
-        let (head, head_offset) = self.raise_head(last)?;
+        let (head_file, head_offset) = self.raise_head(head, last)?;
         let segment = Arc::new(file);
         let shared = Arc::new(Shared::new(self.disk.clone(), scan.index, last));
         shared.begin_segment(header.entry_count, Arc::clone(&segment));
@@ -113,7 +119,18 @@ impl<D: Disk> Store<'_, D> {
         let mut layout = Layout::new(pool, self.options.clone(), scan.point, header, offset, scan.segments);
         layout.hold_reserve();
         let disk = self.disk.clone();
-        let committer = Committer { disk, segment, head, head_offset, shared, stopped: false, _lock: lock };
+        let committer = Committer {
+            disk,
+            head_disk: self.head_disk.clone(),
+            segment,
+            segment_name: format!("{LOG_FOLDER}/{}", segment_name(Sequence(header.entry_count))),
+            segments: scan.segments,
+            head: head_file,
+            head_offset,
+            shared,
+            stopped: false,
+            _lock: lock,
+        };
         Ok(Opened { layout, committer, reader, recovery })
     }
 
@@ -130,8 +147,18 @@ impl<D: Disk> Store<'_, D> {
         }
     }
 
-    /// Writes the head of the log as found, durably, and opens its file for the committer.
-    fn raise_head(&self, last: AxiomRef) -> Result<(D::File, u64), StoreError> {
+    /// Writes the head of the log as found, durably, and opens its file for the committer. A file that is there is
+    /// written in place, in the slot that is not the newest: that needs no space on a full disk.
+    fn raise_head(&self, old: Option<AxiomRef>, last: AxiomRef) -> Result<(D::File, u64), StoreError> {
+        if old.is_some() {
+            let file = self.head_disk.open(HEAD_FILE)?;
+            let mut bytes = [0; HEAD_FILE_BYTES];
+            file.read_at(0, &mut bytes)?;
+            let offset = HeadFile::decode(&bytes).map_err(StoreError::Head)?.next_offset;
+            file.write_at(offset, &HeadSlot(last).encode())?;
+            file.sync_data()?;
+            return Ok((file, HeadFile::other_offset(offset)));
+        }
         let mut bytes = chain_head_bytes(last);
         bytes.resize(HEAD_FILE_BYTES, 0);
         replace(self.head_disk, HEAD_FILE, &[&bytes])?;
@@ -144,7 +171,7 @@ impl<D: Disk> Store<'_, D> {
         visit: &mut impl FnMut(&Placed<'_>),
     ) -> Result<Scan<D>, StoreError> {
         let mut names = self.disk.list(LOG_FOLDER)?;
-        names.retain(|name| name.ends_with(".seg"));
+        names.retain(|name| is_segment(name));
         names.sort_unstable();
         let mut scan = Scan {
             segments: 0,
