@@ -47,6 +47,13 @@ impl keys_server::Keys for Keys {
         Ok(Response::new(keys::SignResponse::default()))
     }
 
+    async fn sign_bytes(
+        &self,
+        _: Request<keys::SignBytesRequest>,
+    ) -> Result<Response<keys::SignResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn encrypt(
         &self,
         _: Request<keys::EncryptRequest>,

@@ -166,7 +166,8 @@ fn the_named_subtrees_are_those_that_a_proof_needs() {
     let (_, nodes) = grown(&leaves(40));
     let kept =
         |ids: &[NodeId]| -> BTreeMap<NodeId, TreeHash> { ids.iter().map(|id| (*id, nodes[id])).collect() };
-    let needed = |ids: Vec<NodeId>, proof: &dyn Fn(&BTreeMap<NodeId, TreeHash>) -> Option<Vec<TreeHash>>| {
+    type Made<'a> = &'a dyn Fn(&BTreeMap<NodeId, TreeHash>) -> Option<Vec<TreeHash>>;
+    let needed = |ids: Vec<NodeId>, proof: Made<'_>| {
         assert_eq!(proof(&kept(&ids)), proof(&nodes));
         for left_out in 0..ids.len() {
             let others = [&ids[..left_out], &ids[left_out + 1..]].concat();

@@ -50,6 +50,13 @@ impl keys::keys_server::Keys for FakeKeys {
         Err(Status::unimplemented(""))
     }
 
+    async fn sign_bytes(
+        &self,
+        _: Request<keys::SignBytesRequest>,
+    ) -> Result<Response<keys::SignResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn encrypt(
         &self,
         _: Request<keys::EncryptRequest>,
