@@ -6,6 +6,7 @@
 mod authority;
 mod crash;
 mod disk_full;
+mod keys;
 mod node;
 mod orphans;
 mod refuse;
@@ -27,7 +28,7 @@ use serde::Serialize;
 use crate::{args::Prove, output, site::Site};
 
 /// What `--break` knows, and the section that must notice.
-const BREAKS: [(&str, &str); 26] = [
+const BREAKS: [(&str, &str); 29] = [
     ("userns", "refuse"),
     ("mountns", "refuse"),
     ("pidns", "refuse"),
@@ -48,6 +49,9 @@ const BREAKS: [(&str, &str); 26] = [
     ("revocation", "revoke"),
     ("cascade", "revoke"),
     ("replay", "replay"),
+    ("key-purpose", "keys"),
+    ("key-decision", "keys"),
+    ("key-record", "keys"),
     ("chain", "tamper"),
     ("tree", "verify"),
     ("checkpoint-signature", "verify"),
@@ -66,11 +70,12 @@ fn attack(section: &mut Section, succeeded: bool, what: &str) {
 
 type Run = fn(&mut Context) -> Result<Section>;
 
-const SECTIONS: [(&str, Run); 10] = [
+const SECTIONS: [(&str, Run); 11] = [
     ("node", node::run),
     ("work", work::run),
     ("authority", authority::run),
     ("revoke", revoke::run),
+    ("keys", keys::run),
     ("refuse", refuse::run),
     ("crash", crash::run),
     ("tamper", tamper::run),

@@ -143,7 +143,8 @@ mod tests {
         }
         for code in (0..17).map(Code::from_i32) {
             let (_, body) = http_error("keys", Phase::Serving, &Status::new(code, "text"));
-            let members: Vec<&String> = body.as_object().unwrap().keys().collect();
+            let mut members: Vec<&String> = body.as_object().unwrap().keys().collect();
+            members.sort_unstable();
             assert_eq!(members, ["category", "code", "data", "message"]);
             assert!(body["data"].is_object());
         }

@@ -228,7 +228,7 @@ mod tests {
     const KEYS: &str = "bailiwick.keys.v1.Keys";
 
     fn rows() -> Vec<Operation> {
-        ["DerivePublicKey", "Sign", "Verify", "Encrypt", "Decrypt", "GetKeyInfo"]
+        ["DerivePublicKey", "Sign", "SignBytes", "Verify", "Encrypt", "Decrypt", "GetKeyInfo"]
             .into_iter()
             .map(|name| format!("/{KEYS}/{name}").leak() as &'static str)
             .map(|path| Operation::reads(path, Cost::Light, "system.keys.use"))
