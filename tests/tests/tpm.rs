@@ -32,7 +32,9 @@ impl Software {
             return None;
         };
         let software = Self { folder, child };
-        assert!(within(Duration::from_secs(10), || software.socket().exists()), "swtpm does not listen");
+        // The file is there before anybody listens.
+        let listens = || std::os::unix::net::UnixStream::connect(software.socket()).is_ok();
+        assert!(within(Duration::from_secs(10), listens), "swtpm does not listen");
         Some(software)
     }
 

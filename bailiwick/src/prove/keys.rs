@@ -15,7 +15,7 @@ use serde_json::Value;
 use sim::Random;
 use tonic::{Code, Status};
 
-use super::{Context, Section, Site};
+use super::{Context, Section, Site, hold_still};
 use crate::node::{Node, failed};
 
 /// Random messages that are no format.
@@ -324,7 +324,7 @@ impl Trial<'_> {
         let pids = site.pids()?;
         let (_, pid) = pids.iter().find(|(name, _)| name == "axiom").context("axiom does not run")?;
         let pid = i32::try_from(*pid).ok().and_then(Pid::from_raw).context("a pid")?;
-        kill_process(pid, Signal::STOP).context("holding axiom still")?;
+        hold_still(self.section, pid)?;
         let answer = tokio::time::timeout(SILENCE, self.sign(own, hash, decision.clone())).await;
         kill_process(pid, Signal::CONT).context("letting axiom go on")?;
         self.section.count("attacks", 1);

@@ -19,13 +19,18 @@ mod work;
 use std::{
     collections::BTreeMap,
     process::ExitCode,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 
 use crate::{args::Prove, output, site::Site};
+
+/// A process takes a signal within this, however busy the machine is.
+const STILL_TIMEOUT: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// What `--break` knows, and the section that must notice.
 const BREAKS: [(&str, &str); 29] = [
@@ -66,6 +71,29 @@ fn attack(section: &mut Section, succeeded: bool, what: &str) {
     if succeeded {
         section.miss(what);
     }
+}
+
+/// Stops a process, and waits until it stands: the signal is sent before it is taken, and on a busy machine much can happen
+/// between the two.
+fn hold_still(section: &mut Section, pid: Pid) -> Result<()> {
+    kill_process(pid, Signal::STOP)
+        .with_context(|| format!("holding process {} still", pid.as_raw_nonzero()))?;
+    let stands = || stands_still(pid).then_some(());
+    section.check(
+        sandbox::wait_for(STILL_TIMEOUT, LOOK_EVERY, stands).is_some(),
+        "a process does not stand still",
+    );
+    Ok(())
+}
+
+/// Every thread of the process is stopped.
+fn stands_still(pid: Pid) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())) else { return false };
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // Behind the name, which may hold anything.
+        stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+    })
 }
 
 type Run = fn(&mut Context) -> Result<Section>;

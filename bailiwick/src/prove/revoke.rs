@@ -13,7 +13,7 @@ use sandbox::wait_for;
 use serde_json::Value;
 use tonic::Code;
 
-use super::{Context, Section, Site, attack};
+use super::{Context, Section, Site, attack, hold_still};
 use crate::node::Node;
 
 /// The tree that is taken back at once: this many levels of this many branches each.
@@ -243,7 +243,7 @@ fn stands_still(section: &mut Section, site: &Site) -> Result<()> {
     let granted = site.json(&["capability", "grant", "file:/prove/still", "r", "orbital.services.policy"])?;
     let id = granted.pointer("/0/id").and_then(Value::as_str).context("a grant without an id")?;
     let pid = pid_of(site, "process_manager")?;
-    signal(pid, Signal::STOP)?;
+    hold_still(section, process(pid)?)?;
     let began = Instant::now();
     let revoked = site.tell(&["capability", "revoke", id]);
     let replaced = wait_for(BACK_TIMEOUT, LOOK_EVERY, || {
@@ -287,8 +287,10 @@ fn pid_of(site: &Site, service: &str) -> Result<i64> {
     found.map(|(_, pid)| pid).with_context(|| format!("{service} does not run"))
 }
 
+fn process(pid: i64) -> Result<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw).context("no pid of a process")
+}
+
 fn signal(pid: i64, signal: Signal) -> Result<()> {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("no pid of a process")?;
-    kill_process(pid, signal)
-        .with_context(|| format!("sending {signal:?} to process {}", pid.as_raw_nonzero()))
+    kill_process(process(pid)?, signal).with_context(|| format!("sending {signal:?} to process {pid}"))
 }

@@ -35,7 +35,9 @@ impl Software {
             return None;
         };
         let since = Instant::now();
-        while !socket.exists() && since.elapsed() < Duration::from_secs(10) {
+        // The file is there before anybody listens.
+        let listens = || std::os::unix::net::UnixStream::connect(&socket).is_ok();
+        while !listens() && since.elapsed() < Duration::from_secs(10) {
             std::thread::sleep(Duration::from_millis(10));
         }
         Some(Self { folder, child })
