@@ -256,6 +256,11 @@ impl Node {
     }
 }
 
+/// For the calls of one command.
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")
+}
+
 /// A failed call as the operator reads it, with an exit code.
 pub fn failed(status: Status) -> anyhow::Error {
     if nobody_listens(&status) {

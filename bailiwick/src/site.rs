@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use base::layout::Layout;
+use rustix::process::Pid;
 use serde_json::Value;
 
 use crate::node::Node;
@@ -102,6 +103,21 @@ impl Site {
             Some((service.get("name")?.as_str()?.to_owned(), service.get("pid")?.as_i64()?))
         };
         Ok(services.iter().filter_map(pid).collect())
+    }
+
+    /// Process of a service.
+    pub fn pid(&self, service: &str) -> Result<Pid> {
+        let found = self.pids()?.into_iter().find(|(name, _)| name == service);
+        let pid = found.and_then(|(_, pid)| Pid::from_raw(i32::try_from(pid).ok()?));
+        pid.with_context(|| format!("{service} does not run"))
+    }
+
+    /// Whether every service runs; a node that tells no status is not there yet.
+    pub fn all_running(&self) -> Result<bool> {
+        let Ok(status) = self.json(&["status"]) else { return Ok(false) };
+        let services =
+            status.get("services").and_then(Value::as_array).context("no services in the status")?;
+        Ok(services.iter().all(|service| service.get("state").and_then(Value::as_str) == Some("Running")))
     }
 
     /// Stops the node and removes what it left.

@@ -18,7 +18,12 @@ use rustix::fs::{FlockOperation, flock};
 use sandbox::Features;
 use supervisor::keeper::{self, Ending, KeeperConfig};
 
-use crate::{args::Up, first_boot::FirstBoot, node::Node, output, units};
+use crate::{
+    args::Up,
+    first_boot::FirstBoot,
+    node::{Node, runtime},
+    output, units,
+};
 
 /// A node that has not answered by then has failed; its log says why.
 const UP_TIMEOUT: Duration = Duration::from_secs(60);
@@ -258,8 +263,7 @@ fn state(layout: &Layout) -> Option<String> {
     if !node.admin_socket("supervisor").exists() {
         return None;
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-    let state = runtime.block_on(async {
+    let state = runtime().ok()?.block_on(async {
         let mut supervisor = node.supervisor("system.supervisor.get_node").ok()?;
         let request = contracts::supervisor::v1::GetNodeRequest {};
         Some(supervisor.get_node(request).await.ok()?.into_inner().state)

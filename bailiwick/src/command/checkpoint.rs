@@ -20,7 +20,7 @@ use chain::{
 use crate::{
     args::{LogFrom, Output},
     exit::Failure,
-    node::{Node, failed},
+    node::{Node, failed, runtime},
     output,
 };
 
@@ -104,8 +104,7 @@ pub fn read_text(file: &Path, bytes_max: usize) -> Result<String> {
 fn current(layout: &Layout) -> Result<SignedCheckpoint> {
     let live = Node::find(layout.clone()).ok().filter(|node| node.admin_socket("axiom").exists());
     if let Some(node) = live {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        match runtime.block_on(ask(&node)) {
+        match runtime()?.block_on(ask(&node)) {
             Ok(reply) => return Ok(reply.signed.parse()?),
             Err(error) => eprintln!("bailiwick: the node does not answer ({error:#}): taking what it kept"),
         }

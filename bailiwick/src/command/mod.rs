@@ -30,7 +30,7 @@ use base::layout::Layout;
 use crate::{
     args::{Cli, Command, Log, Output, Policy, To},
     exit::{Failure, USAGE},
-    node::Node,
+    node::{Node, runtime},
     prove, up,
 };
 
@@ -100,10 +100,6 @@ fn form(cli: &mut Cli) -> Result<Output> {
 
 fn done((): ()) -> ExitCode {
     ExitCode::SUCCESS
-}
-
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")
 }
 
 /// What a running node answers.

@@ -22,7 +22,7 @@ use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use crate::{
     args::{Kill, Output, Run},
     exit::{Failure, NOT_EXECUTABLE, NOT_FOUND, RUN_FAILED, UNREACHABLE},
-    node::{Node, failed},
+    node::{Node, failed, runtime},
     output,
     site::Site,
     terminal, units, up,
@@ -42,14 +42,14 @@ const INHERITED: [&str; 4] = ["TERM", "LANG", "LC_ALL", "PATH"];
 /// On the node that is meant; where none is up, the user's own is started in the background.
 pub fn on_own_node(layout: Layout, output: Output, args: Run) -> Result<ExitCode> {
     up::ensure(&layout)?;
-    super::runtime()?.block_on(run(&Node::find(layout)?, output, args))
+    runtime()?.block_on(run(&Node::find(layout)?, output, args))
 }
 
 /// On a node for this run alone, which is removed with its log.
 pub fn ephemeral(output: Output, args: Run) -> Result<ExitCode> {
     let site = Site::start("e", &["--name", "ephemeral", "--idle-stop", EPHEMERAL_IDLE_STOP])?;
     let node = site.node()?;
-    let code = super::runtime()?.block_on(run(&node, output, args));
+    let code = runtime()?.block_on(run(&node, output, args));
     site.end()?;
     code
 }

@@ -36,7 +36,7 @@ use serde_json::Value;
 use supervisor::{sealing::Secrets, signing};
 
 use super::{Context, Section, Site, attack};
-use crate::node::Node;
+use crate::node::{Node, runtime};
 
 /// A key that no default rule gives the operator.
 pub(super) const OTHERS_KEY: &str = "/orbital/services/policy";
@@ -50,8 +50,7 @@ pub fn run(context: &mut Context) -> Result<Section> {
     let folder = site.folder("authority")?;
     policy_refuses(&mut section, site, &folder)?;
     forged_decision(&mut section, site, trusting)?;
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
+    let runtime = runtime()?;
     runtime.block_on(async {
         decisions_are_bound(&mut section, &node).await?;
         tokens_are_bound(&mut section, site, &node).await?;

@@ -11,14 +11,16 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use chain::{LogFolder, VerifyOptions, payload::Payload, verify_log};
-use contracts::capability_service::v1::{GrantRequest, Permissions, Resource};
 use rustix::process::{Pid, Signal, kill_process};
 use sandbox::wait_for;
 use serde_json::Value;
 use sim::Broken;
 
-use super::{Context, Section, Site};
-use crate::node::Node;
+use super::{
+    Context, Section, Site,
+    rights::{Acknowledged, READ, Rights},
+};
+use crate::node::{Node, runtime};
 
 /// Power cuts on the simulated disk; the least that counts is 500.
 const POWER_CUTS: u64 = 600;
@@ -65,8 +67,7 @@ fn power_cuts(section: &mut Section, seed: u64, broken: Broken) {
 
 /// Acts of many callers at once, and which of them were acknowledged.
 struct Load {
-    /// Acknowledged grants: capability id in hexadecimal, sequence.
-    acknowledged: Arc<Mutex<BTreeMap<String, u64>>>,
+    acknowledged: Arc<Mutex<Acknowledged>>,
     stop: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<()>,
 }
@@ -77,9 +78,7 @@ impl Load {
         let stop = Arc::new(AtomicBool::new(false));
         let shared = (Arc::clone(&acknowledged), Arc::clone(&stop));
         let thread = std::thread::spawn(move || {
-            let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
-                return;
-            };
+            let Ok(runtime) = runtime() else { return };
             runtime.block_on(async {
                 let callers = (0..LOAD).map(|caller| grants(&node, caller, &shared.0, &shared.1));
                 let mut all = Vec::new();
@@ -92,7 +91,7 @@ impl Load {
         Self { acknowledged, stop, thread }
     }
 
-    fn end(self) -> BTreeMap<String, u64> {
+    fn end(self) -> Acknowledged {
         self.stop.store(true, Ordering::Release);
         let _ = self.thread.join();
         self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -121,31 +120,17 @@ pub(super) async fn join_all<F: Future + Unpin>(mut all: Vec<F>) -> Vec<F::Outpu
 }
 
 /// Grants rights to the operator as fast as they are answered. A call that fails counts as not acknowledged.
-async fn grants(node: &Node, caller: usize, acknowledged: &Mutex<BTreeMap<String, u64>>, stop: &AtomicBool) {
+async fn grants(node: &Node, caller: usize, acknowledged: &Mutex<Acknowledged>, stop: &AtomicBool) {
+    let rights = Rights { node };
     let mut number = 0_u64;
     while !stop.load(Ordering::Acquire) {
         number += 1;
-        let request = GrantRequest {
-            resource: Some(Resource {
-                object_type: "file".to_owned(),
-                object_id: format!("/load/{caller}/{number}"),
-            }),
-            permissions: Some(Permissions { read: true, ..Permissions::default() }),
-            grantee: node.admin().0.to_vec(),
-            restrictions: None,
-            expires_at_ns: None,
-        };
-        let granted = match node.capabilities("system.capability_service.grant").await {
-            Ok(mut client) => client.grant(request).await.ok().map(tonic::Response::into_inner),
-            Err(_) => None,
-        };
-        match granted {
-            Some(granted) => {
-                let id = granted.id.iter().map(|byte| format!("{byte:02x}")).collect();
-                let at = granted.created_at.map_or(0, |at| at.sequence);
-                acknowledged.lock().unwrap_or_else(PoisonError::into_inner).insert(id, at);
+        match rights.try_grant(&format!("/load/{caller}/{number}"), READ).await {
+            Ok(Ok(granted)) => {
+                let mut acknowledged = acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+                acknowledged.insert(granted.id, granted.sequence);
             }
-            None => tokio::time::sleep(LOOK_EVERY).await,
+            _ => tokio::time::sleep(LOOK_EVERY).await,
         }
     }
 }
@@ -209,7 +194,7 @@ fn kill_one(section: &mut Section, site: &Site, target: &str) -> Result<()> {
             "supervisor" => supervisor_pid(site).is_ok_and(|pid| pid != supervisor && pid != 0),
             _ => after.get(target).is_some_and(|pid| *pid != victim),
         };
-        Ok(replaced && all_running(site)?)
+        Ok(replaced && site.all_running()?)
     });
     section.check(back, format!("{target} was not back within {} s", BACK_TIMEOUT.as_secs()));
     let ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -230,26 +215,20 @@ fn supervisor_pid(site: &Site) -> Result<i64> {
         .context("no supervisor in the status")
 }
 
-fn all_running(site: &Site) -> Result<bool> {
-    let Ok(status) = site.json(&["status"]) else { return Ok(false) };
-    let services = status.get("services").and_then(Value::as_array).context("no services in the status")?;
-    Ok(services.iter().all(|service| service.get("state").and_then(Value::as_str) == Some("Running")))
-}
-
 /// An error counts as not yet: what is asked may be what was killed.
 fn within(mut is_so: impl FnMut() -> Result<bool>) -> bool {
     wait_for(BACK_TIMEOUT, LOOK_EVERY, || is_so().unwrap_or(false).then_some(())).is_some()
 }
 
 /// Acknowledged grants that are not in the log under the sequence that was told.
-pub(super) fn missing(site: &Site, mut acknowledged: BTreeMap<String, u64>) -> Result<u64> {
+pub(super) fn missing(site: &Site, mut acknowledged: Acknowledged) -> Result<u64> {
     let folder = LogFolder::new(site.layout()?.log());
     let outcome = verify_log(&folder, &VerifyOptions::default(), |placed| {
         let header = &placed.record.header;
         if let Ok(Payload::CapabilityGrant(grant)) =
             Payload::decode(header.entry_type.code(), placed.record.payload)
         {
-            let id = grant.body.capability_id.to_string();
+            let id = grant.body.capability_id;
             if acknowledged.get(&id) == Some(&header.sequence.0) {
                 acknowledged.remove(&id);
             }

@@ -2,7 +2,6 @@
 //! taken back, and it goes on by itself once there is room.
 
 use std::{
-    collections::BTreeMap,
     fs,
     io::Write as _,
     path::{Path, PathBuf},
@@ -11,19 +10,27 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use contracts::{capability_service::v1 as pb, policy::v1 as policy};
+use base::CapabilityId;
+use contracts::policy::v1 as policy;
 use kit::CallError;
 use sandbox::wait_for;
+use serde::Deserialize as _;
 use serde_json::Value;
 
-use super::{Context, Section, Site, attack, crash};
-use crate::node::Node;
+use super::{
+    Context, Section, Site, attack, crash,
+    rights::{Acknowledged, READ, Rights},
+};
+use crate::node::{Node, failed, runtime};
 
 /// The small file system, for the run inside of it.
 const PLACE_VARIABLE: &str = "BAILIWICK_SMALL_DISK";
-/// Bytes of the small file system: a log's first segment, its reserve, and some for everything else; the filler has the rest.
 const DISK_MIB: u64 = 256;
-const FILLER_MIB: u64 = 256 - 148;
+/// A log's first segment, its reserve, and twenty for everything else; the filler has the rest.
+const LEFT_MIB: u64 = 148;
+const FILLER_MIB: u64 = DISK_MIB - LEFT_MIB;
+/// The right that is taken back once the disk is full.
+const KEPT: &str = "/kept";
 /// A decision on a path of this length takes some eight thousand bytes of the log, and none of anybody's memory.
 const PATH_BYTES: usize = 4000;
 /// One act that is remembered to so many such decisions.
@@ -36,9 +43,6 @@ const REFUSED_IN_A_ROW: usize = 64;
 const DECISIONS_MAX: usize = 60_000;
 const BACK_TIMEOUT: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-const READ: pb::Permissions =
-    pb::Permissions { read: true, write: false, execute: false, delegate: false, revoke: false };
-
 pub fn run(context: &mut Context) -> Result<Section> {
     match std::env::var_os(PLACE_VARIABLE) {
         Some(_) => inside(context.is_broken("reserve")),
@@ -48,7 +52,6 @@ pub fn run(context: &mut Context) -> Result<Section> {
 
 /// Runs this section again on a file system of its own, in namespaces that end with it.
 fn outside(broken: Option<&str>) -> Result<Section> {
-    let mut section = Section::new("disk-full");
     let place = Place::make()?;
     let mut command = place.command()?;
     command.args(["prove", "--section", "disk-full", "--json"]);
@@ -60,41 +63,18 @@ fn outside(broken: Option<&str>) -> Result<Section> {
     let report: Option<Value> = serde_json::from_slice(&output.stdout).ok();
     let Some(found) = report.as_ref().and_then(|report| report.pointer("/sections/0")) else {
         if said.contains("unshare:") || said.contains("mount:") {
+            let mut section = Section::new("disk-full");
             section.skip(format!("no file system of its own can be mounted here: {}", said.trim()));
             return Ok(section);
         }
         bail!("the run on the small file system ended with {}: {}", output.status, said.trim());
     };
-    let counts = found.get("counts").and_then(Value::as_object).into_iter().flatten();
-    for (what, number) in counts {
-        section.count(static_name(what), number.as_u64().unwrap_or(0));
-    }
-    for missed in found.get("missed").and_then(Value::as_array).into_iter().flatten() {
-        section.miss(missed.as_str().unwrap_or_default());
-    }
-    let ok = found.get("ok").and_then(Value::as_bool).unwrap_or(false);
+    let mut section = Section::deserialize(found).context("reading the report of the inner run")?;
     section.check(
-        ok == output.status.success(),
+        section.ok == output.status.success(),
         "the run on the small file system says one thing and ends otherwise",
     );
-    if !ok && section.ok {
-        section.miss("the run on the small file system failed");
-    }
     Ok(section)
-}
-
-/// Counts have names of this program.
-fn static_name(name: &str) -> &'static str {
-    const NAMES: [&str; 7] = [
-        "acts acknowledged",
-        "refused for room",
-        "attacks",
-        "checks",
-        "acts lost",
-        "ms until it went on",
-        "decisions",
-    ];
-    NAMES.into_iter().find(|known| *known == name).unwrap_or("others")
 }
 
 /// A folder for the mount, which exists in the namespace alone.
@@ -138,14 +118,13 @@ fn inside(broken: bool) -> Result<Section> {
     let args: &[&str] = if broken { &["--allow-break", "reserve"] } else { &[] };
     let mut site = Site::start("f", &[&["--name", "prove"], args].concat())?;
     let node = site.node()?;
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
+    let (runtime, rights) = (runtime()?, Rights { node: &node });
     let acknowledged = runtime.block_on(async {
-        let mut kept = BTreeMap::new();
-        let right = grant(&node, "/kept", &mut kept).await?.map_err(crate::node::failed)?;
+        let mut kept = Acknowledged::new();
+        let right = grant(&rights, KEPT, &mut kept).await?.map_err(failed)?;
         let load = filled(&mut section, &node).await?;
         kept.extend(load);
-        taken_back(&mut section, &node, &right).await?;
+        taken_back(&mut section, &rights, right).await?;
         anyhow::Ok(kept)
     })?;
     let status = site.json(&["status"])?;
@@ -155,13 +134,14 @@ fn inside(broken: bool) -> Result<Section> {
     );
     fs::remove_file(&filler).context("removing the filler")?;
     let began = std::time::Instant::now();
-    let mut more = BTreeMap::new();
-    let back =
-        wait_for(BACK_TIMEOUT, LOOK_EVERY, || runtime.block_on(grant(&node, "/more", &mut more)).ok()?.ok());
+    let mut more = Acknowledged::new();
+    let back = wait_for(BACK_TIMEOUT, LOOK_EVERY, || {
+        runtime.block_on(grant(&rights, "/more", &mut more)).ok()?.ok()
+    });
     section.check(back.is_some(), "with room on the disk again nothing is recorded");
     section.count("ms until it went on", u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
     section.count("acts acknowledged", acknowledged.len() as u64);
-    let all = acknowledged.into_iter().chain(more).collect::<BTreeMap<_, _>>();
+    let all = acknowledged.into_iter().chain(more).collect::<Acknowledged>();
     let lost = crash::missing(&site, all.clone())?;
     site.down()?;
     let lost_after = crash::missing(&site, all)?;
@@ -188,27 +168,18 @@ fn fill(filler: &Path) -> Result<()> {
 
 /// Grants the operator something; remembers what was acknowledged.
 async fn grant(
-    node: &Node,
+    rights: &Rights<'_>,
     object: &str,
-    acknowledged: &mut BTreeMap<String, u64>,
-) -> Result<Result<Vec<u8>, tonic::Status>> {
-    let request = pb::GrantRequest {
-        resource: Some(pb::Resource { object_type: "file".to_owned(), object_id: object.to_owned() }),
-        permissions: Some(READ),
-        grantee: node.admin().0.to_vec(),
-        ..pb::GrantRequest::default()
-    };
-    let mut calls = node.capabilities("system.capability_service.grant").await?;
-    Ok(calls.grant(request).await.map(|granted| {
-        let granted = granted.into_inner();
-        let id = granted.id.iter().map(|byte| format!("{byte:02x}")).collect();
-        acknowledged.insert(id, granted.created_at.map_or(0, |at| at.sequence));
+    acknowledged: &mut Acknowledged,
+) -> Result<Result<CapabilityId, tonic::Status>> {
+    Ok(rights.try_grant(object, READ).await?.map(|granted| {
+        acknowledged.insert(granted.id, granted.sequence);
         granted.id
     }))
 }
 
 /// Acts until the log takes no more.
-async fn filled(section: &mut Section, node: &Node) -> Result<BTreeMap<String, u64>> {
+async fn filled(section: &mut Section, node: &Node) -> Result<Acknowledged> {
     let mut callers = Vec::new();
     for caller in 0..LOAD {
         callers.push(Box::pin(fill_log(node, caller)));
@@ -230,7 +201,7 @@ async fn filled(section: &mut Section, node: &Node) -> Result<BTreeMap<String, u
 
 #[derive(Default)]
 struct Filled {
-    acknowledged: BTreeMap<String, u64>,
+    acknowledged: Acknowledged,
     decisions: u64,
     refused: u64,
     said: String,
@@ -241,7 +212,7 @@ async fn fill_log(node: &Node, caller: usize) -> Result<Filled> {
     let mut in_a_row = 0;
     for number in 0..DECISIONS_MAX / LOAD {
         let asked = if number % DECISIONS_TO_AN_ACT == 0 {
-            grant(node, &format!("/{caller}/{number}"), &mut found.acknowledged).await?.map(drop)
+            grant(&Rights { node }, &format!("/{caller}/{number}"), &mut found.acknowledged).await?.map(drop)
         } else {
             decide(node, &format!("/{caller}/{number}/{}", "x".repeat(PATH_BYTES))).await?
         };
@@ -250,27 +221,19 @@ async fn fill_log(node: &Node, caller: usize) -> Result<Filled> {
                 in_a_row = 0;
                 found.decisions += 1;
             }
-            Err(status) if is_busy(&status) => {
+            Err(status) if CallError::from(status.clone()).reason() == "Busy" => {
                 in_a_row += 1;
                 found.refused += 1;
                 status.message().clone_into(&mut found.said);
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            Err(status) => return Err(crate::node::failed(status)).context("an act on a full disk"),
+            Err(status) => return Err(failed(status)).context("an act on a full disk"),
         }
         if in_a_row >= REFUSED_IN_A_ROW {
             break;
         }
     }
     Ok(found)
-}
-
-fn is_busy(status: &tonic::Status) -> bool {
-    match CallError::from(status.clone()) {
-        CallError::Refused { reason, .. }
-        | CallError::Misuse { reason, .. }
-        | CallError::Gone { reason, .. } => reason == "Busy",
-    }
 }
 
 /// A question whose answer is recorded, whatever it is.
@@ -290,19 +253,10 @@ async fn decide(node: &Node, path: &str) -> Result<Result<(), tonic::Status>> {
 }
 
 /// What only takes away has room of its own.
-async fn taken_back(section: &mut Section, node: &Node, right: &[u8]) -> Result<()> {
-    let request = pb::RevokeRequest { id: right.to_vec(), reason: "prove".to_owned() };
-    let mut calls = node.capabilities("system.capability_service.revoke").await?;
-    let revoked = calls.revoke(request).await;
+async fn taken_back(section: &mut Section, rights: &Rights<'_>, right: CapabilityId) -> Result<()> {
+    let revoked = rights.revoke(&right.0).await?;
     let why = revoked.as_ref().err().map(ToString::to_string).unwrap_or_default();
     attack(section, revoked.is_err(), &format!("on a full disk a right cannot be taken back: {why}"));
-    let request = pb::CheckRequest {
-        identity: node.admin().0.to_vec(),
-        resource: Some(pb::Resource { object_type: "file".to_owned(), object_id: "/kept".to_owned() }),
-        permissions: Some(READ),
-    };
-    let mut calls = node.capabilities("system.capability_service.check").await?;
-    let held = calls.check(request).await.map_err(crate::node::failed)?.into_inner().held;
-    attack(section, held, "on a full disk a right that was taken back is held");
+    attack(section, rights.holds(KEPT).await?, "on a full disk a right that was taken back is held");
     Ok(())
 }

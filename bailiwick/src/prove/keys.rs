@@ -10,13 +10,13 @@ use base::{Hash, KeyPath, PublicKey, Signature};
 use contracts::{convert::bytes, keys::v1 as pb, policy::v1 as policy_pb};
 use keys::core::{Purpose, SIGNED_BYTES_MAX};
 use kit::CallError;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 use sim::Random;
 use tonic::{Code, Status};
 
 use super::{Context, Section, Site, hold_still};
-use crate::node::{Node, failed};
+use crate::node::{Node, failed, runtime};
 
 /// Random messages that are no format.
 const STRANGE_MESSAGES: u64 = 200;
@@ -30,8 +30,7 @@ pub fn run(context: &mut Context) -> Result<Section> {
     let seed = context.seed;
     let site = context.site()?;
     let node = site.node()?;
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
+    let runtime = runtime()?;
     runtime.block_on(async {
         let own = node.admin_key_path()?.clone();
         let ssh = own.child(Purpose::Ssh.segment())?;
@@ -321,9 +320,7 @@ impl Trial<'_> {
     async fn without_record(&mut self, site: &Site, own: &KeyPath) -> Result<()> {
         let hash = Hash::of(b"unrecorded");
         let decision = self.decide(own, "sign", hash).await?;
-        let pids = site.pids()?;
-        let (_, pid) = pids.iter().find(|(name, _)| name == "axiom").context("axiom does not run")?;
-        let pid = i32::try_from(*pid).ok().and_then(Pid::from_raw).context("a pid")?;
+        let pid = site.pid("axiom")?;
         hold_still(self.section, pid)?;
         let answer = tokio::time::timeout(SILENCE, self.sign(own, hash, decision.clone())).await;
         kill_process(pid, Signal::CONT).context("letting axiom go on")?;

@@ -12,11 +12,13 @@ mod orphans;
 mod refuse;
 mod replay;
 mod revoke;
+mod rights;
 mod tamper;
 mod verify;
 mod work;
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     process::ExitCode,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -24,7 +26,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{args::Prove, output, site::Site};
 
@@ -139,26 +141,26 @@ impl Context {
 }
 
 /// What a section found.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub struct Section {
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     pub ok: bool,
-    pub counts: BTreeMap<&'static str, u64>,
+    pub counts: BTreeMap<Cow<'static, str>, u64>,
     /// Why it could not be tried here; not the same as passed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
     /// What was missed, for people; empty when all is well.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missed: Vec<String>,
 }
 
 impl Section {
     pub fn new(name: &'static str) -> Self {
-        Self { name, ok: true, counts: BTreeMap::new(), skipped: None, missed: Vec::new() }
+        Self { name: name.into(), ok: true, counts: BTreeMap::new(), skipped: None, missed: Vec::new() }
     }
 
     pub fn count(&mut self, what: &'static str, number: u64) {
-        *self.counts.entry(what).or_default() += number;
+        *self.counts.entry(what.into()).or_default() += number;
     }
 
     /// Counts a check, and remembers it when it failed.
@@ -280,7 +282,7 @@ fn show(report: &Report, json: bool) -> Result<()> {
     let row = |section: &Section| {
         let counts = section.counts.iter().map(|(what, number)| format!("{what} {number}"));
         vec![
-            section.name.to_owned(),
+            section.name.to_string(),
             match (&section.skipped, section.ok) {
                 (_, false) => format!("{} missed", section.missed.len()),
                 (Some(_), true) => "skipped".to_owned(),

@@ -25,7 +25,10 @@ use serde_json::Value;
 use supervisor::{sealing::Secrets, signing};
 
 use super::{Context, Section, Site, attack, authority::OTHERS_KEY};
-use crate::{exit::DAMAGED, node::Node};
+use crate::{
+    exit::DAMAGED,
+    node::{Node, runtime},
+};
 
 /// Decisions that are forged in every way; more of them would only repeat what is known by then.
 const FORGED_MAX: usize = 200;
@@ -83,8 +86,7 @@ fn twice(section: &mut Section, site: &Site) -> Result<()> {
 
 /// The running engine's state is the one that a stranger folds from its log.
 fn as_it_runs(section: &mut Section, site: &Site, node: &Node) -> Result<()> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
+    let runtime = runtime()?;
     let log = site.layout()?.log();
     let mut differs = String::new();
     for _ in 0..LOOKS_MAX {

@@ -13,8 +13,11 @@ use sandbox::wait_for;
 use serde_json::Value;
 use tonic::Code;
 
-use super::{Context, Section, Site, attack, hold_still};
-use crate::node::Node;
+use super::{
+    Context, Section, Site, attack, hold_still,
+    rights::{PASS_ON, READ, Rights, file},
+};
+use crate::node::{failed, runtime};
 
 /// The tree that is taken back at once: this many levels of this many branches each.
 const LEVELS: usize = 3;
@@ -24,9 +27,6 @@ const RACES: usize = 20;
 /// What stood still or was killed must be replaced within this.
 const BACK_TIMEOUT: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-const READ: pb::Permissions =
-    pb::Permissions { read: true, write: false, execute: false, delegate: false, revoke: false };
-const PASS_ON: pb::Permissions = pb::Permissions { delegate: true, ..READ };
 /// A client of its own, so that an abuse is not held against the operator's other calls.
 const OTHER: &str = "orbital.services.policy";
 
@@ -34,8 +34,7 @@ pub fn run(context: &mut Context) -> Result<Section> {
     let mut section = Section::new("revoke");
     let site = context.site()?;
     let node = site.node()?;
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
+    let runtime = runtime()?;
     let rights = Rights { node: &node };
     let taken = runtime.block_on(async {
         only_in_part(&mut section, &rights).await?;
@@ -55,23 +54,8 @@ pub fn run(context: &mut Context) -> Result<Section> {
     Ok(section)
 }
 
-/// Calls of the operator, who owns every object here.
-struct Rights<'a> {
-    node: &'a Node,
-}
-
+/// What only this section asks.
 impl Rights<'_> {
-    async fn grant(&self, object: &str, permissions: pb::Permissions) -> Result<Vec<u8>> {
-        let request = pb::GrantRequest {
-            resource: Some(file(object)),
-            permissions: Some(permissions),
-            grantee: self.node.admin().0.to_vec(),
-            ..pb::GrantRequest::default()
-        };
-        let mut calls = self.node.capabilities("system.capability_service.grant").await?;
-        Ok(calls.grant(request).await.map_err(crate::node::failed)?.into_inner().id)
-    }
-
     async fn delegate(
         &self,
         source: &[u8],
@@ -87,17 +71,7 @@ impl Rights<'_> {
     }
 
     async fn must_delegate(&self, source: &[u8], permissions: pb::Permissions) -> Result<Vec<u8>> {
-        self.delegate(source, permissions).await?.map_err(crate::node::failed)
-    }
-
-    async fn holds(&self, object: &str) -> Result<bool> {
-        let request = pb::CheckRequest {
-            identity: self.node.admin().0.to_vec(),
-            resource: Some(file(object)),
-            permissions: Some(READ),
-        };
-        let mut calls = self.node.capabilities("system.capability_service.check").await?;
-        Ok(calls.check(request).await.map_err(crate::node::failed)?.into_inner().held)
+        self.delegate(source, permissions).await?.map_err(failed)
     }
 
     async fn permits(&self, object: &str) -> Result<bool> {
@@ -108,7 +82,7 @@ impl Rights<'_> {
             ..pb::UseRequest::default()
         };
         let mut calls = self.node.capabilities("system.capability_service.use").await?;
-        Ok(calls.r#use(request).await.map_err(crate::node::failed)?.into_inner().permitted)
+        Ok(calls.r#use(request).await.map_err(failed)?.into_inner().permitted)
     }
 
     /// Live capabilities on an object.
@@ -116,25 +90,14 @@ impl Rights<'_> {
         let request =
             pb::CapabilityFilter { resource: Some(file(object)), ..pb::CapabilityFilter::default() };
         let mut calls = self.node.capabilities("system.capability_service.list").await?;
-        let list = calls.list(request).await.map_err(crate::node::failed)?.into_inner();
+        let list = calls.list(request).await.map_err(failed)?.into_inner();
         Ok(list.capabilities.into_iter().map(|capability| capability.id).collect())
     }
-
-    /// Takes it back; services that may still honour it.
-    async fn revoke(&self, id: &[u8]) -> Result<Vec<String>> {
-        let request = pb::RevokeRequest { id: id.to_vec(), reason: "prove".to_owned() };
-        let mut calls = self.node.capabilities("system.capability_service.revoke").await?;
-        Ok(calls.revoke(request).await.map_err(crate::node::failed)?.into_inner().laggards)
-    }
-}
-
-fn file(object: &str) -> pb::Resource {
-    pb::Resource { object_type: "file".to_owned(), object_id: object.to_owned() }
 }
 
 /// Nothing that is passed on is more than it came from.
 async fn only_in_part(section: &mut Section, rights: &Rights<'_>) -> Result<()> {
-    let root = rights.grant("/prove/part", PASS_ON).await?;
+    let root = rights.grant("/prove/part", PASS_ON).await?.0.to_vec();
     let leaf = rights.must_delegate(&root, READ).await?;
     let more = [
         ("more than it has was passed on", &root, pb::Permissions { write: true, ..READ }),
@@ -149,7 +112,7 @@ async fn only_in_part(section: &mut Section, rights: &Rights<'_>) -> Result<()> 
     }
     let foreign = granted_to_another(rights).await?;
     attack(section, rights.delegate(&foreign, READ).await?.is_ok(), "another's right was passed on");
-    rights.revoke(&root).await?;
+    rights.revoke(&root).await?.map_err(failed)?;
     let again = rights.delegate(&root, READ).await?;
     attack(section, again.is_ok(), "what was taken back was passed on");
     Ok(())
@@ -157,20 +120,14 @@ async fn only_in_part(section: &mut Section, rights: &Rights<'_>) -> Result<()> 
 
 async fn granted_to_another(rights: &Rights<'_>) -> Result<Vec<u8>> {
     let other = rights.node.genesis_name(OTHER).with_context(|| format!("genesis names no {OTHER}"))?;
-    let request = pb::GrantRequest {
-        resource: Some(file("/prove/other")),
-        permissions: Some(PASS_ON),
-        grantee: other.0.to_vec(),
-        ..pb::GrantRequest::default()
-    };
-    let mut calls = rights.node.capabilities("system.capability_service.grant").await?;
-    Ok(calls.grant(request).await.map_err(crate::node::failed)?.into_inner().id)
+    let granted = rights.try_grant_to(other, "/prove/other", PASS_ON).await?.map_err(failed)?;
+    Ok(granted.id.0.to_vec())
 }
 
 /// A tree of rights, taken back at its root; the objects on which nothing may be held afterwards.
 async fn whole_tree(section: &mut Section, rights: &Rights<'_>) -> Result<Vec<String>> {
     let object = "/prove/tree";
-    let root = rights.grant(object, PASS_ON).await?;
+    let root = rights.grant(object, PASS_ON).await?.0.to_vec();
     let mut level = vec![root.clone()];
     let mut below = Vec::new();
     for _ in 0..LEVELS {
@@ -187,7 +144,7 @@ async fn whole_tree(section: &mut Section, rights: &Rights<'_>) -> Result<Vec<St
     section.check(rights.permits(object).await?, "what was granted is not permitted");
     section.check(rights.on(object).await?.len() == below.len() + 1, "not all that was passed on is listed");
     let began = Instant::now();
-    let laggards = rights.revoke(&root).await?;
+    let laggards = rights.revoke(&root).await?.map_err(failed)?;
     let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
     section.count("µs for a tree", took);
     section.count("rights taken back", below.len() as u64 + 1);
@@ -206,7 +163,7 @@ async fn races(section: &mut Section, rights: &Rights<'_>) -> Result<()> {
     let mut passed_on = 0;
     for race in 0..RACES {
         let object = format!("/prove/race/{race}");
-        let root = rights.grant(&object, PASS_ON).await?;
+        let root = rights.grant(&object, PASS_ON).await?.0.to_vec();
         let passing = async {
             let mut source = root.clone();
             let mut passed = 0_u64;
@@ -214,13 +171,13 @@ async fn races(section: &mut Section, rights: &Rights<'_>) -> Result<()> {
                 match rights.delegate(&source, PASS_ON).await? {
                     Ok(next) => (source, passed) = (next, passed + 1),
                     Err(status) if refuses(&status) => return anyhow::Ok(passed),
-                    Err(status) => return Err(crate::node::failed(status)),
+                    Err(status) => return Err(failed(status)),
                 }
             }
         };
         let taking = async {
             tokio::time::sleep(Duration::from_micros(500) * u32::try_from(race).unwrap_or(0)).await;
-            rights.revoke(&root).await?;
+            rights.revoke(&root).await?.map_err(failed)?;
             rights.holds(&object).await
         };
         let (passed, held) = tokio::try_join!(passing, taking)?;
@@ -240,20 +197,18 @@ fn refuses(status: &tonic::Status) -> bool {
 
 /// A service that does not learn of it does not go on serving with what it knew.
 fn stands_still(section: &mut Section, site: &Site) -> Result<()> {
-    let granted = site.json(&["capability", "grant", "file:/prove/still", "r", "orbital.services.policy"])?;
+    let granted = site.json(&["capability", "grant", "file:/prove/still", "r", OTHER])?;
     let id = granted.pointer("/0/id").and_then(Value::as_str).context("a grant without an id")?;
-    let pid = pid_of(site, "process_manager")?;
-    hold_still(section, process(pid)?)?;
+    let pid = site.pid("process_manager")?;
+    hold_still(section, pid)?;
     let began = Instant::now();
     let revoked = site.tell(&["capability", "revoke", id]);
-    let replaced = wait_for(BACK_TIMEOUT, LOOK_EVERY, || {
-        pid_of(site, "process_manager").ok().filter(|now| *now != pid && *now != 0)
-    });
-    if replaced.is_none() {
+    let replaced = replaced(site, "process_manager", pid);
+    if !replaced {
         // Whatever is found, it must not stand still for what comes after.
-        signal(pid, Signal::CONT)?;
+        kill_process(pid, Signal::CONT).context("letting process_manager go on")?;
     }
-    attack(section, replaced.is_none(), "a service that stood still during a revocation was left to serve");
+    attack(section, !replaced, "a service that stood still during a revocation was left to serve");
     revoked?;
     section.count("ms until replaced", u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
     settled(section, site);
@@ -261,36 +216,18 @@ fn stands_still(section: &mut Section, site: &Site) -> Result<()> {
 }
 
 fn killed(section: &mut Section, site: &Site) -> Result<()> {
-    let pid = pid_of(site, "capability_service")?;
-    signal(pid, Signal::KILL)?;
-    let back = wait_for(BACK_TIMEOUT, LOOK_EVERY, || {
-        pid_of(site, "capability_service").ok().filter(|now| *now != pid && *now != 0)
-    });
-    section.check(back.is_some(), "capability_service was not back in time");
+    let pid = site.pid("capability_service")?;
+    kill_process(pid, Signal::KILL).context("killing capability_service")?;
+    section.check(replaced(site, "capability_service", pid), "capability_service was not back in time");
     settled(section, site);
     Ok(())
 }
 
+fn replaced(site: &Site, service: &str, before: Pid) -> bool {
+    wait_for(BACK_TIMEOUT, LOOK_EVERY, || site.pid(service).ok().filter(|now| *now != before)).is_some()
+}
+
 fn settled(section: &mut Section, site: &Site) {
-    let running = || {
-        let status = site.json(&["status"]).ok()?;
-        let services = status.get("services")?.as_array()?;
-        let all = services.iter().all(|one| one.get("state").and_then(Value::as_str) == Some("Running"));
-        all.then_some(())
-    };
+    let running = || site.all_running().unwrap_or(false).then_some(());
     section.check(wait_for(BACK_TIMEOUT, LOOK_EVERY, running).is_some(), "not all services are back");
-}
-
-fn pid_of(site: &Site, service: &str) -> Result<i64> {
-    let pids = site.pids()?;
-    let found = pids.into_iter().find(|(name, _)| name == service);
-    found.map(|(_, pid)| pid).with_context(|| format!("{service} does not run"))
-}
-
-fn process(pid: i64) -> Result<Pid> {
-    i32::try_from(pid).ok().and_then(Pid::from_raw).context("no pid of a process")
-}
-
-fn signal(pid: i64, signal: Signal) -> Result<()> {
-    kill_process(process(pid)?, signal).with_context(|| format!("sending {signal:?} to process {pid}"))
 }

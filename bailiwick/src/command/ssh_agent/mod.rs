@@ -25,7 +25,7 @@ use super::key;
 use crate::{
     args::{Output, SshAgent},
     exit::{Failure, USAGE},
-    node::Node,
+    node::{Node, runtime},
     output, up,
 };
 
@@ -40,7 +40,7 @@ const COMMAND_GRACE: Duration = Duration::from_secs(5);
 pub fn run(layout: &Layout, output: Output, args: &SshAgent) -> Result<ExitCode> {
     let node = Node::find(layout.clone())?;
     let paths = paths(&node, &args.paths)?;
-    let runtime = super::runtime()?;
+    let runtime = runtime()?;
     // Before anything listens: whoever waits for the socket finds an agent that has keys.
     let offered = runtime.block_on(async {
         let mut offered = Vec::new();
