@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::key;
 use crate::{
-    args::{Credential as Args, CredentialKind, Output},
+    args::{Credential as Args, CredentialKind, Output, TokenArgs},
     node::{Node, failed},
     output, units,
 };
@@ -155,9 +155,6 @@ pub struct Login {
     pub credential: String,
     pub key_file: Option<PathBuf>,
     pub key_path: String,
-    pub actions: Vec<String>,
-    pub resources: Vec<String>,
-    pub lifetime_s: u32,
 }
 
 pub fn challenge_of(wire: &pb::Challenge) -> Result<Challenge> {
@@ -171,7 +168,7 @@ pub fn challenge_of(wire: &pb::Challenge) -> Result<Challenge> {
     })
 }
 
-pub async fn login(node: &Node, asked: Login, keep: bool) -> Result<()> {
+pub async fn login(node: &Node, asked: Login, token: TokenArgs) -> Result<()> {
     let credential = asked.credential.parse::<CredentialId>()?;
     let mut identities = node.identities("system.identity.request_challenge").await?;
     let request = pb::RequestChallengeRequest { credential: credential.0.to_vec(), origin: String::new() };
@@ -194,19 +191,30 @@ pub async fn login(node: &Node, asked: Login, keep: bool) -> Result<()> {
             Proof::Signature(key::sign_hash(node, asked.key_path, message).await?.signature.0.to_vec())
         }
     };
+    authenticate(node, credential, wire, proof, token).await
+}
+
+/// Shows the proof; keeps the token that it earns, or prints it.
+pub async fn authenticate(
+    node: &Node,
+    credential: CredentialId,
+    challenge: pb::Challenge,
+    proof: Proof,
+    token: TokenArgs,
+) -> Result<()> {
     let request = pb::AuthenticateRequest {
         credential: credential.0.to_vec(),
-        challenge: Some(wire),
+        challenge: Some(challenge),
         proof: Some(pb::AuthProof { proof: Some(proof) }),
-        lifetime_s: asked.lifetime_s,
-        actions: asked.actions,
-        resources: asked.resources,
+        lifetime_s: token.lifetime_s,
+        actions: token.actions,
+        resources: token.resources,
     };
     let mut identities = node.identities("system.identity.authenticate").await?;
-    let token = identities.authenticate(request).await.map_err(failed)?.into_inner();
-    match keep {
-        true => node.keep(&token),
-        false => println!("{}", token.token),
+    let issued = identities.authenticate(request).await.map_err(failed)?.into_inner();
+    match token.keep {
+        true => node.keep(&issued),
+        false => println!("{}", issued.token),
     }
     Ok(())
 }

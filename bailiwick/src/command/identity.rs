@@ -47,9 +47,9 @@ pub async fn run(node: &Node, output: Output, command: Args) -> Result<()> {
         Args::Revoke { name, reason } => status(node, output, &name, "Revoked", reason).await,
         Args::Credential(command) => credential::run(node, output, command).await,
         Args::Passkey(command) => passkey::run(node, output, command).await,
-        Args::Login { credential, key_file, key_path, actions, resources, lifetime_s, keep } => {
-            let asked = credential::Login { credential, key_file, key_path, actions, resources, lifetime_s };
-            credential::login(node, asked, keep).await
+        Args::Login { credential, key_file, key_path, token } => {
+            let asked = credential::Login { credential, key_file, key_path };
+            credential::login(node, asked, token).await
         }
         Args::Token { lifetime_s } => {
             let mut identities = node.identities("system.identity.issue_token").await?;

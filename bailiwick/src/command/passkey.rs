@@ -15,7 +15,7 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use self::page::{Ask, Asked, Page};
-use super::credential::{challenge_of, whose};
+use super::credential::{authenticate, challenge_of, whose};
 use crate::{
     args::{Output, Passkey as Args, PasskeyPage},
     node::{Node, failed},
@@ -82,7 +82,7 @@ pub async fn run(node: &Node, output: Output, command: Args) -> Result<()> {
             let shown = serde_json::json!({ "id": id, "name": added.name, "kind": "passkey" });
             output::show(output, &shown, || format!("{id}  passkey\n"))
         }
-        Args::Login { identity, credential, actions, resources, lifetime_s, keep, page } => {
+        Args::Login { identity, credential, token, page } => {
             let mut whom = whom(node, identity).await?;
             if let Some(wanted) = credential {
                 let wanted = wanted.parse::<CredentialId>()?;
@@ -98,21 +98,7 @@ pub async fn run(node: &Node, output: Output, command: Args) -> Result<()> {
                 authenticator_data: decoded(&authenticator_data)?,
                 signature: decoded(&signature)?,
             };
-            let request = pb::AuthenticateRequest {
-                credential: credential.0.to_vec(),
-                challenge: Some(challenge),
-                proof: Some(pb::AuthProof { proof: Some(Proof::Webauthn(assertion)) }),
-                lifetime_s,
-                actions,
-                resources,
-            };
-            let mut identities = node.identities("system.identity.authenticate").await?;
-            let token = identities.authenticate(request).await.map_err(failed)?.into_inner();
-            match keep {
-                true => node.keep(&token),
-                false => println!("{}", token.token),
-            }
-            Ok(())
+            authenticate(node, credential, challenge, Proof::Webauthn(assertion), token).await
         }
     }
 }

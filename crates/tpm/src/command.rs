@@ -89,9 +89,6 @@ impl Code {
     }
 }
 
-/// Authority over a handle by an empty password: for what anybody who reaches the TPM may do.
-pub(crate) struct Password;
-
 pub(crate) struct Command {
     pub(crate) code: Code,
     handles: Writer,
@@ -112,17 +109,18 @@ impl Command {
         Self { code, handles: Writer::new(), authorities: Writer::new(), parameters: Writer::new() }
     }
 
-    pub(crate) fn handle(mut self, handle: Handle, _: Password) -> Self {
-        self.handles.u32(handle.0);
-        self.authorities.u32(PASSWORD_SESSION);
-        self.authorities.sized(&[]);
-        self.authorities.u8(0);
-        self.authorities.sized(&[]);
-        self
+    /// One with an empty password: for what anybody who reaches the TPM may do.
+    pub(crate) fn handle_by_password(self, handle: Handle) -> Self {
+        let mut authority = Writer::new();
+        authority.u32(PASSWORD_SESSION);
+        authority.sized(&[]);
+        authority.u8(0);
+        authority.sized(&[]);
+        self.handle(handle).authority(authority.as_slice())
     }
 
-    /// One that needs no authority.
-    pub(crate) fn bare_handle(mut self, handle: Handle) -> Self {
+    /// One that needs no authority, or gets it by `authority`.
+    pub(crate) fn handle(mut self, handle: Handle) -> Self {
         self.handles.u32(handle.0);
         self
     }

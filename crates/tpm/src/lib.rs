@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use command::{Code, Command, Handle, Password};
+use command::{Code, Command, Handle};
 pub use device::{ANSWER_TIMEOUT, Device};
 pub use file::{DEVICE_BYTES_MAX, FILE_BYTES_MAX, FileError, TpmFile};
 use session::Session;
@@ -90,7 +90,7 @@ impl<T: Transport> Tpm<T> {
         sensitive.sized(&[]);
         sensitive.sized(&[]);
         let answer = Command::new(Code::CreatePrimary)
-            .handle(Handle::OWNER, Password)
+            .handle_by_password(Handle::OWNER)
             .sized(&sensitive.into_bytes())
             .sized(&storage_template())
             .sized(&[])
@@ -134,7 +134,7 @@ impl<T: Transport> Tpm<T> {
             }
         }
         let answer = Command::new(Code::Load)
-            .handle(self.storage, Password)
+            .handle_by_password(self.storage)
             .sized(&sealed.private)
             .sized(&sealed.public)
             .send(&mut self.transport)?;

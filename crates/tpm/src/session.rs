@@ -41,8 +41,8 @@ impl Session {
         sent.sized(&y);
         let ours = nonce()?;
         let answer = Command::new(Code::StartAuthSession)
-            .bare_handle(storage)
-            .bare_handle(Handle::NULL)
+            .handle(storage)
+            .handle(Handle::NULL)
             .sized(&ours)
             .sized(&sent.into_bytes())
             .u8(HMAC_SESSION)
@@ -91,7 +91,7 @@ impl Session {
         authority.sized(&*proof);
         let answer = command
             .with_parameters(&parameters)
-            .bare_handle(object)
+            .handle(object)
             .authority(authority.as_slice())
             .send(transport)?;
         let mut given = Zeroizing::new(answer.parameters);

@@ -1,0 +1,58 @@
+//! `bailiwick key` and `ssh-agent`.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Args, Subcommand};
+
+#[derive(Debug, Subcommand)]
+pub enum Key {
+    /// Print the public key of a path.
+    Public {
+        path: String,
+        /// As ssh and git take it, `ssh-ed25519 AAAA…`; the path ends in `/@ssh`.
+        #[arg(long)]
+        ssh: bool,
+    },
+    /// Sign a file (`-` for standard input); each use is decided and recorded.
+    Sign { path: String, file: PathBuf },
+    /// Verify a signature over a file.
+    Verify { public_key: String, signature: String, file: PathBuf },
+    /// Encrypt a file (`-` for standard input, at most 64 KiB) to a key path; each use is decided and recorded.
+    Encrypt {
+        path: String,
+        file: PathBuf,
+        /// Where the result goes; standard output by default.
+        #[arg(long, short = 'O', value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
+    /// Decrypt what was encrypted to a key path; each use is decided and recorded.
+    Decrypt {
+        path: String,
+        file: PathBuf,
+        /// Where the result goes; standard output by default.
+        #[arg(long, short = 'O', value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
+    /// Print what is public about a key path.
+    Info { path: String },
+}
+
+/// Prints what a shell evaluates, as `ssh-agent` does, and serves in the background.
+#[derive(Debug, Args)]
+pub struct SshAgent {
+    /// Key path to offer, ending in `/@ssh`; may be repeated. Your own by default, `/orbital/users/admin/@ssh`.
+    #[arg(long = "path", value_name = "KEYPATH")]
+    pub paths: Vec<String>,
+    /// Where to listen; `ssh-agent.sock` in the node's runtime folder by default.
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Stay in the foreground.
+    #[arg(short = 'D', long)]
+    pub foreground: bool,
+    /// Standard input is the socket that listens; only this program itself does so.
+    #[arg(long, hide = true)]
+    pub inherited: bool,
+    /// Run this with the agent instead, and end with it.
+    #[arg(last = true, value_name = "COMMAND", conflicts_with = "foreground")]
+    pub command: Vec<OsString>,
+}

@@ -1,0 +1,282 @@
+//! The command line, as data. Every command has `-o json`; every one that changes something says what it did.
+
+mod capability;
+mod identity;
+mod key;
+mod log;
+mod policy;
+
+use std::path::PathBuf;
+
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PathBufValueParser, PossibleValue, TypedValueParser},
+};
+
+pub use capability::{Capability, CapabilityOperation, Limits};
+pub use identity::{Credential, CredentialKind, Identity, Passkey, PasskeyPage, TokenArgs};
+pub use key::{Key, SshAgent};
+pub use log::{Log, LogFrom, Verify, Witness};
+pub use policy::{ExportArgs, ImportArgs, Policy, WhatIfArgs};
+
+/// Makes a Linux machine a place where nothing consequential happens without authority.
+#[derive(Debug, Parser)]
+#[command(name = "bailiwick", version, disable_help_subcommand = true)]
+pub struct Cli {
+    /// Put or find the whole node under this folder.
+    #[arg(long, global = true, value_name = "DIR", env = "BAILIWICK_ROOT")]
+    pub root: Option<PathBuf>,
+    /// Form of the output; `log export` and `log prove` also take the file to write.
+    #[arg(short, long, global = true, value_parser = ToParser, default_value = "text")]
+    pub output: To,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Text,
+    Json,
+}
+
+/// What stands behind `-o`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum To {
+    Form(Output),
+    File(PathBuf),
+}
+
+/// A form if it has the name of one, else a file; help and completions offer the forms.
+#[derive(Clone, Debug)]
+struct ToParser;
+
+impl TypedValueParser for ToParser {
+    type Value = To;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &std::ffi::OsStr,
+    ) -> Result<To, clap::Error> {
+        match value.to_str().and_then(|name| Output::from_str(name, false).ok()) {
+            Some(form) => Ok(To::Form(form)),
+            None => PathBufValueParser::new().parse_ref(command, argument, value).map(To::File),
+        }
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(Output::value_variants().iter().filter_map(Output::to_possible_value)))
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start the node; the first time, make its keys and its log.
+    Up(Up),
+    /// Stop the node in order.
+    Down,
+    /// Show services, what is not installed, and what this host cannot give.
+    Status,
+    /// Run a program in a sandbox, under authority, on record.
+    Run(Run),
+    /// Explain the last refusal, or one by its id.
+    Why(Why),
+    /// List programs.
+    Ps,
+    /// Send a signal to a program.
+    Kill(Kill),
+    /// Control services.
+    #[command(subcommand)]
+    Service(Service),
+    /// Register services from their manifests and start them; the same as `service apply`.
+    Apply {
+        /// Manifests, or folders of them.
+        #[arg(short = 'f', long = "file", value_name = "FILE", required = true, num_args = 1..)]
+        files: Vec<PathBuf>,
+    },
+    /// Read and verify the log.
+    #[command(subcommand)]
+    Log(Log),
+    /// Check evidence, a proof, or a published log, with nothing else.
+    Verify(Verify),
+    /// Witness logs: sign that they only grow.
+    #[command(subcommand)]
+    Witness(Witness),
+    /// Read and change the rules.
+    #[command(subcommand)]
+    Policy(Policy),
+    /// Use keys that never leave their boundary.
+    #[command(subcommand)]
+    Key(Key),
+    /// Let git and ssh use keys of the node: an agent of theirs, where each use is decided and recorded.
+    SshAgent(SshAgent),
+    /// Read and change identities, issue tokens.
+    #[command(subcommand)]
+    Identity(Identity),
+    /// Grant, pass on, check, use, list and revoke capabilities.
+    #[command(subcommand)]
+    Capability(Capability),
+    /// Boot a node in a temporary place, do real work, then attack it, and print counts.
+    Prove(Prove),
+    /// Print completions for a shell.
+    Completions { shell: clap_complete::Shell },
+    /// Write the manual pages into a folder.
+    Man { folder: PathBuf },
+    /// A process of the node; started by the node alone.
+    #[command(hide = true, subcommand)]
+    Process(Process),
+}
+
+#[derive(Debug, Args)]
+pub struct Up {
+    /// Return as soon as all services run.
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Name of the node, used in its identity; the host's name by default.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Have the TPM 2.0 at this path open the seals of a new node: `/dev/tpmrm0`, or a software TPM's Unix socket.
+    #[arg(long, value_name = "PATH")]
+    pub tpm: Option<PathBuf>,
+    /// Stop when nobody has used the node for this long: no program, no service of yours, no entry.
+    #[arg(long, value_name = "TIME")]
+    pub idle_stop: Option<String>,
+    /// Permit defences to be switched off by name; for `prove` alone.
+    #[arg(long, hide = true)]
+    pub allow_break: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Make a host path visible: PATH, PATH:ro or PATH:rw, or PATH:rw:INSIDE.
+    #[arg(long = "fs", value_name = "PATH[:ro|:rw[:INSIDE]]")]
+    pub paths: Vec<String>,
+    /// Set a variable of the program's environment; nothing is inherited but TERM, LANG and PATH.
+    #[arg(short, long = "env", value_name = "NAME=VALUE")]
+    pub env: Vec<String>,
+    /// Working directory inside; by default the current one if it is visible, else `/`.
+    #[arg(short = 'C', long)]
+    pub cwd: Option<String>,
+    /// Identity to run as; by default your own.
+    #[arg(long = "as", value_name = "NAME")]
+    pub identity: Option<String>,
+    /// Memory limit, for example 64M.
+    #[arg(long = "mem", alias = "memory", value_name = "SIZE")]
+    pub memory: Option<String>,
+    /// Cores that it may use at once, for example 0.5 or 2.
+    #[arg(long, value_name = "NUMBER")]
+    pub cpus: Option<String>,
+    /// Limit of threads and processes.
+    #[arg(long)]
+    pub threads: Option<u32>,
+    /// Limit of open files.
+    #[arg(long)]
+    pub files: Option<u32>,
+    /// Limit of processor time altogether, for example 10s.
+    #[arg(long = "cpu-time", alias = "cpu", value_name = "TIME")]
+    pub cpu_time: Option<String>,
+    /// Limit of wall time, for example 5m.
+    #[arg(long, value_name = "TIME")]
+    pub timeout: Option<String>,
+    /// Do not watch for refused calls (faster; `why` then cannot name them).
+    #[arg(long)]
+    pub no_notice: bool,
+    /// Print the program's number and return.
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Run on a node that is made for this and removed with its log afterwards.
+    #[arg(long, conflicts_with = "detach")]
+    pub ephemeral: bool,
+    /// Switch off one guard; only on a node that permits it.
+    #[arg(long, hide = true)]
+    pub disable: Vec<String>,
+    /// The program and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Why {
+    /// `last`, the id of a refusal, or `process:N`.
+    #[arg(default_value = "last")]
+    pub what: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Kill {
+    pub pid: u64,
+    /// `term kill stop cont user1 user2`
+    #[arg(short, long, default_value = "term")]
+    pub signal: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Service {
+    /// Show all services.
+    List,
+    /// Show one service.
+    Status { name: String },
+    /// Start a service and wait until it runs.
+    Start { name: String },
+    /// Stop a service and wait until it has ended.
+    Stop { name: String },
+    /// Stop a service and start it again.
+    Restart { name: String },
+    /// Register services from their manifests and start them.
+    Apply {
+        /// Manifests, or folders of them.
+        #[arg(required = true)]
+        manifests: Vec<PathBuf>,
+    },
+    /// Take a stopped service out of the registry.
+    Remove { name: String },
+    /// Show what a service wrote.
+    Logs {
+        name: String,
+        /// Go on with what is written.
+        #[arg(short, long)]
+        follow: bool,
+        /// Only so many of the last lines.
+        #[arg(short = 'n', long)]
+        lines: Option<usize>,
+    },
+    /// Follow what happens to services.
+    Events,
+}
+
+#[derive(Debug, Args)]
+pub struct Prove {
+    /// Only this section; may be repeated.
+    #[arg(long)]
+    pub section: Vec<String>,
+    /// Seed of everything random; printed, so that a run can be repeated.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// One JSON object at the end, progress on standard error.
+    #[arg(long)]
+    pub json: bool,
+    /// Switch a defence off; the command must then fail.
+    #[arg(long = "break", value_name = "PART")]
+    pub break_part: Option<String>,
+    /// List the parts that `--break` knows.
+    #[arg(long)]
+    pub list_breaks: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Process {
+    Supervisor {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    Service {
+        name: String,
+    },
+    Boundary,
+    Monitor,
+    /// One escape attempt of `prove`, made from inside the sandbox.
+    Attempt {
+        name: String,
+    },
+}
