@@ -220,3 +220,16 @@ fn keys_sealed_by_a_credential_open_with_it_alone() {
     node.try_up(given).unwrap();
     works(&node, "carol");
 }
+
+/// A credential that is there although this node was not sealed by it opens nothing, and closes nothing either.
+#[test]
+fn a_node_sealed_by_its_own_key_starts_where_a_credential_is_given() {
+    let Some(mut node) = TestNode::boot() else { return };
+    node.down();
+    let credentials = tempfile::tempdir().unwrap();
+    fs::write(credentials.path().join("bailiwick.seal"), "a credential of some length").unwrap();
+    node.try_up(&[("CREDENTIALS_DIRECTORY", credentials.path())]).unwrap();
+    works(&node, "alice");
+    let message = node.file("message", "signed");
+    node.ok(&["key", "sign", "/orbital/users/admin", &message]);
+}
