@@ -19,6 +19,7 @@ use std::{
 use serde_json::Value;
 
 pub mod client;
+pub mod software_tpm;
 
 /// A node of its own.
 pub struct TestNode {

@@ -1,67 +1,10 @@
-use std::{
-    path::PathBuf,
-    process::{Child, Stdio},
-    time::{Duration, Instant},
-};
-
 use super::*;
 use proptest::prelude::*;
+use software_tpm::SoftwareTpm;
 
-/// A software TPM of this test's own; None, and said, where there is none.
-struct Software {
-    folder: tempfile::TempDir,
-    child: Child,
-}
-
-impl Software {
-    fn start() -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        Self::start_in(folder)
-    }
-
-    fn start_in(folder: tempfile::TempDir) -> Option<Self> {
-        let socket = folder.path().join("tpm.sock");
-        let _ = std::fs::remove_file(&socket);
-        let started = std::process::Command::new("swtpm")
-            .args(["socket", "--tpm2", "--flags", "not-need-init"])
-            .args(["--tpmstate", &format!("dir={}", folder.path().display())])
-            .args(["--server", &format!("type=unixio,path={}", socket.display())])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn();
-        let Ok(child) = started else {
-            assert!(std::env::var_os("CI").is_none(), "CI has swtpm");
-            println!("skipped: no swtpm (apt-get install swtpm)");
-            return None;
-        };
-        let since = Instant::now();
-        // The file is there before anybody listens.
-        let listens = || std::os::unix::net::UnixStream::connect(&socket).is_ok();
-        while !listens() && since.elapsed() < Duration::from_secs(10) {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        Some(Self { folder, child })
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.folder.path().join("tpm.sock")
-    }
-
-    /// Off and on again, with its state.
-    fn again(mut self) -> Self {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap());
-        Self::start_in(folder).unwrap()
-    }
-}
-
-impl Drop for Software {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+#[allow(unreachable_pub, reason = "shared with the system tests, which lie in another crate")]
+#[path = "../../../tests/src/software_tpm.rs"]
+mod software_tpm;
 
 const SECRET: [u8; SECRET_BYTES] = *b"what a local key file would hold";
 
@@ -83,7 +26,7 @@ impl Transport for Tapped<'_> {
 /// covers: KEY-41
 #[test]
 fn what_a_tpm_has_sealed_it_opens_again_and_no_other_does() {
-    let Some(software) = Software::start() else { return };
+    let Some(software) = SoftwareTpm::new() else { return };
     let mut bus = Vec::new();
     let device = Device::open(&software.socket()).unwrap();
     let mut tpm = Tpm::start(Tapped { device, bus: &mut bus }).unwrap();
@@ -95,7 +38,7 @@ fn what_a_tpm_has_sealed_it_opens_again_and_no_other_does() {
         "it crossed the bus in the clear"
     );
     // The machine is switched off and on.
-    let software = software.again();
+    let software = SoftwareTpm::start(software.off()).unwrap();
     let mut tpm = Tpm::open(&software.socket()).unwrap();
     assert_eq!(*tpm.unseal(&sealed).unwrap(), SECRET);
     for part in 0..2 {
@@ -109,7 +52,7 @@ fn what_a_tpm_has_sealed_it_opens_again_and_no_other_does() {
         assert_eq!(*tpm.unseal(&sealed).unwrap(), SECRET);
     }
     tpm.end().unwrap();
-    let another = Software::start().unwrap();
+    let another = SoftwareTpm::new().unwrap();
     let mut tpm = Tpm::open(&another.socket()).unwrap();
     assert!(matches!(tpm.unseal(&sealed), Err(TpmError::Refused { .. })));
 }
@@ -135,7 +78,7 @@ impl Transport for Forging {
 
 #[test]
 fn an_answer_that_was_changed_on_its_way_is_not_believed() {
-    let Some(software) = Software::start() else { return };
+    let Some(software) = SoftwareTpm::new() else { return };
     let mut tpm = Tpm::open(&software.socket()).unwrap();
     let sealed = tpm.seal(&SECRET).unwrap();
     tpm.end().unwrap();
@@ -154,7 +97,7 @@ fn an_answer_that_was_changed_on_its_way_is_not_believed() {
 
 #[test]
 fn parts_are_measured_before_the_tpm_sees_them() {
-    let Some(software) = Software::start() else { return };
+    let Some(software) = SoftwareTpm::new() else { return };
     let mut tpm = Tpm::open(&software.socket()).unwrap();
     let of = |bytes: usize| Sealed { public: vec![0; bytes], private: vec![0; 8] };
     assert!(matches!(tpm.unseal(&of(PART_BYTES_MAX)), Err(TpmError::Refused { .. })));
