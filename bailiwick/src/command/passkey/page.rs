@@ -32,8 +32,10 @@ pub const ANSWER_BYTES_MAX: usize = 32_768;
 /// Of a browser, which opens a few.
 const CONNECTIONS_MAX: usize = 16;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the last reply may take on its way to the browser.
-const LAST_REPLY_TIMEOUT: Duration = Duration::from_secs(1);
+/// What the last reply is given on its way to the browser before the command ends.
+const LAST_REPLY_TIME: Duration = Duration::from_millis(250);
+/// Where the kernel has no descriptor for a connection, it is asked again after this.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 /// Ports that are tried where any will do: one may be free on one family alone.
 const PORT_TRIES: usize = 8;
 
@@ -219,7 +221,7 @@ async fn accept(listener: TcpListener, rules: Arc<Rules>, asks: mpsc::Sender<Ask
             connections.join_next().await;
         }
         let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
         while connections.try_join_next().is_some() {}
@@ -236,7 +238,7 @@ async fn accept(listener: TcpListener, rules: Arc<Rules>, asks: mpsc::Sender<Ask
 /// Leaves the browser time to hear the end.
 pub async fn say_last(reply: oneshot::Sender<Result<String, String>>, text: Result<String, String>) {
     let _ = reply.send(text);
-    tokio::time::sleep(LAST_REPLY_TIMEOUT / 4).await;
+    tokio::time::sleep(LAST_REPLY_TIME).await;
 }
 
 #[cfg(test)]
