@@ -17,6 +17,8 @@ use crate::core::{
     key_hash, key_proof, key_text, parse_key,
 };
 
+#[path = "login_limit_tests.rs"]
+mod limits;
 #[path = "passkey_tests.rs"]
 mod passkeys;
 
@@ -92,6 +94,15 @@ fn answer(challenge: &Challenge) -> AuthenticateRequest {
         resources: vec![],
         life_ns: None,
         token: TokenId([7; 16]),
+    }
+}
+
+/// What came of a request, whatever its id.
+fn outcome(effects: &[Effect]) -> Result<Act, IdentityError> {
+    match effects {
+        [Effect::Act { act, .. }] => Ok((**act).clone()),
+        [Effect::Reply { result: Err(error), .. }] => Err(error.clone()),
+        other => panic!("{other:?}"),
     }
 }
 

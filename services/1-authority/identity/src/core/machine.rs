@@ -221,6 +221,11 @@ pub struct IdentityCore {
 
 type Step = Result<Vec<Effect>, IdentityError>;
 
+fn check_reason(reason: &str) -> Result<(), IdentityError> {
+    let fits = reason.len() <= REASON_BYTES_MAX;
+    if fits { Ok(()) } else { Err(IdentityError::Reason { limit: REASON_BYTES_MAX }) }
+}
+
 impl IdentityCore {
     #[must_use]
     pub fn new() -> Self {
@@ -279,10 +284,14 @@ impl IdentityCore {
 
     /// A requestor that may not act reaches nobody, whatever policy would say (IDN-40).
     fn admit(&self, id: RequestId, requestor: IdentityId) -> Result<(), IdentityError> {
-        if self.pending.len() >= PENDING_MAX || self.pending.contains_key(&id) {
-            return Err(IdentityError::Busy(PENDING_MAX));
-        }
+        self.check_free(id)?;
         self.registry.active(&requestor).map(|_| ())
+    }
+
+    /// That one more request may be under way, and under this id.
+    fn check_free(&self, id: RequestId) -> Result<(), IdentityError> {
+        let free = self.pending.len() < PENDING_MAX && !self.pending.contains_key(&id);
+        if free { Ok(()) } else { Err(IdentityError::Busy(PENDING_MAX)) }
     }
 
     fn create(&mut self, id: RequestId, request: CreateIdentityRequest) -> Step {
@@ -337,9 +346,7 @@ impl IdentityCore {
     fn update_status(&mut self, id: RequestId, request: UpdateStatusRequest) -> Step {
         let UpdateStatusRequest { requestor, identity, status, reason } = request;
         self.admit(id, requestor)?;
-        if reason.len() > REASON_BYTES_MAX {
-            return Err(IdentityError::Reason { limit: REASON_BYTES_MAX });
-        }
+        check_reason(&reason)?;
         let target = self.registry.get(&identity)?;
         if target.parent.is_none() {
             return Err(IdentityError::Root);
@@ -361,6 +368,23 @@ impl IdentityCore {
         let IssueTokenRequest { requestor, identity, channel, scope, life_ns, token } = request;
         self.admit(id, requestor)?;
         let owner = self.registry.active(&identity)?;
+        let claims = self.claims((token, identity), channel, scope, life_ns, now)?;
+        let expires_at = claims.expires_at;
+        let change = IdentityChange::TokenIssued { token, channel: claims.channel.clone(), expires_at };
+        let act = Self::modify(id, requestor, owner, PolicyAction::Authenticate { identity }, change);
+        self.pending.insert(id, Pending::Issuing(Box::new(claims)));
+        Ok(vec![act])
+    }
+
+    /// What a token is to say: within its limits, and with room for it.
+    fn claims(
+        &self,
+        (id, identity): (TokenId, IdentityId),
+        channel: String,
+        scope: TokenScope,
+        life_ns: Option<u64>,
+        now: AxiomTime,
+    ) -> Result<Claims, IdentityError> {
         let life_ns = life_ns.unwrap_or(LIFE_NS_DEFAULT);
         if life_ns == 0 || life_ns > LIFE_NS_MAX {
             return Err(TokenError::Life.into());
@@ -371,13 +395,7 @@ impl IdentityCore {
         scope.check().map_err(TokenError::from)?;
         self.check_token_room()?;
         let expires_at = now.saturating_add(life_ns);
-        let change = IdentityChange::TokenIssued { token, channel: channel.clone(), expires_at };
-        let act = Self::modify(id, requestor, owner, PolicyAction::Authenticate { identity }, change);
-        let authentication = None;
-        let claims =
-            Claims { id: token, identity, issued_at: now, expires_at, scope, channel, authentication };
-        self.pending.insert(id, Pending::Issuing(Box::new(claims)));
-        Ok(vec![act])
+        Ok(Claims { id, identity, issued_at: now, expires_at, scope, channel, authentication: None })
     }
 
     fn check_token_room(&self) -> Result<(), IdentityError> {

@@ -290,6 +290,63 @@ fn a_counter_that_does_not_advance_is_that_of_a_copy() {
 
 /// covers: IDN-45
 #[test]
+fn the_fold_takes_no_counter_that_stands_still() {
+    for (stored, reported, taken, stands) in [
+        (0, Some(0), true, 0),
+        (0, Some(1), true, 1),
+        (5, Some(6), true, 6),
+        (5, Some(5), false, 5),
+        (5, Some(4), false, 5),
+        (5, Some(0), false, 5),
+        (5, None, false, 5),
+    ] {
+        let core = registered(&Authenticator { counter: stored, ..Authenticator::new() });
+        let mut credentials = core.registry().credentials().clone();
+        let used = credentials.used(&id_of(&core, "admin"), &CREDENTIAL, reported);
+        let CredentialBody::Passkey { sign_count, .. } = credentials.get(&CREDENTIAL).unwrap().body else {
+            panic!()
+        };
+        assert_eq!((used, sign_count), (taken, stands), "{stored} {reported:?}");
+    }
+}
+
+#[test]
+fn one_authenticator_is_not_added_twice_at_a_time() {
+    let authenticator = Authenticator::new();
+    let mut core = core();
+    let challenge = ask(&mut core, 1, true, Some(PAGE)).unwrap();
+    let request = adding(&core, authenticator.create(&challenge));
+    only_act(&core.step(NOW, Event::AddCredential { id: ID, request }));
+    for (n, (id, expected)) in
+        [(authenticator.id.clone(), Some(IdentityError::PasskeyKnown)), (vec![5; 32], None)]
+            .into_iter()
+            .enumerate()
+    {
+        let n = 30 + n as u8;
+        let credential = CredentialId([n; 16]);
+        let effects = core.step(
+            NOW,
+            Event::RequestChallenge {
+                id: RequestId(2),
+                credential,
+                adding: true,
+                origin: Some(PAGE.to_owned()),
+                channel: CHANNEL.to_owned(),
+                random: ([n; 16], [n; 32]),
+            },
+        );
+        let [Effect::Reply { result: Ok(Reply::Challenge(challenge)), .. }] = &effects[..] else {
+            panic!("{effects:?}")
+        };
+        let made = Authenticator { id, ..authenticator.clone() }.create(challenge);
+        let request = AddCredentialRequest { credential, ..adding(&core, made) };
+        let effects = core.step(NOW, Event::AddCredential { id: RequestId(2), request });
+        assert_eq!(outcome(&effects).err(), expected);
+    }
+}
+
+/// covers: IDN-45
+#[test]
 fn one_counter_logs_in_once_however_fast_it_is_shown() {
     let authenticator = Authenticator { counter: 5, ..Authenticator::new() };
     let mut core = registered(&Authenticator::new());

@@ -246,9 +246,7 @@ impl IdentityCore {
     pub(super) fn revoke_credential(&mut self, id: RequestId, request: RevokeCredentialRequest) -> Step {
         let RevokeCredentialRequest { requestor, identity, credential, reason } = request;
         self.admit(id, requestor)?;
-        if reason.len() > REASON_BYTES_MAX {
-            return Err(IdentityError::Reason { limit: REASON_BYTES_MAX });
-        }
+        check_reason(&reason)?;
         if self.registry.credentials().get(&credential)?.identity != identity {
             return Err(IdentityError::CredentialNotFound(credential));
         }
@@ -298,9 +296,7 @@ impl IdentityCore {
         request: AuthenticateRequest,
         now: AxiomTime,
     ) -> Step {
-        if self.pending.len() >= PENDING_MAX || self.pending.contains_key(&id) {
-            return Err(IdentityError::Busy(PENDING_MAX));
-        }
+        self.check_free(id)?;
         let redeemed = self.challenges.redeem(now, &request.challenge, request.credential, &request.channel);
         let credential = self.registry.credentials().get(&request.credential)?.clone();
         let identity = credential.identity;
@@ -341,23 +337,12 @@ impl IdentityCore {
             return Err(IdentityError::Busy(1));
         }
         let scope = scope_for(&credential.body, &request.actions, &request.resources)?;
-        let life_ns = request.life_ns.unwrap_or(LIFE_NS_DEFAULT);
-        if life_ns == 0 || life_ns > LIFE_NS_MAX {
-            return Err(TokenError::Life.into());
-        }
         let channel = request.channel.clone();
-        if channel.is_empty() || channel.len() > CHANNEL_BYTES_MAX {
-            return Err(TokenError::Channel.into());
-        }
-        self.check_token_room()?;
-        let mut expires_at = now.saturating_add(life_ns);
+        let mut claims =
+            self.claims((request.token, credential.identity), channel, scope, request.life_ns, now)?;
         if let CredentialBody::ApiKey { expires_at: Some(end), .. } = &credential.body {
-            expires_at = expires_at.min(*end);
+            claims.expires_at = claims.expires_at.min(*end);
         }
-        let identity = credential.identity;
-        let id = request.token;
-        let claims =
-            Claims { id, identity, issued_at: now, expires_at, scope, channel, authentication: None };
         Ok((claims, sign_count))
     }
 
