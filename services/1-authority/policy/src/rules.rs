@@ -142,6 +142,14 @@ fn refuse_unknown(
     }
 }
 
+/// Line and column, both from 1, the column in characters.
+pub(crate) fn place(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let column = before.get(line_start..).map_or(0, |line| line.chars().count()) + 1;
+    (before.matches('\n').count() + 1, column)
+}
+
 #[derive(Clone, Copy)]
 struct Source<'a> {
     file: &'a str,
@@ -154,14 +162,7 @@ impl Source<'_> {
     }
 
     fn fault(&self, at: usize, key: Option<String>, text: String) -> RuleFileError {
-        let before = self.text.get(..at).unwrap_or(self.text);
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        RuleFileError {
-            file: self.file.to_owned(),
-            line: before.matches('\n').count() + 1,
-            column: before.get(line_start..).map_or(0, |line| line.chars().count()) + 1,
-            key,
-            text,
-        }
+        let (line, column) = place(self.text, at);
+        RuleFileError { file: self.file.to_owned(), line, column, key, text }
     }
 }

@@ -1,7 +1,5 @@
 //! Rules as Cedar policies.
 
-use std::cmp::Reverse;
-
 use base::{RuleId, visible};
 use chain::payload::policy::{
     ActionKind, ActionMatcher, PolicyCondition, PolicyEffect, PolicyRule, ResourceMatcher,
@@ -11,7 +9,7 @@ use super::{
     FILE_BYTES_MAX, POLICIES_MAX, TooLarge, Unmapped, Without,
     writer::{self, Policy},
 };
-use crate::core::validate;
+use crate::core::{order, validate};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Export {
@@ -54,7 +52,7 @@ impl<'a> Row<'a> {
 /// The rules, each with an id of its own, as policies in the order in which the rules are tried.
 pub fn export(rules: &[PolicyRule]) -> Result<Export, TooLarge> {
     let mut rows: Vec<Row<'_>> = rules.iter().map(Row::of).collect();
-    rows.sort_by_key(|row| (Reverse(row.rule.priority), rank(row.rule.effect), row.rule.id.clone()));
+    rows.sort_by_key(|row| (order(row.rule), row.rule.id.clone()));
     let last_permit = rows.iter().rposition(|row| row.permits().is_some());
     let last_allowed = rows.iter().rposition(|row| row.rule.effect != PolicyEffect::Deny);
     let highest = rows.iter().find(|row| row.permits().is_some()).map(|row| row.rule.priority);
@@ -98,15 +96,6 @@ const fn fits(policies: usize, bytes: usize) -> Result<(), TooLarge> {
         Err(TooLarge::Bytes)
     } else {
         Ok(())
-    }
-}
-
-/// Deny before AllowWithConditions before Allow, as they are tried.
-const fn rank(effect: PolicyEffect) -> u8 {
-    match effect {
-        PolicyEffect::Deny => 0,
-        PolicyEffect::AllowWithConditions => 1,
-        PolicyEffect::Allow => 2,
     }
 }
 

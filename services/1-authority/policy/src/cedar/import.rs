@@ -10,7 +10,7 @@ use super::{
     COMPARISONS_MAX, CedarError, FILE_BYTES_MAX, Fault, PRIORITY_USUAL, Without,
     ast::Policy,
     comparison::Reader,
-    parser, place,
+    parser,
     terms::Term,
     vocabulary::{RULE_DESCRIPTION, RULE_ID, RULE_NAME, RULE_PRIORITY},
 };
@@ -53,7 +53,7 @@ struct Read {
 /// The rules of these policies. Text that is no Cedar is refused whole.
 pub fn import(file: &str, text: &str) -> Result<Import, CedarError> {
     let refused = |fault: Fault| {
-        let (line, column) = place(text, fault.at);
+        let (line, column) = rules::place(text, fault.at);
         CedarError { file: file.to_owned(), line, column, text: fault.text }
     };
     if text.len() > FILE_BYTES_MAX {
@@ -64,7 +64,7 @@ pub fn import(file: &str, text: &str) -> Result<Import, CedarError> {
     let mut reader = Reader { left: COMPARISONS_MAX };
     let (mut read, mut left_out) = (Vec::new(), Vec::new());
     let leave_out = |policy: &Policy, number: usize, fault: Fault| {
-        let (line, column) = place(text, fault.at);
+        let (line, column) = rules::place(text, fault.at);
         let id = annotation(policy, RULE_ID).map_or_else(|| format!("policy{number}"), str::to_owned);
         let without = if policy.permit { Without::AllowsLess } else { Without::AllowsMore };
         NotImported { policy: id, line, column, why: fault.text, without }

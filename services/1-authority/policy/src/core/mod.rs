@@ -36,6 +36,7 @@ pub use identities::{Identities, Principal};
 pub use rates::Rates;
 pub use recent::{Recent, RecentDecision, Used};
 pub use rule_list::{PolicyStateSnapshot, RuleFilter};
+pub(crate) use rule_set::order;
 pub use rule_set::{Match, RuleSet, StoredRule};
 pub use seal::{SealedUnit, seal};
 pub use state::{Pinned, PolicyState};

@@ -35,7 +35,7 @@ impl StoredRule {
 }
 
 /// Smaller is tried first: larger priority, then Deny before AllowWithConditions before Allow (POL open point 5).
-fn order(rule: &PolicyRule) -> u64 {
+pub(crate) fn order(rule: &PolicyRule) -> u64 {
     let effect = match rule.effect {
         PolicyEffect::Deny => 0,
         PolicyEffect::AllowWithConditions => 1,
