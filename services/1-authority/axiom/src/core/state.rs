@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use base::{CapabilityId, Hash, IdentityId, ProcessId, PublicKey, RuleId, Sequence, cbor};
+use base::{Hash, IdentityId, ProcessId, PublicKey, RuleId, Sequence, cbor};
 use chain::payload::{
     Payload,
     capability::CapabilityGrant,
@@ -13,7 +13,7 @@ use chain::payload::{
 };
 use minicbor::{Decode, Encode};
 
-use super::reply::RejectionReason;
+use super::{capabilities::Capabilities, reply::RejectionReason};
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
@@ -48,16 +48,6 @@ pub struct IdentityRecord {
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
-pub struct CapabilityRecord {
-    #[n(0)]
-    pub grant: CapabilityGrant,
-    /// Taken back, itself or through an ancestor. The id is never used again.
-    #[n(1)]
-    pub revoked: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(array)]
 pub struct RuleRecord {
     #[n(0)]
     pub rule: PolicyRule,
@@ -86,7 +76,7 @@ pub struct Pinned {
 #[cbor(array)]
 pub struct ControlState {
     #[n(0)]
-    pub capabilities: BTreeMap<CapabilityId, CapabilityRecord>,
+    pub capabilities: Capabilities,
     #[n(1)]
     pub services: BTreeMap<String, ServiceRecord>,
     /// Programs that run.
@@ -145,8 +135,7 @@ impl ControlState {
             Payload::CapabilityGrant(entry) => self.check_grant(&entry.body),
             Payload::CapabilityRevoke(entry) => {
                 let id = entry.body.capability;
-                let live = self.capabilities.get(&id).is_some_and(|record| !record.revoked);
-                require(live, || missing(format_args!("capability {id}")))
+                require(self.capabilities.live(&id).is_some(), || missing(format_args!("capability {id}")))
             }
             Payload::ServiceStart(entry) => {
                 let name = &entry.body.name;
@@ -215,13 +204,13 @@ impl ControlState {
 
     fn check_grant(&self, grant: &CapabilityGrant) -> Checked {
         let id = grant.capability_id;
-        require(!self.capabilities.contains_key(&id), || {
+        require(!self.capabilities.was_granted(&id), || {
             conflict(format_args!("capability {id} was granted before"))
         })?;
         let Some(parent) = grant.parent else { return Ok(()) };
-        let live = self.capabilities.get(&parent).filter(|record| !record.revoked);
-        let live = live.ok_or_else(|| missing(format_args!("capability {parent}")))?;
-        require(grant.is_within(&live.grant), || {
+        let live =
+            self.capabilities.live(&parent).ok_or_else(|| missing(format_args!("capability {parent}")))?;
+        require(grant.is_within(live), || {
             conflict(format_args!("capability {id} would give more than its parent has"))
         })
     }
@@ -246,8 +235,8 @@ impl ControlState {
     pub fn apply(&mut self, sequence: Sequence, payload: &Payload) {
         match payload {
             Payload::Genesis(entry) => self.apply_genesis(sequence, &entry.body),
-            Payload::CapabilityGrant(entry) => self.grant(&entry.body),
-            Payload::CapabilityRevoke(entry) => self.revoke(entry.body.capability),
+            Payload::CapabilityGrant(entry) => self.capabilities.grant(&entry.body),
+            Payload::CapabilityRevoke(entry) => self.capabilities.revoke(entry.body.capability),
             Payload::ServiceRegister(entry) => {
                 let record =
                     ServiceRecord { register: entry.body.clone(), status: ServiceStatus::Registered };
@@ -294,7 +283,7 @@ impl ControlState {
             identity_key: genesis.identity_key,
         });
         genesis.identities.iter().for_each(|identity| self.add_identity(identity));
-        genesis.initial_capabilities.iter().for_each(|grant| self.grant(grant));
+        genesis.initial_capabilities.iter().for_each(|grant| self.capabilities.grant(grant));
         genesis.rules.iter().for_each(|rule| self.add_rule(sequence, rule));
     }
 
@@ -305,23 +294,6 @@ impl ControlState {
 
     fn add_rule(&mut self, created_at: Sequence, rule: &PolicyRule) {
         self.policy.insert(rule.id.clone(), RuleRecord { rule: rule.clone(), created_at });
-    }
-
-    fn grant(&mut self, grant: &CapabilityGrant) {
-        self.capabilities
-            .insert(grant.capability_id, CapabilityRecord { grant: grant.clone(), revoked: false });
-    }
-
-    /// Marks the whole subtree, level by level.
-    fn revoke(&mut self, root: CapabilityId) {
-        let mut level = vec![root];
-        while let Some(id) = level.pop() {
-            if let Some(record) = self.capabilities.get_mut(&id).filter(|record| !record.revoked) {
-                record.revoked = true;
-                let below = |(_, child): &(&CapabilityId, &CapabilityRecord)| child.grant.parent == Some(id);
-                level.extend(self.capabilities.iter().filter(below).map(|(child, _)| *child));
-            }
-        }
     }
 
     fn set_service(&mut self, name: &str, status: ServiceStatus) {

@@ -204,7 +204,7 @@ fn a_decision_and_its_act_go_in_together_and_a_later_act_redeems_an_earlier_deci
     bed.accepted(unit([act(4, 2, 11)]));
     bed.refused(unit([act(5, 2, 12)]), RejectionReason::PolicyMismatch);
     bed.refused(unit([act(6, 1, 12)]), RejectionReason::PolicyMismatch);
-    assert_eq!(bed.sequencer.state().capabilities.len(), 3);
+    assert_eq!(bed.sequencer.state().capabilities.all().len(), 3);
 }
 
 /// covers: AX-40, AX-44, AX-57, ACT-12
@@ -441,7 +441,7 @@ fn folding_again_gives_the_same_state_and_times_do_not_matter() {
         draft(6, Some(request(5)), take_back),
     ]));
     let state = bed.sequencer.state();
-    let revoked: Vec<bool> = state.capabilities.values().map(|record| record.revoked).collect();
+    let revoked: Vec<bool> = state.capabilities.all().values().map(|record| record.revoked).collect();
     assert_eq!(revoked, [false, true, true]);
     let mut again = Sequencer::new();
     let mut later = ControlState::default();
