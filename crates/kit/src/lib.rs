@@ -29,6 +29,7 @@ pub mod observe;
 mod phase;
 mod principals;
 mod requestor;
+mod rights;
 mod seen;
 mod server;
 mod service;
@@ -46,7 +47,7 @@ pub use error::{CallError, ERROR_METADATA, Guilty, IntoRefusal, KitError, Retry,
 pub use feed::{FEED_SILENCE_MAX, FEED_WAIT_MAX, FEED_WAIT_OPERATOR_MAX, Feed, FeedEntry, FeedPlan};
 pub use http_error::{HTTP_CODES, HttpCode, http_code};
 pub use laggard::report_laggard;
-pub use local::{Held, LocalState};
+pub use local::LocalState;
 pub use misuse::{Misuse, REFUSED_USES_MAX, REFUSED_USES_WINDOW, misuse};
 pub use observe::Counter;
 pub use phase::Phase;

@@ -1,57 +1,24 @@
 //! The shared fold: who is active, who holds what, which rules are in force. A look-up, no call.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use base::{AxiomTime, CapabilityId, IdentityId, RuleId};
 use chain::payload::{
     Payload,
-    capability::{CapabilityGrant, Permissions, Resource, Restrictions, TimeRestriction},
+    capability::{Permissions, Resource},
     identity::{IdentityChange, IdentityCreated, IdentityStatus},
 };
 
-use crate::{feed::FeedEntry, principals::Principals, service::BoxError};
-
-/// A capability as its holder has it.
-#[derive(Clone, Debug)]
-pub struct Held {
-    pub id: CapabilityId,
-    pub permissions: Permissions,
-    time: Option<TimeRestriction>,
-    /// It has limits that only capability_service can count or compare: a look-up alone does not suffice.
-    needs_check: bool,
-}
-
-impl Held {
-    fn of(grant: &CapabilityGrant) -> Self {
-        let restrictions = grant.restrictions.as_ref();
-        Self {
-            id: grant.capability_id,
-            permissions: grant.permissions,
-            time: restrictions.and_then(|all| all.time.clone()),
-            needs_check: restrictions.is_some_and(Restrictions::need_check),
-        }
-    }
-
-    fn is_valid(&self, now: AxiomTime) -> bool {
-        self.time.as_ref().is_none_or(|time| time.admits(now))
-    }
-}
-
-/// Status and holdings together: one look-up finds both. Nobody who was not created has a status.
-#[derive(Debug, Default)]
-struct Person {
-    status: Option<IdentityStatus>,
-    held: HashMap<Resource, Vec<Held>>,
-}
+use crate::{feed::FeedEntry, principals::Principals, rights::Rights, service::BoxError};
 
 #[derive(Debug, Default)]
 struct State {
-    people: HashMap<IdentityId, Person>,
-    grants: HashMap<CapabilityId, CapabilityGrant>,
-    children: HashMap<CapabilityId, Vec<CapabilityId>>,
+    /// Nobody who was not created has a status.
+    people: HashMap<IdentityId, IdentityStatus>,
+    rights: Rights,
     rules: BTreeSet<RuleId>,
 }
 
@@ -92,25 +59,18 @@ impl LocalState {
     ) -> bool {
         let Some(now) = now else { return false };
         let state = self.read();
-        let Some(person) = state.people.get(identity) else { return false };
-        person.status == Some(IdentityStatus::Active)
-            && person.held.get(resource).is_some_and(|all| {
-                all.iter()
-                    .any(|held| !held.needs_check && held.permissions.contains(asked) && held.is_valid(now))
-            })
+        state.is_active(identity) && state.rights.permit(identity, resource, asked, now)
     }
 
     /// Capabilities that an identity holds on a resource, whatever they permit and whenever they hold.
     #[must_use]
     pub fn held_on(&self, identity: &IdentityId, resource: &Resource) -> Vec<CapabilityId> {
-        let state = self.read();
-        let held = state.people.get(identity).and_then(|person| person.held.get(resource));
-        held.map(|all| all.iter().map(|held| held.id).collect()).unwrap_or_default()
+        self.read().rights.held_on(identity, resource)
     }
 
     #[must_use]
     pub fn identity_status(&self, identity: &IdentityId) -> Option<IdentityStatus> {
-        self.read().people.get(identity).and_then(|person| person.status)
+        self.read().people.get(identity).copied()
     }
 
     #[must_use]
@@ -118,10 +78,20 @@ impl LocalState {
         self.identity_status(identity) == Some(IdentityStatus::Active)
     }
 
-    /// A capability that was not revoked.
+    /// Who holds a capability that was not revoked.
     #[must_use]
-    pub fn capability(&self, id: &CapabilityId) -> Option<CapabilityGrant> {
-        self.read().grants.get(id).cloned()
+    pub fn holder(&self, id: &CapabilityId) -> Option<IdentityId> {
+        self.read().rights.holder(id)
+    }
+
+    /// True if an active identity holds this very capability, and it holds now, unconditionally but for time.
+    #[must_use]
+    pub fn holds_capability(&self, identity: &IdentityId, id: &CapabilityId, now: Option<AxiomTime>) -> bool {
+        let Some(now) = now else { return false };
+        let state = self.read();
+        state.is_active(identity)
+            && state.rights.holder(id) == Some(*identity)
+            && state.rights.is_valid_now(id, now)
     }
 
     #[must_use]
@@ -152,18 +122,18 @@ impl LocalState {
         match payload {
             Payload::Genesis(genesis) => {
                 genesis.body.identities.iter().for_each(|identity| state.create(identity));
-                genesis.body.initial_capabilities.iter().for_each(|grant| state.grant(grant));
+                genesis.body.initial_capabilities.iter().for_each(|grant| state.rights.grant(grant));
                 state.rules.extend(genesis.body.rules.iter().map(|rule| rule.id.clone()));
             }
             Payload::IdentityCreated(created) => state.create(&created.body),
             Payload::IdentityUpdated(updated) => {
                 if let IdentityChange::Status { new, .. } = &updated.body.change {
-                    state.people.entry(updated.body.identity).or_default().status = Some(*new);
+                    state.people.insert(updated.body.identity, *new);
                 }
             }
-            Payload::CapabilityGrant(grant) => state.grant(&grant.body),
+            Payload::CapabilityGrant(grant) => state.rights.grant(&grant.body),
             Payload::CapabilityRevoke(_) if crate::is_broken("revocation") => {}
-            Payload::CapabilityRevoke(revoke) => state.revoke(revoke.body.capability),
+            Payload::CapabilityRevoke(revoke) => state.rights.revoke(revoke.body.capability),
             Payload::PolicyRuleAdded(added) => {
                 state.rules.insert(added.body.rule.id.clone());
             }
@@ -177,50 +147,11 @@ impl LocalState {
 
 impl State {
     fn create(&mut self, identity: &IdentityCreated) {
-        self.people.entry(identity.identity_id).or_default().status.get_or_insert(IdentityStatus::Active);
+        self.people.entry(identity.identity_id).or_insert(IdentityStatus::Active);
     }
 
-    /// A grant whose parent is gone, or that gives more than its parent, gives nothing.
-    fn grant(&mut self, grant: &CapabilityGrant) {
-        if let Some(parent) = grant.parent {
-            if !self.grants.get(&parent).is_some_and(|source| grant.is_within(source)) {
-                return;
-            }
-            self.children.entry(parent).or_default().push(grant.capability_id);
-        }
-        if self.grants.insert(grant.capability_id, grant.clone()).is_none() {
-            let person = self.people.entry(grant.grantee).or_default();
-            person.held.entry(grant.resource.clone()).or_default().push(Held::of(grant));
-        }
-    }
-
-    /// The capability and everything derived from it; without recursion, for chains may be long, and with one look at
-    /// what each holder has, for one may hold all of a large tree.
-    fn revoke(&mut self, root: CapabilityId) {
-        if let Some(parent) = self.grants.get(&root).and_then(|grant| grant.parent)
-            && let Some(children) = self.children.get_mut(&parent)
-        {
-            children.retain(|child| *child != root);
-        }
-        let mut gone: HashMap<(IdentityId, Resource), HashSet<CapabilityId>> = HashMap::new();
-        let mut left = vec![root];
-        while let Some(id) = left.pop() {
-            let below = self.children.remove(&id).unwrap_or_default();
-            if !crate::is_broken("cascade") {
-                left.extend(below);
-            }
-            let Some(grant) = self.grants.remove(&id) else { continue };
-            gone.entry((grant.grantee, grant.resource)).or_default().insert(id);
-        }
-        for ((holder, resource), ids) in gone {
-            let Some(person) = self.people.get_mut(&holder) else { continue };
-            if let Some(held) = person.held.get_mut(&resource) {
-                held.retain(|held| !ids.contains(&held.id));
-                if held.is_empty() {
-                    person.held.remove(&resource);
-                }
-            }
-        }
+    fn is_active(&self, identity: &IdentityId) -> bool {
+        self.people.get(identity) == Some(&IdentityStatus::Active)
     }
 }
 
@@ -230,7 +161,9 @@ mod tests {
     use base::{EntryKey, PublicKey, key_paths};
     use chain::payload::{
         Body, Envelope,
-        capability::{CapabilityRevoke, DAY_NS, ObjectType, RateLimit},
+        capability::{
+            CapabilityGrant, CapabilityRevoke, DAY_NS, ObjectType, RateLimit, Restrictions, TimeRestriction,
+        },
         identity::{IdentityType, IdentityUpdated},
     };
     use contracts::axiom::v1::Entry;
@@ -316,7 +249,7 @@ mod tests {
         );
         assert!(state.holds(&id(1), &file("/a"), READ, NOW));
         assert!(!state.holds(&id(2), &file("/a"), READ, NOW));
-        assert!(state.capability(&CapabilityId([3; 16])).is_none());
+        assert!(state.holder(&CapabilityId([3; 16])).is_none());
         assert!(state.holds(&id(3), &file("/a"), READ, NOW), "held by another grant");
         apply(&state, grant(5, 2, Some(3), None));
         assert!(!state.holds(&id(2), &file("/a"), READ, NOW), "a child of what is gone gives nothing");

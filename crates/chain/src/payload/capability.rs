@@ -100,6 +100,16 @@ impl Restrictions {
             && source.context.iter().all(|(key, value)| self.context.get(key) == Some(value))
     }
 
+    /// True if `own` restricts in all in which `theirs` does; none restricts in nothing.
+    #[must_use]
+    pub fn narrow(own: Option<&Self>, theirs: Option<&Self>) -> bool {
+        match (own, theirs) {
+            (_, None) => true,
+            (None, Some(theirs)) => *theirs == Self::default(),
+            (Some(own), Some(theirs)) => own.is_within(theirs),
+        }
+    }
+
     /// Limits that a look at the clock does not decide: somebody must count or compare.
     #[must_use]
     pub fn need_check(&self) -> bool {
@@ -176,14 +186,9 @@ impl CapabilityGrant {
     /// True if, derived from `source`, it gives nothing that the source does not (CAP-29). Every fold asks this.
     #[must_use]
     pub fn is_within(&self, source: &Self) -> bool {
-        let free = Restrictions::default();
-        let of = |grant: &Self| grant.restrictions.as_ref().is_none_or(|own| *own == free);
-        let narrower = match (&self.restrictions, &source.restrictions) {
-            (_, None) => true,
-            (None, Some(_)) => of(source),
-            (Some(own), Some(theirs)) => own.is_within(theirs),
-        };
-        source.permissions.contains(self.permissions) && source.resource == self.resource && narrower
+        source.permissions.contains(self.permissions)
+            && source.resource == self.resource
+            && Restrictions::narrow(self.restrictions.as_ref(), source.restrictions.as_ref())
     }
 }
 

@@ -159,12 +159,7 @@ impl Manager {
 
     fn check_capabilities(&self, spawn: &Spawn, requestor: &Requestor) -> Result<(), ProcessError> {
         let now = self.node.clock().now();
-        let held = |id| {
-            self.node.local().capability(id).is_some_and(|grant| {
-                grant.grantee == requestor.id()
-                    && self.node.local().holds(&requestor.id(), &grant.resource, grant.permissions, now)
-            })
-        };
+        let held = |id| self.node.local().holds_capability(&requestor.id(), id, now);
         match spawn.capabilities.iter().find(|id| !held(id)) {
             Some(id) => Err(ProcessError::CapabilityDenied(*id)),
             None => Ok(()),
@@ -173,7 +168,7 @@ impl Manager {
 
     /// A capability that is named and held by somebody else: no mistake makes one up.
     pub(super) fn foreign_capability(&self, spawn: &Spawn, requestor: &Requestor) -> Option<CapabilityId> {
-        let holder = |id| self.node.local().capability(id).map(|grant| grant.grantee);
+        let holder = |id| self.node.local().holder(id);
         spawn.capabilities.iter().find(|id| holder(id).is_some_and(|it| it != requestor.id())).copied()
     }
 
