@@ -1,7 +1,7 @@
 use base::{CapabilityId, IdentityId};
 use thiserror::Error;
 
-use super::{CHAIN_LENGTH_MAX, OBJECT_ID_BYTES_MAX, RATED_MAX, REASON_BYTES_MAX};
+use super::{CHAIN_LENGTH_MAX, LIVE_MAX, NAME_BYTES_MAX, OBJECT_ID_BYTES_MAX, RATED_MAX, REASON_BYTES_MAX};
 
 /// Why a request about capabilities was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -30,6 +30,10 @@ pub enum CapabilityError {
     ChainLength,
     #[error("{RATED_MAX} capabilities with a rate are counted already; revoke some")]
     TooManyRates,
+    #[error(
+        "there are {LIVE_MAX} capabilities already, or their object ids have {NAME_BYTES_MAX} bytes; revoke some"
+    )]
+    Full,
     #[error("a reason has at most {REASON_BYTES_MAX} bytes, not {bytes}")]
     Reason { bytes: usize },
     #[error("axiom time is unknown, for nothing is heard from the log; ask again")]

@@ -34,6 +34,8 @@ pub struct Holdings {
     children: BTreeMap<CapabilityId, BTreeSet<CapabilityId>>,
     /// Live ones with a rate.
     rated: usize,
+    /// Of the live ones' objects.
+    name_bytes: usize,
     ignored: u64,
 }
 
@@ -65,6 +67,7 @@ impl Holdings {
         }
         self.by_holder.entry(grant.grantee).or_default().insert(id);
         self.rated += usize::from(has_rate(grant));
+        self.name_bytes += grant.resource.object_id.len();
         self.by_id.insert(id, Granted { grant: grant.clone(), created_at, since });
         true
     }
@@ -80,6 +83,7 @@ impl Holdings {
             left.extend(self.children.remove(&id).unwrap_or_default());
             let Some(Granted { grant, .. }) = self.by_id.remove(&id) else { continue };
             self.rated -= usize::from(has_rate(&grant));
+            self.name_bytes -= grant.resource.object_id.len();
             if let Some(held) = self.by_holder.get_mut(&grant.grantee) {
                 held.remove(&id);
                 if held.is_empty() {
@@ -106,6 +110,18 @@ impl Holdings {
     #[must_use]
     pub const fn rated(&self) -> usize {
         self.rated
+    }
+
+    /// Live capabilities.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Bytes of all live capabilities' object ids.
+    #[must_use]
+    pub const fn name_bytes(&self) -> usize {
+        self.name_bytes
     }
 
     /// In order of id.

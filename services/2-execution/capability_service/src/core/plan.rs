@@ -21,6 +21,10 @@ pub const RATE_COUNT_MAX: u32 = 1024;
 pub const RATE_WINDOW_NS_MAX: u64 = 3_600_000_000_000;
 /// Live capabilities with a rate: at most 32 MiB of times.
 pub const RATED_MAX: usize = 4096;
+/// Live capabilities. Every service folds each of them: some 150 bytes, so at most 40 MiB of what a service may have.
+pub const LIVE_MAX: usize = 262_144;
+/// Bytes of their object ids, which this service and axiom keep.
+pub const NAME_BYTES_MAX: usize = 32 << 20;
 /// What one capability or one use says of its context.
 pub const CONTEXT_PAIRS_MAX: usize = 16;
 pub const CONTEXT_KEY_BYTES_MAX: usize = 64;
@@ -70,6 +74,7 @@ pub fn plan_grant(
         check_time(time, now)?;
     }
     check_rated(holdings, &restrictions)?;
+    check_room(holdings, &wish.resource)?;
     let restrictions = (restrictions != Restrictions::default()).then_some(restrictions);
     Ok(CapabilityGrant {
         capability_id: wish.capability,
@@ -117,6 +122,7 @@ pub fn plan_delegation(
         check_time(&time, now)?;
     }
     check_length(holdings, source)?;
+    check_room(holdings, &source.grant.resource)?;
     let restrictions = source.grant.restrictions.clone();
     check_rated(holdings, restrictions.as_ref().unwrap_or(&Restrictions::default()))?;
     Ok(CapabilityGrant {
@@ -141,6 +147,13 @@ fn check_rated(holdings: &Holdings, restrictions: &Restrictions) -> Result<(), C
         Some(_) if holdings.rated() >= RATED_MAX => Err(CapabilityError::TooManyRates),
         _ => Ok(()),
     }
+}
+
+/// Room for one more on this object.
+fn check_room(holdings: &Holdings, resource: &Resource) -> Result<(), CapabilityError> {
+    let fits = holdings.live() < LIVE_MAX
+        && holdings.name_bytes().saturating_add(resource.object_id.len()) <= NAME_BYTES_MAX;
+    if fits { Ok(()) } else { Err(CapabilityError::Full) }
 }
 
 /// The capability and all above it, for those whose business it is (CAP-18).

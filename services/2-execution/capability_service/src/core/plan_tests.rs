@@ -71,6 +71,46 @@ fn held_by(holdings: &Holdings, holder: IdentityId) -> Vec<u8> {
     holdings.list(&filter).map(|granted| granted.grant.capability_id.0[0]).collect()
 }
 
+fn numbered(number: u32, object_id: &str) -> CapabilityGrant {
+    let mut id = [9; 16];
+    id.iter_mut().zip(number.to_be_bytes()).for_each(|(to, from)| *to = from);
+    CapabilityGrant {
+        capability_id: CapabilityId(id),
+        grantor: ROOT,
+        grantee: ALICE,
+        resource: file(object_id),
+        permissions: READ_ON,
+        restrictions: None,
+        parent: None,
+    }
+}
+
+#[test]
+fn what_every_service_must_remember_has_an_end() {
+    let (mut many, mut long) = (Holdings::default(), Holdings::default());
+    let fill = |holdings: &mut Holdings, from: u32, to: usize, name: &str| {
+        (from..u32::try_from(to).unwrap()).for_each(|number| fold(holdings, numbered(number, name)));
+    };
+    let name = "n".repeat(1 << 11);
+    fill(&mut many, 1, LIVE_MAX, "/a");
+    fill(&mut long, 1, NAME_BYTES_MAX >> 11, &name);
+    for (holdings, fits) in [(&mut many, "/a"), (&mut long, name.as_str())] {
+        let one = Wish { resource: file(fits), ..wish(1, ROOT, ALICE, READ_ON) };
+        let last = grant(holdings, one.clone());
+        let on = Delegation {
+            capability: CapabilityId([2; 16]),
+            source: last.capability_id,
+            by: ALICE,
+            to: BOB,
+            permissions: READ,
+        };
+        assert_eq!(plan(holdings, Wish { resource: file("/b"), ..one.clone() }), Err(CapabilityError::Full));
+        assert_eq!(plan_delegation(holdings, on, true, NOW), Err(CapabilityError::Full));
+        revoke(holdings, 1);
+        assert!(plan(holdings, one).is_ok(), "what was taken back makes room");
+    }
+}
+
 /// covers: CAP-22
 #[test]
 fn a_wish_is_checked_before_anybody_is_asked() {

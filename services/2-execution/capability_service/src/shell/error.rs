@@ -23,7 +23,7 @@ impl IntoRefusal for CapabilityError {
                 "InvalidRequest"
             }
             Self::TimeUnknown => "Unavailable",
-            Self::TooMany | Self::ChainLength | Self::TooManyRates => "TooMany",
+            Self::TooMany | Self::ChainLength | Self::TooManyRates | Self::Full => "TooMany",
         }
     }
 
@@ -47,7 +47,7 @@ impl IntoRefusal for CapabilityError {
             Self::NotHolder(_) | Self::CannotRevoke(_) | Self::CannotDelegate | Self::CannotAmplify => {
                 Code::PermissionDenied
             }
-            Self::TooMany | Self::ChainLength | Self::TooManyRates => Code::ResourceExhausted,
+            Self::TooMany | Self::ChainLength | Self::TooManyRates | Self::Full => Code::ResourceExhausted,
             Self::TimeUnknown => Code::Unavailable,
             _ => Code::InvalidArgument,
         }
