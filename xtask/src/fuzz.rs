@@ -5,8 +5,10 @@
 //! What the engine finds on its way goes to a temporary folder; what breaks a target is kept below `target/fuzz`.
 
 use std::fs::{self, File};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -117,16 +119,26 @@ fn build() -> Result<Vec<Target>> {
     Ok(targets)
 }
 
+/// As many at a time as there are cores: each target has one thread.
 fn each(targets: &[Target], seconds: u64) -> Result<()> {
     let artifacts = folder()?.join("artifacts");
     fs::create_dir_all(&artifacts).with_context(|| format!("making {}", artifacts.display()))?;
+    let artifacts = artifacts.as_path();
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let mut broken = Vec::new();
-    for target in targets {
-        match one(target, seconds, &artifacts) {
-            Ok(stats) => println!("   {:12} {stats}", target.name),
-            Err(error) => {
-                println!("   {:12} BROKEN", target.name);
-                broken.push(format!("{error:#}"));
+    for together in targets.chunks(cores) {
+        let results: Vec<_> = std::thread::scope(|scope| {
+            let run = |target| scope.spawn(move || one(target, seconds, artifacts));
+            let running: Vec<_> = together.iter().map(run).collect();
+            running.into_iter().map(ScopedJoinHandle::join).collect()
+        });
+        for (target, result) in together.iter().zip(results) {
+            match result.unwrap_or_else(|_| bail!("`{}`: its thread panicked", target.name)) {
+                Ok(stats) => println!("   {:12} {stats}", target.name),
+                Err(error) => {
+                    println!("   {:12} BROKEN", target.name);
+                    broken.push(format!("{error:#}"));
+                }
             }
         }
     }
