@@ -22,9 +22,9 @@ use crate::{
 use effort::Effort;
 use load::{Kind, Load, Public};
 
-const IN_FLIGHT: [usize; 2] = [1, 64];
-/// What 64 in flight shall reach on two cores, acts a second.
-const GOAL_64: f64 = 40_000.0;
+/// How many at a time, and the acts a second that two cores shall reach then.
+const IN_FLIGHT: [(usize, Option<f64>); 4] =
+    [(1, None), (16, Some(5_000.0)), (64, Some(40_000.0)), (1024, Some(50_000.0))];
 
 #[derive(Clone, Copy, Debug)]
 struct Plan {
@@ -99,7 +99,7 @@ fn measured(folder: &Path, site: &Site, plan: Plan, only: &str) -> Result<Part> 
     let keeper = runtime.block_on(operator.node_pids())?[0];
     let pids = Effort::processes(keeper);
     let mut part = Part::new("act");
-    for in_flight in IN_FLIGHT {
+    for (in_flight, goal) in IN_FLIGHT {
         let mut samples: Vec<Samples> = all.iter().map(|_| Samples::default()).collect();
         for round in 0..=plan.rounds {
             for (contestant, samples) in all.iter_mut().zip(&mut samples) {
@@ -122,7 +122,10 @@ fn measured(folder: &Path, site: &Site, plan: Plan, only: &str) -> Result<Part> 
             Row::new(format!("{what}, {in_flight} in flight"), unit, subjects.collect())
         };
         let rate = row("acts", Unit::PerSecond, |samples| &mut samples.per_second);
-        part.rows.push(if in_flight == 64 { rate.goal(GOAL_64) } else { rate });
+        part.rows.push(match goal {
+            Some(goal) => rate.goal(goal),
+            None => rate,
+        });
         part.rows.push(row("act, half of them within", Unit::Microseconds, |samples| &mut samples.p50_us));
         part.rows.push(row("act, 99 % within", Unit::Microseconds, |samples| &mut samples.p99_us));
         part.rows.push(row("processor time of an act", Unit::Microseconds, |samples| &mut samples.cpu_us));
