@@ -50,6 +50,10 @@ impl Identity {
     pub(super) fn time(&self) -> (AxiomTime, u64) {
         let reading = read_clocks();
         let mut clock = self.clock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(ahead_ns) = clock.step_ns(reading) {
+            let ahead_s = ahead_ns as f64 / 1e9;
+            tracing::warn!(ahead_s, "the wall clock was set; the log's time goes on as before");
+        }
         (clock.now(reading), reading.boot_ns)
     }
 }
