@@ -3,8 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use contracts::supervisor::v1::{
-    GetNodeRequest, ListServicesRequest, Node as NodeStatus, ServiceStatus, ShutdownRequest,
+use contracts::{
+    lifecycle::v1::HealthStatus,
+    supervisor::v1::{
+        GetNodeRequest, ListServicesRequest, Node as NodeStatus, ServiceStatus, ShutdownRequest,
+    },
 };
 use serde::Serialize;
 
@@ -27,6 +30,8 @@ struct Service {
     healthy: Option<bool>,
     memory_bytes: u64,
     last_error: Option<String>,
+    /// Parts that are not well, each with the reason.
+    limited: Vec<String>,
     missing: Vec<String>,
 }
 
@@ -44,9 +49,15 @@ struct Status {
     missing: Vec<String>,
 }
 
+fn limited(health: &HealthStatus) -> Vec<String> {
+    let bad = health.components.iter().filter(|part| !part.healthy);
+    bad.map(|part| format!("{}: {}", part.name, part.message.as_deref().unwrap_or("not healthy"))).collect()
+}
+
 fn service(status: ServiceStatus) -> Service {
     Service {
         healthy: status.health.as_ref().map(|health| health.healthy),
+        limited: status.health.as_ref().map(limited).unwrap_or_default(),
         name: status.name,
         state: status.state,
         pid: status.pid,
@@ -95,6 +106,11 @@ fn text(status: &Status) -> String {
         status.supervisor_pid
     );
     text.push_str(&table(&status.services));
+    for service in &status.services {
+        for limited in &service.limited {
+            text.push_str(&format!("{}: {limited}\n", service.name));
+        }
+    }
     if !status.not_installed.is_empty() {
         text.push_str(&format!("\nnot installed: {}\n", status.not_installed.join(", ")));
     }
@@ -129,6 +145,9 @@ pub fn show_service(output: Output, status: ServiceStatus) -> Result<()> {
     let service = service(status);
     output::show(output, &service, || {
         let mut text = table(std::slice::from_ref(&service));
+        for limited in &service.limited {
+            text.push_str(&format!("{limited}\n"));
+        }
         for missing in &service.missing {
             text.push_str(&format!("missing: {missing}\n"));
         }

@@ -156,9 +156,10 @@ impl<S: Service> Shared<S> {
     fn health(&self) -> HealthStatus {
         let own = self.service.get().map(|service| service.health()).unwrap_or_default();
         let phase = self.life.phase();
-        let healthy =
-            matches!(phase, Phase::Serving | Phase::Draining) && own.iter().all(|part| part.healthy);
-        let last_error = own.iter().find(|part| !part.healthy).and_then(|part| part.message.clone());
+        let healthy = matches!(phase, Phase::Serving | Phase::Draining)
+            && own.iter().all(|part| part.healthy || part.is_outside);
+        let last_error =
+            own.iter().find(|part| !part.healthy && !part.is_outside).and_then(|part| part.message.clone());
         let mut components: Vec<ComponentHealth> = own
             .into_iter()
             .map(|part| ComponentHealth { name: part.name, healthy: part.healthy, message: part.message })

@@ -63,17 +63,25 @@ pub struct Component {
     pub name: String,
     pub healthy: bool,
     pub message: Option<String>,
+    /// That it is not healthy is told, and the service counts as healthy all the same.
+    pub is_outside: bool,
 }
 
 impl Component {
     #[must_use]
     pub fn healthy(name: &str) -> Self {
-        Self { name: name.to_owned(), healthy: true, message: None }
+        Self { name: name.to_owned(), healthy: true, message: None, is_outside: false }
     }
 
     #[must_use]
     pub fn failed(name: &str, message: impl Into<String>) -> Self {
-        Self { name: name.to_owned(), healthy: false, message: Some(message.into()) }
+        Self { name: name.to_owned(), healthy: false, message: Some(message.into()), is_outside: false }
+    }
+
+    /// For what a restart of this service would not mend.
+    #[must_use]
+    pub fn limited(name: &str, message: impl Into<String>) -> Self {
+        Self { is_outside: true, ..Self::failed(name, message) }
     }
 }
 
@@ -129,7 +137,7 @@ pub trait Service: Send + Sync + Sized + 'static {
         Ok(())
     }
 
-    /// Its own parts; all healthy means healthy.
+    /// Its own parts; it is healthy if all are, or are not for reasons outside of it.
     fn health(&self) -> Vec<Component> {
         Vec::new()
     }

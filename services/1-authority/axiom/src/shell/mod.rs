@@ -107,11 +107,15 @@ impl Service for AxiomService {
     }
 
     fn health(&self) -> Vec<Component> {
-        vec![if self.orders.is_alive() {
-            Component::healthy("log")
-        } else {
-            Component::failed("log", "the ordering thread has ended")
-        }]
+        let log = match self.orders.is_alive() {
+            true => Component::healthy("log"),
+            false => Component::failed("log", "the ordering thread has ended"),
+        };
+        let room = match self.orders.shortage() {
+            None => Component::healthy("room"),
+            Some(shortage) => Component::limited("room", shortage),
+        };
+        vec![log, room]
     }
 
     async fn drain(&self) {

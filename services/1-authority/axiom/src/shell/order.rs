@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
@@ -54,6 +54,8 @@ enum Work {
 pub(super) struct Orders {
     queue: SyncSender<Work>,
     alive: Arc<AtomicBool>,
+    /// What was told last about room in the log.
+    space: Arc<Mutex<Space>>,
     _thread: JoinHandle<()>,
 }
 
@@ -68,18 +70,24 @@ impl Orders {
         let (queue, work) = sync_channel(QUEUE_BATCHES_MAX);
         let alive = Arc::new(AtomicBool::new(true));
         let (grown, own) = (Arc::new(grown), Arc::clone(&alive));
-        let (space, checked) = (Space::Normal, Instant::now());
+        let (space, checked) = (Arc::new(Mutex::new(Space::Normal)), Instant::now());
+        let told = Arc::clone(&space);
         let mut thread =
             OrderingThread { sequencer, layout, committer, node, grown, alive: own, space, checked };
         let handle = std::thread::Builder::new()
             .name("order".into())
             .spawn(move || thread.run(&work))
             .map_err(StoreError::Thread)?;
-        Ok(Self { queue, alive, _thread: handle })
+        Ok(Self { queue, alive, space: told, _thread: handle })
     }
 
     pub(super) fn is_alive(&self) -> bool {
         self.alive.load(Ordering::Acquire)
+    }
+
+    /// Why not everything is taken, if it is not.
+    pub(super) fn shortage(&self) -> Option<&'static str> {
+        shortage(*self.space.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Hands a batch over; `answer` is called from another thread, once all its entries are durable.
@@ -125,7 +133,7 @@ struct OrderingThread {
     grown: Arc<watch::Sender<u64>>,
     alive: Arc<AtomicBool>,
     /// What was told last about room in the log.
-    space: Space,
+    space: Arc<Mutex<Space>>,
     /// When the log's files were looked at last.
     checked: Instant,
 }
@@ -286,30 +294,44 @@ impl OrderingThread {
         if let Err(error) = self.committer.check() {
             stop(&error);
         }
+        if self.told_space() != Space::Normal {
+            // Who made room shall see that it is seen.
+            let space = self.layout.space(0);
+            self.tell_space(space);
+        }
         self.checked = Instant::now();
     }
 
+    fn told_space(&self) -> Space {
+        *self.space.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Says once that room runs out, and once that it is back.
-    fn tell_space(&mut self, space: Space) {
-        if space == self.space {
+    fn tell_space(&self, space: Space) {
+        if space == self.told_space() {
             return;
         }
-        match space {
-            Space::Normal => tracing::info!("the log has room again and takes everything"),
-            Space::ReserveOnly => {
-                tracing::error!("disk or quota is full: only acts that take away and the shutdown are taken");
-            }
-            Space::Full => {
-                tracing::error!("disk or quota is full to the end of the reserve: nothing is taken")
-            }
+        *self.space.lock().unwrap_or_else(PoisonError::into_inner) = space;
+        match shortage(space) {
+            None => tracing::info!("the log has room again and takes everything"),
+            Some(shortage) => tracing::error!("{shortage}"),
         }
-        self.space = space;
     }
 
     fn wait_idle(&self) {
         while !self.committer.is_idle() {
             std::thread::yield_now();
         }
+    }
+}
+
+const fn shortage(space: Space) -> Option<&'static str> {
+    match space {
+        Space::Normal => None,
+        Space::ReserveOnly => {
+            Some("disk or quota is full: only acts that take away and the shutdown are taken")
+        }
+        Space::Full => Some("disk or quota is full to the end of the reserve: nothing is taken"),
     }
 }
 
