@@ -7,7 +7,7 @@ mod proven;
 mod revocations;
 mod scope;
 
-use base::{AxiomRef, AxiomTime, CredentialId, IdentityId, PublicKey, Signature, TokenId};
+use base::{AxiomRef, AxiomTime, CredentialId, Hash, IdentityId, PublicKey, Sequence, Signature, TokenId};
 use ed25519_dalek::SigningKey;
 use pasetors::{
     keys::{AsymmetricPublicKey, AsymmetricSecretKey},
@@ -34,6 +34,9 @@ pub const ISSUED_AHEAD_NS_MAX: u64 = 5_000_000_000;
 /// Bytes of a channel's name.
 pub const CHANNEL_BYTES_MAX: usize = 128;
 
+/// What every PASETO of this version and purpose begins with.
+const TEXT_HEADER: &str = "v4.public.";
+const SIGNATURE_BYTES: usize = 64;
 /// Signed beside the claims, never sent: a token of another purpose or format does not verify here.
 const PURPOSE: &[u8] = b"bailiwick token v1";
 
@@ -140,6 +143,18 @@ pub struct AuthToken {
     pub text: String,
 }
 
+/// Whether these claims fit a token, whatever login it will name: asked before anything is recorded or spent for it.
+pub fn check_size(claims: &Claims) -> Result<(), TokenError> {
+    let entry = AxiomRef { sequence: Sequence(u64::MAX), hash: Hash::ZERO };
+    let authentication = Some(Authentication { credential: CredentialId([0; 16]), entry });
+    let message = serde_json::to_vec(&Claims { authentication, ..claims.clone() })
+        .map_err(|_| TokenError::Malformed("claims"))?;
+    let signed = message.len().saturating_add(SIGNATURE_BYTES);
+    // Base64 without padding.
+    let text = TEXT_HEADER.len().saturating_add(signed.saturating_mul(4).div_ceil(3));
+    if text > TOKEN_BYTES_MAX { Err(TokenError::TooLarge) } else { Ok(()) }
+}
+
 /// Signs `claims`. Only the identity service has the key.
 pub fn issue(key: &SigningKey, claims: Claims) -> Result<AuthToken, TokenError> {
     claims.check()?;
@@ -165,8 +180,10 @@ fn parse(text: &str) -> Result<(UntrustedToken<pasetors::Public, V4>, Signature)
     if !token.untrusted_footer().is_empty() {
         return Err(TokenError::Malformed("a footer is not used"));
     }
-    let signature =
-        token.untrusted_message().last_chunk::<64>().ok_or(TokenError::Malformed("no signature"))?;
+    let signature = token
+        .untrusted_message()
+        .last_chunk::<SIGNATURE_BYTES>()
+        .ok_or(TokenError::Malformed("no signature"))?;
     let signature = Signature(*signature);
     Ok((token, signature))
 }
@@ -213,7 +230,7 @@ pub fn claimed_identity(text: &str) -> Option<IdentityId> {
 fn claimed(text: &str) -> Option<Claims> {
     let (token, _) = parse(text).ok()?;
     // The last 64 bytes of a public token's message are its signature.
-    let payload = token.untrusted_message().split_last_chunk::<64>()?.0;
+    let payload = token.untrusted_message().split_last_chunk::<SIGNATURE_BYTES>()?.0;
     serde_json::from_slice(payload).ok()
 }
 

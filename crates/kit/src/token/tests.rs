@@ -160,6 +160,22 @@ fn the_text_is_bounded_before_it_is_parsed() {
     assert!(matches!(check("v4.public.AAAA", NOW), Err(TokenError::Malformed(_))));
 }
 
+#[test]
+fn whether_it_fits_is_known_before_it_is_signed() {
+    let entry = AxiomRef { sequence: Sequence(u64::MAX), hash: Hash::of(b"login") };
+    let authentication = Some(Authentication { credential: CredentialId([9; 16]), entry });
+    let mut fitted = [false; 2];
+    for bytes in 1..=SCOPE_PATTERN_BYTES_MAX {
+        let mut wide = claims();
+        wide.scope.resources = vec!["x".repeat(bytes); SCOPE_RESOURCES_MAX];
+        let told = check_size(&wide);
+        let signed = issue(&key(), Claims { authentication: authentication.clone(), ..wide });
+        assert_eq!(told.is_ok(), signed.is_ok(), "{bytes}");
+        fitted[usize::from(told.is_ok())] = true;
+    }
+    assert_eq!(fitted, [true; 2], "both sides of the limit were tried");
+}
+
 /// covers: IDN-31
 #[test]
 fn what_lies_outside_the_scope_is_refused() {

@@ -151,3 +151,15 @@ fn one_request_id_logs_in_once_at_a_time() {
     let again = authenticate(&mut core, NOW, answer(&two));
     assert!(matches!(only_error(&again), IdentityError::Busy(_)), "{again:?}");
 }
+
+#[test]
+fn a_scope_that_fits_no_token_spends_no_recovery_key() {
+    let mut core = with(recovery_key());
+    let asked = challenge(&mut core, NOW, 1);
+    let wide = vec!["x".repeat(kit::token::SCOPE_PATTERN_BYTES_MAX); kit::token::SCOPE_RESOURCES_MAX];
+    let request = AuthenticateRequest { resources: wide, ..answer(&asked) };
+    let error = only_error(&authenticate(&mut core, NOW, request));
+    assert_eq!(error, IdentityError::Token(TokenError::TooLarge));
+    let again = challenge(&mut core, NOW, 2);
+    logged_in(&mut core, NOW, answer(&again));
+}

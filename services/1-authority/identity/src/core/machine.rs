@@ -16,7 +16,7 @@ use chain::payload::{
     },
     policy::{PolicyAction, ResourceRef, ResourceType},
 };
-use kit::token::{CHANNEL_BYTES_MAX, Claims, LIFE_NS_DEFAULT, LIFE_NS_MAX, TokenError, TokenScope};
+use kit::token::{self, CHANNEL_BYTES_MAX, Claims, LIFE_NS_DEFAULT, LIFE_NS_MAX, TokenError, TokenScope};
 
 pub use login::{AddCredentialRequest, AuthenticateRequest, NewCredential, RevokeCredentialRequest};
 
@@ -395,7 +395,10 @@ impl IdentityCore {
         scope.check().map_err(TokenError::from)?;
         self.check_token_room()?;
         let expires_at = now.saturating_add(life_ns);
-        Ok(Claims { id, identity, issued_at: now, expires_at, scope, channel, authentication: None })
+        let claims =
+            Claims { id, identity, issued_at: now, expires_at, scope, channel, authentication: None };
+        token::check_size(&claims)?;
+        Ok(claims)
     }
 
     fn check_token_room(&self) -> Result<(), IdentityError> {
