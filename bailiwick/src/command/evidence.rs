@@ -3,12 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use anyhow::{Context, Result, bail};
 use base::layout::Layout;
 use chain::{
-    LogFolder, VerifyOptions,
+    LogFolder, Placed, VerifyOptions,
     checkpoint::Checkpoint,
     evidence::{EVIDENCE_BYTES_MAX, EVIDENCE_ENTRIES_MAX, Evidence, Expected, Older},
     note::VerifierKey,
@@ -17,11 +18,14 @@ use chain::{
         Edge, NodeId, TreeHash, consistency_nodes, consistency_proof, inclusion_nodes, inclusion_proof,
         set_nodes, set_proof,
     },
-    verify_log,
+    verify_in_parallel,
 };
 use serde::Serialize;
 
-use super::checkpoint::{self, Signed};
+use super::{
+    checkpoint::{self, Signed},
+    log::threads,
+};
 use crate::{
     args::{LogFrom, Output},
     exit::Failure,
@@ -47,26 +51,29 @@ fn read(log: &Signed, (from, to): (u64, u64), wanted: &BTreeSet<NodeId>) -> Resu
     let Checkpoint { size, root, .. } = log.checkpoint;
     let mut tree = Edge::default();
     let mut read = Read { nodes: BTreeMap::new(), leaves: Vec::new() };
-    let mut bytes = 0_usize;
-    let mut too_large = false;
-    let outcome = verify_log(&LogFolder::new(&log.folder), &VerifyOptions::default(), |placed| {
-        if tree.size() >= size {
-            return;
-        }
-        let (index, header) = (tree.size(), placed.record.header.encode());
-        tree.push(TreeHash::leaf_of(&[&header, placed.record.payload]), |id, hash| {
-            if wanted.contains(&id) {
-                read.nodes.insert(id, hash);
+    let bytes = AtomicUsize::new(0);
+    let take = |placed: &Placed<'_>| {
+        let (index, header) = (placed.record.header.sequence.0, placed.record.header.encode());
+        let leaf = (from..=to).contains(&index).then(|| [&header, placed.record.payload].concat());
+        // In base64 a third more.
+        let more = leaf.as_ref().map_or(0, |leaf| leaf.len() / 3 * 4);
+        let fits = bytes.fetch_add(more, Ordering::Relaxed).saturating_add(more) <= EVIDENCE_BYTES_MAX;
+        (index, TreeHash::leaf_of(&[&header, placed.record.payload]), leaf.filter(|_| fits))
+    };
+    let folder = LogFolder::new(&log.folder);
+    let outcome =
+        verify_in_parallel(&folder, &VerifyOptions::default(), threads(), take, |(index, hash, leaf)| {
+            if index >= size {
+                return;
             }
+            tree.push(hash, |id, hash| {
+                if wanted.contains(&id) {
+                    read.nodes.insert(id, hash);
+                }
+            });
+            read.leaves.extend(leaf.map(|leaf| (index, leaf)));
         });
-        if (from..=to).contains(&index) && !too_large {
-            let leaf = [&header, placed.record.payload].concat();
-            // In base64 a third more.
-            bytes = bytes.saturating_add(leaf.len() / 3 * 4);
-            too_large = bytes > EVIDENCE_BYTES_MAX;
-            read.leaves.push((index, leaf));
-        }
-    });
+    let too_large = bytes.into_inner() > EVIDENCE_BYTES_MAX;
     match outcome {
         Err(fault) if !(fault.may_be_torn_tail && tree.size() == size) => {
             return Err(Failure::damaged(&fault).into());

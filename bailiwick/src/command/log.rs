@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use base::{AxiomRef, Sequence, layout::Layout};
 use chain::{
-    EntryHeader, EntryType, LogFolder, SignedHead, VerifyOptions,
+    EntryHeader, EntryType, LogFolder, Placed, SignedHead, VerifyOptions,
     checkpoint::Checkpoint,
     payload::Payload,
     tree::{Edge, TreeHash},
-    verify_log,
+    verify_in_parallel, verify_log,
 };
 use serde::Serialize;
 
@@ -39,6 +39,14 @@ struct Verified {
     checkpoint: Option<Checkpoint>,
 }
 
+/// Threads that read a log at once: each holds a segment's hashes.
+const THREADS_MAX: usize = 8;
+
+/// As many as there are cores, within reason.
+pub fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(THREADS_MAX)
+}
+
 /// Reads everything, believes nothing; names the first damaged entry, header or padding byte.
 pub fn verify(output: Output, folder: &Path, head: Option<&Path>, kept: Option<&Path>) -> Result<()> {
     let checked_against = head.map(|file| signed_head(folder, file)).transpose()?;
@@ -46,11 +54,16 @@ pub fn verify(output: Output, folder: &Path, head: Option<&Path>, kept: Option<&
     let options = VerifyOptions { head: checked_against, from_oldest: false };
     let mut tree = Edge::default();
     let mut found = None;
-    let report = verify_log(&LogFolder::new(folder), &options, |placed| {
-        let Some(checkpoint) = checkpoint.as_ref().filter(|_| found.is_none()) else { return };
-        let header = placed.record.header.encode();
-        tree.push(TreeHash::leaf_of(&[&header, placed.record.payload]), |_, _| {});
-        found = (tree.size() == checkpoint.size).then(|| tree.root());
+    let size = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size);
+    let leaf = |placed: &Placed<'_>| {
+        let header = &placed.record.header;
+        (header.sequence.0 < size).then(|| TreeHash::leaf_of(&[&header.encode(), placed.record.payload]))
+    };
+    let report = verify_in_parallel(&LogFolder::new(folder), &options, threads(), leaf, |leaf| {
+        if let Some(leaf) = leaf {
+            tree.push(leaf, |_, _| {});
+            found = (tree.size() == size).then(|| tree.root());
+        }
     })
     .map_err(|fault| Failure::damaged(&fault))?;
     check_root(checkpoint.as_ref(), found, report.entries)?;

@@ -3,7 +3,8 @@
 //!
 //! Promises: writer and verifier share this crate and nothing else; every length is checked before memory is taken;
 //! what was hashed or signed is carried as bytes and never encoded again; any flipped byte is found and named.
-//! Never does: writes, clocks, randomness, threads; reads only through `ReadAt` and `LogSource`.
+//! Never does: writes, clocks, randomness; threads only where the caller says how many; reads only through `ReadAt` and
+//! `LogSource`.
 //! Calls `base` alone; is a library and cannot die alone.
 
 pub mod checkpoint;
@@ -45,4 +46,4 @@ pub use segment::{
 pub use signed_head::{SIGNED_HEAD_BYTES_MAX, SignedHead, SignedHeadError, UnsignedHead};
 pub use source::{LogFolder, LogSource, ReadAt};
 pub use validate::{ChainError, ChainPoint, validate_chain};
-pub use verify::{Report, VerifyOptions, read_log_from, verify_log};
+pub use verify::{Report, VerifyOptions, read_log_from, verify_in_parallel, verify_log};

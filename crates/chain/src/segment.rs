@@ -1,9 +1,10 @@
-use base::{Hash, Sequence};
+use base::{AxiomRef, Hash, Sequence, limits::ENTRY_HEADER_BYTES};
 use thiserror::Error;
 
 use crate::{
     codec::{array_at, lay, u32_at, u64_at},
     diagnose,
+    entry::EntryHeader,
     fault::{Cause, Fault, Part},
     group::{GROUP_HEADER_BYTES, GroupHeader, Record},
     source::ReadAt,
@@ -193,6 +194,33 @@ impl<R: ReadAt> SegmentReader<R> {
         }
         let offset = SEGMENT_HEADER_BYTES as u64;
         Ok(Self { segment, name: name.to_owned(), header, point: header.point(), offset, body: Vec::new() })
+    }
+
+    /// Goes on behind the group that stands at `group_at`: it is read and verified, and must end in `last`. What lies
+    /// before it in the segment is not read; for readers that know it by other means.
+    pub fn resume(segment: R, name: &str, group_at: u64, last: AxiomRef) -> Result<Self, Fault> {
+        let mut reader = Self::open(segment, name, None)?;
+        reader.offset = group_at;
+        let elsewhere = || Fault::new(name, group_at, Part::Head, Cause::HeadMismatch { head: last });
+        let room = reader.header.capacity_bytes.checked_sub(group_at);
+        if group_at < SEGMENT_HEADER_BYTES as u64 || room.is_none_or(|room| room < GROUP_HEADER_BYTES as u64)
+        {
+            return Err(elsewhere());
+        }
+        let header = reader.read_group_header()?.ok_or_else(elsewhere)?;
+        let mut first = [0; ENTRY_HEADER_BYTES];
+        let first_at = group_at.saturating_add(GROUP_HEADER_BYTES as u64);
+        if reader.header.capacity_bytes.saturating_sub(first_at) < first.len() as u64 {
+            return Err(elsewhere());
+        }
+        let read = reader.segment.read_exact_at(first_at, &mut first);
+        read.map_err(|error| Fault::read(name, first_at, &error))?;
+        let last_hash = EntryHeader::decode(&first).map_err(|_| elsewhere())?.prev_hash;
+        reader.point = ChainPoint { next_sequence: header.first, last_hash };
+        match reader.next_group(|_| {})? && reader.point == ChainPoint::after(last) {
+            true => Ok(reader),
+            false => Err(elsewhere()),
+        }
     }
 
     #[must_use]

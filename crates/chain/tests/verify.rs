@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use base::{AxiomRef, AxiomTime, Hash, Sequence, Signature};
 use chain::{
     Cause, ChainError, ChainPoint, Entry, EntryType, Fault, GROUP_HEADER_BYTES, GroupBuilder, Part, Report,
-    SEGMENT_HEADER_BYTES, SegmentHeader, VerifyOptions, segment_name, verify_log,
+    SEGMENT_HEADER_BYTES, SegmentHeader, SegmentReader, VerifyOptions, segment_name, verify_in_parallel,
+    verify_log,
 };
 
 const CAPACITY: u64 = 8192;
@@ -80,8 +81,19 @@ fn log(groups: &[&[usize]]) -> Log {
 const THREE_SEGMENTS: &[&[usize]] =
     &[&[100], &[10, 200, 0], &[3000], &[3000, 30], &[40, 4000], &[50; 8], &[3000, 1], &[2, 2, 2], &[700]];
 
+/// In one thread and in several, which must come to the same.
 fn verify(log: &Log) -> Result<Report, Fault> {
-    verify_log(log, &VerifyOptions::default(), |_| {})
+    let options = VerifyOptions::default();
+    let (mut one, mut several) = (Vec::new(), Vec::new());
+    let report = verify_log(log, &options, |placed| one.push(placed.hash));
+    for threads in [0, 2, 3] {
+        several.clear();
+        let parallel =
+            verify_in_parallel(log, &options, threads, |placed| placed.hash, |hash| several.push(hash));
+        assert_eq!(parallel, report, "{threads} threads");
+        assert_eq!(several, one);
+    }
+    report
 }
 
 fn references(log: &Log) -> Vec<AxiomRef> {
@@ -141,7 +153,11 @@ fn every_flipped_byte_is_found_and_its_part_is_named() {
         for (at, part) in parts(&log, &name).into_iter().enumerate() {
             let flip = 1 << (at % 8);
             log.get_mut(&name).unwrap()[at] ^= flip;
-            let fault = verify(&log).expect_err("a flipped byte was not found");
+            let check = |log: &Log| match at % 61 {
+                0 => verify(log),
+                _ => verify_log(log, &VerifyOptions::default(), |_| {}),
+            };
+            let fault = check(&log).expect_err("a flipped byte was not found");
             assert_eq!(
                 (fault.segment.as_str(), (fault.part, fault.offset)),
                 (name.as_str(), part),
@@ -239,6 +255,46 @@ fn a_segment_can_be_verified_alone_and_a_foreign_one_does_not_continue_the_chain
     let (name, bytes) = foreign.last_key_value().unwrap();
     spliced.insert(name.clone(), bytes.clone());
     assert_eq!(verify(&spliced).unwrap_err().part, Part::SegmentHeader);
+}
+
+#[test]
+fn a_segment_is_read_on_from_behind_any_group_that_ends_where_it_should() {
+    let log = log(THREE_SEGMENTS);
+    let all = references(&log);
+    for (name, bytes) in &log {
+        let mut whole = SegmentReader::open(bytes, name, None).unwrap();
+        let mut ends = Vec::new();
+        loop {
+            let group_at = whole.offset();
+            if !whole.next_group(|_| {}).unwrap() {
+                break;
+            }
+            ends.push((group_at, whole.point().last().unwrap()));
+        }
+        assert!(!ends.is_empty());
+        for (group_at, last) in ends {
+            let mut reader = SegmentReader::resume(bytes, name, group_at, last).unwrap();
+            assert_eq!(reader.point(), ChainPoint::after(last));
+            let mut next = last.sequence.0 + 1;
+            while reader
+                .next_group(|placed| {
+                    assert_eq!(placed.hash, all[next as usize].hash);
+                    next += 1;
+                })
+                .unwrap()
+            {}
+            assert_eq!(reader.point(), whole.point());
+            let other = AxiomRef { hash: Hash::ZERO, ..last };
+            assert!(SegmentReader::resume(bytes, name, group_at, other).is_err());
+            for at in [0, group_at - 1, group_at + 1, CAPACITY - 10, CAPACITY, u64::MAX] {
+                assert!(SegmentReader::resume(bytes, name, at, last).is_err());
+            }
+            // A changed byte of the group is found, though what stands before is not read.
+            let mut changed = bytes.clone();
+            changed[group_at as usize + GROUP_HEADER_BYTES + 100] ^= 1;
+            assert!(SegmentReader::resume(&changed, name, group_at, last).is_err());
+        }
+    }
 }
 
 #[test]

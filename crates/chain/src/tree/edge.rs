@@ -1,5 +1,5 @@
 use super::{
-    NodeId, Nodes, TreeHash,
+    NodeId, Nodes, TREE_SIZE_MAX, TreeHash,
     split::{Range, fold},
 };
 
@@ -17,6 +17,18 @@ impl Edge {
     pub fn from_nodes(size: u64, nodes: &impl Nodes) -> Option<Self> {
         let peaks = Range::whole(size).nodes().map(|id| nodes.node(id)).collect::<Option<_>>()?;
         Some(Self { size, peaks })
+    }
+
+    /// The edge of a tree of `size` leaves, as `peaks` told them. None where their number is not that of such a tree.
+    #[must_use]
+    pub fn from_peaks(size: u64, peaks: Vec<TreeHash>) -> Option<Self> {
+        (peaks.len() == size.count_ones() as usize && size <= TREE_SIZE_MAX).then_some(Self { size, peaks })
+    }
+
+    /// Its complete subtrees, largest first.
+    #[must_use]
+    pub fn peaks(&self) -> &[TreeHash] {
+        &self.peaks
     }
 
     /// Leaves so far.

@@ -302,3 +302,16 @@ fn sets_are_ascending_within_the_tree_and_not_empty() {
         assert_eq!(root_from_set(&known, 9, &[TreeHash::empty(); 4]), None, "{bad:?}");
     }
 }
+
+#[test]
+fn an_edge_is_taken_down_and_put_up_again_at_every_size() {
+    let mut edge = Edge::default();
+    for size in 0..70_u64 {
+        let peaks = edge.peaks().to_vec();
+        assert_eq!(Edge::from_peaks(size, peaks.clone()).as_ref(), Some(&edge));
+        assert_eq!(Edge::from_peaks(size, [peaks, vec![TreeHash::empty()]].concat()), None);
+        edge.push(TreeHash::leaf(&size.to_le_bytes()), |_, _| {});
+    }
+    assert!(Edge::from_peaks(TREE_SIZE_MAX, vec![TreeHash::empty(); 63]).is_some());
+    assert_eq!(Edge::from_peaks(TREE_SIZE_MAX + 1, vec![TreeHash::empty()]), None);
+}
