@@ -1,5 +1,7 @@
 //! The shared fold: who is active, who holds what, which rules are in force. A look-up, no call.
 
+mod saved;
+
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
@@ -12,6 +14,7 @@ use chain::payload::{
     identity::{IdentityChange, IdentityCreated, IdentityStatus},
 };
 
+pub(crate) use self::saved::SavedPrincipals;
 use crate::{feed::FeedEntry, principals::Principals, rights::Rights, service::BoxError};
 
 #[derive(Debug, Default)]
@@ -164,7 +167,7 @@ mod tests {
         capability::{
             CapabilityGrant, CapabilityRevoke, DAY_NS, ObjectType, RateLimit, Restrictions, TimeRestriction,
         },
-        identity::{IdentityType, IdentityUpdated},
+        identity::{CredentialRevoked, IdentityType, IdentityUpdated},
     };
     use contracts::axiom::v1::Entry;
 
@@ -328,6 +331,51 @@ mod tests {
         assert!(!check(Restrictions { rate_limit: Some(rate), ..Restrictions::default() }, 5));
         let context = [("room".to_owned(), "1".to_owned())].into();
         assert!(!check(Restrictions { context, ..Restrictions::default() }, 5));
+    }
+
+    #[test]
+    fn what_is_saved_is_restored_with_all_that_is_derived_from_it() {
+        let state = with_people();
+        apply(&state, grant(1, 1, None, None));
+        apply(&state, grant(2, 2, Some(1), None));
+        apply(&state, grant(3, 3, Some(2), None));
+        apply(&state, grant(4, 3, None, None));
+        let revoke = |id| CapabilityRevoke {
+            capability: CapabilityId([id; 16]),
+            by: IdentityId([9; 32]),
+            reason: String::new(),
+        };
+        apply(&state, revoke(4));
+        let (token, credential) = (base::TokenId([6; 16]), base::CredentialId([7; 16]));
+        let change = IdentityChange::TokenRevoked { token, by: id(9) };
+        apply(&state, IdentityUpdated { identity: id(2), change });
+        let revoked = CredentialRevoked { identity: id(2), credential, by: id(9), reason: String::new() };
+        apply(&state, revoked);
+        let suspended = IdentityChange::Status {
+            old: IdentityStatus::Active,
+            new: IdentityStatus::Suspended,
+            by: id(9),
+            reason: String::new(),
+        };
+        apply(&state, IdentityUpdated { identity: id(3), change: suspended });
+        let bytes = state.to_bytes();
+        let restored = LocalState::new();
+        apply(&restored, grant(8, 1, None, None));
+        let live = [grant(3, 3, Some(2), None), grant(2, 2, Some(1), None), grant(1, 1, None, None)];
+        restored.restore(&bytes, &live).unwrap();
+        assert_eq!(restored.to_bytes(), bytes);
+        assert!(restored.holder(&CapabilityId([8; 16])).is_none(), "what was there before is gone");
+        assert!(restored.holds(&id(2), &file("/a"), READ, NOW));
+        assert_eq!(restored.identity_status(&id(3)), Some(IdentityStatus::Suspended));
+        let path = base::KeyPath::parse(key_paths::USERS).unwrap();
+        assert_eq!(restored.identity_by_key_path(&path), Some(id(1)));
+        // Both go on alike: the subtree is known to both.
+        for state in [&state, &restored] {
+            apply(state, revoke(1));
+            assert!(!state.holds(&id(2), &file("/a"), READ, NOW));
+        }
+        assert_eq!(restored.to_bytes(), state.to_bytes());
+        assert!(restored.restore(&bytes[1..], &live).is_err());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use base::{AxiomTime, IdentityId, KeyPath, PublicKey, key_paths};
 use chain::payload::{Payload, identity::IdentityCreated};
 
 use crate::{
-    local::LocalState,
+    local::{LocalState, SavedPrincipals},
     token::{self, Claims, Proven, Revocations, TokenError},
 };
 
@@ -37,9 +37,26 @@ impl Principals {
         }
     }
 
+    pub(crate) fn save(&self) -> SavedPrincipals {
+        SavedPrincipals {
+            by_key_path: self.by_key_path.iter().map(|(path, id)| (path.clone(), *id)).collect(),
+            admin: self.admin,
+            token_issuer: self.token_issuer,
+            revocations: self.revocations.clone(),
+        }
+    }
+
     /// The first identity of a path keeps it.
     fn create(&mut self, identity: &IdentityCreated) {
         self.by_key_path.entry(identity.key_path.clone()).or_insert(identity.identity_id);
+    }
+}
+
+impl SavedPrincipals {
+    pub(crate) fn restore(self) -> Principals {
+        let Self { by_key_path, admin, token_issuer, revocations } = self;
+        let by_key_path = by_key_path.into_iter().collect();
+        Principals { by_key_path, admin, token_issuer, revocations, proven: Mutex::default() }
     }
 }
 

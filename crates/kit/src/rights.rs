@@ -125,6 +125,21 @@ impl Default for Rights {
 }
 
 impl Rights {
+    /// What these add up to, in whatever order they come.
+    pub(crate) fn of<'g>(grants: impl IntoIterator<Item = &'g CapabilityGrant>) -> Self {
+        let mut below: HashMap<Option<CapabilityId>, Vec<&CapabilityGrant>> = HashMap::new();
+        for grant in grants {
+            below.entry(grant.parent).or_default().push(grant);
+        }
+        let mut rights = Self::default();
+        let mut left = below.remove(&None).unwrap_or_default();
+        while let Some(grant) = left.pop() {
+            rights.grant(grant);
+            left.extend(below.remove(&Some(grant.capability_id)).unwrap_or_default());
+        }
+        rights
+    }
+
     fn place(&self, holder: Option<&IdentityId>, object: &Resource) -> Place {
         let mut hasher = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
         // Fixed lengths on both sides of the name: no two make the same bytes.

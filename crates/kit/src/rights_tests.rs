@@ -88,7 +88,10 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     /// covers: CAP-29, CAP-31
     #[test]
-    fn the_fold_answers_as_the_plainest_one_does(steps in proptest::collection::vec(step(), 0..60)) {
+    fn the_fold_answers_as_the_plainest_one_does(
+        steps in proptest::collection::vec(step(), 0..60),
+        restored in any::<bool>(),
+    ) {
         let (mut rights, mut plain) = (Rights::default(), Plain::default());
         for step in steps {
             match step {
@@ -101,6 +104,10 @@ proptest! {
                     plain.revoke(id);
                 }
             }
+        }
+        if restored {
+            // In the order of their ids, which is not that in which they were granted.
+            rights = Rights::of(plain.0.values());
         }
         for number in 0..12 {
             let expected = plain.0.get(&id(number));

@@ -18,18 +18,26 @@ pub const REVOKED_MAX: usize = 65_536;
 const KEPT_NS: u64 = LIFE_NS_MAX + ISSUED_AHEAD_NS_MAX;
 
 /// Single tokens, and per identity the time up to which its tokens do not count.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+#[cbor(array)]
 pub struct Revocations {
+    #[n(0)]
     tokens: BTreeMap<TokenId, AxiomTime>,
+    #[n(1)]
     by_time: BTreeSet<(AxiomTime, TokenId)>,
     /// Revoked credentials; what was issued for them does not count.
+    #[n(2)]
     credentials: BTreeMap<CredentialId, AxiomTime>,
+    #[n(3)]
     credentials_by_time: BTreeSet<(AxiomTime, CredentialId)>,
     /// Identities that are not active now, and whether that is final.
+    #[n(4)]
     barred: BTreeMap<IdentityId, IdentityStatus>,
     /// A change of status ends every token issued up to then, also after the identity is active again.
+    #[n(5)]
     ended: BTreeMap<IdentityId, AxiomTime>,
     /// Tokens issued up to here do not count for anyone.
+    #[n(6)]
     all_ended: AxiomTime,
 }
 
