@@ -9,12 +9,10 @@ use std::{
 
 use axiom::store::{
     CommitterThread, Follow, Follower, HEAD_FILE, LOG_FOLDER, Opened, Space, Store, StoreError, StoreOptions,
-    load_snapshot, save_snapshot,
 };
-use base::{AxiomRef, AxiomTime, Hash, PublicKey, Sequence};
-use chain::{ChainPoint, Entry, EntryType, LogFolder, UnsignedHead, VerifyOptions, verify_log};
+use base::{AxiomRef, AxiomTime, Hash, Sequence};
+use chain::{ChainPoint, Entry, EntryType, LogFolder, VerifyOptions, verify_log};
 use durable::{DiskError, RealDisk};
-use ed25519_dalek::SigningKey;
 
 const SEGMENT_BYTES: u64 = 16 * 1024;
 
@@ -250,33 +248,4 @@ fn when_the_quota_is_used_up_only_the_reserve_is_left_and_then_nothing() {
     assert_eq!(seen, [Space::Normal, Space::ReserveOnly, Space::Full]);
     assert_eq!(files(&place.log()).len(), 4);
     assert!(matches!(opened.layout.prepare(entries(opened.layout.point(), &[4000])), Err(StoreError::Full)));
-}
-
-/// covers: AX-54, AX-55
-#[test]
-fn the_newest_sound_snapshot_is_loaded_and_a_changed_one_is_not() {
-    let place = Place::new();
-    let opened = place.open().unwrap();
-    let key = SigningKey::from_bytes(&[8; 32]);
-    let public = PublicKey(key.verifying_key().to_bytes());
-    let save = |sequence: u64, state: &[u8]| {
-        let head = AxiomRef { sequence: Sequence(sequence), hash: Hash::of(state) };
-        let note =
-            UnsignedHead { name: "node".into(), head, state: Some(Hash::of(state)) }.sign(&key).unwrap();
-        save_snapshot(&place.disk, Sequence(sequence), &note, state).unwrap();
-    };
-    assert!(load_snapshot(&place.disk, &public).unwrap().0.is_none());
-    for n in [10_u64, 20, 30] {
-        save(n, format!("state {n}").as_bytes());
-    }
-    let names = files(&place.path.join("axiom/snapshot"));
-    assert_eq!(names.len(), 2);
-    assert_eq!(load_snapshot(&place.disk, &public).unwrap().0.unwrap().state, b"state 30");
-    let mut bytes = std::fs::read(&names[1]).unwrap();
-    *bytes.last_mut().unwrap() ^= 1;
-    std::fs::write(&names[1], bytes).unwrap();
-    let (found, refused) = load_snapshot(&place.disk, &public).unwrap();
-    assert_eq!((found.unwrap().head.sequence, refused.len()), (Sequence(20), 1));
-    assert!(load_snapshot(&place.disk, &PublicKey([1; 32])).unwrap().0.is_none());
-    drop(opened);
 }

@@ -8,6 +8,8 @@ use chain::{
     payload::policy::{ActionKind, DecisionBody, PolicyAction, SignedDecision},
 };
 
+use minicbor::{Decode, Encode};
+
 use super::reply::RejectionReason;
 
 /// Decisions are remembered this long after they expired, so that a late act learns why it is refused.
@@ -15,13 +17,20 @@ const REMEMBERED_NS: u64 = 10 * DECISION_VALIDITY_NS;
 /// How far a decision may lie ahead of the sequencer's time: the engine reads the same boot clock, a moment earlier or later.
 const AHEAD_NS_MAX: u64 = 1_000_000_000;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
 pub(super) struct Decision {
+    #[n(0)]
     pub request: Hash,
+    #[n(1)]
     pub time: AxiomTime,
+    #[n(2)]
     pub allows: bool,
+    #[n(3)]
     pub action: ActionKind,
+    #[n(4)]
     pub only_takes_away: bool,
+    #[n(5)]
     pub used: bool,
 }
 
@@ -133,6 +142,11 @@ impl Decisions {
     pub(super) fn insert(&mut self, decision: Decision) {
         self.by_age.push_back((decision.time, decision.request));
         self.by_request.insert(decision.request, decision);
+    }
+
+    /// Those that are remembered, oldest first.
+    pub(super) fn all(&self) -> Vec<Decision> {
+        self.by_age.iter().filter_map(|(_, request)| self.by_request.get(request).copied()).collect()
     }
 
     pub(super) fn mark_used(&mut self, request: &Hash) {

@@ -1,16 +1,25 @@
-//! Idempotency keys: one submitter, one key, one entry (AX-41). Remembered as long as the entry is in the log.
+//! Idempotency keys: one submitter, one key, one entry (AX-41). Remembered as long as the log.
+//!
+//! Of newer entries all is in memory that an answer needs. Of those that a snapshot covers only the sequence is, in
+//! sorted runs of 24 bytes an entry; what else an answer needs stands in the log.
 
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
+    sync::Arc,
 };
 
-use base::{AxiomRef, EntryKey, Hash as Digest, IdentityId};
-use chain::EntryType;
+use base::{AxiomRef, EntryKey, Hash as Digest, IdentityId, Sequence};
+use chain::{EntryHeader, EntryType};
+
+use super::key_run::{KeyRun, RUN_KEYS_MAX};
+
+/// Bytes of an id.
+pub(super) const ID_BYTES: usize = 16;
 
 /// The first half of a BLAKE3 over submitter and key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Id([u8; 16]);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Id(pub(super) [u8; ID_BYTES]);
 
 impl Id {
     pub(super) fn of(submitter: &IdentityId, key: &EntryKey) -> Self {
@@ -19,18 +28,27 @@ impl Id {
     }
 }
 
+/// Entries that are in the log and not in memory: what never changes, however often it is looked at.
+pub trait Past: Send {
+    /// Header and hash of an entry; None if it cannot be read here.
+    fn entry(&self, sequence: Sequence) -> Option<(EntryHeader, Digest)>;
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Known {
     New,
     /// The same bytes of the same type.
     Same(AxiomRef),
-    /// Something else under the same key.
-    Other(AxiomRef),
+    /// Something else under the same key, or something that cannot be looked at any more.
+    Other(Sequence),
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub(super) struct Keys {
-    known: HashMap<Id, Seen, BuildHasherDefault<IdHasher>>,
+    recent: HashMap<Id, Seen, BuildHasherDefault<IdHasher>>,
+    /// Oldest first, without a gap.
+    runs: Vec<Arc<KeyRun>>,
+    past: Option<Box<dyn Past>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -40,17 +58,77 @@ struct Seen {
 }
 
 impl Keys {
+    pub(super) fn with_runs(runs: Vec<Arc<KeyRun>>) -> Self {
+        Self { runs, ..Self::default() }
+    }
+
+    pub(super) fn look_back_with(&mut self, past: Box<dyn Past>) {
+        self.past = Some(past);
+    }
+
     pub(super) fn look_up(&self, id: &Id, kind: EntryType, payload: &Digest) -> Known {
-        match self.known.get(id) {
-            None => Known::New,
-            Some(seen) if seen.content == content(kind, payload) => Known::Same(seen.entry),
-            Some(seen) => Known::Other(seen.entry),
+        let wanted = content(kind, payload);
+        if let Some(seen) = self.recent.get(id) {
+            return match seen.content == wanted {
+                true => Known::Same(seen.entry),
+                false => Known::Other(seen.entry.sequence),
+            };
+        }
+        let Some(sequence) = self.runs.iter().rev().find_map(|run| run.find(id)) else { return Known::New };
+        match self.past.as_ref().and_then(|past| past.entry(sequence)) {
+            Some((header, hash)) if content(header.entry_type, &header.payload_hash) == wanted => {
+                Known::Same(AxiomRef { sequence, hash })
+            }
+            _ => Known::Other(sequence),
         }
     }
 
     pub(super) fn insert(&mut self, id: Id, kind: EntryType, payload: &Digest, entry: AxiomRef) {
-        self.known.insert(id, Seen { entry, content: content(kind, payload) });
+        self.recent.insert(id, Seen { entry, content: content(kind, payload) });
     }
+
+    pub(super) fn runs(&self) -> &[Arc<KeyRun>] {
+        &self.runs
+    }
+
+    /// Makes runs of what is in memory, up to and without `next`, and merges runs so that few are left.
+    pub(super) fn seal(&mut self, next: Sequence) {
+        let mut from = self.runs.last().map_or(0, |run| run.end());
+        let mut recent: Vec<_> = self.recent.drain().map(|(id, seen)| (seen.entry.sequence, id)).collect();
+        recent.sort_unstable();
+        let mut recent = recent.into_iter().map(|(sequence, id)| (id, sequence)).peekable();
+        while from < next.0 {
+            let end = next.0.min(from.saturating_add(RUN_KEYS_MAX as u64));
+            let keys = std::iter::from_fn(|| recent.next_if(|(_, sequence)| sequence.0 < end)).collect();
+            let mut newest = KeyRun::of(from, end, keys);
+            while let Some(before) = self.runs.pop_if(|before| joins(before, &newest)) {
+                newest = before.merge(&newest);
+            }
+            self.runs.push(Arc::new(newest));
+            from = end;
+        }
+    }
+
+    /// Takes runs that somebody else made of the same entries, and forgets what they hold.
+    pub(super) fn adopt(&mut self, runs: Vec<Arc<KeyRun>>) {
+        let covered = runs.last().map_or(0, |run| run.end());
+        self.recent.retain(|_, seen| seen.entry.sequence.0 >= covered);
+        self.recent.shrink_to(self.recent.len().saturating_mul(2));
+        self.runs = runs;
+    }
+
+    /// All of them, in the order of their ids: equal whatever runs they lie in.
+    #[cfg(test)]
+    pub(super) fn all(&self) -> std::collections::BTreeMap<Id, Sequence> {
+        let old = self.runs.iter().flat_map(|run| run.iter());
+        old.chain(self.recent.iter().map(|(id, seen)| (*id, seen.entry.sequence))).collect()
+    }
+}
+
+/// Each key is written anew a few times, as its run is joined with one that is about as large, and runs stay few.
+fn joins(before: &KeyRun, newest: &KeyRun) -> bool {
+    before.len() <= newest.len().saturating_mul(2)
+        && before.len().saturating_add(newest.len()) <= RUN_KEYS_MAX
 }
 
 /// The payload's hash with the type's code mixed in, as the same bytes can stand under two types.

@@ -53,12 +53,12 @@ pub fn genesis_entry(payload: &[u8]) -> Result<(Entry, Hash), GenesisError> {
 }
 
 pub struct Sequencer {
-    state: ControlState,
-    point: ChainPoint,
-    last_time: AxiomTime,
-    clock: Clock,
-    keys: Keys,
-    decisions: Decisions,
+    pub(super) state: ControlState,
+    pub(super) point: ChainPoint,
+    pub(super) last_time: AxiomTime,
+    pub(super) clock: Clock,
+    pub(super) keys: Keys,
+    pub(super) decisions: Decisions,
 }
 
 /// A draft that passed every check.
@@ -222,7 +222,7 @@ impl Sequencer {
         match self.keys.look_up(&peeked.id, kind, &peeked.payload_hash) {
             Known::New => None,
             Known::Same(entry) => Some(Ok(entry)),
-            Known::Other(entry) => Some(Err((RejectionReason::DuplicateNonce, key_taken(entry)))),
+            Known::Other(sequence) => Some(Err((RejectionReason::DuplicateNonce, key_taken(sequence)))),
         }
     }
 
@@ -256,8 +256,8 @@ impl Sequencer {
         }
         match self.keys.look_up(&id, entry_type, &payload_hash) {
             Known::New => {}
-            Known::Same(entry) | Known::Other(entry) => {
-                return Err((RejectionReason::DuplicateNonce, key_taken(entry)));
+            Known::Same(AxiomRef { sequence, .. }) | Known::Other(sequence) => {
+                return Err((RejectionReason::DuplicateNonce, key_taken(sequence)));
             }
         }
         self.state.check(&decoded, self.point.next_sequence)?;
@@ -380,8 +380,8 @@ impl Sequencer {
     }
 }
 
-fn key_taken(entry: AxiomRef) -> String {
-    format!("the submitter used this key for entry {}, which is another one", entry.sequence)
+fn key_taken(sequence: Sequence) -> String {
+    format!("the submitter used this key for entry {sequence}, which is another one")
 }
 
 fn decision_of(payload: &Payload) -> Option<Decision> {

@@ -5,6 +5,7 @@ mod feed;
 mod followers;
 mod order;
 mod reads;
+mod snapshotting;
 mod start;
 mod tree;
 
@@ -22,6 +23,7 @@ use tonic::service::Routes;
 use crate::store::LogReader;
 use followers::Followers;
 use order::Orders;
+use snapshotting::Snapshotting;
 use start::Identity;
 use tree::Tree;
 
@@ -49,6 +51,7 @@ pub(crate) struct AxiomService {
     grown: watch::Receiver<u64>,
     identity: Identity,
     tree: Arc<Tree>,
+    snapshotting: Snapshotting,
     node: Node,
 }
 
@@ -123,6 +126,7 @@ impl Service for AxiomService {
         let tree = Arc::clone(&self.tree);
         // It cannot fail to run: the runtime ends after this.
         let _ = tokio::task::spawn_blocking(move || tree.keep()).await;
+        self.snapshotting.finish().await;
     }
 }
 

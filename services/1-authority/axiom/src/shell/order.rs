@@ -11,14 +11,15 @@ use std::{
 };
 
 use base::{AxiomTime, Hash, Sequence};
-use chain::{EntryHeader, GROUP_ENTRIES_MAX, payload::Payload, record_bytes};
+use chain::{GROUP_ENTRIES_MAX, record_bytes};
 use durable::RealDisk;
 use kit::{LocalState, Node};
 use tokio::sync::{oneshot, watch};
 
 use super::start::read_clocks;
 use crate::{
-    core::{Limits, Sequencer, Source, UNIT_ENTRIES_MAX, Unit, UnitReply},
+    core::{KeyRun, Limits, Sequencer, Source, UNIT_ENTRIES_MAX, Unit, UnitReply},
+    start::tell,
     store::{CommitterThread, Layout, Space, StoreError},
 };
 
@@ -46,6 +47,8 @@ enum Work {
     Batch(Batch),
     /// Hash of the control state, and up to where.
     State(oneshot::Sender<(Hash, Sequence)>),
+    /// Keys that need not be in memory any more: they lie in these runs.
+    Adopt(Vec<Arc<KeyRun>>),
     /// Answered when everything before it is durable.
     Settle(oneshot::Sender<()>),
 }
@@ -106,6 +109,13 @@ impl Orders {
         receive.await.ok()
     }
 
+    /// A way to hand over runs of keys from another thread.
+    pub(super) fn adopter(&self) -> impl Fn(Vec<Arc<KeyRun>>) + Send + use<> {
+        let queue = self.queue.clone();
+        // The ordering thread ends only with the process.
+        move |runs| drop(queue.send(Work::Adopt(runs)))
+    }
+
     pub(super) async fn settle(&self) {
         let (send, receive) = oneshot::channel();
         self.hand(Work::Settle(send)).await;
@@ -136,17 +146,6 @@ struct OrderingThread {
     space: Arc<Mutex<Space>>,
     /// When the log's files were looked at last.
     checked: Instant,
-}
-
-/// Takes an entry into what the gate looks at. False if it cannot be read.
-pub(super) fn tell(node: &Node, header: &EntryHeader, payload: &[u8]) -> bool {
-    let code = header.entry_type.code();
-    if !LocalState::folds(code) {
-        return true;
-    }
-    let Ok(payload) = Payload::decode(code, payload) else { return false };
-    node.local().apply_payload(header.timestamp, &payload);
-    true
 }
 
 /// Bytes that a batch takes in the log if all of it is accepted.
@@ -182,6 +181,7 @@ impl OrderingThread {
                     let sequence = self.sequencer.point().next_sequence.0.saturating_sub(1);
                     let _ = answer.send((self.sequencer.state().hash(), Sequence(sequence)));
                 }
+                Work::Adopt(runs) => self.sequencer.adopt_key_runs(runs),
                 Work::Settle(answer) => {
                     self.wait_idle();
                     let _ = answer.send(());
@@ -251,7 +251,7 @@ impl OrderingThread {
         let node = self.node.clone();
         let answer_all = move || {
             for entry in news {
-                tell(&node, &entry.header, &entry.payload);
+                tell(node.local(), &entry.header, &entry.payload);
             }
             for (answer, replies) in answers {
                 answer((replies, now));

@@ -16,11 +16,14 @@ use tokio::sync::watch;
 use super::{
     AxiomService,
     followers::Followers,
-    order::{self, Orders},
-    tree::{Growth, Tree},
+    order::Orders,
+    snapshotting::Snapshotting,
+    tree::{Tree, kept_checkpoint},
 };
 use crate::{
-    core::{Clock, Reading, Sequencer, genesis_entry},
+    core::{Clock, Reading, genesis_entry},
+    snapshot::{Snapshots, Writer},
+    start::{Started, start},
     store::{CommitterThread, HEAD_FILE, SEGMENT_BYTES_DEFAULT, Store, StoreError, StoreOptions},
 };
 
@@ -97,21 +100,18 @@ pub(super) fn open(mut context: InitContext) -> Result<AxiomService, BoxError> {
     options.segment_bytes = segment_bytes()?;
     let genesis_file = place(GENESIS_VARIABLE, GENESIS_FILE);
     let node = context.node.clone();
-    let mut sequencer = Sequencer::new();
-    let mut unreadable = None;
-    let mut growth = Growth::begin(&head_disk)?;
-    let store = Store { disk: &disk, head_disk: &head_disk, options };
-    let opened = store.open(
+    let kept = kept_checkpoint(&head_disk)?;
+    let mut snapshots = Snapshots::new(head_disk.clone());
+    let (snapshot, refused) = snapshots.load(&key.public_key());
+    for (name, error) in refused {
+        tracing::warn!(name, %error, "a snapshot is passed over");
+    }
+    let Started { opened, mut sequencer, growth, unreadable, resumed } = start(
+        || Store { disk: &disk, head_disk: &head_disk, options: options.clone() },
         || genesis_entry(&std::fs::read(&genesis_file).ok()?).ok(),
-        |placed| {
-            growth.take(placed);
-            let header = &placed.record.header;
-            let read = sequencer.replay(header, placed.record.payload, placed.hash)
-                && order::tell(&context.node, header, placed.record.payload);
-            if !read {
-                unreadable.get_or_insert(header.sequence);
-            }
-        },
+        kept,
+        snapshot,
+        context.node.local(),
     )?;
     if let Some(sequence) = unreadable {
         return Err(format!("entry {sequence} cannot be read by this build; a newer one wrote it").into());
@@ -125,6 +125,7 @@ pub(super) fn open(mut context: InitContext) -> Result<AxiomService, BoxError> {
     let last = opened.reader.last();
     tracing::info!(
         entries = last.sequence.0 + 1,
+        read_from = resumed.as_ref().map_or(0, |(resume, _)| resume.tail.last.sequence.0 + 1),
         first_boot = opened.recovery.first_boot,
         torn_tail = opened.recovery.torn_tail.is_some(),
         above_head = opened.recovery.above_head,
@@ -134,11 +135,24 @@ pub(super) fn open(mut context: InitContext) -> Result<AxiomService, BoxError> {
         tracing::warn!(%fault, "a write that was never acknowledged was cut off");
     }
     let (grow, grown) = watch::channel(last.sequence.0);
+    let genesis = growth.genesis().ok_or("the log does not begin with genesis")?;
+    let writer = Writer::new(
+        (disk.clone(), snapshots),
+        opened.reader.clone(),
+        (node_name.clone(), key.clone()),
+        (&mut sequencer, context.node.local()),
+        (genesis, resumed.as_ref().map(|(resume, _)| resume)),
+    )?;
     let tree =
         Arc::new(Tree::start(growth, &node_name, key.clone(), head_disk.clone(), opened.reader.clone())?);
     tree.keep();
     let committer = CommitterThread::start(opened.committer)?;
     let orders = Orders::start(sequencer, opened.layout, committer, context.node.clone(), grow)?;
+    let covered = resumed.as_ref().map(|(resume, _)| resume.tail.last.sequence);
+    let snapshotting = Snapshotting::start(writer, Arc::clone(&tree), covered, orders.adopter())?;
+    if let Some((resume, edge)) = resumed {
+        snapshotting.verify_behind(disk, resume, edge)?;
+    }
     Ok(AxiomService {
         orders,
         reader: opened.reader,
@@ -146,6 +160,7 @@ pub(super) fn open(mut context: InitContext) -> Result<AxiomService, BoxError> {
         grown,
         identity: Identity { node_name, key, clock: Mutex::new(clock) },
         tree,
+        snapshotting,
         node,
     })
 }

@@ -6,9 +6,8 @@ use std::{
     time::Duration,
 };
 
-use base::{Hash, PublicKey, Sequence};
+use base::{PublicKey, Sequence};
 use chain::{
-    Placed,
     checkpoint::{Checkpoint, CheckpointError, SignedCheckpoint, origin},
     note::{Algorithm, NOTE_BYTES_MAX, VerifierKey},
     tree::{Edge, TreeHash},
@@ -19,7 +18,10 @@ use kit::BoxError;
 use thiserror::Error;
 use tokio::sync::watch;
 
-use crate::store::{LogReader, RANGE_ENTRIES_MAX, StoreError};
+use crate::{
+    start::Growth,
+    store::{LogReader, RANGE_ENTRIES_MAX, StoreError, Tail},
+};
 
 /// The checkpoint signed last at a start or a stop, beside the head.
 const CHECKPOINT_FILE: &str = "checkpoint";
@@ -34,51 +36,10 @@ pub(super) enum TreeError {
     Checkpoint(#[from] CheckpointError),
 }
 
-/// The tree while the log is read at the start, and what the last run signed of it.
-pub(super) struct Growth {
-    edge: Edge,
-    genesis: Option<Hash>,
-    kept: Option<SignedCheckpoint>,
-    /// The root that the log has now for the size of `kept`.
-    found: Option<TreeHash>,
-}
-
-impl Growth {
-    pub(super) fn begin(disk: &RealDisk) -> Result<Self, BoxError> {
-        let kept = read_small(disk, CHECKPOINT_FILE, NOTE_BYTES_MAX)?;
-        let kept = kept.and_then(|bytes| String::from_utf8(bytes).ok()?.parse().ok());
-        Ok(Self { edge: Edge::default(), genesis: None, kept, found: None })
-    }
-
-    pub(super) fn take(&mut self, placed: &Placed<'_>) {
-        self.genesis = self.genesis.or(Some(placed.hash));
-        let header = placed.record.header.encode();
-        self.edge.push(TreeHash::leaf_of(&[&header, placed.record.payload]), |_, _| {});
-        if self.kept.as_ref().is_some_and(|kept| kept.unverified().size == self.edge.size()) {
-            self.found = Some(self.edge.root());
-        }
-    }
-
-    /// A log that does not contain what its own key signed before was rolled back or changed.
-    fn check(&self, key: &VerifierKey) -> Result<(), BoxError> {
-        let Some(kept) = &self.kept else { return Ok(()) };
-        let kept = match kept.verify(key) {
-            Ok(kept) => kept,
-            Err(error) => {
-                tracing::warn!(%error, "the kept checkpoint is none of this log and is passed over");
-                return Ok(());
-            }
-        };
-        if self.found == Some(kept.root) {
-            return Ok(());
-        }
-        let (size, entries) = (kept.size, self.edge.size());
-        let text = format!(
-            "the log does not contain the checkpoint that it signed: {size} entries then, {entries} now; \
-             it was rolled back or changed, bring back the newer log"
-        );
-        Err(text.into())
-    }
+/// The checkpoint that the last run kept.
+pub(super) fn kept_checkpoint(disk: &RealDisk) -> Result<Option<SignedCheckpoint>, BoxError> {
+    let kept = read_small(disk, CHECKPOINT_FILE, NOTE_BYTES_MAX)?;
+    Ok(kept.and_then(|bytes| String::from_utf8(bytes).ok()?.parse().ok()))
 }
 
 pub(super) struct Tree {
@@ -87,6 +48,8 @@ pub(super) struct Tree {
     head_disk: RealDisk,
     signing: SigningKey,
     key: VerifierKey,
+    /// Size and root of the checkpoint beside the head.
+    kept: Mutex<Option<(u64, TreeHash)>>,
 }
 
 impl Tree {
@@ -98,49 +61,67 @@ impl Tree {
         head_disk: RealDisk,
         reader: LogReader<RealDisk>,
     ) -> Result<Self, BoxError> {
-        let genesis = growth.genesis.ok_or("the log does not begin with genesis")?;
+        let genesis = growth.genesis().ok_or("the log does not begin with genesis")?;
         let public = PublicKey(signing.verifying_key().to_bytes());
         let key = VerifierKey::new(origin(node_name, &genesis), Algorithm::Ed25519, public)?;
-        growth.check(&key)?;
-        Ok(Self { edge: Mutex::new(growth.edge), reader, head_disk, signing, key })
+        let edge = Mutex::new(growth.check(&key)?);
+        Ok(Self { edge, reader, head_disk, signing, key, kept: Mutex::default() })
     }
 
     pub(super) const fn key(&self) -> &VerifierKey {
         &self.key
     }
 
-    /// Takes in what is durable now. Reads and hashes: not for a thread that others wait for.
-    fn catch_up(&self) -> Result<(u64, TreeHash), StoreError> {
+    /// Takes in what is durable now, up to the end of a group. Reads and hashes: not for a thread that others wait for.
+    pub(super) fn catch_up(&self) -> Result<(Tail, Edge), StoreError> {
         let mut edge = self.edge.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = self.reader.last().sequence.0;
-        while edge.size() <= last {
-            let entries = self.reader.range(Sequence(edge.size()), RANGE_ENTRIES_MAX)?;
+        let tail = self.reader.tail();
+        let end = tail.last.sequence.0.saturating_add(1);
+        while edge.size() < end {
+            let left = usize::try_from(end.saturating_sub(edge.size())).unwrap_or(RANGE_ENTRIES_MAX);
+            let entries = self.reader.range(Sequence(edge.size()), left.min(RANGE_ENTRIES_MAX))?;
             if entries.is_empty() {
-                break;
+                return Err(StoreError::NotFound(Sequence(edge.size())));
             }
             for entry in entries {
                 let header = entry.header.encode();
                 edge.push(TreeHash::leaf_of(&[&header, &entry.payload]), |_, _| {});
             }
         }
-        Ok((edge.size(), edge.root()))
+        Ok((tail, edge.clone()))
     }
 
     /// A checkpoint over all durable entries.
     pub(super) fn checkpoint(&self) -> Result<SignedCheckpoint, TreeError> {
-        let (size, root) = self.catch_up()?;
-        let checkpoint = Checkpoint { origin: self.key.name().to_owned(), size, root };
+        let (_, edge) = self.catch_up()?;
+        let origin = self.key.name().to_owned();
+        let checkpoint = Checkpoint { origin, size: edge.size(), root: edge.root() };
         Ok(checkpoint.sign(&self.signing)?)
     }
 
     /// Writes the checkpoint beside the head: for those who publish while the node is down, and for the next start.
     pub(super) fn keep(&self) {
         let kept = self.checkpoint().map_err(BoxError::from).and_then(|signed| {
-            Ok(replace(&self.head_disk, CHECKPOINT_FILE, &[signed.to_string().as_bytes()])?)
+            replace(&self.head_disk, CHECKPOINT_FILE, &[signed.to_string().as_bytes()])?;
+            let Checkpoint { size, root, .. } = signed.unverified();
+            *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some((*size, *root));
+            Ok(())
         });
         if let Err(error) = kept {
             tracing::warn!(%error, "the checkpoint could not be kept");
         }
+    }
+}
+
+impl Tree {
+    /// The last durable entry, whether it was taken in or not.
+    pub(super) fn last(&self) -> Sequence {
+        self.reader.last().sequence
+    }
+
+    /// What the checkpoint beside the head states.
+    pub(super) fn kept(&self) -> Option<(u64, TreeHash)> {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

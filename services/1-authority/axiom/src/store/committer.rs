@@ -14,7 +14,7 @@ use super::{
     error::StoreError,
     layout::PreparedGroup,
     options::{HEAD_FILE, LOG_FOLDER, SPARE_FOLDER},
-    reader::Shared,
+    reader::{Shared, Tail},
 };
 
 /// Groups on their way to the disk beside the one that is being written: more would only add delay.
@@ -49,7 +49,7 @@ impl<D: Disk> Committer<D> {
             return Err(StoreError::Stopped);
         }
         self.stopped = true;
-        let PreparedGroup { begin, offset, bytes, points, last, entries } = group;
+        let PreparedGroup { begin, segment, offset, bytes, points, last, entries } = group;
         match begin {
             None => {
                 self.segment.write_at(offset, &bytes)?;
@@ -74,7 +74,7 @@ impl<D: Disk> Committer<D> {
         self.head_offset = HeadFile::other_offset(self.head_offset);
         // After the write: what vanished before is noticed before anybody is answered.
         self.check_names()?;
-        self.shared.publish(points, entries, last);
+        self.shared.publish(points, entries, Tail { last, segment, group_at: offset });
         self.stopped = false;
         Ok(Committed { last, buffer: bytes })
     }

@@ -16,6 +16,9 @@ pub enum StoreError {
     HeadMissing { entries: u64 },
     #[error("the head's file is damaged: {0}")]
     Head(chain::HeadError),
+    /// Nothing was changed: the log can be opened whole.
+    #[error("the log is not the one of the snapshot: {0}")]
+    NotResumed(String),
     #[error("the first entry must be genesis at sequence 0 after a zero hash")]
     NotGenesis,
     #[error("a group does not follow the last one, or does not fit a segment")]

@@ -34,6 +34,8 @@ pub(super) struct Begin<F> {
 /// A group that is ready for one write.
 pub struct PreparedGroup<D: Disk> {
     pub(super) begin: Option<Begin<D::File>>,
+    /// First sequence of its segment.
+    pub(super) segment: Sequence,
     pub(super) offset: u64,
     pub(super) bytes: Vec<u8>,
     pub(super) points: Vec<Point>,
@@ -170,7 +172,8 @@ impl<D: Disk> Layout<D> {
         self.point = point;
         self.offset = group_end;
         let entries = entries.into_iter().map(|(entry, _)| Arc::new(entry)).collect();
-        Ok(PreparedGroup { begin, offset, bytes, points, last, entries })
+        let segment = Sequence(self.header.entry_count);
+        Ok(PreparedGroup { begin, segment, offset, bytes, points, last, entries })
     }
 
     /// Gives a group's memory back, to be used again.

@@ -1,4 +1,4 @@
-//! The log on a disk: segments, head, index, snapshots. Blocking calls and one thread; no knowledge of what entries mean.
+//! The log on a disk: segments, head, index. Blocking calls and one thread; no knowledge of what entries mean.
 //!
 //! Promises: a group is acknowledged after it is durable and after the head is written; readers see durable entries
 //! only; what lies below the head is there or the store refuses to open. Unsure whether a write landed: every later
@@ -9,22 +9,23 @@ mod adapter;
 mod committer;
 mod error;
 mod follow;
+mod headers;
 mod index;
 mod layout;
 mod open;
 mod options;
 mod reader;
-mod snapshot;
+mod verify;
 
 pub use adapter::DiskLog;
 pub use committer::{Committed, Committer, CommitterThread};
 pub use error::StoreError;
 pub use follow::{Follow, Follower};
+pub use headers::{Headers, HeadersHash};
 pub use layout::{Layout, PreparedGroup, Space};
-pub use open::{Opened, Recovery, Store};
+pub use open::{Opened, Recovery, Resume, Store};
 pub use options::{
-    HEAD_FILE, LOG_FOLDER, SEGMENT_BYTES_DEFAULT, SNAPSHOT_FOLDER, SPARE_FILES_DEFAULT, SPARE_FOLDER,
-    StoreOptions,
+    HEAD_FILE, LOG_FOLDER, SEGMENT_BYTES_DEFAULT, SPARE_FILES_DEFAULT, SPARE_FOLDER, StoreOptions,
 };
-pub use reader::{LogReader, RANGE_BYTES_MAX, RANGE_ENTRIES_MAX};
-pub use snapshot::{RefusedSnapshots, Snapshot, SnapshotError, load_snapshot, save_snapshot};
+pub use reader::{LogReader, RANGE_BYTES_MAX, RANGE_ENTRIES_MAX, Tail};
+pub use verify::verify_before;

@@ -1,22 +1,25 @@
-//! Opening: everything is read and verified, a torn tail is cut, a first boot writes genesis.
+//! Opening: everything is read and verified, or everything behind a group that a snapshot names; a torn tail is cut, a first
+//! boot writes genesis.
 
 use std::sync::Arc;
 
 use base::{AxiomRef, Hash, Sequence};
 use chain::{
     Cause, ChainPoint, Entry, Fault, GROUP_BODY_BYTES_MAX, GROUP_HEADER_BYTES, HEAD_FILE_BYTES, HeadError,
-    HeadFile, HeadSlot, Part, Placed, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentReader, segment_name,
+    HeadFile, HeadSlot, Part, Placed, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentReader, segment_first,
+    segment_name,
 };
 use durable::{Disk, DiskError, DiskFile, Pool, read_small, replace};
 
 use super::{
     adapter::Segment,
-    committer::{Committer, is_segment},
+    committer::Committer,
     error::StoreError,
+    headers::{HeadersHash, check_before, segment_names},
     index::{Index, Point},
     layout::{Layout, salt_of},
-    options::{HEAD_FILE, LOCK_FILE, LOG_FOLDER, SNAPSHOT_FOLDER, SPARE_FOLDER, StoreOptions},
-    reader::{LogReader, Shared},
+    options::{HEAD_FILE, LOCK_FILE, LOG_FOLDER, SPARE_FOLDER, StoreOptions},
+    reader::{LogReader, Shared, Tail},
 };
 
 /// Bytes behind the last group that a start writes anew.
@@ -51,12 +54,23 @@ pub struct Store<'a, D: Disk> {
     pub options: StoreOptions,
 }
 
+/// Where a snapshot was taken: what lies before it is not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resume {
+    pub tail: Tail,
+    /// Over the headers of all segments up to the tail's.
+    pub headers: HeadersHash,
+    /// Hash of entry 0.
+    pub genesis: Hash,
+}
+
 /// The scan's result.
 struct Scan<D: Disk> {
     segments: u64,
     entries: u64,
     index: Index,
     point: ChainPoint,
+    tail: Option<Tail>,
     /// The last segment.
     end: Option<(D::File, SegmentHeader, u64)>,
     torn_tail: Option<Fault>,
@@ -71,10 +85,25 @@ impl<D: Disk> Store<'_, D> {
     pub fn open(
         self,
         genesis: impl FnOnce() -> Option<(Entry, Hash)>,
+        visit: impl FnMut(&Placed<'_>),
+    ) -> Result<Opened<D>, StoreError> {
+        self.start(None, genesis, visit)
+    }
+
+    /// Opens the log and shows only what lies behind a snapshot. `NotResumed` if the log is not the snapshot's: then
+    /// nothing was changed, and the log can be opened whole.
+    pub fn resume(self, resume: &Resume, visit: impl FnMut(&Placed<'_>)) -> Result<Opened<D>, StoreError> {
+        self.start(Some(resume), || None, visit)
+    }
+
+    fn start(
+        self,
+        resume: Option<&Resume>,
+        genesis: impl FnOnce() -> Option<(Entry, Hash)>,
         mut visit: impl FnMut(&Placed<'_>),
     ) -> Result<Opened<D>, StoreError> {
         let lock = self.disk.lock(LOCK_FILE)?;
-        for folder in [LOG_FOLDER, SPARE_FOLDER, SNAPSHOT_FOLDER] {
+        for folder in [LOG_FOLDER, SPARE_FOLDER] {
             self.disk.create_dir(folder)?;
         }
         self.disk.sync_dir("")?;
@@ -89,18 +118,28 @@ impl<D: Disk> Store<'_, D> {
         )?;
         let pool = Arc::new(pool);
         let mut recovery = Recovery::default();
-        let mut scan = self.scan(head, &mut visit)?;
+        let mut scan = self.scan(resume, head, &mut visit)?;
         if scan.end.is_none() {
             if let Some(head) = head {
                 return Err(StoreError::LogMissing { head });
             }
             recovery.first_boot = true;
             self.write_genesis(&pool, genesis().ok_or(StoreError::NotGenesis)?)?;
-            scan = self.scan(None, &mut visit)?;
+            scan = self.scan(None, None, &mut visit)?;
         }
         recovery.torn_tail = scan.torn_tail.take();
         let (file, header, offset) = scan.end.ok_or(StoreError::NotGenesis)?;
-        let last = scan.point.last().ok_or(StoreError::NotGenesis)?;
+        let tail = scan.tail.ok_or(StoreError::NotGenesis)?;
+        let last = tail.last;
+        let segment = Arc::new(file);
+        let shared = Arc::new(Shared::new(self.disk.clone(), scan.index, tail));
+        shared.begin_segment(header.entry_count, Arc::clone(&segment));
+        let reader = LogReader::new(Arc::clone(&shared));
+        if let Some(head) =
+            head.filter(|head| resume.is_some_and(|resume| head.sequence <= resume.tail.last.sequence))
+        {
+            scan.head_hash = Some(reader.read(head.sequence)?.hash());
+        }
         check_head(head, last, &header, scan.entries, scan.head_hash, scan.first)?;
         recovery.above_head = last.sequence.0.saturating_sub(head.map_or(0, |head| head.sequence.0));
         // What the last process wrote and did not sync is about to be shown to readers: make it durable first. Written
@@ -108,14 +147,10 @@ impl<D: Disk> Store<'_, D> {
         // And the zeros behind it, where the next group goes: a disk that refuses to write is known before anybody is
         // served.
         let probe_end = offset.saturating_add(PROBE_BYTES).min(header.capacity_bytes);
-        write_again(&file, scan.above_head_from, probe_end)?;
-        file.sync_data()?;
+        write_again(&*segment, scan.above_head_from, probe_end)?;
+        segment.sync_data()?;
         self.disk.sync_dir(LOG_FOLDER)?;
         let (head_file, head_offset) = self.raise_head(head, last)?;
-        let segment = Arc::new(file);
-        let shared = Arc::new(Shared::new(self.disk.clone(), scan.index, last));
-        shared.begin_segment(header.entry_count, Arc::clone(&segment));
-        let reader = LogReader::new(Arc::clone(&shared));
         let mut layout = Layout::new(pool, self.options.clone(), scan.point, header, offset, scan.segments);
         layout.hold_reserve();
         let disk = self.disk.clone();
@@ -167,25 +202,48 @@ impl<D: Disk> Store<'_, D> {
 
     fn scan(
         &self,
+        resume: Option<&Resume>,
         head: Option<AxiomRef>,
         visit: &mut impl FnMut(&Placed<'_>),
     ) -> Result<Scan<D>, StoreError> {
-        let mut names = self.disk.list(LOG_FOLDER)?;
-        names.retain(|name| is_segment(name));
-        names.sort_unstable();
+        let names = segment_names(self.disk)?;
         let mut scan = Scan {
             segments: 0,
             entries: 0,
             index: Index::default(),
             point: ChainPoint::GENESIS,
+            tail: None,
             end: None,
             torn_tail: None,
             first: Sequence(0),
             head_hash: None,
             above_head_from: SEGMENT_HEADER_BYTES as u64,
         };
-        for (at, name) in names.iter().enumerate() {
-            let is_last = at.saturating_add(1) == names.len();
+        let mut rest = names.as_slice();
+        if let Some(resume) = resume {
+            let current = segment_name(resume.tail.segment);
+            let before = names.partition_point(|name| *name < current);
+            let (old, from) = names.split_at_checked(before).unwrap_or_default();
+            let Some((name, behind)) = from.split_first().filter(|(name, _)| **name == current) else {
+                return Err(StoreError::NotResumed(format!("there is no segment {current}")));
+            };
+            check_before(self.disk, old, name, resume)?;
+            old.iter().filter_map(|name| segment_first(name)).for_each(|first| scan.index.expect(first.0));
+            scan.segments = old.len() as u64;
+            let segment = Segment(self.disk.open(&format!("{LOG_FOLDER}/{name}"))?);
+            let Tail { last, group_at, .. } = resume.tail;
+            let reader = SegmentReader::resume(&segment, name, group_at, last)
+                .map_err(|fault| StoreError::NotResumed(fault.to_string()))?;
+            scan.entries = last.sequence.0.saturating_add(1);
+            scan.above_head_from = reader.offset();
+            scan.tail = Some(resume.tail);
+            scan.index.expect(resume.tail.segment.0);
+            let (header, offset) = scan_groups(&segment, reader, behind.is_empty(), head, &mut scan, visit)?;
+            scan.end = Some((segment.0, header, offset));
+            rest = behind;
+        }
+        for (at, name) in rest.iter().enumerate() {
+            let is_last = at.saturating_add(1) == rest.len();
             self.scan_segment(name, is_last, head, &mut scan, visit)?;
         }
         Ok(scan)
@@ -199,47 +257,10 @@ impl<D: Disk> Store<'_, D> {
         scan: &mut Scan<D>,
         visit: &mut impl FnMut(&Placed<'_>),
     ) -> Result<(), StoreError> {
-        let file = self.disk.open(&format!("{LOG_FOLDER}/{name}"))?;
-        let segment = Segment(file);
-        let mut reader =
-            SegmentReader::open(&segment, name, Some(&scan.point)).map_err(StoreError::Damaged)?;
-        let first = reader.header().entry_count;
+        let segment = Segment(self.disk.open(&format!("{LOG_FOLDER}/{name}"))?);
+        let reader = SegmentReader::open(&segment, name, Some(&scan.point)).map_err(StoreError::Damaged)?;
         scan.above_head_from = SEGMENT_HEADER_BYTES as u64;
-        loop {
-            let group = reader.next_group(|placed| {
-                let sequence = placed.record.header.sequence;
-                if Index::wants(sequence, first) {
-                    let (offset, group_end) = (placed.offset, placed.group_end);
-                    scan.index.push(Point { sequence: sequence.0, segment: first, offset, group_end });
-                }
-                if head.is_some_and(|head| head.sequence == sequence) {
-                    scan.head_hash = Some(placed.hash);
-                    scan.above_head_from = placed.group_end;
-                }
-                scan.entries = scan.entries.saturating_add(1);
-                visit(placed);
-            });
-            match group {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(fault) => {
-                    let above_head = head.is_none_or(|head| reader.point().next_sequence > head.sequence);
-                    if !(is_last && fault.may_be_torn_tail && above_head) {
-                        return Err(StoreError::Damaged(fault));
-                    }
-                    cut_tail(&segment, reader.header(), reader.offset()).map_err(|cut| match cut {
-                        Some(error) => error,
-                        None => StoreError::Damaged(fault.clone()),
-                    })?;
-                    scan.torn_tail = Some(fault);
-                    break;
-                }
-            }
-        }
-        scan.point = reader.point();
-        scan.segments = scan.segments.saturating_add(1);
-        let (header, offset) = (*reader.header(), reader.offset());
-        drop(reader);
+        let (header, offset) = scan_groups(&segment, reader, is_last, head, scan, visit)?;
         scan.end = Some((segment.0, header, offset));
         Ok(())
     }
@@ -267,6 +288,56 @@ impl<D: Disk> Store<'_, D> {
         self.disk.sync_dir(LOG_FOLDER)?;
         Ok(())
     }
+}
+
+/// Reads a segment's groups to its end, and cuts off what a power cut left there. Gives the header and where groups end.
+fn scan_groups<D: Disk>(
+    segment: &Segment<D::File>,
+    mut reader: SegmentReader<&Segment<D::File>>,
+    is_last: bool,
+    head: Option<AxiomRef>,
+    scan: &mut Scan<D>,
+    visit: &mut impl FnMut(&Placed<'_>),
+) -> Result<(SegmentHeader, u64), StoreError> {
+    let first = reader.header().entry_count;
+    loop {
+        let group_at = reader.offset();
+        let group = reader.next_group(|placed| {
+            let sequence = placed.record.header.sequence;
+            if Index::wants(sequence, first) {
+                let (offset, group_end) = (placed.offset, placed.group_end);
+                scan.index.push(Point { sequence: sequence.0, segment: first, offset, group_end });
+            }
+            if head.is_some_and(|head| head.sequence == sequence) {
+                scan.head_hash = Some(placed.hash);
+                scan.above_head_from = placed.group_end;
+            }
+            scan.entries = scan.entries.saturating_add(1);
+            visit(placed);
+        });
+        match group {
+            Ok(true) => {
+                let segment = Sequence(first);
+                scan.tail = reader.point().last().map(|last| Tail { last, segment, group_at });
+            }
+            Ok(false) => break,
+            Err(fault) => {
+                let above_head = head.is_none_or(|head| reader.point().next_sequence > head.sequence);
+                if !(is_last && fault.may_be_torn_tail && above_head) {
+                    return Err(StoreError::Damaged(fault));
+                }
+                cut_tail(segment, reader.header(), reader.offset()).map_err(|cut| match cut {
+                    Some(error) => error,
+                    None => StoreError::Damaged(fault.clone()),
+                })?;
+                scan.torn_tail = Some(fault);
+                break;
+            }
+        }
+    }
+    scan.point = reader.point();
+    scan.segments = scan.segments.saturating_add(1);
+    Ok((*reader.header(), reader.offset()))
 }
 
 fn write_again<F: DiskFile>(file: &F, from: u64, end: u64) -> Result<(), StoreError> {

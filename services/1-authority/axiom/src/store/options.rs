@@ -7,7 +7,6 @@ pub(super) const LOG_BYTES_DEFAULT: u64 = 64 * 1024 * 1024 * 1024;
 
 pub const LOG_FOLDER: &str = "log";
 pub const SPARE_FOLDER: &str = "spare";
-pub const SNAPSHOT_FOLDER: &str = "snapshot";
 pub(super) const LOCK_FILE: &str = "lock";
 /// On the head's own disk.
 pub const HEAD_FILE: &str = "head";

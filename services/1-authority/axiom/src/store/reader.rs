@@ -7,12 +7,15 @@ use std::{
 };
 
 use base::{AxiomRef, Sequence};
-use chain::{Entry, GROUP_HEADER_BYTES, Part, RECORD_BYTES_MAX, Record, segment_name};
+use chain::{
+    Entry, GROUP_HEADER_BYTES, Part, RECORD_BYTES_MAX, Record, RecordError, SEGMENT_HEADER_BYTES,
+    segment_name,
+};
 use durable::{Disk, DiskFile};
 
 use super::{
     error::StoreError,
-    index::{Index, Point},
+    index::{Found, Index, Point},
     options::LOG_FOLDER,
 };
 
@@ -35,18 +38,28 @@ pub(super) struct Shared<D: Disk> {
     grown: Condvar,
 }
 
+/// The last durable group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tail {
+    /// Its last entry.
+    pub last: AxiomRef,
+    /// First sequence of its segment.
+    pub segment: Sequence,
+    pub group_at: u64,
+}
+
 struct State<D: Disk> {
     index: Index,
     open: BTreeMap<u64, Arc<D::File>>,
     recent: VecDeque<Arc<Entry>>,
     recent_bytes: usize,
-    last: AxiomRef,
+    tail: Tail,
 }
 
 impl<D: Disk> Shared<D> {
-    pub(super) fn new(disk: D, index: Index, last: AxiomRef) -> Self {
+    pub(super) fn new(disk: D, index: Index, tail: Tail) -> Self {
         let (open, recent) = (BTreeMap::new(), VecDeque::new());
-        let state = State { index, open, recent, recent_bytes: 0, last };
+        let state = State { index, open, recent, recent_bytes: 0, tail };
         Self { disk, state: Mutex::new(state), grown: Condvar::new() }
     }
 
@@ -59,7 +72,7 @@ impl<D: Disk> Shared<D> {
     }
 
     /// Shows a durable group to readers.
-    pub(super) fn publish(&self, points: Vec<Point>, entries: Vec<Arc<Entry>>, last: AxiomRef) {
+    pub(super) fn publish(&self, points: Vec<Point>, entries: Vec<Arc<Entry>>, tail: Tail) {
         let mut state = self.lock();
         points.into_iter().for_each(|point| state.index.push(point));
         state.recent_bytes =
@@ -69,7 +82,7 @@ impl<D: Disk> Shared<D> {
             let Some(oldest) = state.recent.pop_front() else { break };
             state.recent_bytes = state.recent_bytes.saturating_sub(oldest.payload.len());
         }
-        state.last = last;
+        state.tail = tail;
         drop(state);
         self.grown.notify_all();
     }
@@ -82,6 +95,30 @@ impl<D: Disk> Shared<D> {
         let file = Arc::new(self.disk.open(&name)?);
         self.lock().keep_open(first, Arc::clone(&file));
         Ok(file)
+    }
+
+    /// Finds the places of a segment's entries by hopping from record to record; whoever reads an entry checks it. `end`
+    /// is the end of what is durable, or `before`. Gives the point at or before `from`.
+    fn read_index(
+        &self,
+        segment: u64,
+        end: u64,
+        before: u64,
+        from: Sequence,
+    ) -> Result<Option<Point>, StoreError> {
+        let begin = SEGMENT_HEADER_BYTES as u64;
+        let at = Point { sequence: segment, segment, offset: begin, group_end: begin };
+        let mut cursor = Cursor::new(self.segment(segment)?, at);
+        let mut points = Vec::new();
+        while let Some(point) = cursor.hop(Sequence(end.saturating_sub(1)))? {
+            if Index::wants(Sequence(point.sequence), segment) {
+                points.push(point);
+            }
+        }
+        let behind = points.partition_point(|point| point.sequence <= from.0);
+        let found = behind.checked_sub(1).and_then(|at| points.get(at)).copied();
+        self.lock().index.fill(segment, before, points);
+        Ok(found)
     }
 }
 
@@ -118,7 +155,13 @@ impl<D: Disk> LogReader<D> {
     /// The last durable entry.
     #[must_use]
     pub fn last(&self) -> AxiomRef {
-        self.shared.lock().last
+        self.shared.lock().tail.last
+    }
+
+    /// The last durable group.
+    #[must_use]
+    pub fn tail(&self) -> Tail {
+        self.shared.lock().tail
     }
 
     /// Waits until the log reaches beyond `sequence`; false when the time is over.
@@ -128,9 +171,9 @@ impl<D: Disk> LogReader<D> {
         let (state, _) = self
             .shared
             .grown
-            .wait_timeout_while(state, timeout, |state| state.last.sequence <= sequence)
+            .wait_timeout_while(state, timeout, |state| state.tail.last.sequence <= sequence)
             .unwrap_or_else(PoisonError::into_inner);
-        state.last.sequence > sequence
+        state.tail.last.sequence > sequence
     }
 
     /// One entry with its hash, checked against its record.
@@ -143,16 +186,28 @@ impl<D: Disk> LogReader<D> {
     /// unless the log ends before.
     pub fn range(&self, from: Sequence, entries_max: usize) -> Result<Vec<Arc<Entry>>, StoreError> {
         let limit = entries_max.min(RANGE_ENTRIES_MAX);
-        let (point, last) = {
+        let (found, last) = {
             let state = self.shared.lock();
             if state.recent(from).is_some() {
                 return Ok(from_memory(&state, from, limit));
             }
-            (state.index.before(from), state.last.sequence)
+            (state.index.find(from), state.tail.last.sequence)
         };
-        let Some(point) = point.filter(|_| from <= last && limit > 0) else { return Ok(Vec::new()) };
+        if from > last || limit == 0 {
+            return Ok(Vec::new());
+        }
+        let point = match found {
+            Found::Point(point) => point,
+            Found::Unread { segment, before } => {
+                match self.shared.read_index(segment, before.min(last.0.saturating_add(1)), before, from)? {
+                    Some(point) => point,
+                    None => return Ok(Vec::new()),
+                }
+            }
+            Found::Nothing => return Ok(Vec::new()),
+        };
         let file = self.shared.segment(point.segment)?;
-        let mut cursor = Cursor { file, point, buffer: Vec::new(), buffer_at: 0 };
+        let mut cursor = Cursor::new(file, point);
         let mut entries = Vec::new();
         let mut bytes = 0_usize;
         while entries.len() < limit && bytes < RANGE_BYTES_MAX {
@@ -186,35 +241,58 @@ struct Cursor<F> {
 }
 
 impl<F: DiskFile> Cursor<F> {
+    const fn new(file: Arc<F>, point: Point) -> Self {
+        Self { file, point, buffer: Vec::new(), buffer_at: 0 }
+    }
+
     /// The next entry at or behind `from`; None at the end of the segment or behind `last`.
     fn next(&mut self, from: Sequence, last: Sequence) -> Result<Option<Entry>, StoreError> {
         loop {
-            if self.point.sequence > last.0 || !self.enter_group()? {
+            if self.point.sequence >= from.0 {
+                return self.step(last, |record| {
+                    record.verify_alone()?;
+                    Ok(record.to_entry())
+                });
+            }
+            if self.step(last, |_| Ok(()))?.is_none() {
                 return Ok(None);
             }
-            let at = self.point.offset;
-            let (sequence, segment) = (Sequence(self.point.sequence), self.point.segment);
-            let damaged =
-                |error: chain::RecordError| damage(segment, at, Part::Entry(sequence), error.into());
-            let bytes = self.bytes(RECORD_BYTES_MAX)?;
-            let (record, _) = Record::split(bytes).map_err(damaged)?;
-            let size_bytes = record.size_bytes() as u64;
-            let wanted = sequence >= from;
-            if wanted {
-                record.verify_alone().map_err(damaged)?;
-            }
-            let expected = record.header.sequence == sequence;
-            let entry = wanted.then(|| record.to_entry());
-            if !expected {
-                let found = chain::ChainError::SequenceGap { expected: sequence, found: Sequence(u64::MAX) };
-                return Err(damage(segment, at, Part::Entry(sequence), found.into()));
-            }
-            self.point.offset = at.saturating_add(size_bytes);
-            self.point.sequence = sequence.0.saturating_add(1);
-            if entry.is_some() {
-                return Ok(entry);
-            }
         }
+    }
+
+    /// Where the next record stands, without a look at its payload; None as `next`.
+    fn hop(&mut self, last: Sequence) -> Result<Option<Point>, StoreError> {
+        let size_bytes = self.step(last, |record| Ok(record.size_bytes() as u64))?;
+        Ok(size_bytes.map(|size_bytes| Point {
+            sequence: self.point.sequence.saturating_sub(1),
+            offset: self.point.offset.saturating_sub(size_bytes),
+            ..self.point
+        }))
+    }
+
+    /// Steps over the next record and gives what `take` makes of it; None at the end of the segment or behind `last`.
+    fn step<T>(
+        &mut self,
+        last: Sequence,
+        take: impl FnOnce(&Record<'_>) -> Result<T, RecordError>,
+    ) -> Result<Option<T>, StoreError> {
+        if self.point.sequence > last.0 || !self.enter_group()? {
+            return Ok(None);
+        }
+        let at = self.point.offset;
+        let (sequence, segment) = (Sequence(self.point.sequence), self.point.segment);
+        let damaged = |error: RecordError| damage(segment, at, Part::Entry(sequence), error.into());
+        let bytes = self.bytes(RECORD_BYTES_MAX)?;
+        let (record, _) = Record::split(bytes).map_err(damaged)?;
+        let size_bytes = record.size_bytes() as u64;
+        if record.header.sequence != sequence {
+            let found = chain::ChainError::SequenceGap { expected: sequence, found: record.header.sequence };
+            return Err(damage(segment, at, Part::Entry(sequence), found.into()));
+        }
+        let taken = take(&record).map_err(damaged)?;
+        self.point.offset = at.saturating_add(size_bytes);
+        self.point.sequence = sequence.0.saturating_add(1);
+        Ok(Some(taken))
     }
 
     /// At the end of a group: steps over the next one's header. False at the end of the segment.

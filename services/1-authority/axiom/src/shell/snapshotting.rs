@@ -1,0 +1,180 @@
+//! Two threads that work behind the log: one takes snapshots when they are due, one verifies what the start did not read.
+
+use std::{
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
+    time::{Duration, Instant},
+};
+
+use base::Sequence;
+use chain::tree::Edge;
+use durable::RealDisk;
+use tokio::sync::oneshot;
+
+use super::tree::Tree;
+use crate::{
+    core::KeyRun,
+    snapshot::{Policy, SnapshotError, Writer},
+    store::{Resume, StoreError, verify_before},
+};
+
+/// How often it is looked whether a snapshot is due.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long nothing is tried after a snapshot could not be taken: the disk may be full.
+const FAILED_PAUSE: Duration = Duration::from_secs(60);
+/// Verification works so long and then rests as long, so that half a core at most is its own.
+const WORK_STEP: Duration = Duration::from_millis(10);
+/// The log's older part is not what it was: nothing that this process serves is worth anything.
+const EXIT_DAMAGED: i32 = 71;
+
+enum Ask {
+    /// Take a last snapshot and end.
+    Finish(oneshot::Sender<()>),
+    /// Remove all snapshots and end, so that the next start reads the whole log.
+    Discard(Sender<()>),
+}
+
+pub(super) struct Snapshotting {
+    asks: Sender<Ask>,
+}
+
+struct Work {
+    writer: Writer<RealDisk>,
+    tree: Arc<Tree>,
+    adopt: Box<dyn Fn(Vec<Arc<KeyRun>>) + Send>,
+    /// Last entry of the newest snapshot on the disk, and since when it is there.
+    covered: Option<Sequence>,
+    since: Instant,
+    failed: Option<Instant>,
+}
+
+impl Snapshotting {
+    /// `covered` is the last entry of the snapshot that the start took, if it took one.
+    pub(super) fn start(
+        writer: Writer<RealDisk>,
+        tree: Arc<Tree>,
+        covered: Option<Sequence>,
+        adopt: impl Fn(Vec<Arc<KeyRun>>) + Send + 'static,
+    ) -> Result<Self, StoreError> {
+        let (asks, asked) = channel();
+        let mut work =
+            Work { writer, tree, adopt: Box::new(adopt), covered, since: Instant::now(), failed: None };
+        let thread = std::thread::Builder::new().name("snapshot".into());
+        thread.spawn(move || work.run(&asked)).map_err(StoreError::Thread)?;
+        Ok(Self { asks })
+    }
+
+    /// Takes a snapshot of all that is durable, for the next start.
+    pub(super) async fn finish(&self) {
+        let (done, wait) = oneshot::channel();
+        if self.asks.send(Ask::Finish(done)).is_ok() {
+            let _ = wait.await;
+        }
+    }
+
+    /// Verifies the log up to where the start began. A log that does not hold ends the process.
+    pub(super) fn verify_behind(&self, disk: RealDisk, resume: Resume, edge: Edge) -> Result<(), StoreError> {
+        let asks = self.asks.clone();
+        let verify = move || {
+            let mut pace = Pace { since: Instant::now() };
+            let began = Instant::now();
+            match verify_before(&disk, &resume, &edge, || pace.rest()) {
+                Ok(entries) => {
+                    let seconds = began.elapsed().as_secs_f64();
+                    tracing::info!(entries, seconds, "the log is sound from genesis on");
+                }
+                Err(error) => stop(&asks, &error),
+            }
+        };
+        let thread = std::thread::Builder::new().name("verify".into());
+        thread.spawn(verify).map_err(StoreError::Thread)?;
+        Ok(())
+    }
+}
+
+fn stop(asks: &Sender<Ask>, error: &StoreError) -> ! {
+    tracing::error!(%error, "what lies before the snapshot does not hold; this process ends, the next one reads all of it");
+    let (done, wait) = channel();
+    if asks.send(Ask::Discard(done)).is_ok() {
+        // It answers, or has ended: the service is stopping anyway.
+        let _ = wait.recv();
+    }
+    std::process::exit(EXIT_DAMAGED)
+}
+
+struct Pace {
+    since: Instant,
+}
+
+impl Pace {
+    fn rest(&mut self) {
+        let worked = self.since.elapsed();
+        if worked >= WORK_STEP {
+            std::thread::sleep(worked);
+            self.since = Instant::now();
+        }
+    }
+}
+
+impl Work {
+    fn run(&mut self, asked: &Receiver<Ask>) {
+        loop {
+            match asked.recv_timeout(LOOK_EVERY) {
+                Err(RecvTimeoutError::Timeout) => self.look(),
+                Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Ask::Finish(done)) => {
+                    if self.fresh() > 0 {
+                        self.take();
+                    }
+                    // Nobody waits if the stop took too long.
+                    let _ = done.send(());
+                    return;
+                }
+                Ok(Ask::Discard(done)) => {
+                    if let Err(error) = self.writer.discard() {
+                        tracing::error!(%error, "the snapshots could not be removed: remove the folder `snapshot`");
+                    }
+                    let _ = done.send(());
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Entries that the newest snapshot lacks.
+    fn fresh(&self) -> u64 {
+        let next = |sequence: Sequence| sequence.0.saturating_add(1);
+        next(self.tree.last()).saturating_sub(self.covered.map_or(0, next))
+    }
+
+    fn look(&mut self) {
+        if self.failed.is_some_and(|failed| failed.elapsed() < FAILED_PAUSE) {
+            return;
+        }
+        if Policy::DEFAULT.is_due(self.fresh(), self.since.elapsed(), self.writer.state_bytes()) {
+            self.take();
+        }
+    }
+
+    fn take(&mut self) {
+        match self.write() {
+            Ok(covered) => {
+                (self.covered, self.since, self.failed) = (Some(covered), Instant::now(), None);
+            }
+            Err(error) => {
+                self.failed = Some(Instant::now());
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "no snapshot could be taken; the next start reads more of the log");
+            }
+        }
+    }
+
+    fn write(&mut self) -> Result<Sequence, SnapshotError> {
+        let (tail, edge) = self.tree.catch_up()?;
+        let runs = self.writer.write(tail, &edge, self.tree.kept())?;
+        (self.adopt)(runs);
+        Ok(tail.last.sequence)
+    }
+}
