@@ -137,7 +137,7 @@ pub fn start<'d, D: Disk>(
         }
     }
     let nothing = LocalState::new().to_bytes();
-    gate.restore(&nothing).map_err(|error| StoreError::NotResumed(error.to_string()))?;
+    gate.restore(&nothing, []).map_err(|error| StoreError::NotResumed(error.to_string()))?;
     let mut fold = Fold { sequencer: Sequencer::new(), growth: Growth::begin(kept), gate, unreadable: None };
     let opened = store().open(genesis, |placed| fold.take(placed))?;
     Ok(fold.end(opened, None))
@@ -152,8 +152,9 @@ fn resume<'d, D: Disk>(
     let refuse = |why: String| StoreError::NotResumed(why);
     let growth = Growth::resume(kept, &snapshot)
         .ok_or_else(|| refuse("it does not remember the checkpoint beside the head".to_owned()))?;
-    gate.restore(&snapshot.gate).map_err(|error| refuse(error.to_string()))?;
-    let Snapshot { resume, edge, sequencer, .. } = snapshot;
+    let Snapshot { resume, edge, sequencer, gate: saved, .. } = snapshot;
+    gate.restore(&saved, sequencer.state().capabilities.all_live())
+        .map_err(|error| refuse(error.to_string()))?;
     let mut fold = Fold { sequencer, growth, gate, unreadable: None };
     let opened = store().resume(&resume, |placed| fold.take(placed))?;
     Ok(fold.end(opened, Some((resume, edge))))

@@ -41,6 +41,11 @@ impl Capabilities {
         self.by_id.get(id).filter(|record| !record.revoked).map(|record| &record.grant)
     }
 
+    /// All that were granted and not taken back.
+    pub fn all_live(&self) -> impl Iterator<Item = &CapabilityGrant> {
+        self.by_id.values().filter(|record| !record.revoked).map(|record| &record.grant)
+    }
+
     #[must_use]
     pub fn was_granted(&self, id: &CapabilityId) -> bool {
         self.by_id.contains_key(id)

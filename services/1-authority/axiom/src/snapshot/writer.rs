@@ -84,7 +84,7 @@ impl<D: Disk> Writer<D> {
         let saved = sequencer.save().ok_or(SnapshotError::Fold)?;
         let second = Sequencer::resume(last, &saved, sequencer.key_runs().to_vec())?;
         let own = LocalState::new();
-        own.restore(&gate.to_bytes())?;
+        own.restore(&gate.to_bytes(), second.state().capabilities.all_live())?;
         let headers = resume
             .map_or_else(Headers::default, |resume| Headers::resume(resume.headers, resume.tail.segment));
         let state_bytes = saved.len() as u64;

