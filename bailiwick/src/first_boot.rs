@@ -4,7 +4,7 @@
 //! makes the signing keys, and seals them before it forgets them. Genesis is written last: a node without it is made anew from what is there.
 
 use std::{
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     path::Path,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -23,9 +23,7 @@ use chain::{
     },
 };
 use durable::{Disk, RealDisk};
-use keys::boundary::BoundaryClient;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use sandbox::{Descriptor, Executable, Features, Guard, Namespaces, Plan, seccomp::Profile};
+use sandbox::Features;
 use seal::{KEY_FILE_BYTES, SecretKind, Signer};
 use supervisor::{
     manifest,
@@ -33,9 +31,7 @@ use supervisor::{
     signing,
 };
 
-/// Descriptors of the boundary by number; 0 to 2 are its standard streams.
-const BOUNDARY_SOCKET: u32 = 3;
-const BOUNDARY_SECRET: u32 = 5;
+use crate::lone_boundary::{self, Given};
 
 /// What is asked of a first boot.
 pub struct FirstBoot<'a> {
@@ -58,7 +54,8 @@ impl FirstBoot<'_> {
             state.create_dir(folder)?;
         }
         let secret = self.sealing(&state)?;
-        let mut boundary = self.boundary(secret.kind)?;
+        let given = Given { secret: Some((secret.kind, secret.in_pipe()?)), ..Given::default() };
+        let mut boundary = lone_boundary::start(self.image, self.features, given)?;
         let sealed = boundary.create(secret.kind).context("the key boundary could not make a seed")?;
         write(&state, SEALED_SEED_FILE, &sealed)?;
         let mut public_keys = Vec::new();
@@ -88,34 +85,6 @@ impl FirstBoot<'_> {
             write(state, SEAL_KEY_FILE, &*key)?;
         }
         Ok(secrets.read(secrets.preferred())?)
-    }
-
-    /// Starts the boundary alone, without a namespace or a file of its own.
-    fn boundary(&self, kind: SecretKind) -> Result<BoundaryClient> {
-        let (ours, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-                .context("making the boundary's socket")?;
-        let secrets = Secrets::of(self.layout);
-        let secret = secrets.descriptor(kind)?;
-        let null = OwnedFd::from(std::fs::File::open("/dev/null").context("opening /dev/null")?);
-        let errors = std::io::stderr().as_fd().try_clone_to_owned().context("standard error")?;
-        let mut plan = Plan::new("boundary", Executable::Slot(0), Profile::Boundary);
-        plan.arguments = ["bailiwick", "process", "boundary"].map(str::to_owned).to_vec();
-        plan.environment = vec![(
-            "BAILIWICK_FDS".to_owned(),
-            format!("boundary={BOUNDARY_SOCKET},secret:{}={BOUNDARY_SECRET}", kind.name()),
-        )];
-        // It locks itself down once it has read the secret; its filter and namespaces are those of every later start
-        // except the mount namespace, which needs no root before there is a node.
-        plan.namespaces = Namespaces { mount: false, pid: false, ..Namespaces::ALL };
-        (plan.landlock, plan.seccomp) = (None, None);
-        plan.required = sandbox::GuardSet::of(&[Guard::NoNewPrivs, Guard::Caps]);
-        let targets = [(1, 0), (1, 1), (2, 2), (3, BOUNDARY_SOCKET), (4, BOUNDARY_SECRET)];
-        plan.descriptors = targets.map(|(slot, target)| Descriptor { slot, target }).to_vec();
-        let image = self.image.try_clone().context("the running image")?;
-        let slots = [image, null, errors, theirs, secret];
-        sandbox::launch(&plan, &slots, self.features, None).context("starting the key boundary")?;
-        Ok(BoundaryClient::new(ours))
     }
 
     fn genesis(

@@ -14,9 +14,13 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use base::{Hash, layout::Layout};
+use durable::RealDisk;
 use rustix::fs::{FlockOperation, flock};
 use sandbox::Features;
-use supervisor::keeper::{self, Ending, KeeperConfig};
+use supervisor::{
+    keeper::{self, Ending, KeeperConfig},
+    reseal::{self, Settled},
+};
 
 use crate::{
     args::Up,
@@ -56,10 +60,11 @@ pub fn run(layout: &Layout, args: &Up) -> Result<ExitCode> {
         None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
     };
     let admin_uid = rustix::process::getuid().as_raw();
+    settle_seals(layout)?;
     if layout.genesis().exists() {
         if args.tpm.is_some() {
             bail!(
-                "--tpm is for a new node; what opens the seals of this one was settled when it was made ({})",
+                "--tpm is for a new node; `bailiwick key reseal --tpm` moves the seals of the one that is there ({})",
                 layout.state.display()
             );
         }
@@ -125,7 +130,21 @@ fn inherited_environment() -> Vec<(String, String)> {
     wanted.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect()
 }
 
-fn take_lock(layout: &Layout) -> Result<File> {
+/// Ends what a `key reseal` began that was cut off.
+pub fn settle_seals(layout: &Layout) -> Result<()> {
+    match reseal::settle(&RealDisk::open(&layout.state)?).context("settling the seals of the node's keys")? {
+        Settled::Clean => {}
+        Settled::Discarded => {
+            eprintln!("bailiwick: an unfinished move of the seals was undone; the old ones are in force")
+        }
+        Settled::Switched => eprintln!(
+            "bailiwick: a move of the seals that was cut off is finished; the new ones are in force"
+        ),
+    }
+    Ok(())
+}
+
+pub fn take_lock(layout: &Layout) -> Result<File> {
     let path = layout.lock();
     let file = File::options().create(true).truncate(false).read(true).write(true).open(&path);
     let file = file.with_context(|| format!("opening {}", path.display()))?;

@@ -35,6 +35,26 @@ pub enum Key {
     },
     /// Print what is public about a key path.
     Info { path: String },
+    /// Move the seals of the seed and the signing keys to what will open them from now on; the node is stopped.
+    Reseal {
+        #[command(flatten)]
+        by: SealBy,
+    },
+}
+
+/// What opens the seals.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct SealBy {
+    /// The TPM 2.0 at this path: `/dev/tpmrm0`, or a software TPM's Unix socket.
+    #[arg(long, value_name = "PATH")]
+    pub tpm: Option<PathBuf>,
+    /// The file `bailiwick.seal` of this folder, which is `$CREDENTIALS_DIRECTORY` at the next start; as now by default.
+    #[arg(long, value_name = "DIR", num_args = 0..=1)]
+    pub credential: Option<Option<PathBuf>>,
+    /// A key file beside the seals, which protects no stolen disk.
+    #[arg(long)]
+    pub local: bool,
 }
 
 /// Prints what a shell evaluates, as `ssh-agent` does, and serves in the background.

@@ -14,6 +14,7 @@ mod policy;
 mod process;
 mod publish;
 mod published;
+mod reseal;
 mod service;
 mod ssh_agent;
 mod status;
@@ -28,7 +29,7 @@ use anyhow::{Context, Result};
 use base::layout::Layout;
 
 use crate::{
-    args::{Cli, Command, Log, Output, Policy, To},
+    args::{Cli, Command, Key, Log, Output, Policy, To},
     exit::{Failure, USAGE},
     node::{Node, runtime},
     prove, up,
@@ -70,6 +71,7 @@ pub fn run(mut cli: Cli) -> Result<ExitCode> {
         Command::SshAgent(args) => ssh_agent::run(&layout, output, &args),
         Command::Run(args) => process::on_own_node(layout, output, args).map_err(process::failed_run),
         // These work on the node's files alone.
+        Command::Key(Key::Reseal { by }) => reseal::run(&layout, output, &by).map(done),
         Command::Log(args) if !needs_service(&args) => offline(&layout, output, args).map(done),
         Command::Policy(Policy::WhatIf(args)) => trial::what_if(&layout, output, &args).map(done),
         Command::Policy(Policy::WhoCan { action, resource }) => {

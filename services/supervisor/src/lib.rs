@@ -11,6 +11,7 @@
 pub mod core;
 pub mod keeper;
 pub mod manifest;
+pub mod reseal;
 pub mod sealing;
 mod shell;
 pub mod signing;

@@ -50,6 +50,19 @@ fn remedy(kind: SecretKind) -> String {
     }
 }
 
+/// What is written beside a file until it takes its place.
+pub(crate) const STAGED: &str = ".next";
+
+/// The file in the folder of `keys` that a kind of secret has; none for what is not kept there.
+#[must_use]
+pub const fn secret_file(kind: SecretKind) -> Option<&'static str> {
+    match kind {
+        SecretKind::KeyFile => Some(SEAL_KEY_FILE),
+        SecretKind::Tpm2 => Some(SEAL_TPM_FILE),
+        SecretKind::Credential | SecretKind::Passphrase => None,
+    }
+}
+
 /// The files that open seals, on this node and at this start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Secrets {
@@ -79,6 +92,25 @@ impl Secrets {
         Self { key_file, credential, tpm }
     }
 
+    /// The same with the credential of another folder, as a later start will find it.
+    #[must_use]
+    pub fn with_credential(mut self, folder: &Path) -> Self {
+        self.credential = Some(folder.join(SEAL_CREDENTIAL));
+        self
+    }
+
+    /// The same with the file of this kind that is about to take the place of the present one.
+    #[must_use]
+    pub fn staged(mut self, kind: SecretKind) -> Self {
+        let staged = |file: &Path, name: &str| file.with_file_name(format!("{name}{STAGED}"));
+        match kind {
+            SecretKind::KeyFile => self.key_file = staged(&self.key_file, SEAL_KEY_FILE),
+            SecretKind::Tpm2 => self.tpm = staged(&self.tpm, SEAL_TPM_FILE),
+            SecretKind::Credential | SecretKind::Passphrase => {}
+        }
+        self
+    }
+
     /// What a new node is sealed by.
     #[must_use]
     pub fn preferred(&self) -> SecretKind {
@@ -102,12 +134,7 @@ impl Secrets {
     /// Where the key boundary reads the secret from. Blocks while a TPM works, some seconds at most.
     pub fn descriptor(&self, kind: SecretKind) -> Result<OwnedFd, SecretFault> {
         if kind == SecretKind::Tpm2 {
-            let secret = self.read(kind)?;
-            let (read, write) =
-                pipe_with(PipeFlags::CLOEXEC).map_err(|errno| SecretFault::Pipe(errno.into()))?;
-            // 32 bytes fit every pipe, so nobody is waited for.
-            File::from(write).write_all(secret.as_slice()).map_err(SecretFault::Pipe)?;
-            return Ok(read);
+            return self.read(kind)?.in_pipe();
         }
         let path = self.file(kind)?;
         let opened = File::open(path);
@@ -146,13 +173,7 @@ fn by_tpm(path: &Path) -> Result<Secret, SecretFault> {
     let ended = tpm.end();
     let opened = opened.map_err(refused)?;
     ended.map_err(refused)?;
-    let mut secret = Secret {
-        kind: SecretKind::Tpm2,
-        buffer: Zeroizing::new([0; SECRET_BYTES_MAX + 1]),
-        bytes: opened.len(),
-    };
-    secret.buffer.iter_mut().zip(opened.iter()).for_each(|(to, from)| *to = *from);
-    Ok(secret)
+    Ok(Secret::new(SecretKind::Tpm2, opened.as_slice()))
 }
 
 /// Has the TPM at `device` keep 32 fresh bytes; what becomes `SEAL_TPM_FILE`.
@@ -170,6 +191,25 @@ pub fn seal_by_tpm(device: &Path, secret: &[u8; tpm::SECRET_BYTES]) -> Result<Ve
 }
 
 impl Secret {
+    /// Of what somebody typed or a file holds; too long is noticed when it is used.
+    #[must_use]
+    pub fn new(kind: SecretKind, bytes: &[u8]) -> Self {
+        let mut secret = Self { kind, buffer: Zeroizing::new([0; SECRET_BYTES_MAX + 1]), bytes: 0 };
+        for (to, from) in secret.buffer.iter_mut().zip(bytes) {
+            *to = *from;
+            secret.bytes = secret.bytes.saturating_add(1);
+        }
+        secret
+    }
+
+    /// In a pipe with nothing behind it, for the key boundary.
+    pub fn in_pipe(&self) -> Result<OwnedFd, SecretFault> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| SecretFault::Pipe(errno.into()))?;
+        // What opens a seal fits every pipe, so nobody is waited for.
+        File::from(write).write_all(self.as_slice()).map_err(SecretFault::Pipe)?;
+        Ok(read)
+    }
+
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
         self.buffer.get(..self.bytes).unwrap_or_default()

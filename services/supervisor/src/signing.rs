@@ -96,22 +96,27 @@ fn check(key: SecretKey, pinned: &PublicKey, name: String) -> Result<SecretKey, 
 pub fn create<D: Disk>(state: &D, signer: Signer, secret: &Secret) -> Result<PublicKey, SigningFault> {
     let mut key = SecretKey::default();
     kit::random::fill(&mut key[..]).map_err(SigningFault::Random)?;
-    seal_into(state, signer, &key, secret)?;
+    seal_into(state, &sealed_name(signer), signer, &key, secret)?;
     Ok(public_half(&key))
 }
 
-fn seal_into<D: Disk>(
+/// The sealed key, in the state folder.
+pub(crate) fn sealed_name(signer: Signer) -> String {
+    name_in_state(signer, SEALED_KEY_FILE)
+}
+
+pub(crate) fn seal_into<D: Disk>(
     state: &D,
+    name: &str,
     signer: Signer,
     key: &SecretKey,
     secret: &Secret,
 ) -> Result<(), SigningFault> {
-    let name = name_in_state(signer, SEALED_KEY_FILE);
     let mut entropy = [0; SEAL_ENTROPY_BYTES];
     kit::random::fill(&mut entropy).map_err(SigningFault::Random)?;
     let sealed = seal::seal(Contents::SigningKey(signer), key, secret.kind, secret.as_slice(), &entropy);
-    let sealed = sealed.map_err(|source| SigningFault::Seal { name: name.clone(), source })?;
-    Ok(replace(state, &name, &[&sealed])?)
+    let sealed = sealed.map_err(|source| SigningFault::Seal { name: name.to_owned(), source })?;
+    Ok(replace(state, name, &[&sealed])?)
 }
 
 /// Unseals a key, if it is the one that genesis pins.
@@ -121,7 +126,16 @@ pub fn open<D: Disk>(
     secrets: &Secrets,
     pinned: &PublicKey,
 ) -> Result<SecretKey, SigningFault> {
-    let name = name_in_state(signer, SEALED_KEY_FILE);
+    open_named(state, sealed_name(signer), signer, secrets, pinned)
+}
+
+pub(crate) fn open_named<D: Disk>(
+    state: &D,
+    name: String,
+    signer: Signer,
+    secrets: &Secrets,
+    pinned: &PublicKey,
+) -> Result<SecretKey, SigningFault> {
     let sealed = read_small(state, &name, SEALED_BYTES)?;
     let sealed = sealed.ok_or_else(|| SigningFault::Missing { name: name.clone() })?;
     let refused = |source| SigningFault::Seal { name: name.clone(), source };
@@ -142,7 +156,8 @@ pub fn seal_plain<D: Disk>(
 ) -> Result<bool, SigningFault> {
     let plain = name_in_state(signer, PLAIN_KEY_FILE);
     let Some(bytes) = read_small(state, &plain, SEALED_BYTES)?.map(Zeroizing::new) else { return Ok(false) };
-    if read_small(state, &name_in_state(signer, SEALED_KEY_FILE), SEALED_BYTES)?.is_none() {
+    let sealed_name = sealed_name(signer);
+    if read_small(state, &sealed_name, SEALED_BYTES)?.is_none() {
         let length = || SigningFault::Length { name: plain.clone(), bytes: bytes.len() };
         let key = SecretKey::new(bytes.as_slice().try_into().map_err(|_| length())?);
         let key = check(key, pinned, plain.clone())?;
@@ -150,7 +165,7 @@ pub fn seal_plain<D: Disk>(
         let sealed_seed = read_small(state, &seed, SEALED_BYTES)?;
         let sealed_seed = sealed_seed.ok_or(SigningFault::Missing { name: seed })?;
         let kind = seal::sealed_by(&sealed_seed).map_err(SigningFault::Seed)?;
-        seal_into(state, signer, &key, &secrets.read(kind)?)?;
+        seal_into(state, &sealed_name, signer, &key, &secrets.read(kind)?)?;
     }
     open(state, signer, secrets, pinned)?;
     wipe(state, &plain)?;

@@ -8,7 +8,7 @@ use rustix::{
 };
 use thiserror::Error;
 
-use super::protocol::{MESSAGE_BYTES_MAX, Refusal, Request, Response, SecretKind};
+use super::protocol::{BoundaryState, MESSAGE_BYTES_MAX, Refusal, Request, Response, SecretKind};
 
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ClientError {
@@ -60,6 +60,24 @@ impl BoundaryClient {
     pub fn create(&mut self, sealing: SecretKind) -> Result<Vec<u8>, ClientError> {
         match self.ask(&Request::Create { sealing })? {
             Response::Created { sealed } => Ok(sealed),
+            _ => Err(ClientError::Answer),
+        }
+    }
+
+    /// The seed, sealed by the boundary's next secret.
+    pub fn seal(&mut self) -> Result<Vec<u8>, ClientError> {
+        match self.ask(&Request::Seal)? {
+            Response::Created { sealed } => Ok(sealed),
+            _ => Err(ClientError::Answer),
+        }
+    }
+
+    /// Why the seed is not open; none if it is.
+    pub fn locked(&mut self) -> Result<Option<String>, ClientError> {
+        match self.ask(&Request::Status)? {
+            Response::Status { state: BoundaryState::Ready, .. } => Ok(None),
+            Response::Status { state: BoundaryState::Locked { why }, .. } => Ok(Some(why)),
+            Response::Status { state: BoundaryState::Empty, .. } => Ok(Some("there is no seed".to_owned())),
             _ => Err(ClientError::Answer),
         }
     }

@@ -60,6 +60,8 @@ pub(super) struct Holder {
     seed: SecretMemory,
     state: BoundaryState,
     sealing: Option<Sealing>,
+    /// What the seed is to be sealed by anew. Only the operator's own commands give one, while the node is not up.
+    next: Option<Sealing>,
     entropy: Entropy,
     /// Off for `prove` alone: any key then does anything.
     keeps_purposes: bool,
@@ -68,7 +70,11 @@ pub(super) struct Holder {
 impl Holder {
     pub(super) fn new(sealing: Option<Sealing>, entropy: Entropy) -> Result<Self, SecretMemoryError> {
         let seed = SecretMemory::new(SEED_BYTES)?;
-        Ok(Self { seed, state: BoundaryState::Empty, sealing, entropy, keeps_purposes: true })
+        Ok(Self { seed, state: BoundaryState::Empty, sealing, next: None, entropy, keeps_purposes: true })
+    }
+
+    pub(super) fn seal_next_by(&mut self, next: Option<Sealing>) {
+        self.next = next;
     }
 
     /// For `prove` alone.
@@ -91,6 +97,7 @@ impl Holder {
                 let plain = self.for_hashes(&path)?.exchange().decrypt(&path, &sealed)?;
                 Ok(Response::Decrypted { plain })
             }
+            Request::Seal => self.seal(),
         });
         answered.unwrap_or_else(Response::Refused)
     }
@@ -159,6 +166,20 @@ impl Holder {
         let sealed = seal::seal(Contents::Seed, seed, kind, sealing.secret(), &entropy)
             .inspect_err(|_| seed.zeroize())?;
         self.ready();
+        Ok(Response::Created { sealed })
+    }
+
+    fn seal(&mut self) -> Result<Response, Refusal> {
+        if self.state != BoundaryState::Ready {
+            return Err(Refusal::Locked);
+        }
+        let next = self.next.as_ref().ok_or(Refusal::NoNextSecret)?;
+        let mut entropy = [0; SEAL_ENTROPY_BYTES];
+        if !(self.entropy)(&mut entropy) {
+            return Err(Refusal::NoEntropy);
+        }
+        let seed = seed_bytes(&mut self.seed)?;
+        let sealed = seal::seal(Contents::Seed, seed, next.kind, next.secret(), &entropy)?;
         Ok(Response::Created { sealed })
     }
 
@@ -329,6 +350,25 @@ mod tests {
         assert!(matches!(state(&mut locked), (BoundaryState::Locked { .. }, Some(_))));
         assert_eq!(locked.answer(again), Response::Refused(Refusal::HasSeed));
         assert_eq!(locked.answer(Request::PublicKey { path: path() }), Response::Refused(Refusal::Locked));
+    }
+
+    #[test]
+    fn an_open_seed_is_sealed_anew_by_the_next_secret_alone() {
+        let mut old = holder(&[1; 32]);
+        assert_eq!(old.answer(Request::Seal), Response::Refused(Refusal::Locked));
+        let sealed = create(&mut old);
+        assert_eq!(old.answer(Request::Seal), Response::Refused(Refusal::NoNextSecret));
+        old.seal_next_by(sealing(SecretKind::Credential, b"a credential of some bytes"));
+        let Response::Created { sealed: anew } = old.answer(Request::Seal) else { panic!() };
+        assert_eq!(seal::sealed_by(&anew), Ok(SecretKind::Credential));
+        let key = |holder: &mut Holder| holder.answer(Request::PublicKey { path: path() });
+        let credential = sealing(SecretKind::Credential, b"a credential of some bytes");
+        let mut new = Holder::new(credential, counting).unwrap();
+        assert_eq!(new.answer(Request::Unseal { sealed: anew }), Response::Unsealed);
+        assert_eq!(key(&mut new), key(&mut old));
+        let credential = sealing(SecretKind::Credential, b"a credential of some bytes");
+        let mut other = Holder::new(credential, counting).unwrap();
+        assert!(matches!(other.answer(Request::Unseal { sealed }), Response::Refused(Refusal::Seal(_))));
     }
 
     #[test]

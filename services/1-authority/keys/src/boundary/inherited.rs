@@ -12,8 +12,8 @@ use super::{
 
 /// Descriptors by number: `boundary=3,sealed=4,secret:key_file=5`.
 const FDS_VARIABLE: &str = "BAILIWICK_FDS";
-/// Socket, sealed seed, secret.
-const TOKENS_MAX: usize = 3;
+/// Socket, sealed seed, secret, next secret.
+const TOKENS_MAX: usize = 4;
 /// The process was started otherwise than by the node, or with other descriptors than it needs.
 const EXIT_INPUTS: u8 = 2;
 
@@ -22,7 +22,7 @@ enum InputError {
     #[error("{FDS_VARIABLE} is not set: the key boundary is started by the node alone")]
     Missing,
     #[error(
-        "{FDS_VARIABLE} has {0:?}; it names `boundary`, `sealed` and `secret:<kind>`, each at most once, as `name=fd`"
+        "{FDS_VARIABLE} has {0:?}; it names `boundary`, `sealed`, `secret:<kind>` and `next:<kind>`, each at most once, as `name=fd`"
     )]
     Token(String),
     #[error("{FDS_VARIABLE} names no `boundary` socket")]
@@ -36,6 +36,7 @@ struct Numbers {
     socket: RawFd,
     sealed: Option<RawFd>,
     secret: Option<(SecretKind, RawFd)>,
+    next: Option<(SecretKind, RawFd)>,
 }
 
 /// Becomes the key boundary. Ends with 0 when its peer is gone.
@@ -62,10 +63,12 @@ fn failed(error: &dyn std::error::Error, code: u8) -> ExitCode {
 fn inherit() -> Result<Inputs, InputError> {
     let text = std::env::var(FDS_VARIABLE).map_err(|_| InputError::Missing)?;
     let numbers = parse(&text)?;
+    let secret = |(kind, raw)| Ok((kind, adopt(raw)?));
     Ok(Inputs {
         socket: adopt(numbers.socket)?,
         sealed: numbers.sealed.map(adopt).transpose()?,
-        secret: numbers.secret.map(|(kind, raw)| Ok((kind, adopt(raw)?))).transpose()?,
+        secret: numbers.secret.map(secret).transpose()?,
+        next: numbers.next.map(secret).transpose()?,
     })
 }
 
@@ -74,22 +77,24 @@ fn adopt(raw: RawFd) -> Result<OwnedFd, InputError> {
 }
 
 fn parse(text: &str) -> Result<Numbers, InputError> {
-    let (mut socket, mut sealed, mut secret) = (None, None, None);
+    let (mut socket, mut sealed, mut secret, mut next) = (None, None, None, None);
     for token in text.split(',').filter(|token| !token.is_empty()).take(TOKENS_MAX + 1) {
         let wrong = || InputError::Token(token.chars().take(80).collect());
         let (name, raw) = token.split_once('=').ok_or_else(wrong)?;
         let raw: RawFd = raw.parse().map_err(|_| wrong())?;
-        let taken = match name.strip_prefix("secret:") {
-            Some(kind) => secret.replace((SecretKind::from_name(kind).ok_or_else(wrong)?, raw)).is_some(),
+        let of_kind = |kind| Ok((SecretKind::from_name(kind).ok_or_else(wrong)?, raw));
+        let taken = match name.split_once(':') {
+            Some(("secret", kind)) => secret.replace(of_kind(kind)?).is_some(),
+            Some(("next", kind)) => next.replace(of_kind(kind)?).is_some(),
             None if name == "boundary" => socket.replace(raw).is_some(),
             None if name == "sealed" => sealed.replace(raw).is_some(),
-            None => true,
+            _ => true,
         };
         if taken {
             return Err(wrong());
         }
     }
-    Ok(Numbers { socket: socket.ok_or(InputError::NoSocket)?, sealed, secret })
+    Ok(Numbers { socket: socket.ok_or(InputError::NoSocket)?, sealed, secret, next })
 }
 
 #[cfg(test)]
@@ -98,12 +103,19 @@ mod tests {
 
     #[test]
     fn descriptors_are_named_once_and_nothing_else_is() {
-        let whole = Numbers { socket: 3, sealed: Some(4), secret: Some((SecretKind::KeyFile, 5)) };
-        assert_eq!(parse("boundary=3,sealed=4,secret:key_file=5").unwrap(), whole);
-        assert_eq!(parse("boundary=3").unwrap(), Numbers { socket: 3, sealed: None, secret: None });
+        let bare = || Numbers { socket: 3, sealed: None, secret: None, next: None };
+        let whole = Numbers {
+            sealed: Some(4),
+            secret: Some((SecretKind::KeyFile, 5)),
+            next: Some((SecretKind::Tpm2, 6)),
+            ..bare()
+        };
+        assert_eq!(parse("boundary=3,sealed=4,secret:key_file=5,next:tpm2=6").unwrap(), whole);
+        assert_eq!(parse("boundary=3").unwrap(), bare());
         for kind in SecretKind::ALL {
-            let text = format!("boundary=3,secret:{}=7", kind.name());
-            assert_eq!(parse(&text).unwrap().secret, Some((kind, 7)));
+            let text = format!("boundary=3,secret:{0}=7,next:{0}=8", kind.name());
+            let given = parse(&text).unwrap();
+            assert_eq!((given.secret, given.next), (Some((kind, 7)), Some((kind, 8))));
         }
         assert!(matches!(parse("sealed=4"), Err(InputError::NoSocket)));
         for bad in [
@@ -113,6 +125,9 @@ mod tests {
             "secret:key=5",
             "admin=3",
             "secret:key_file=3,secret:credential=4",
+            "next:key_file=3,next:credential=4",
+            "next:key=5",
+            "boundary:key_file=3",
         ] {
             assert!(matches!(parse(bad), Err(InputError::Token(_))), "{bad}");
         }

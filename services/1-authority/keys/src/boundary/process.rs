@@ -29,6 +29,8 @@ pub struct Inputs {
     pub sealed: Option<OwnedFd>,
     /// What opens the seal: a credential, the local key file, or a pipe with a passphrase.
     pub secret: Option<(SecretKind, OwnedFd)>,
+    /// What the seed is to be sealed by anew.
+    pub next: Option<(SecretKind, OwnedFd)>,
 }
 
 #[derive(Debug, Error)]
@@ -52,11 +54,12 @@ pub enum BoundaryError {
 /// A seed that does not open is no error: the boundary then answers `Locked`, and says why in its status.
 pub fn main(inputs: Inputs) -> Result<(), BoundaryError> {
     harden()?;
-    let Inputs { socket, sealed, secret } = inputs;
-    let sealing =
-        secret.map(|(kind, fd)| Sealing::read(kind, |buffer| Ok(read_up_to(&fd, buffer)?))).transpose()?;
+    let Inputs { socket, sealed, secret, next } = inputs;
+    let read = |(kind, fd): (SecretKind, OwnedFd)| Sealing::read(kind, |buffer| Ok(read_up_to(&fd, buffer)?));
+    let (sealing, next) = (secret.map(read).transpose()?, next.map(read).transpose()?);
     let sealed = sealed.map(|fd| read_sealed(&fd)).transpose()?;
     let mut holder = Holder::new(sealing, |buffer| sandbox::random::fill(buffer).is_ok())?;
+    holder.seal_next_by(next);
     if kit::is_broken(PURPOSES) {
         holder.forget_purposes();
     }

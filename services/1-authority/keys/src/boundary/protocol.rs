@@ -66,6 +66,9 @@ pub enum Request {
         #[cbor(n(1), with = "minicbor::bytes")]
         message: Vec<u8>,
     },
+    /// Seal the open seed anew, by the next secret that the boundary was started with. The node is not up then.
+    #[n(16)]
+    Seal,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -81,7 +84,7 @@ pub enum Response {
         #[n(2)]
         hidden_from_kernel: bool,
     },
-    /// Write these bytes durably before anything is derived for good: they are the only copy.
+    /// Of a new seed these bytes are the only copy: write them durably before anything is derived for good.
     #[n(1)]
     Created {
         #[cbor(n(0), with = "minicbor::bytes")]
@@ -147,6 +150,9 @@ pub enum Refusal {
     #[error("the boundary was started without a {0:?}")]
     #[n(3)]
     NoSecret(#[n(0)] SecretKind),
+    #[error("the boundary was started without what the seed is to be sealed by")]
+    #[n(16)]
+    NoNextSecret,
     #[error("{0}")]
     #[n(4)]
     Seal(#[n(0)] String),
@@ -242,7 +248,7 @@ mod tests {
     fn no_operation_asks_for_or_returns_private_material() {
         // Exhaustive on purpose: a new operation must be argued here.
         let asks = |request: &Request| match request {
-            Request::Status | Request::Create { .. } | Request::Unseal { .. } => "state",
+            Request::Status | Request::Create { .. } | Request::Unseal { .. } | Request::Seal => "state",
             Request::PublicKey { .. } => "public key",
             Request::Sign { .. } => "signature over a hash",
             Request::SignBytes { .. } => "signature over bytes of a format",
