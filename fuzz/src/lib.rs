@@ -15,13 +15,14 @@ pub mod log_segment;
 pub mod manifest;
 pub mod rules;
 pub mod ssh;
+pub mod svid;
 pub mod token;
 
 /// Drives its decoders with one input; true if one of them accepted it.
 pub type Target = fn(&[u8]) -> bool;
 
 /// By the names of programs and folders of seeds.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("manifest", manifest::run),
     ("log_segment", log_segment::run),
     ("entry", entry::run),
@@ -32,5 +33,6 @@ pub const TARGETS: [(&str, Target); 11] = [
     ("rules", rules::run),
     ("evidence", evidence::run),
     ("ssh", ssh::run),
+    ("svid", svid::run),
     ("cedar", cedar::run),
 ];

@@ -27,7 +27,7 @@ const NIGHTS: u64 = 7;
 const DAY_S: u64 = 24 * 60 * 60;
 
 /// The formats of the log and of sealed secrets have no `core` folder and are one.
-const FORMATS: [&str; 3] = ["crates/chain", "crates/seal", "crates/ssh"];
+const FORMATS: [&str; 4] = ["crates/chain", "crates/seal", "crates/ssh", "crates/svid"];
 /// Packages that keep tests of their core outside `src/`.
 const TESTS_OUTSIDE: [(&str, &[&str]); 2] =
     [("chain", &["--test=format", "--test=verify"]), ("supervisor", &["--test=core"])];

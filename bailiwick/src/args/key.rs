@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 #[derive(Debug, Subcommand)]
 pub enum Key {
-    /// Print the public key of a path.
+    /// Print the public key of a path; for `@x509` as PEM, for `@jwt` as a JSON web key.
     Public {
         path: String,
         /// As ssh and git take it, `ssh-ed25519 AAAA…`; the path ends in `/@ssh`.

@@ -13,7 +13,7 @@ use contracts::{
     keys::v1 as pb,
     policy::v1::{Action, Effect, PolicyContext, PolicyDecision, PolicyRequest, ResourceRef},
 };
-use keys::core::{CIPHERTEXT_BYTES_MAX, PLAINTEXT_BYTES_MAX, Purpose, SIGNED_BYTES_MAX};
+use keys::core::{CIPHERTEXT_BYTES_MAX, PLAINTEXT_BYTES_MAX, Purpose, SIGNED_BYTES_MAX, VerifyingKey};
 use serde::Serialize;
 
 use crate::{
@@ -41,30 +41,57 @@ pub async fn run(node: &Node, output: Output, command: Key) -> Result<()> {
 #[derive(Serialize)]
 struct Public {
     path: String,
-    public_key: PublicKey,
+    /// Hexadecimal: 32 bytes of Ed25519, or the 65 of a point on P-256.
+    public_key: String,
     /// The line of `authorized_keys`, if it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     ssh: Option<String>,
+    /// Of `@x509`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pem: Option<String>,
+    /// Of `@jwt`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jwk: Option<String>,
 }
 
 async fn public(node: &Node, output: Output, path: String, ssh: bool) -> Result<()> {
     if ssh {
         ssh_path(&path).map_err(|error| Failure::new(USAGE, format!("{error:#}")))?;
     }
-    let public_key = public_key(node, &path).await?;
-    let ssh = ssh.then(|| ssh::public_line(&public_key, &path));
-    let public = Public { path, public_key, ssh };
-    output::show(output, &public, || match &public.ssh {
-        Some(line) => format!("{line}\n"),
-        None => format!("{}\n", public.public_key),
+    let (mut line, mut pem, mut jwk) = (None, None, None);
+    let public_key = match verifying_key(node, &path).await? {
+        VerifyingKey::Ed25519(key) => {
+            line = ssh.then(|| ssh::public_line(&key, &path));
+            key.to_string()
+        }
+        VerifyingKey::P256(key) => {
+            match Purpose::of(&path.parse()?)? {
+                Some(Purpose::Jwt) => jwk = Some(key.to_jwk()),
+                _ => pem = Some(key.to_pem()),
+            }
+            key.to_string()
+        }
+    };
+    let public = Public { path, public_key, ssh: line, pem, jwk };
+    output::show(output, &public, || {
+        let text = public.ssh.as_ref().or(public.pem.as_ref()).or(public.jwk.as_ref());
+        format!("{}\n", text.unwrap_or(&public.public_key).trim_end())
     })
 }
 
-pub(super) async fn public_key(node: &Node, path: &str) -> Result<PublicKey> {
+async fn verifying_key(node: &Node, path: &str) -> Result<VerifyingKey> {
     let mut keys = node.keys("system.keys.derive_public_key").await?;
     let request = pb::DerivePublicKeyRequest { path: path.to_owned() };
     let key = keys.derive_public_key(request).await.map_err(failed)?.into_inner();
-    Ok(PublicKey(bytes("key", &key.key)?))
+    VerifyingKey::from_bytes(&key.key).context("`keys` answered with what is no public key")
+}
+
+/// Of a path whose key is Ed25519.
+pub(super) async fn public_key(node: &Node, path: &str) -> Result<PublicKey> {
+    match verifying_key(node, path).await? {
+        VerifyingKey::Ed25519(key) => Ok(key),
+        VerifyingKey::P256(_) => bail!("the key of {path} is not Ed25519"),
+    }
 }
 
 /// A path whose key ssh can use: any other could be shown, and would sign nothing for it.
@@ -79,8 +106,8 @@ pub(super) fn ssh_path(text: &str) -> Result<KeyPath> {
 #[derive(Serialize)]
 struct Info {
     path: String,
-    /// None while the seed is locked, as the next one.
-    public_key: Option<PublicKey>,
+    /// Hexadecimal, as `key public` has it; none while the seed is locked, as the next one.
+    public_key: Option<String>,
     /// X25519: what is encrypted to it, `key decrypt` opens.
     encryption_key: Option<PublicKey>,
     algorithms: Vec<String>,
@@ -95,18 +122,21 @@ async fn info(node: &Node, output: Output, path: String) -> Result<()> {
     };
     let info = Info {
         path: info.path,
-        public_key: key("signing_key", &info.signing_key)?,
+        public_key: VerifyingKey::from_bytes(&info.signing_key).map(|key| match key {
+            VerifyingKey::Ed25519(key) => key.to_string(),
+            VerifyingKey::P256(key) => key.to_string(),
+        }),
         encryption_key: key("encryption_key", &info.encryption_key)?,
         algorithms: info.algorithms,
         state: info.state,
     };
-    let text = |key: Option<PublicKey>| key.map_or_else(|| "-".to_owned(), |key| key.to_string());
+    let text = |key: Option<String>| key.unwrap_or_else(|| "-".to_owned());
     output::show(output, &info, || {
         format!(
             "{}\n  public key      {}\n  encryption key  {}\n  algorithms      {}\n  state           {}\n",
             info.path,
-            text(info.public_key),
-            text(info.encryption_key),
+            text(info.public_key.clone()),
+            text(info.encryption_key.map(|key| key.to_string())),
             info.algorithms.join(", "),
             info.state
         )

@@ -13,6 +13,7 @@ use kit::CallError;
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 use sim::Random;
+use svid::{Certificate, P256Key, Subject, Token, TrustDomain};
 use tonic::{Code, Status};
 
 use super::{Context, Section, Site, hold_still};
@@ -41,6 +42,7 @@ pub fn run(context: &mut Context) -> Result<Section> {
         let before = refusals(site)?;
         trial.formats(&ssh, seed).await?;
         trial.purposes(&own, &ssh).await?;
+        trial.authorities(&own).await?;
         trial.decisions(&own, &ssh).await?;
         let (expected, found) = (trial.on_record, refusals(site)?.saturating_sub(before));
         trial.section.check(
@@ -89,6 +91,21 @@ fn login(session: usize, method: &[u8], key: &PublicKey) -> Vec<u8> {
 fn put(out: &mut Vec<u8>, field: &[u8]) {
     out.extend(u32::try_from(field.len()).unwrap_or(u32::MAX).to_be_bytes());
     out.extend(field);
+}
+
+/// Puts `CA:TRUE` into basic constraints that end at `end` and are empty, and lengthens all that is around them.
+fn with_ca_true(good: &[u8], end: usize) -> Vec<u8> {
+    let mut bad = good.to_vec();
+    bad.splice(end..end, [1, 1, 0xff]);
+    // Back from the end: the empty sequence, the string that holds it, its extension, all extensions, and their tag; and
+    // the low byte of the whole's length.
+    let around = [1, 3, 13, 15, 18].map(|back| end.saturating_sub(back));
+    for at in around.into_iter().chain([3]) {
+        if let Some(length) = bad.get_mut(at) {
+            *length = length.wrapping_add(3);
+        }
+    }
+    bad
 }
 
 struct Trial<'t> {
@@ -246,13 +263,13 @@ impl Trial<'_> {
         let below = ssh.child("below")?;
         for (path, what) in [
             (own.clone(), "without a purpose"),
-            (own.child("@x509")?, "for certificates, which is reserved,"),
-            (own.child("@jwt")?, "for web tokens, which is reserved,"),
+            (own.child("@x509")?, "for certificates"),
+            (own.child("@jwt")?, "for web tokens"),
             (own.child("@other")?, "of an unknown purpose"),
             (below.clone(), "below a purpose"),
         ] {
             let answer = self.bytes(&path, &good).await?;
-            self.refused_on_record(answer, "WrongPurpose", &format!("a key {what} signed bytes"));
+            self.refused_on_record(answer, "WrongPurpose", &format!("a key {what} signed bytes of ssh"));
         }
         for path in [ssh, &below, &own.child("@x509")?, &own.child("@jwt")?, &own.child("@other")?] {
             let hash = Hash::of(path.to_string().as_bytes());
@@ -280,6 +297,75 @@ impl Trial<'_> {
         let answer = keys.decrypt(request).await;
         self.refused_on_record(answer, "WrongPurpose", "a key for ssh decrypted");
         Ok(())
+    }
+
+    /// An authority vouches for its own trust domain, makes nobody else an authority, and nothing that lasts.
+    async fn authorities(&mut self, own: &KeyPath) -> Result<()> {
+        let (home, other) = (TrustDomain::parse("home")?, TrustDomain::parse("elsewhere")?);
+        let path = own.child(home.as_str())?.child(Purpose::X509.segment())?;
+        let key = self.p256_key(&path).await?;
+        let second = self.p256_key(&own.child("second")?.child(Purpose::X509.segment())?).await?;
+        let workload = |domain: &TrustDomain| domain.member(&["services", "web"]).map(Subject::Workload);
+        let certificate = |subject, key, lasts_s| Certificate {
+            serial: svid::serial([1; svid::SERIAL_BYTES]),
+            subject,
+            key,
+            not_before_s: 0,
+            not_after_s: lasts_s,
+        };
+        let good = certificate(workload(&home)?, second, 3600).to_sign(&key)?;
+        let signed = self.bytes(&path, &good).await?;
+        let signed = signed.map_err(failed).context("a certificate for a workload was refused")?;
+        let signature = Signature(bytes("signature", &signed.signature)?);
+        self.section.check(key.verify(&good, &signature.0), "a certificate's signature does not verify");
+        // As another authority would have them signed; this one's key id is in none.
+        let authority_of_other =
+            certificate(Subject::Authority(home.clone()), second, 3600).to_sign(&second)?;
+        let of_other = certificate(workload(&other)?, second, 3600).to_sign(&key)?;
+        let empty = [0x06, 3, 0x55, 0x1d, 0x13, 1, 1, 0xff, 4, 2, 0x30, 0];
+        let at =
+            good.windows(empty.len()).position(|window| window == empty).context("no basic constraints")?;
+        let attacks = [
+            ("a certificate that makes another key an authority", authority_of_other),
+            ("a workload's certificate with CA:TRUE", with_ca_true(&good, at + empty.len())),
+            ("a certificate for another trust domain", of_other),
+            ("a certificate with something behind it", [&good[..], b"x"].concat()),
+            (
+                "a certificate about the authority itself as a workload",
+                certificate(workload(&home)?, key, 3600).to_sign(&second)?,
+            ),
+            ("a hash", vec![7; 32]),
+        ];
+        for (what, message) in attacks {
+            let answer = self.bytes(&path, &message).await?;
+            self.refused_on_record(answer, "WrongPurpose", &format!("an authority signed {what}"));
+        }
+        let path = own.child(home.as_str())?.child(Purpose::Jwt.segment())?;
+        let key = self.p256_key(&path).await?;
+        let token = |domain: &TrustDomain, lasts_s| -> Result<Token> {
+            let subject = domain.member(&["services", "web"])?;
+            Ok(Token { subject, audience: vec!["db".to_owned()], expires_at_s: lasts_s, issued_at_s: 0 })
+        };
+        let good = token(&home, 300)?.to_sign(&key)?;
+        let signed = self.bytes(&path, good.as_bytes()).await?;
+        self.section.check(signed.is_ok(), format!("a token was refused: {:?}", signed.err()));
+        self.section.count("signatures", 2);
+        for (what, message) in [
+            ("a token for another trust domain", token(&other, 300)?.to_sign(&key)?),
+            ("a token of another key", token(&home, 300)?.to_sign(&second)?),
+            ("a token with one more claim", format!("{good}LCJhZG1pbiI6dHJ1ZX0")),
+        ] {
+            let answer = self.bytes(&path, message.as_bytes()).await?;
+            self.refused_on_record(answer, "WrongPurpose", &format!("an authority signed {what}"));
+        }
+        Ok(())
+    }
+
+    async fn p256_key(&self, path: &KeyPath) -> Result<P256Key> {
+        let mut keys = self.node.keys("system.keys.derive_public_key").await?;
+        let request = pb::DerivePublicKeyRequest { path: path.to_string() };
+        let key = keys.derive_public_key(request).await.map_err(failed)?.into_inner().key;
+        P256Key::from_bytes(&key).with_context(|| format!("the key of {path} is not on P-256"))
     }
 
     /// A decision is for one use, of one key, with one message, by one who asked.

@@ -9,6 +9,7 @@ mod messages;
 mod payloads;
 mod proofs;
 mod ssh_messages;
+mod svids;
 mod texts;
 
 use std::{fs, path::Path};
@@ -29,6 +30,7 @@ fn main() {
         ("frame", messages::all()),
         ("evidence", proofs::all()),
         ("ssh", ssh_messages::all()),
+        ("svid", svids::all()),
     ] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
         fs::create_dir_all(&folder).unwrap();

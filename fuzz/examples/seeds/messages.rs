@@ -70,8 +70,10 @@ fn keeper_and_boundary() -> Seeds {
         keeper::Reply::LaunchFailed { id: 1, step: "mount".to_owned(), errno: 2, text: "no".to_owned() };
     let sign =
         boundary::Request::Sign { path: "/orbital/users/alice".parse().unwrap(), message: Hash([1; 32]) };
-    let signed =
-        boundary::Response::Signed { signature: Signature([4; 64]), public_key: base::PublicKey([3; 32]) };
+    let signed = boundary::Response::Signed {
+        signature: Signature([4; 64]),
+        public_key: keys::core::VerifyingKey::Ed25519(base::PublicKey([3; 32])),
+    };
     vec![
         chosen("keeper_launch", 0, &cbor::encode(&launch)),
         chosen("keeper_children", 1, &keeper::encode_reply(&children)),

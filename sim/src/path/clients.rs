@@ -6,7 +6,7 @@ use base::{AxiomRef, AxiomTime, Hash, ProcessId, PublicKey, Signature, cbor};
 use chain::payload::{Payload, policy::SignedDecision};
 use keys::core::{
     Answer as BoundaryAnswer, BoundaryRequest, Effect, Event, KeysCore, NotRecorded, Operation, Output,
-    RequestId, UseRequest,
+    RequestId, UseRequest, VerifyingKey,
 };
 use policy::core::Item;
 
@@ -269,7 +269,10 @@ impl<'c> Clients<'c> {
 
     fn answer_boundary(&mut self, now: Option<AxiomTime>, random: &mut Random) {
         if let Some((id, BoundaryRequest::Use { .. })) = self.boundary.pop_front() {
-            let output = Output::Signed { signature: Signature([1; 64]), public_key: PublicKey([2; 32]) };
+            let output = Output::Signed {
+                signature: Signature([1; 64]),
+                public_key: VerifyingKey::Ed25519(PublicKey([2; 32])),
+            };
             let result = Ok(BoundaryAnswer::Output(output));
             let effects = self.core.step(now, Event::BoundaryAnswered { id, result });
             self.perform(effects, random);

@@ -7,7 +7,7 @@ pub struct DerivePublicKeyRequest {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PublicKey {
-    /// Ed25519, 32 bytes.
+    /// Ed25519, 32 bytes; for `@x509` and `@jwt` P-256, the 65 bytes of an uncompressed point.
     #[prost(bytes = "vec", tag = "1")]
     pub key: ::prost::alloc::vec::Vec<u8>,
 }
@@ -26,9 +26,11 @@ pub struct SignRequest {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SignResponse {
-    /// Ed25519, 64 bytes: over the 32 bytes of the hash, or over the bytes that were to be signed.
+    /// 64 bytes: Ed25519 over the 32 bytes of the hash or over the bytes that were to be signed; for `@x509` and `@jwt` ES256 over
+    /// the bytes, as r and s.
     #[prost(bytes = "vec", tag = "1")]
     pub signature: ::prost::alloc::vec::Vec<u8>,
+    /// As `PublicKey.key`.
     #[prost(bytes = "vec", tag = "2")]
     pub public_key: ::prost::alloc::vec::Vec<u8>,
     /// The KeyUsage entry.
@@ -40,7 +42,8 @@ pub struct SignBytesRequest {
     /// Ends in a purpose, for example `/orbital/users/admin/@ssh`.
     #[prost(string, tag = "1")]
     pub key_path: ::prost::alloc::string::String,
-    /// At most 16 KiB. `@ssh`: what OpenSSH signs for `git` or `file`, or a login with this very key.
+    /// At most 16 KiB. `@ssh`: what OpenSSH signs for `git` or `file`, or a login with this very key. `@x509`: the
+    /// TBSCertificate of an authority or of an X.509-SVID, `@jwt`: the signing input of a JWT-SVID, as docs/format.md has them.
     #[prost(bytes = "vec", tag = "2")]
     pub message: ::prost::alloc::vec::Vec<u8>,
     /// Identity id, 32 bytes.
@@ -115,6 +118,7 @@ pub struct GetKeyInfoRequest {
 pub struct KeyInfo {
     #[prost(string, tag = "1")]
     pub path: ::prost::alloc::string::String,
+    /// As `PublicKey.key`.
     #[prost(bytes = "vec", tag = "2")]
     pub signing_key: ::prost::alloc::vec::Vec<u8>,
     #[prost(string, repeated, tag = "3")]
@@ -138,8 +142,8 @@ pub mod keys_client {
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
     /// A path whose last segment begins with `@` has a purpose: its key signs bytes of one format (`SignBytes`) and does nothing
-    /// else. All other paths sign hashes, encrypt and decrypt, and sign no bytes. This build knows `@ssh`; `@x509` and `@jwt` are
-    /// reserved, and nothing lies below a purpose.
+    /// else. All other paths sign hashes, encrypt and decrypt, and sign no bytes. This build knows `@ssh`, `@x509` and `@jwt`; the
+    /// segment above the last two is the trust domain that they are the authority of. Nothing lies below a purpose.
     ///
     /// Errors: InvalidPath, Unauthorized, InvalidDecision, DecisionExpired, CryptoFailure, AuditUnavailable, Locked, WrongPurpose.
     #[derive(Debug, Clone)]
@@ -425,8 +429,8 @@ pub mod keys_server {
         ) -> std::result::Result<tonic::Response<super::SignResponse>, tonic::Status>;
     }
     /// A path whose last segment begins with `@` has a purpose: its key signs bytes of one format (`SignBytes`) and does nothing
-    /// else. All other paths sign hashes, encrypt and decrypt, and sign no bytes. This build knows `@ssh`; `@x509` and `@jwt` are
-    /// reserved, and nothing lies below a purpose.
+    /// else. All other paths sign hashes, encrypt and decrypt, and sign no bytes. This build knows `@ssh`, `@x509` and `@jwt`; the
+    /// segment above the last two is the trust domain that they are the authority of. Nothing lies below a purpose.
     ///
     /// Errors: InvalidPath, Unauthorized, InvalidDecision, DecisionExpired, CryptoFailure, AuditUnavailable, Locked, WrongPurpose.
     #[derive(Debug)]

@@ -9,6 +9,7 @@ use rustix::{
 use thiserror::Error;
 
 use super::protocol::{BoundaryState, MESSAGE_BYTES_MAX, Refusal, Request, Response, SecretKind};
+use crate::core::VerifyingKey;
 
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ClientError {
@@ -89,9 +90,10 @@ impl BoundaryClient {
         }
     }
 
+    /// Of a path whose key is Ed25519.
     pub fn public_key(&mut self, path: &KeyPath) -> Result<PublicKey, ClientError> {
         match self.ask(&Request::PublicKey { path: path.clone() })? {
-            Response::PublicKey { public_key, .. } => Ok(public_key),
+            Response::PublicKey { public_key: VerifyingKey::Ed25519(key), .. } => Ok(key),
             _ => Err(ClientError::Answer),
         }
     }
@@ -100,7 +102,7 @@ impl BoundaryClient {
         &mut self,
         path: &KeyPath,
         message: &[u8],
-    ) -> Result<(Signature, PublicKey), ClientError> {
+    ) -> Result<(Signature, VerifyingKey), ClientError> {
         match self.ask(&Request::SignBytes { path: path.clone(), message: message.to_vec() })? {
             Response::Signed { signature, public_key } => Ok((signature, public_key)),
             _ => Err(ClientError::Answer),
@@ -109,7 +111,7 @@ impl BoundaryClient {
 
     pub fn sign(&mut self, path: &KeyPath, message: Hash) -> Result<(Signature, PublicKey), ClientError> {
         match self.ask(&Request::Sign { path: path.clone(), message })? {
-            Response::Signed { signature, public_key } => Ok((signature, public_key)),
+            Response::Signed { signature, public_key: VerifyingKey::Ed25519(key) } => Ok((signature, key)),
             _ => Err(ClientError::Answer),
         }
     }

@@ -3,13 +3,16 @@
 use base::KeyPath;
 use sandbox::secret_memory::{SecretMemory, SecretMemoryError, SecretProtection};
 use seal::{Contents, SEAL_ENTROPY_BYTES, SECRET_BYTES_MAX, SealError};
+use svid::P256Key;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::protocol::{BoundaryState, Refusal, Request, Response, SecretKind};
 use crate::core::{
+    VerifyingKey,
     derive::{DerivedKey, SEED_BYTES, with_clean_stack},
     encryption::ENTROPY_BYTES,
-    purpose,
+    es256::Es256Key,
+    purpose::{self, Signer},
 };
 
 /// Fills a buffer with unpredictable bytes; false if it cannot.
@@ -88,9 +91,10 @@ impl Holder {
             Request::Create { sealing } => self.create(sealing),
             Request::Unseal { sealed } => self.unseal(&sealed),
             Request::PublicKey { path } => self.public_keys(&path),
-            Request::Sign { path, message } => self
-                .for_hashes(&path)
-                .map(|key| Response::Signed { signature: key.sign(&message), public_key: key.public_key() }),
+            Request::Sign { path, message } => self.for_hashes(&path).map(|key| Response::Signed {
+                signature: key.sign(&message),
+                public_key: VerifyingKey::Ed25519(key.public_key()),
+            }),
             Request::SignBytes { path, message } => self.sign_bytes(&path, &message),
             Request::Encrypt { path, plain } => self.encrypt(&path, plain.as_bytes()),
             Request::Decrypt { path, sealed } => {
@@ -126,20 +130,38 @@ impl Holder {
     }
 
     fn public_keys(&self, path: &KeyPath) -> Result<Response, Refusal> {
-        let purpose = purpose::known(path)?;
+        let (purpose, signer) = purpose::signer(path)?;
         let key = self.derive(path)?;
         let exchange_key = purpose.is_none().then(|| key.exchange().public_key());
-        Ok(Response::PublicKey { public_key: key.public_key(), exchange_key })
+        let public_key = match signer {
+            Signer::Ed25519 => VerifyingKey::Ed25519(key.public_key()),
+            Signer::Es256 => VerifyingKey::P256(es256(&key)?.1),
+        };
+        Ok(Response::PublicKey { public_key, exchange_key })
     }
 
     /// This process itself reads what it signs: whoever asks is not trusted with the difference between two formats.
     fn sign_bytes(&self, path: &KeyPath, message: &[u8]) -> Result<Response, Refusal> {
         let key = self.derive(path)?;
-        let public_key = key.public_key();
-        if self.keeps_purposes {
-            purpose::for_bytes(path, &public_key, message)?;
+        let read = |public_key: &VerifyingKey| match self.keeps_purposes {
+            true => purpose::for_bytes(path, public_key, message),
+            false => Ok(()),
+        };
+        let signer =
+            if self.keeps_purposes { purpose::signer(path)?.1 } else { purpose::signer_unchecked(path) };
+        match signer {
+            Signer::Ed25519 => {
+                let public_key = VerifyingKey::Ed25519(key.public_key());
+                read(&public_key)?;
+                Ok(Response::Signed { signature: key.sign_bytes(message), public_key })
+            }
+            Signer::Es256 => {
+                let (key, public_key) = es256(&key)?;
+                let public_key = VerifyingKey::P256(public_key);
+                read(&public_key)?;
+                Ok(Response::Signed { signature: key.sign_bytes(message), public_key })
+            }
         }
-        Ok(Response::Signed { signature: key.sign_bytes(message), public_key })
     }
 
     fn encrypt(&self, path: &KeyPath, plain: &[u8]) -> Result<Response, Refusal> {
@@ -211,6 +233,12 @@ impl Holder {
     }
 }
 
+fn es256(key: &DerivedKey) -> Result<(Es256Key, P256Key), Refusal> {
+    let derived = key.es256().and_then(|key| key.public_key().map(|public| (key, public)));
+    derived
+        .ok_or_else(|| Refusal::Purpose("no ES256 key can be derived at this path; take another".to_owned()))
+}
+
 fn seed_bytes(memory: &mut SecretMemory) -> Result<&mut [u8; SEED_BYTES], Refusal> {
     memory.as_mut_slice().try_into().map_err(|_| Refusal::Locked)
 }
@@ -271,6 +299,7 @@ mod tests {
         assert_eq!(signed, first.answer(ask()));
         // The seed of counting bytes is the one of the fixed vectors.
         let public_key = "88848f5b82a818a92c943b4ddd79320df2d5689ab0fcfc6fd7f6359844c757c5".parse().unwrap();
+        let public_key = VerifyingKey::Ed25519(public_key);
         assert!(matches!(signed, Response::Signed { public_key: key, .. } if key == public_key));
         let told = first.answer(Request::PublicKey { path: path() });
         assert!(matches!(told, Response::PublicKey { public_key: key, .. } if key == public_key));
@@ -302,7 +331,8 @@ mod tests {
         let Response::Signed { signature, public_key } = holder.answer(bytes(ssh(), sshsig("git"))) else {
             panic!()
         };
-        assert_eq!(crate::core::verify(&public_key, &sshsig("git"), &signature), Ok(true));
+        let VerifyingKey::Ed25519(key) = public_key else { panic!() };
+        assert_eq!(crate::core::verify(&key, &sshsig("git"), &signature), Ok(true));
         let told = holder.answer(Request::PublicKey { path: ssh() });
         assert_eq!(told, Response::PublicKey { public_key, exchange_key: None });
         let plain = Plain::new(b"hello".to_vec());
@@ -311,7 +341,7 @@ mod tests {
         else {
             panic!()
         };
-        let reserved = || path().child("@jwt").unwrap();
+        let jwt = || path().child("@jwt").unwrap();
         let attacks = [
             Request::Sign { path: ssh(), message: Hash([7; 32]) },
             Request::Encrypt { path: ssh(), plain: plain.clone() },
@@ -319,9 +349,12 @@ mod tests {
             bytes(path(), sshsig("git")),
             bytes(ssh(), sshsig("mail")),
             bytes(ssh(), vec![7; 32]),
-            bytes(reserved(), sshsig("git")),
+            bytes(jwt(), sshsig("git")),
+            bytes(path().child("@x509").unwrap(), sshsig("git")),
+            Request::Sign { path: jwt(), message: Hash([7; 32]) },
+            Request::Encrypt { path: jwt(), plain: plain.clone() },
             bytes(ssh().child("below").unwrap(), sshsig("git")),
-            Request::PublicKey { path: reserved() },
+            Request::PublicKey { path: KeyPath::parse("/@jwt").unwrap() },
         ];
         for attack in &attacks {
             let answer = holder.answer(attack.clone());
@@ -332,6 +365,42 @@ mod tests {
         for attack in attacks.iter().filter(|attack| !matches!(attack, Request::PublicKey { .. })) {
             let answer = holder.answer(attack.clone());
             assert!(!matches!(answer, Response::Refused(Refusal::Purpose(_))), "{attack:?}: {answer:?}");
+        }
+    }
+
+    #[test]
+    fn certificates_and_tokens_are_signed_by_the_authority_that_the_path_names() {
+        let mut holder = holder(&[1; 32]);
+        create(&mut holder);
+        // The seed of counting bytes, and the path of the fixed vectors.
+        let authority = || KeyPath::parse("/orbital/services/identity/node-a/@x509").unwrap();
+        let Response::PublicKey { public_key: VerifyingKey::P256(key), exchange_key: None } =
+            holder.answer(Request::PublicKey { path: authority() })
+        else {
+            panic!()
+        };
+        let domain = svid::TrustDomain::parse("node-a").unwrap();
+        let own = svid::Certificate {
+            serial: svid::serial([1; svid::SERIAL_BYTES]),
+            subject: svid::Subject::Authority(domain.clone()),
+            key,
+            not_before_s: 0,
+            not_after_s: 1,
+        };
+        let message = own.to_sign(&key).unwrap();
+        let ask = |path, message: &[u8]| Request::SignBytes { path, message: message.to_vec() };
+        let answer = holder.answer(ask(authority(), &message));
+        let Response::Signed { signature, public_key } = answer else { panic!("{answer:?}") };
+        assert_eq!(public_key, VerifyingKey::P256(key));
+        assert!(key.verify(&message, &signature.0));
+        // The same bytes with the key of another trust domain, and another authority with this key.
+        let elsewhere = KeyPath::parse("/orbital/services/identity/node-b/@x509").unwrap();
+        let other =
+            svid::Certificate { key: es256(&DerivedKey::derive(&[1; 32], &elsewhere)).unwrap().1, ..own };
+        let attacks = [ask(elsewhere, &message), ask(authority(), &other.to_sign(&other.key).unwrap())];
+        for attack in attacks {
+            let answer = holder.answer(attack.clone());
+            assert!(matches!(answer, Response::Refused(Refusal::Purpose(_))), "{attack:?}: {answer:?}");
         }
     }
 

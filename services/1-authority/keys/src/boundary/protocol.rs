@@ -11,7 +11,7 @@ use thiserror::Error;
 pub use seal::SecretKind;
 use seal::{SEALED_BYTES, SealError};
 
-use crate::core::{CIPHERTEXT_BYTES_MAX, EncryptionError, Plain, PurposeError};
+use crate::core::{CIPHERTEXT_BYTES_MAX, EncryptionError, Plain, PurposeError, VerifyingKey};
 
 /// Largest message in either direction: a path of 16 segments of 255 bytes, what is decrypted, and room for the framing.
 pub const MESSAGE_BYTES_MAX: usize = 4608 + CIPHERTEXT_BYTES_MAX;
@@ -95,7 +95,7 @@ pub enum Response {
     #[n(3)]
     PublicKey {
         #[n(0)]
-        public_key: PublicKey,
+        public_key: VerifyingKey,
         /// X25519; none where the path's purpose is another than to encrypt.
         #[n(1)]
         exchange_key: Option<PublicKey>,
@@ -105,7 +105,7 @@ pub enum Response {
         #[n(0)]
         signature: Signature,
         #[n(1)]
-        public_key: PublicKey,
+        public_key: VerifyingKey,
     },
     #[n(5)]
     Refused(#[n(0)] Refusal),

@@ -8,7 +8,7 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::encryption::Exchange;
+use super::{encryption::Exchange, es256::Es256Key};
 
 const MASTER_INFO: &[u8] = b"orbital-master-key-v1";
 const DERIVATION_INFO: &[u8] = b"orbital-key-derivation-v1";
@@ -45,6 +45,11 @@ impl DerivedKey {
     /// One step further, for encryption.
     pub(crate) fn exchange(&self) -> Exchange {
         Exchange::derive(self.0.as_bytes())
+    }
+
+    /// One step further, for ES256; see there for the chance that there is none.
+    pub(crate) fn es256(&self) -> Option<Es256Key> {
+        Es256Key::derive(self.0.as_bytes())
     }
 
     /// Ed25519 over the bytes; whoever calls has looked at what they are.

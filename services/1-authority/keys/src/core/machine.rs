@@ -14,7 +14,7 @@ use chain::payload::{
 };
 
 use super::{
-    KeyError, Operation, Plain, UseRequest,
+    KeyError, Operation, Plain, UseRequest, VerifyingKey,
     decision::{self, Genuine},
     ledger::Ledger,
 };
@@ -33,7 +33,7 @@ pub struct RequestId(pub u64);
 /// What a use of a key gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    Signed { signature: Signature, public_key: PublicKey },
+    Signed { signature: Signature, public_key: VerifyingKey },
     Encrypted(Vec<u8>),
     Decrypted(Plain),
 }
@@ -67,8 +67,7 @@ pub struct Used {
 /// Of one path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PublicKeys {
-    /// Ed25519.
-    pub signing: PublicKey,
+    pub signing: VerifyingKey,
     /// X25519; what is encrypted to it, the path decrypts. None for a path with a purpose.
     pub exchange: Option<PublicKey>,
 }

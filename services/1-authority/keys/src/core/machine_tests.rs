@@ -17,7 +17,8 @@ const MESSAGE: Hash = Hash([7; 32]);
 const NOW: AxiomTime = AxiomTime(1_000_000_000_000);
 const ID: RequestId = RequestId(1);
 const RECEIPT: AxiomRef = AxiomRef { sequence: Sequence(99), hash: Hash([9; 32]) };
-const SIGNATURE: Output = Output::Signed { signature: Signature([5; 64]), public_key: PublicKey([6; 32]) };
+const SIGNATURE: Output =
+    Output::Signed { signature: Signature([5; 64]), public_key: VerifyingKey::Ed25519(PublicKey([6; 32])) };
 const SIGNED: Answer = Answer::Output(SIGNATURE);
 
 fn path(text: &str) -> KeyPath {
@@ -327,7 +328,8 @@ fn a_public_key_needs_no_decision_and_no_time() {
     let effects = core.step(None, Event::PublicKeys { id: ID, path: path("/orbital/users/bob") });
     let ask = BoundaryRequest::PublicKeys { path: path("/orbital/users/bob") };
     assert_eq!(effects, [Effect::AskBoundary { id: ID, request: ask }]);
-    let keys = PublicKeys { signing: PublicKey([6; 32]), exchange: Some(PublicKey([7; 32])) };
+    let keys =
+        PublicKeys { signing: VerifyingKey::Ed25519(PublicKey([6; 32])), exchange: Some(PublicKey([7; 32])) };
     let effects = core.step(None, Event::BoundaryAnswered { id: ID, result: Ok(Answer::PublicKeys(keys)) });
     assert_eq!(effects, [Effect::ReplyPublicKeys { id: ID, result: Ok(keys) }]);
 }

@@ -5,8 +5,10 @@ mod decision;
 pub(crate) mod derive;
 pub(crate) mod encryption;
 mod error;
+pub(crate) mod es256;
 mod ledger;
 mod machine;
+mod public;
 pub(crate) mod purpose;
 pub(crate) mod verify;
 
@@ -17,5 +19,6 @@ pub use machine::{
     Answer, BoundaryFailure, BoundaryRequest, COMMIT_WAIT_NS, Defence, Effect, Event, KeysCore, NotRecorded,
     Output, PENDING_MAX, PublicKeys, RequestId, Used,
 };
+pub use public::VerifyingKey;
 pub use purpose::{Purpose, PurposeError, SIGNED_BYTES_MAX};
-pub use verify::{ALGORITHMS, BYTES_ALGORITHMS, verify};
+pub use verify::{ALGORITHMS, BYTES_ALGORITHMS, ES256_ALGORITHMS, verify};

@@ -5,8 +5,11 @@
 
 use std::fmt;
 
-use base::{KeyPath, PublicKey};
+use base::KeyPath;
+use svid::{Certificate, Token, TrustDomain};
 use thiserror::Error;
+
+use super::VerifyingKey;
 
 /// Bytes of what is signed as it is. An SSHSIG has some hundred, a login less than ten thousand.
 pub const SIGNED_BYTES_MAX: usize = 16 * 1024;
@@ -61,8 +64,12 @@ pub enum PurposeError {
     Unknown(String),
     #[error("nothing is derived below the purpose {0:?}: it ends a path")]
     Below(String),
-    #[error("the purpose `{0}` is reserved: this build makes no keys for it")]
-    Reserved(Purpose),
+    #[error(
+        "the segment above `{purpose}` names the trust domain that its key is the authority of, as in `/orbital/services/identity/node-a/{purpose}`: {why}"
+    )]
+    TrustDomain { purpose: Purpose, why: String },
+    #[error("a key for `{0}` is of another kind")]
+    NoKey(Purpose),
     #[error("a key for `{0}` signs bytes of that format alone, no hashes, and does not encrypt or decrypt")]
     Bytes(Purpose),
     #[error("this key path ends in no purpose, so its key signs hashes alone; one for ssh ends in `/@ssh`")]
@@ -70,7 +77,7 @@ pub enum PurposeError {
     #[error("at most {SIGNED_BYTES_MAX} bytes are signed as they are, not {0}")]
     TooLong(usize),
     #[error("not what a key for `{0}` signs: {1}")]
-    Format(Purpose, ssh::FormatError),
+    Format(Purpose, String),
 }
 
 /// Whether the path's key signs hashes, encrypts and decrypts.
@@ -81,29 +88,77 @@ pub(crate) fn for_hashes(path: &KeyPath) -> Result<(), PurposeError> {
     }
 }
 
-/// Whether the path has a key at all that this build can make.
-pub(crate) fn known(path: &KeyPath) -> Result<Option<Purpose>, PurposeError> {
-    match Purpose::of(path)? {
-        Some(reserved @ (Purpose::X509 | Purpose::Jwt)) => Err(PurposeError::Reserved(reserved)),
-        found => Ok(found),
+/// The trust domain that a key is the authority of: the segment above its purpose. So the path says what the key may
+/// vouch for, and nobody has to be believed about it.
+fn trust_domain(path: &KeyPath, purpose: Purpose) -> Result<TrustDomain, PurposeError> {
+    let above = path.segments().iter().rev().nth(1);
+    let named = above.map_or_else(
+        || Err("there is none".to_owned()),
+        |segment| TrustDomain::parse(segment.as_str()).map_err(|error| error.to_string()),
+    );
+    named.map_err(|why| PurposeError::TrustDomain { purpose, why })
+}
+
+/// What signs at a path, as its purpose says.
+pub(crate) enum Signer {
+    /// No purpose, or `@ssh`.
+    Ed25519,
+    Es256,
+}
+
+/// Which kind of key the path has, if this build can make one.
+pub(crate) fn signer(path: &KeyPath) -> Result<(Option<Purpose>, Signer), PurposeError> {
+    let purpose = Purpose::of(path)?;
+    match purpose {
+        Some(es256 @ (Purpose::X509 | Purpose::Jwt)) => {
+            trust_domain(path, es256)?;
+            Ok((purpose, Signer::Es256))
+        }
+        None | Some(Purpose::Ssh) => Ok((purpose, Signer::Ed25519)),
+    }
+}
+
+/// The same where purposes are switched off, for `prove` alone: by the last segment and nothing else.
+pub(crate) fn signer_unchecked(path: &KeyPath) -> Signer {
+    match Purpose::of(path) {
+        Ok(Some(Purpose::X509 | Purpose::Jwt)) => Signer::Es256,
+        _ => Signer::Ed25519,
     }
 }
 
 /// Whether the path's key, which is `key`, signs these bytes.
-pub(crate) fn for_bytes(path: &KeyPath, key: &PublicKey, message: &[u8]) -> Result<(), PurposeError> {
-    let purpose = known(path)?.ok_or(PurposeError::Hashes)?;
+pub(crate) fn for_bytes(path: &KeyPath, key: &VerifyingKey, message: &[u8]) -> Result<(), PurposeError> {
+    let purpose = Purpose::of(path)?.ok_or(PurposeError::Hashes)?;
     if message.len() > SIGNED_BYTES_MAX {
         return Err(PurposeError::TooLong(message.len()));
     }
-    ssh::signed(message, key).map(drop).map_err(|error| PurposeError::Format(purpose, error))
+    let read = match (purpose, key) {
+        (Purpose::Ssh, VerifyingKey::Ed25519(key)) => {
+            ssh::signed(message, key).map(drop).map_err(|error| error.to_string())
+        }
+        (Purpose::X509, VerifyingKey::P256(key)) => {
+            let domain = trust_domain(path, purpose)?;
+            Certificate::read(message, &domain, key).map(drop).map_err(|error| error.to_string())
+        }
+        (Purpose::Jwt, VerifyingKey::P256(key)) => {
+            let domain = trust_domain(path, purpose)?;
+            Token::read(message, &domain, key).map(drop).map_err(|error| error.to_string())
+        }
+        (Purpose::Ssh, VerifyingKey::P256(_)) | (Purpose::X509 | Purpose::Jwt, VerifyingKey::Ed25519(_)) => {
+            return Err(PurposeError::NoKey(purpose));
+        }
+    };
+    read.map_err(|why| PurposeError::Format(purpose, why))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::derive::DerivedKey;
+    use base::PublicKey;
     use proptest::prelude::*;
 
-    const KEY: PublicKey = PublicKey([7; 32]);
+    const KEY: VerifyingKey = VerifyingKey::Ed25519(PublicKey([7; 32]));
 
     fn path(text: &str) -> KeyPath {
         KeyPath::parse(text).unwrap()
@@ -142,11 +197,57 @@ mod tests {
         }
         assert_eq!(for_hashes(&path("/a/@ssh")), Err(PurposeError::Bytes(Purpose::Ssh)));
         assert_eq!(for_bytes(&path("/a"), &KEY, &sshsig(0)), Err(PurposeError::Hashes));
-        for purpose in [Purpose::X509, Purpose::Jwt] {
-            let reserved = path("/a").child(purpose.segment()).unwrap();
-            assert_eq!(for_bytes(&reserved, &KEY, &sshsig(0)), Err(PurposeError::Reserved(purpose)));
-            assert_eq!(known(&reserved), Err(PurposeError::Reserved(purpose)));
-            assert!(for_hashes(&reserved).is_err());
+    }
+
+    fn es256(path: &KeyPath) -> VerifyingKey {
+        VerifyingKey::P256(DerivedKey::derive(&[1; 32], path).es256().unwrap().public_key().unwrap())
+    }
+
+    /// A token and a certificate for a workload of this trust domain, as the keys of these paths are to sign them.
+    fn formats(x509: &KeyPath, jwt: &KeyPath, domain: &str) -> [Vec<u8>; 2] {
+        let (VerifyingKey::P256(authority), VerifyingKey::P256(issuer)) = (es256(x509), es256(jwt)) else {
+            panic!()
+        };
+        let id = TrustDomain::parse(domain).unwrap().member(&["services", "web"]).unwrap();
+        let certificate = Certificate {
+            serial: svid::serial([9; svid::SERIAL_BYTES]),
+            subject: svid::Subject::Workload(id.clone()),
+            key: issuer,
+            not_before_s: 0,
+            not_after_s: 3600,
+        };
+        let token = Token { subject: id, audience: vec!["a".to_owned()], expires_at_s: 300, issued_at_s: 0 };
+        [certificate.to_sign(&authority).unwrap(), token.to_sign(&issuer).unwrap().into_bytes()]
+    }
+
+    #[test]
+    fn a_key_for_certificates_or_tokens_is_the_authority_of_the_segment_above() {
+        let (x509, jwt) = (path("/a/node-a/@x509"), path("/a/node-a/@jwt"));
+        let [certificate, token] = formats(&x509, &jwt, "node-a");
+        assert_eq!(for_bytes(&x509, &es256(&x509), &certificate), Ok(()));
+        assert_eq!(for_bytes(&jwt, &es256(&jwt), &token), Ok(()));
+        let [of_other, token_of_other] = formats(&x509, &jwt, "node-b");
+        for (path, message) in [
+            (&x509, &token),
+            (&jwt, &certificate),
+            (&x509, &of_other),
+            (&jwt, &token_of_other),
+            (&x509, &sshsig(0)),
+            (&jwt, &vec![7; 32]),
+        ] {
+            let refused = for_bytes(path, &es256(path), message);
+            assert!(matches!(refused, Err(PurposeError::Format(..))), "{path}: {refused:?}");
+        }
+        let ssh = path("/a/node-a/@ssh");
+        assert!(matches!(for_bytes(&ssh, &KEY, &token), Err(PurposeError::Format(..))));
+        assert_eq!(for_bytes(&x509, &KEY, &certificate), Err(PurposeError::NoKey(Purpose::X509)));
+        for none in ["/@x509", "/a/Node A/@jwt"] {
+            let refused = for_bytes(&path(none), &es256(&path(none)), &token);
+            assert!(matches!(refused, Err(PurposeError::TrustDomain { .. })), "{none}: {refused:?}");
+            assert!(matches!(signer(&path(none)), Err(PurposeError::TrustDomain { .. })));
+        }
+        for purpose in [&x509, &jwt] {
+            assert!(matches!(for_hashes(purpose), Err(PurposeError::Bytes(_))));
         }
     }
 

@@ -20,6 +20,8 @@ pub fn verify(key: &PublicKey, message: &[u8], signature: &Signature) -> Result<
 pub const ALGORITHMS: [&str; 4] = ["Ed25519", "X25519", "XChaCha20-Poly1305", "HKDF-SHA256"];
 /// The same of a path with a purpose.
 pub const BYTES_ALGORITHMS: [&str; 2] = ["Ed25519", "HKDF-SHA256"];
+/// The same of `@x509` and `@jwt`.
+pub const ES256_ALGORITHMS: [&str; 2] = ["ES256", "HKDF-SHA256"];
 
 #[cfg(test)]
 mod tests {

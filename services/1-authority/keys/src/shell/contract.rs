@@ -15,8 +15,9 @@ use tonic::{Request, Response, Status};
 
 use super::run::Runner;
 use crate::core::{
-    ALGORITHMS, BYTES_ALGORITHMS, CIPHERTEXT_BYTES_MAX, EncryptionError, KeyError, OVERHEAD_BYTES, Operation,
-    Output, PLAINTEXT_BYTES_MAX, Plain, PublicKeys, PurposeError, SIGNED_BYTES_MAX, UseRequest, verify,
+    ALGORITHMS, BYTES_ALGORITHMS, CIPHERTEXT_BYTES_MAX, ES256_ALGORITHMS, EncryptionError, KeyError,
+    OVERHEAD_BYTES, Operation, Output, PLAINTEXT_BYTES_MAX, Plain, PublicKeys, PurposeError,
+    SIGNED_BYTES_MAX, UseRequest, VerifyingKey, verify,
 };
 
 /// Bytes of a message that `Verify` takes, as the contract says.
@@ -57,7 +58,7 @@ impl Handlers {
         let Output::Signed { signature, public_key } = output else { return Err(mismatch()) };
         Ok(Response::new(wire::SignResponse {
             signature: signature.0.to_vec(),
-            public_key: public_key.0.to_vec(),
+            public_key: public_key.as_bytes().to_vec(),
             receipt: Some(receipt),
         }))
     }
@@ -101,7 +102,7 @@ impl wire::keys_server::Keys for Handlers {
         request: Request<wire::DerivePublicKeyRequest>,
     ) -> Result<Response<wire::PublicKey>, Status> {
         let keys = self.0.public_keys(path(&request.get_ref().path)?).await?;
-        Ok(Response::new(wire::PublicKey { key: keys.signing.0.to_vec() }))
+        Ok(Response::new(wire::PublicKey { key: keys.signing.as_bytes().to_vec() }))
     }
 
     async fn sign(
@@ -188,12 +189,15 @@ impl wire::keys_server::Keys for Handlers {
         let path = path(&request.get_ref().path)?;
         let reply = |keys: Option<PublicKeys>, algorithms: &[&str], state: &str| wire::KeyInfo {
             path: path.to_string(),
-            signing_key: keys.map(|keys| keys.signing.0.to_vec()).unwrap_or_default(),
+            signing_key: keys.map(|keys| keys.signing.as_bytes().to_vec()).unwrap_or_default(),
             encryption_key: keys.and_then(|keys| keys.exchange).map(|key| key.0.to_vec()).unwrap_or_default(),
             algorithms: algorithms.iter().map(|name| (*name).to_owned()).collect(),
             state: state.to_owned(),
         };
         Ok(Response::new(match self.0.public_keys(path.clone()).await {
+            Ok(keys) if matches!(keys.signing, VerifyingKey::P256(_)) => {
+                reply(Some(keys), &ES256_ALGORITHMS, "unsealed")
+            }
             Ok(keys) if keys.exchange.is_none() => reply(Some(keys), &BYTES_ALGORITHMS, "unsealed"),
             Ok(keys) => reply(Some(keys), &ALGORITHMS, "unsealed"),
             Err(KeyError::Locked) => reply(None, &[], "locked"),
