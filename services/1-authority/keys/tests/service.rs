@@ -53,7 +53,12 @@ fn child() {
             let folder = std::path::PathBuf::from(std::env::var(FOLDER).unwrap());
             let open = |name: &str| OwnedFd::from(File::open(folder.join(name)).unwrap());
             let secret = Some((SecretKind::KeyFile, open("key")));
-            let ended = keys::boundary::main(Inputs { socket, sealed: Some(open("seed.sealed")), secret, next: None });
+            let ended = keys::boundary::main(Inputs {
+                socket,
+                sealed: Some(open("seed.sealed")),
+                secret,
+                next: None,
+            });
             std::process::exit(i32::from(ended.is_err()));
         }
         Ok("service") => lose_the_boundary(),
