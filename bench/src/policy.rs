@@ -4,6 +4,8 @@
 //! All engines answer the same questions in turn, round by round, and must agree. Peers take part with `--features peers`;
 //! each is fed in the form that suits it best (Cedar: folders as entities; Rego: rules in an object by user).
 
+mod mixed;
+
 use std::{hint::black_box, time::Instant};
 
 use anyhow::{Context, ensure};
@@ -46,27 +48,29 @@ struct Contestant<'a> {
     name: &'static str,
     ours: bool,
     ask: Ask<'a>,
+    /// Questions between two looks at the clock.
+    handful: usize,
     ns: Vec<f64>,
 }
 
 impl<'a> Contestant<'a> {
     fn ours(name: &'static str, ask: Ask<'a>) -> Self {
-        Self { name, ours: true, ask, ns: Vec::new() }
+        Self { name, ours: true, ask, handful: HANDFUL, ns: Vec::new() }
     }
 
     #[cfg(feature = "peers")]
     fn peer(name: &'static str, ask: Ask<'a>) -> Self {
-        Self { name, ours: false, ask, ns: Vec::new() }
+        Self { name, ours: false, ask, handful: HANDFUL, ns: Vec::new() }
     }
 
     /// One sample for each handful of questions, so that a moment in which something else had the processor is one
     /// sample and not a part of all.
     fn round(&mut self, questions: &[Question]) -> anyhow::Result<()> {
         let begin = Instant::now();
-        for (handful, asked) in questions.chunks(HANDFUL).enumerate() {
+        for (handful, asked) in questions.chunks(self.handful).enumerate() {
             let start = Instant::now();
             for (n, question) in asked.iter().enumerate() {
-                let n = handful * HANDFUL + n;
+                let n = handful * self.handful + n;
                 let allowed = (self.ask)(n)?;
                 ensure!(
                     allowed == (question.user == question.folder),
@@ -118,6 +122,7 @@ pub(crate) fn run(quick: bool) -> anyhow::Result<Part> {
         let subjects = all.iter_mut().map(Contestant::measured).collect();
         part.rows.push(Row::new(format!("decision in process, {rules} rules"), Unit::Nanoseconds, subjects));
     }
+    mixed::add(&mut part, if quick { ROUNDS_QUICK } else { ROUNDS })?;
     Ok(part)
 }
 
