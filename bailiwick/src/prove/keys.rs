@@ -25,10 +25,28 @@ const STRANGE_MESSAGES: u64 = 200;
 const SILENCE: Duration = Duration::from_millis(1_500);
 /// Axiom time, and some more: decisions live 30 s.
 const EXPIRY: Duration = Duration::from_secs(31);
+const EARLY: &[u8] = b"early";
+
+/// A decision that is not redeemed before it has expired.
+pub struct Early {
+    decision: policy_pb::PolicyDecision,
+    since: Instant,
+}
+
+impl Early {
+    pub fn decided(context: &mut Context) -> Result<Self> {
+        let node = context.site()?.node()?;
+        let since = Instant::now();
+        let own = node.admin_key_path()?.clone();
+        let decision = runtime()?.block_on(decide(&node, &own, "sign", Hash::of(EARLY)))?;
+        Ok(Self { decision, since })
+    }
+}
 
 pub fn run(context: &mut Context) -> Result<Section> {
     let mut section = Section::new("keys");
     let seed = context.seed;
+    let early = context.early.take().context("no decision was made early")??;
     let site = context.site()?;
     let node = site.node()?;
     let runtime = runtime()?;
@@ -36,9 +54,6 @@ pub fn run(context: &mut Context) -> Result<Section> {
         let own = node.admin_key_path()?.clone();
         let ssh = own.child(Purpose::Ssh.segment())?;
         let mut trial = Trial { node: &node, section: &mut section, on_record: 0 };
-        // Waited for at the end, when it has expired.
-        let since = Instant::now();
-        let early = trial.decide(&own, "sign", Hash::of(b"early")).await?;
         let before = refusals(site)?;
         trial.formats(&ssh, seed).await?;
         trial.purposes(&own, &ssh).await?;
@@ -51,14 +66,37 @@ pub fn run(context: &mut Context) -> Result<Section> {
         );
         trial.without_record(site, &own).await?;
         if trial.section.ok {
-            eprintln!("prove: keys: waiting until a decision has expired …");
-            tokio::time::sleep(EXPIRY.saturating_sub(since.elapsed())).await;
-            let late = trial.sign(&own, Hash::of(b"early"), early).await;
+            let left = EXPIRY.saturating_sub(early.since.elapsed());
+            if !left.is_zero() {
+                eprintln!("prove: keys: waiting until a decision has expired …");
+            }
+            tokio::time::sleep(left).await;
+            let late = trial.sign(&own, Hash::of(EARLY), early.decision).await;
             trial.refused(late, "DecisionExpired", "a decision was used after it had expired");
         }
         anyhow::Ok(())
     })?;
     Ok(section)
+}
+
+async fn decide(node: &Node, path: &KeyPath, kind: &str, message: Hash) -> Result<policy_pb::PolicyDecision> {
+    let mut nonce = vec![0; base::Nonce::BYTES];
+    getrandom::fill(&mut nonce).context("the kernel's random source")?;
+    let message_hash = if kind == "sign" { message.0.to_vec() } else { Vec::new() };
+    let request = policy_pb::PolicyRequest {
+        requestor: node.admin().0.to_vec(),
+        action: Some(policy_pb::Action {
+            kind: kind.to_owned(),
+            key_path: path.to_string(),
+            message_hash,
+            ..policy_pb::Action::default()
+        }),
+        resource: Some(policy_pb::ResourceRef { r#type: "key".to_owned(), id: path.to_string() }),
+        nonce,
+        ..policy_pb::PolicyRequest::default()
+    };
+    let mut policy = node.policy("system.policy.evaluate").await?;
+    Ok(policy.evaluate(request).await.map_err(failed)?.into_inner())
 }
 
 /// Refused uses of keys in the log.
@@ -143,23 +181,7 @@ impl Trial<'_> {
 
     /// Policy allows the operator's own paths, so every decision here is a good one; how it is used is the attack.
     async fn decide(&self, path: &KeyPath, kind: &str, message: Hash) -> Result<policy_pb::PolicyDecision> {
-        let mut nonce = vec![0; base::Nonce::BYTES];
-        getrandom::fill(&mut nonce).context("the kernel's random source")?;
-        let message_hash = if kind == "sign" { message.0.to_vec() } else { Vec::new() };
-        let request = policy_pb::PolicyRequest {
-            requestor: self.node.admin().0.to_vec(),
-            action: Some(policy_pb::Action {
-                kind: kind.to_owned(),
-                key_path: path.to_string(),
-                message_hash,
-                ..policy_pb::Action::default()
-            }),
-            resource: Some(policy_pb::ResourceRef { r#type: "key".to_owned(), id: path.to_string() }),
-            nonce,
-            ..policy_pb::PolicyRequest::default()
-        };
-        let mut policy = self.node.policy("system.policy.evaluate").await?;
-        Ok(policy.evaluate(request).await.map_err(failed)?.into_inner())
+        decide(self.node, path, kind, message).await
     }
 
     async fn sign(
