@@ -11,6 +11,7 @@ use std::{
 use base::Sequence;
 use chain::tree::Edge;
 use durable::RealDisk;
+use rustix::{process::setpriority_process, thread::gettid};
 use tokio::sync::oneshot;
 
 use super::tree::Tree;
@@ -26,6 +27,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const FAILED_PAUSE: Duration = Duration::from_secs(60);
 /// Verification works so long and then rests as long, so that half a core at most is its own.
 const WORK_STEP: Duration = Duration::from_millis(10);
+/// Both threads have time; whoever waits for an answer has not.
+const NICENESS: i32 = 10;
 /// The log's older part is not what it was: nothing that this process serves is worth anything.
 const EXIT_DAMAGED: i32 = 71;
 
@@ -62,7 +65,11 @@ impl Snapshotting {
         let mut work =
             Work { writer, tree, adopt: Box::new(adopt), covered, since: Instant::now(), failed: None };
         let thread = std::thread::Builder::new().name("snapshot".into());
-        thread.spawn(move || work.run(&asked)).map_err(StoreError::Thread)?;
+        let run = move || {
+            stand_back();
+            work.run(&asked);
+        };
+        thread.spawn(run).map_err(StoreError::Thread)?;
         Ok(Self { asks })
     }
 
@@ -78,6 +85,7 @@ impl Snapshotting {
     pub(super) fn verify_behind(&self, disk: RealDisk, resume: Resume, edge: Edge) -> Result<(), StoreError> {
         let asks = self.asks.clone();
         let verify = move || {
+            stand_back();
             let mut pace = Pace { since: Instant::now() };
             let began = Instant::now();
             match verify_before(&disk, &resume, &edge, || pace.rest()) {
@@ -91,6 +99,13 @@ impl Snapshotting {
         let thread = std::thread::Builder::new().name("verify".into());
         thread.spawn(verify).map_err(StoreError::Thread)?;
         Ok(())
+    }
+}
+
+/// Of this thread alone.
+fn stand_back() {
+    if let Err(error) = setpriority_process(Some(gettid()), NICENESS) {
+        tracing::debug!(%error, "a thread behind the log has the priority of the others");
     }
 }
 
