@@ -8,6 +8,7 @@
 
 pub mod admission;
 pub mod authority;
+mod behind;
 mod broken;
 mod channel;
 pub mod client;
@@ -38,6 +39,7 @@ mod sockets;
 mod table;
 pub mod token;
 
+pub use behind::stand_back;
 pub use broken::{BREAK_VARIABLE, is_broken};
 pub use channel::{Caller, ChannelKind};
 pub use client::Peer;

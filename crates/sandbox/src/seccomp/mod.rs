@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 pub use assemble::{INSTRUCTIONS_MAX, assemble};
 pub use profiles::rules;
 
+/// The one niceness that a thread of a service may give itself.
+pub const NICENESS_BEHIND: u32 = 10;
+
 /// Which list of calls a process lives with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

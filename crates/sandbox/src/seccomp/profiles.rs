@@ -3,8 +3,8 @@
 use libc::*;
 
 use super::Action::{Allow, Errno, Kill};
-use super::When::{AllBits, Always, AnyBit, Equals};
-use super::{Action, Profile, Rule, When};
+use super::When::{AllBits, Always, AnyBit, BothEqual, Equals};
+use super::{Action, NICENESS_BEHIND, Profile, Rule, When};
 
 /// The lines of a profile and what happens to everything that they do not name.
 #[must_use]
@@ -131,6 +131,12 @@ const SERVICE: &[Rule] = &[
     allow(&[SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sigaltstack], "signal handling"),
     allow(&[SYS_rt_sigpending, SYS_rt_sigtimedwait, SYS_tgkill, SYS_pause], "abort and waiting for signals"),
     allow(&[SYS_sched_yield, SYS_sched_getaffinity, SYS_getcpu], "how many workers"),
+    on(
+        &[SYS_setpriority],
+        BothEqual { first: (0, PRIO_PROCESS), second: (2, NICENESS_BEHIND) },
+        Allow,
+        "a thread that nobody waits for stands back; no priority can be raised",
+    ),
     allow(&[SYS_clock_gettime, SYS_clock_getres, SYS_gettimeofday, SYS_time], "clocks"),
     allow(&[SYS_clock_nanosleep, SYS_nanosleep], "sleep"),
     allow(&[SYS_getrandom], "keys and nonces"),

@@ -11,7 +11,6 @@ use std::{
 use base::Sequence;
 use chain::tree::Edge;
 use durable::RealDisk;
-use rustix::{process::setpriority_process, thread::gettid};
 use tokio::sync::oneshot;
 
 use super::tree::Tree;
@@ -27,8 +26,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const FAILED_PAUSE: Duration = Duration::from_secs(60);
 /// Verification works so long and then rests as long, so that half a core at most is its own.
 const WORK_STEP: Duration = Duration::from_millis(10);
-/// Both threads have time; whoever waits for an answer has not.
-const NICENESS: i32 = 10;
 /// The log's older part is not what it was: nothing that this process serves is worth anything.
 const EXIT_DAMAGED: i32 = 71;
 
@@ -66,7 +63,7 @@ impl Snapshotting {
             Work { writer, tree, adopt: Box::new(adopt), covered, since: Instant::now(), failed: None };
         let thread = std::thread::Builder::new().name("snapshot".into());
         let run = move || {
-            stand_back();
+            kit::stand_back();
             work.run(&asked);
         };
         thread.spawn(run).map_err(StoreError::Thread)?;
@@ -85,7 +82,7 @@ impl Snapshotting {
     pub(super) fn verify_behind(&self, disk: RealDisk, resume: Resume, edge: Edge) -> Result<(), StoreError> {
         let asks = self.asks.clone();
         let verify = move || {
-            stand_back();
+            kit::stand_back();
             let mut pace = Pace { since: Instant::now() };
             let began = Instant::now();
             match verify_before(&disk, &resume, &edge, || pace.rest()) {
@@ -99,13 +96,6 @@ impl Snapshotting {
         let thread = std::thread::Builder::new().name("verify".into());
         thread.spawn(verify).map_err(StoreError::Thread)?;
         Ok(())
-    }
-}
-
-/// Of this thread alone.
-fn stand_back() {
-    if let Err(error) = setpriority_process(Some(gettid()), NICENESS) {
-        tracing::debug!(%error, "a thread behind the log has the priority of the others");
     }
 }
 
