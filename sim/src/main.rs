@@ -44,13 +44,14 @@ fn path(seed: u64, seeds: u64) -> bool {
     let report = path_on_all_cores(seed, seeds);
     println!(
         "path: {} seeds from {seed:#x}, {} acts acknowledged, {} denied, {} effects carried out, {} deaths, {} power cuts, \
-         {} decisions made again, {} violations",
+         {} starts from a snapshot, {} decisions made again, {} violations",
         report.seeds,
         report.acknowledged,
         report.denied,
         report.carried_out,
         report.deaths,
         report.power_cuts,
+        report.from_snapshot,
         report.decisions,
         report.failures.len(),
     );

@@ -125,6 +125,11 @@ impl Cast {
     }
 
     #[expect(clippy::unused_self, reason = "the cast's key, whoever asks")]
+    pub(super) fn sequencer_key(&self) -> SigningKey {
+        key(101)
+    }
+
+    #[expect(clippy::unused_self, reason = "the cast's key, whoever asks")]
     pub(super) fn policy_key(&self) -> SigningKey {
         key(102)
     }

@@ -22,7 +22,7 @@ use crate::{
 };
 use cast::Cast;
 use clients::Clients;
-use node::{Answer, Ask, Axiom, Logged, Policy, Reply};
+use node::{Answer, Ask, Axiom, Logged, Policy, Recovered, Reply};
 
 /// Steps in which something new may begin and something may break; then everything comes to rest.
 const STEPS: u64 = 240;
@@ -76,6 +76,8 @@ pub struct PathReport {
     /// Deaths of processes, and power cuts among them.
     pub deaths: u64,
     pub power_cuts: u64,
+    /// Starts of the log from a snapshot.
+    pub from_snapshot: u64,
     /// Decisions made again at their own places.
     pub decisions: u64,
     /// One line per failure, with the seed that repeats it.
@@ -95,6 +97,7 @@ impl PathReport {
         self.carried_out += other.carried_out;
         self.deaths += other.deaths;
         self.power_cuts += other.power_cuts;
+        self.from_snapshot += other.from_snapshot;
         self.decisions += other.decisions;
         self.failures.extend(other.failures);
     }
@@ -368,7 +371,11 @@ impl<'c> Run<'c> {
     fn restart(&mut self) {
         if self.axiom.is_none() {
             match Axiom::open(&self.disk, self.cast, self.boot_ns) {
-                Ok((axiom, log)) => {
+                Ok(Recovered { axiom, log, unsound, from_snapshot }) => {
+                    self.report.from_snapshot += u64::from(from_snapshot);
+                    if let Some(what) = unsound {
+                        self.fail(&what);
+                    }
                     self.check_kept(&log);
                     (self.axiom, self.log) = (Some(axiom), log);
                 }

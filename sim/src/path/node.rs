@@ -4,11 +4,21 @@ use std::collections::VecDeque;
 
 use axiom::{
     core::{Draft, Limits, Reading, Sequencer, Source, Unit, UnitReply, genesis_entry},
-    store::{Committer, Layout, Opened, Store, StoreError, StoreOptions},
+    snapshot::{SnapshotError, Snapshots, Writer},
+    start::{Started, start},
+    store::{
+        Committer, Layout, LogReader, Opened, RANGE_ENTRIES_MAX, Store, StoreError, StoreOptions,
+        verify_before,
+    },
 };
 use base::{AxiomRef, AxiomTime, Hash, IdentityId, Sequence, cbor};
-use chain::{EntryType, merkle, payload::Payload};
+use chain::{
+    EntryType, merkle,
+    payload::Payload,
+    tree::{Edge, TreeHash},
+};
 use ed25519_dalek::SigningKey;
+use kit::LocalState;
 use policy::core::{Engine, Entry, Item, Outcome, PolicyState, SealedUnit, seal};
 
 use super::cast::Cast;
@@ -44,37 +54,83 @@ fn logged(entry: &chain::Entry, hash: Hash) -> Logged {
 /// By the number of the unit that it is for.
 pub(super) type Reply = (u64, UnitReply);
 
+/// Groups between two snapshots: few, so that each run has some and faults meet them too.
+const SNAPSHOT_GROUPS: u64 = 5;
+
 pub(super) struct Axiom {
     sequencer: Sequencer,
     layout: Layout<SimDisk>,
     committer: Committer<SimDisk>,
+    reader: LogReader<SimDisk>,
+    snapshots: Writer<SimDisk>,
+    edge: Edge,
+    groups: u64,
+}
+
+/// A log that was recovered: what everybody sees from then on.
+pub(super) struct Recovered {
+    pub axiom: Axiom,
+    pub log: Vec<Logged>,
+    /// What a start from a snapshot made of it that a whole one does not.
+    pub unsound: Option<String>,
+    pub from_snapshot: bool,
 }
 
 impl Axiom {
-    /// Recovers what is durable; that is what everybody sees from then on.
-    pub(super) fn open(disk: &SimDisk, cast: &Cast, boot_ns: u64) -> Result<(Self, Vec<Logged>), StoreError> {
+    /// Recovers what is durable, from a snapshot where there is one.
+    pub(super) fn open(disk: &SimDisk, cast: &Cast, boot_ns: u64) -> Result<Recovered, StoreError> {
         let options = StoreOptions {
             segment_bytes: SEGMENT_BYTES,
             spare_files: 1,
             fill_in_background: false,
             ..StoreOptions::new([7; 32])
         };
-        let mut sequencer = Sequencer::new();
+        let key = cast.sequencer_key();
+        let mut snapshots = Snapshots::new(disk.clone());
+        let (snapshot, _) = snapshots.load(&base::PublicKey(key.verifying_key().to_bytes()));
+        let gate = LocalState::new();
+        let store = || Store { disk, head_disk: disk, options: options.clone() };
+        let Started { opened, mut sequencer, growth, resumed, .. } =
+            start(store, || genesis_entry(&cast.genesis).ok(), None, snapshot, &gate)?;
+        let Opened { layout, committer, reader, .. } = opened;
+        let mut whole = Whole::default();
         let mut log = Vec::new();
-        let genesis = || genesis_entry(&cast.genesis).ok();
-        let store = Store { disk, head_disk: disk, options };
-        let Opened { layout, committer, .. } = store.open(genesis, |placed| {
-            let record = &placed.record;
-            sequencer.replay(&record.header, record.payload, placed.hash);
-            log.push(Logged {
-                at: AxiomRef { sequence: record.header.sequence, hash: placed.hash },
-                entry_type: record.header.entry_type.code(),
-                time: record.header.timestamp,
-                payload: record.payload.to_vec(),
-            });
-        })?;
+        while log.len() as u64 <= reader.last().sequence.0 {
+            for entry in reader.range(Sequence(log.len() as u64), RANGE_ENTRIES_MAX)? {
+                whole.take(&entry);
+                log.push(logged(&entry, entry.hash()));
+            }
+        }
+        let mut unsound = None;
+        if whole.sequencer.save() != sequencer.save() || whole.gate.to_bytes() != gate.to_bytes() {
+            unsound = Some("a start from a snapshot ends in another state".to_owned());
+        }
+        if let Some((resume, edge)) = &resumed
+            && let Err(error) = verify_before(disk, resume, edge, || {})
+        {
+            unsound = Some(format!("what lies before a snapshot does not hold: {error}"));
+        }
+        let genesis = growth.genesis().ok_or(StoreError::NotGenesis)?;
+        let resume = resumed.as_ref().map(|(resume, _)| resume);
+        let snapshots = Writer::new(
+            (disk.clone(), snapshots),
+            reader.clone(),
+            ("node".to_owned(), key),
+            (&mut sequencer, &gate),
+            (genesis, resume),
+        );
+        let snapshots = snapshots.map_err(|error| StoreError::NotResumed(error.to_string()))?;
         sequencer.start(reading(boot_ns));
-        Ok((Self { sequencer, layout, committer }, log))
+        let (from_snapshot, edge) = (resumed.is_some(), whole.edge);
+        let axiom = Self { sequencer, layout, committer, reader, snapshots, edge, groups: 0 };
+        Ok(Recovered { axiom, log, unsound, from_snapshot })
+    }
+
+    /// As the thread behind the log does it. That it fails is no harm: what is on the disk is found by the next start.
+    fn snapshot(&mut self) -> Result<(), SnapshotError> {
+        let runs = self.snapshots.write(self.reader.tail(), &self.edge, None)?;
+        self.sequencer.adopt_key_runs(runs);
+        Ok(())
     }
 
     pub(super) fn now(&mut self, boot_ns: u64) -> AxiomTime {
@@ -102,6 +158,8 @@ impl Axiom {
         let replies: Vec<_> = ids.into_iter().zip(batch.replies).collect();
         early(&replies);
         let landed: Vec<Logged> = batch.entries.iter().map(|(entry, hash)| logged(entry, *hash)).collect();
+        let leaves: Vec<TreeHash> =
+            batch.entries.iter().map(|(entry, _)| TreeHash::leaf(&entry.leaf())).collect();
         if !batch.entries.is_empty() {
             let bytes =
                 batch.entries.iter().map(|(entry, _)| chain::record_bytes(entry.payload.len(), false));
@@ -109,8 +167,34 @@ impl Axiom {
             let group = self.layout.prepare(batch.entries)?;
             let committed = self.committer.commit(group)?;
             self.layout.recycle(committed.buffer);
+            self.groups = self.groups.saturating_add(1);
+            leaves.into_iter().for_each(|leaf| self.edge.push(leaf, |_, _| {}));
+            if self.groups.is_multiple_of(SNAPSHOT_GROUPS) {
+                let _ = self.snapshot();
+            }
         }
         Ok((replies, landed))
+    }
+}
+
+/// What every entry adds up to.
+#[derive(Default)]
+struct Whole {
+    sequencer: Sequencer,
+    gate: LocalState,
+    edge: Edge,
+}
+
+impl Whole {
+    fn take(&mut self, entry: &chain::Entry) {
+        self.sequencer.replay(&entry.header, &entry.payload, entry.hash());
+        let code = entry.header.entry_type.code();
+        if let Ok(payload) = Payload::decode(code, &entry.payload)
+            && LocalState::folds(code)
+        {
+            self.gate.apply_payload(entry.header.timestamp, &payload);
+        }
+        self.edge.push(TreeHash::leaf(&entry.leaf()), |_, _| {});
     }
 }
 
