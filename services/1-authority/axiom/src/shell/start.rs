@@ -24,7 +24,9 @@ use crate::{
     core::{Clock, Reading, genesis_entry},
     snapshot::{Snapshots, Writer},
     start::{Started, start},
-    store::{CommitterThread, HEAD_FILE, SEGMENT_BYTES_DEFAULT, Store, StoreError, StoreOptions},
+    store::{
+        CommitterThread, HEAD_FILE, SEGMENT_BYTES_DEFAULT, Store, StoreError, StoreOptions, verify_before,
+    },
 };
 
 /// Folder of the head, outside of the log's own; set where the service runs without its mounts.
@@ -35,6 +37,9 @@ const GENESIS_VARIABLE: &str = "BAILIWICK_GENESIS";
 const GENESIS_FILE: &str = "/genesis.cbor";
 /// Bytes of a segment, for small nodes and tests.
 const SEGMENT_VARIABLE: &str = "BAILIWICK_SEGMENT_BYTES";
+
+/// Entries before a snapshot that are verified at once, and not behind the start: some 20 ms.
+const VERIFIED_FIRST_MAX: u64 = 20_000;
 
 /// Who signs heads, and the clock that followers are told.
 pub(super) struct Identity {
@@ -113,6 +118,14 @@ pub(super) fn open(mut context: InitContext) -> Result<AxiomService, BoxError> {
         snapshot,
         context.node.local(),
     )?;
+    // A short log is verified whole before anybody is served: that takes no longer than the rest of a start.
+    let behind = match &resumed {
+        Some((resume, edge)) if resume.tail.last.sequence.0 < VERIFIED_FIRST_MAX => {
+            verify_before(&disk, resume, edge, || {})?;
+            None
+        }
+        other => other.clone(),
+    };
     if let Some(sequence) = unreadable {
         return Err(format!("entry {sequence} cannot be read by this build; a newer one wrote it").into());
     }
@@ -150,7 +163,7 @@ pub(super) fn open(mut context: InitContext) -> Result<AxiomService, BoxError> {
     let orders = Orders::start(sequencer, opened.layout, committer, context.node.clone(), grow)?;
     let covered = resumed.as_ref().map(|(resume, _)| resume.tail.last.sequence);
     let snapshotting = Snapshotting::start(writer, Arc::clone(&tree), covered, orders.adopter())?;
-    if let Some((resume, edge)) = resumed {
+    if let Some((resume, edge)) = behind {
         snapshotting.verify_behind(disk, resume, edge)?;
     }
     Ok(AxiomService {

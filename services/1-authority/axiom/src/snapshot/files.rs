@@ -97,22 +97,34 @@ impl<D: Disk> Snapshots<D> {
         KeyRun::from_bytes(run.from, run.end, bytes).map(Arc::new).ok_or_else(refuse)
     }
 
-    /// Writes a snapshot and its runs durably, and removes what the newest two do not need. Gives how many bytes it wrote.
+    /// Writes a snapshot and its runs durably, and removes what the newest two do not need; after a failure also what it
+    /// wrote itself, as on a full disk the log needs that room.
     pub(super) fn save(
         &mut self,
         body: &Body,
         runs: &[Arc<KeyRun>],
         node_name: &str,
         key: &SigningKey,
-    ) -> Result<u64, SnapshotError> {
+    ) -> Result<(), SnapshotError> {
+        self.write(body, runs, node_name, key).inspect_err(|_| {
+            let _ = self.remove_others();
+        })?;
+        Ok(self.remove_others()?)
+    }
+
+    fn write(
+        &mut self,
+        body: &Body,
+        runs: &[Arc<KeyRun>],
+        node_name: &str,
+        key: &SigningKey,
+    ) -> Result<(), SnapshotError> {
         let (note, state) = body.sign(node_name, key)?;
-        let mut bytes = state.len() as u64;
         self.disk.create_dir(SNAPSHOT_FOLDER)?;
         self.disk.sync_dir("")?;
         for (run, reference) in runs.iter().zip(&body.runs) {
             if !self.kept.iter().any(|kept| kept.runs.contains(reference)) {
                 replace(&self.disk, &place(&reference.file_name()), &[run.bytes()])?;
-                bytes = bytes.saturating_add(run.bytes().len() as u64);
             }
         }
         let name = format!("{:020}{SUFFIX}", body.last.sequence.0);
@@ -120,8 +132,7 @@ impl<D: Disk> Snapshots<D> {
         self.kept.retain(|kept| kept.name != name);
         self.kept.push(Kept { name, runs: body.runs.clone() });
         self.kept.drain(..self.kept.len().saturating_sub(KEPT));
-        self.remove_others()?;
-        Ok(bytes)
+        Ok(())
     }
 
     fn remove_others(&self) -> Result<(), DiskError> {
