@@ -15,6 +15,7 @@ mod report;
 mod services;
 mod site;
 mod spawn;
+mod verify;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -30,11 +31,12 @@ usage: bench [PART...] [--quick] [-o json] [--dir DIR] [--only TEXT]
   spawn    sandboxed spawn to first instruction, and a whole run, beside bare clone3, bubblewrap and crun
   services kill to replacement, 100 services up, and the supervisors' memory, beside runit, s6 and supervisord
   capability  a check among 100 000 rights, and taking back 10 000 of them at once
+  verify   a log of a million entries: verifying and folding it, starting on it, bytes an entry
   boot     boot of a node and its idle memory
 Without a PART all of them run. DIR is where the folders of the parts are made, on the disk to be measured; by default the
 folder for temporary files. TEXT chooses among the contestants of `act`, for a profile. BAILIWICK_BIN names the binary; without it cargo builds one.";
 
-const PARTS: [&str; 7] = ["policy", "log", "act", "capability", "spawn", "services", "boot"];
+const PARTS: [&str; 8] = ["policy", "log", "verify", "act", "capability", "spawn", "services", "boot"];
 
 struct Options {
     parts: Vec<&'static str>,
@@ -132,6 +134,10 @@ fn part(name: &str, dir: &std::path::Path, options: &Options) -> Result<Part> {
         "log" => {
             let folder = Folder::new(dir, "log")?;
             log::run(folder.path(), quick)
+        }
+        "verify" => {
+            let folder = Folder::new(dir, "verify")?;
+            verify::run(folder.path(), quick)
         }
         "act" => act::run(dir, quick, &options.only),
         "capability" => capability::run(dir, quick),

@@ -11,6 +11,7 @@ pub(crate) enum Unit {
     Microseconds,
     Milliseconds,
     Mebibytes,
+    Bytes,
 }
 
 impl Unit {
@@ -31,6 +32,7 @@ impl Unit {
             Self::Microseconds => (value, "µs"),
             Self::Milliseconds => (value, "ms"),
             Self::Mebibytes => (value, "MiB"),
+            Self::Bytes => (value, "B"),
         };
         let decimals = match value.abs() {
             value if value >= 99.95 => 0,

@@ -6,6 +6,7 @@ mod ours;
 #[cfg(feature = "peers")]
 mod peers;
 
+pub(crate) use ours::genesis_of as genesis;
 use std::{path::Path, time::Duration};
 
 use anyhow::Result;

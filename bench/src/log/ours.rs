@@ -98,14 +98,19 @@ impl Log {
 }
 
 fn genesis() -> Result<(Entry, Hash)> {
+    genesis_of(PublicKey([1; 32]), PublicKey([1; 32]))
+}
+
+/// The first entry of a log with these keys of the sequencer and of the policy engine.
+pub(crate) fn genesis_of(sequencer_key: PublicKey, policy_key: PublicKey) -> Result<(Entry, Hash)> {
     let key = PublicKey([1; 32]);
     let plan = GenesisPlan {
         image_hash: Hash::ZERO,
         genesis_time: AxiomTime(1),
         node_name: "bench".to_owned(),
         node_key: key,
-        sequencer_key: key,
-        policy_key: key,
+        sequencer_key,
+        policy_key,
         identity_key: key,
         admin_uid: 0,
         rules: Vec::new(),
