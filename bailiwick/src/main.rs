@@ -11,6 +11,7 @@ mod first_boot;
 mod lone_boundary;
 mod node;
 mod output;
+mod passphrase;
 mod process;
 mod prove;
 mod site;

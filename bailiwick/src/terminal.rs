@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
 use contracts::process_manager::v1::WindowSize;
-use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
 
 /// What was typed goes on unchanged until this is dropped, interrupts included.
 pub struct Raw {
@@ -35,6 +35,33 @@ impl Raw {
 impl Drop for Raw {
     fn drop(&mut self) {
         // A terminal that is gone has no mode.
+        let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &self.before);
+    }
+}
+
+/// True where somebody can be asked, whatever becomes of the output.
+pub fn types() -> bool {
+    isatty(std::io::stdin())
+}
+
+/// What is typed is not shown until this is dropped.
+pub struct Silent {
+    before: Termios,
+}
+
+impl Silent {
+    pub fn enter() -> Result<Self> {
+        let stdin = std::io::stdin();
+        let before = tcgetattr(stdin.as_fd()).context("asking for the terminal's mode")?;
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(stdin.as_fd(), OptionalActions::Now, &silent).context("setting the terminal's mode")?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
         let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &self.before);
     }
 }

@@ -1,5 +1,10 @@
 //! The seals of a node move to another secret: the power is cut at every step of it, and either all old ones open or all new.
-#![expect(clippy::unwrap_used, reason = "helpers of tests may stop the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "helpers of tests may stop the test"
+)]
 
 use durable::{Disk, read_small, replace};
 use seal::{Contents, SEAL_ENTROPY_BYTES, SecretKind, Signer};

@@ -61,6 +61,7 @@ fn a_defence_that_is_switched_off_is_missed() {
         "cascade",
         "replay",
         "key-purpose",
+        "key-lock",
         "key-decision",
         "key-record",
         "chain",

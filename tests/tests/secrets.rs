@@ -233,6 +233,18 @@ fn use_keys(operator: &Client) {
     });
 }
 
+fn not_found(search: &Search<'_>, processes: &[u32]) {
+    let mut unread = Vec::new();
+    for pid in processes {
+        match search.in_process(*pid) {
+            Some(found) => assert_eq!(found, None, "{}", name(*pid)),
+            None => unread.push(name(*pid)),
+        }
+    }
+    // Whoever is no root may look into fewer; the others hide from this test as from everybody.
+    assert!(unread.is_empty() || !rustix::process::geteuid().is_root(), "{unread:?}");
+}
+
 /// covers: KEY-17, KEY-18, KEY-22, KEY-32
 #[test]
 fn seed_and_keys_are_found_in_no_other_process_and_in_no_file_after_ten_thousand_uses() {
@@ -248,15 +260,13 @@ fn seed_and_keys_are_found_in_no_other_process_and_in_no_file_after_ten_thousand
     let processes = processes(&node);
     let names: Vec<String> = processes.iter().map(|pid| name(*pid)).collect();
     assert!(names.iter().any(|name| name.contains("process boundary")), "{names:?}");
-    let mut unread = Vec::new();
-    for (pid, name) in processes.into_iter().zip(names) {
-        match search.in_process(pid) {
-            Some(found) => assert_eq!(found, None, "{name}"),
-            None => unread.push(name),
-        }
-    }
-    // Whoever is no root may look into fewer; the others hide from this test as from everybody.
-    assert!(unread.is_empty() || !rustix::process::geteuid().is_root(), "{unread:?}");
+    not_found(&search, &processes);
     assert_eq!(search.in_files(node.root()), []);
+    // Locked, it is not even in the boundary, whether its memory can be read or not.
+    node.ok(&["key", "lock"]);
+    not_found(&search, &processes);
+    assert_eq!(search.in_files(node.root()), []);
+    let refused = node.run(&["key", "public", PATH]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("(Locked)"));
     assert!(node.log(&["KeyUsage"]).len() as u64 >= USES);
 }

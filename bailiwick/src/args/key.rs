@@ -39,7 +39,37 @@ pub enum Key {
     Reseal {
         #[command(flatten)]
         by: SealBy,
+        #[command(flatten)]
+        now: Opens,
+        /// Read the new passphrase from this file (`-` for standard input).
+        #[arg(long, value_name = "FILE")]
+        new_passphrase_file: Option<PathBuf>,
     },
+    /// Wipe the seed from the boundary: no key is used until somebody unlocks it, also after a restart.
+    Lock {
+        /// Why; on record.
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Open the seed again; a passphrase is asked for, and reaches the boundary alone.
+    Unlock {
+        #[command(flatten)]
+        now: Opens,
+        /// Why; on record.
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+}
+
+/// What opens the seed as it is sealed now, where it cannot be found.
+#[derive(Debug, Args)]
+pub struct Opens {
+    /// Read the passphrase from this file (`-` for standard input) instead of asking on the terminal.
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+    /// The folder that holds the credential; `$CREDENTIALS_DIRECTORY` by default.
+    #[arg(long, value_name = "DIR")]
+    pub credential_from: Option<PathBuf>,
 }
 
 /// What opens the seals.
@@ -52,6 +82,9 @@ pub struct SealBy {
     /// The file `bailiwick.seal` of this folder, which is `$CREDENTIALS_DIRECTORY` at the next start; as now by default.
     #[arg(long, value_name = "DIR", num_args = 0..=1)]
     pub credential: Option<Option<PathBuf>>,
+    /// A passphrase for the seed alone: the node comes up locked, and the signing keys stay sealed as they are.
+    #[arg(long)]
+    pub passphrase: bool,
     /// A key file beside the seals, which protects no stolen disk.
     #[arg(long)]
     pub local: bool,

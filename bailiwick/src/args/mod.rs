@@ -15,7 +15,7 @@ use clap::{
 
 pub use capability::{Capability, CapabilityOperation, Limits};
 pub use identity::{Credential, CredentialKind, Identity, Passkey, PasskeyPage, TokenArgs};
-pub use key::{Key, SealBy, SshAgent};
+pub use key::{Key, Opens, SealBy, SshAgent};
 pub use log::{Log, LogFrom, Verify, Witness};
 pub use policy::{ExportArgs, ImportArgs, Policy, WhatIfArgs};
 

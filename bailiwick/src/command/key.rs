@@ -16,6 +16,7 @@ use contracts::{
 use keys::core::{CIPHERTEXT_BYTES_MAX, PLAINTEXT_BYTES_MAX, Purpose, SIGNED_BYTES_MAX, VerifyingKey};
 use serde::Serialize;
 
+use super::lock;
 use crate::{
     args::{Key, Output},
     exit::{Failure, REFUSED, USAGE},
@@ -33,6 +34,8 @@ pub async fn run(node: &Node, output: Output, command: Key) -> Result<()> {
         Key::Verify { public_key, signature, file } => {
             verify(node, output, &public_key, &signature, &file).await
         }
+        Key::Lock { reason } => lock::lock(node, output, reason).await,
+        Key::Unlock { now, reason } => lock::unlock(node, output, &now, reason).await,
         // Of a node that is stopped.
         Key::Reseal { .. } => Ok(()),
     }

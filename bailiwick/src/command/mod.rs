@@ -7,6 +7,7 @@ mod credential;
 mod evidence;
 mod identity;
 mod key;
+mod lock;
 mod log;
 mod logs;
 mod passkey;
@@ -71,7 +72,9 @@ pub fn run(mut cli: Cli) -> Result<ExitCode> {
         Command::SshAgent(args) => ssh_agent::run(&layout, output, &args),
         Command::Run(args) => process::on_own_node(layout, output, args).map_err(process::failed_run),
         // These work on the node's files alone.
-        Command::Key(Key::Reseal { by }) => reseal::run(&layout, output, &by).map(done),
+        Command::Key(Key::Reseal { by, now, new_passphrase_file }) => {
+            reseal::run(&layout, output, &by, &now, new_passphrase_file.as_deref()).map(done)
+        }
         Command::Log(args) if !needs_service(&args) => offline(&layout, output, args).map(done),
         Command::Policy(Policy::WhatIf(args)) => trial::what_if(&layout, output, &args).map(done),
         Command::Policy(Policy::WhoCan { action, resource }) => {

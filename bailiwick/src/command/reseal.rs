@@ -19,14 +19,16 @@ use serde::Serialize;
 use supervisor::{
     reseal,
     sealing::{self, SEAL_CREDENTIAL, SEALED_SEED_FILE, Secret, Secrets},
+    signing,
 };
 use zeroize::Zeroizing;
 
+use super::lock::opener;
 use crate::{
-    args::{Output, SealBy},
+    args::{Opens, Output, SealBy},
     lone_boundary::{self, Given},
     node::Node,
-    output, up,
+    output, passphrase, up,
 };
 
 /// A node that is stopped, held so that nobody starts it meanwhile.
@@ -71,11 +73,22 @@ impl Stopped {
 pub(super) struct Next {
     pub(super) kind: SecretKind,
     secrets: Secrets,
+    /// What is read from no file at the next start.
+    typed: Option<Secret>,
 }
 
 impl Next {
     /// Puts down beside the seals what is kept there.
-    pub(super) fn stage(state: &RealDisk, secrets: &Secrets, by: &SealBy) -> Result<Self> {
+    pub(super) fn stage(
+        state: &RealDisk,
+        secrets: &Secrets,
+        by: &SealBy,
+        passphrase_file: Option<&Path>,
+    ) -> Result<Self> {
+        if by.passphrase {
+            let typed = Some(passphrase::read_new(passphrase_file)?);
+            return Ok(Self { kind: SecretKind::Passphrase, secrets: secrets.clone(), typed });
+        }
         let mut key = Zeroizing::new([0; KEY_FILE_BYTES]);
         getrandom::fill(&mut *key).context("the kernel's random source")?;
         let (kind, secrets) = match by {
@@ -94,11 +107,14 @@ impl Next {
                 (SecretKind::KeyFile, secrets.clone().staged(SecretKind::KeyFile))
             }
         };
-        Ok(Self { kind, secrets })
+        Ok(Self { kind, secrets, typed: None })
     }
 
     pub(super) fn secret(&self) -> Result<Secret> {
-        Ok(self.secrets.read(self.kind)?)
+        match &self.typed {
+            Some(typed) => Ok(Secret::new(typed.kind, typed.as_slice())),
+            None => Ok(self.secrets.read(self.kind)?),
+        }
     }
 }
 
@@ -116,9 +132,15 @@ struct Moved {
     to: &'static str,
 }
 
-pub fn run(layout: &Layout, output: Output, by: &SealBy) -> Result<()> {
+pub fn run(
+    layout: &Layout,
+    output: Output,
+    by: &SealBy,
+    now: &Opens,
+    new_passphrase: Option<&Path>,
+) -> Result<()> {
     let stopped = Stopped::hold(layout, "moving the seals")?;
-    let moved = moved(&stopped, by).map_err(|error| {
+    let moved = moved(&stopped, by, now, new_passphrase).map_err(|error| {
         // What was written beside is of no use to anybody.
         let left = reseal::settle(&stopped.state).err().map(|left| format!("; then: {left}"));
         error.context(format!(
@@ -126,29 +148,48 @@ pub fn run(layout: &Layout, output: Output, by: &SealBy) -> Result<()> {
             left.unwrap_or_default()
         ))
     })?;
-    reseal::switch(&stopped.state, &[moved.1]).context(
+    reseal::switch(&stopped.state, &moved.kept).context(
         "the seals are being moved and the disk failed; `bailiwick up` settles whether the old or the new are in force",
     )?;
-    let moved = Moved { from: moved.0.name(), to: moved.1.name() };
+    let moved = Moved { from: moved.from.name(), to: moved.to.name() };
     output::show(output, &moved, || format!("the seals moved from {} to {}\n", moved.from, moved.to))
 }
 
-/// Everything before the switch: what it moves from, and to.
-fn moved(stopped: &Stopped, by: &SealBy) -> Result<(SecretKind, SecretKind)> {
+struct Staged {
+    from: SecretKind,
+    to: SecretKind,
+    /// What something is sealed by afterwards.
+    kept: Vec<SecretKind>,
+}
+
+/// Everything before the switch.
+fn moved(stopped: &Stopped, by: &SealBy, now: &Opens, new_passphrase: Option<&Path>) -> Result<Staged> {
     let (sealed, old) = stopped.sealed_seed()?;
-    let next = Next::stage(&stopped.state, &stopped.secrets, by)?;
+    let opener = opener(old, &stopped.secrets, now)?;
+    let next = Next::stage(&stopped.state, &stopped.secrets, by, new_passphrase)?;
     let given = Given {
         sealed: Some(lone_boundary::in_pipe(&sealed)?),
-        secret: Some((old, stopped.secrets.read(old)?.in_pipe()?)),
+        secret: Some((old, opener.in_pipe()?)),
         next: Some((next.kind, next.secret()?.in_pipe()?)),
     };
     let mut boundary = lone_boundary::opened(&stopped.image, &stopped.features, given)?;
     let anew = boundary.seal().context("the key boundary could not seal the seed")?;
     reseal::stage_seed(&stopped.state, &anew)?;
     let genesis = &stopped.node.genesis;
-    reseal::stage_keys(&stopped.state, genesis, &stopped.secrets, (&next.secret()?, &next.secrets))?;
+    let mut kept = vec![next.kind];
+    match next.kind {
+        // Their services start unattended, so they stay as they are (decision 0014).
+        SecretKind::Passphrase => kept.extend(signing::sealed_by(&stopped.state)?),
+        _ => {
+            let secrets = match &now.credential_from {
+                Some(folder) => stopped.secrets.clone().with_credential(folder),
+                None => stopped.secrets.clone(),
+            };
+            reseal::stage_keys(&stopped.state, genesis, &secrets, (&next.secret()?, &next.secrets))?;
+        }
+    }
     seed_opens(stopped, &next)?;
-    Ok((old, next.kind))
+    Ok(Staged { from: old, to: next.kind, kept })
 }
 
 /// As the next start opens it, from what was written.

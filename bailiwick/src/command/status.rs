@@ -50,7 +50,7 @@ struct Status {
 }
 
 fn limited(health: &HealthStatus) -> Vec<String> {
-    let bad = health.components.iter().filter(|part| !part.healthy);
+    let bad = health.components.iter().filter(|part| !part.healthy || part.degraded);
     bad.map(|part| format!("{}: {}", part.name, part.message.as_deref().unwrap_or("not healthy"))).collect()
 }
 

@@ -64,6 +64,7 @@ pub fn run(context: &mut Context) -> Result<Section> {
             found == expected,
             format!("{expected} uses of keys were refused, {found} refusals are on record"),
         );
+        trial.locked(site, &own).await?;
         trial.without_record(site, &own).await?;
         if trial.section.ok {
             let left = EXPIRY.saturating_sub(early.since.elapsed());
@@ -379,6 +380,40 @@ impl Trial<'_> {
         ] {
             let answer = self.bytes(&path, message.as_bytes()).await?;
             self.refused_on_record(answer, "WrongPurpose", &format!("an authority signed {what}"));
+        }
+        Ok(())
+    }
+
+    /// A locked node has no key, whatever policy decides; one who may unlocks it.
+    async fn locked(&mut self, site: &Site, own: &KeyPath) -> Result<()> {
+        let requestor = self.node.admin().0.to_vec();
+        let key_path = own.to_string();
+        let sealed = {
+            let authorization = Some(self.decide(own, "encrypt", Hash::ZERO).await?);
+            let (key_path, requestor, plaintext) = (key_path.clone(), requestor.clone(), b"plain".to_vec());
+            let request = pb::EncryptRequest { key_path, plaintext, requestor, authorization };
+            let mut keys = self.node.keys("system.keys.encrypt").await?;
+            keys.encrypt(request).await.map_err(failed)?.into_inner().ciphertext
+        };
+        site.done(&["key", "lock", "--reason", "prove"])?;
+        let hash = Hash::of(b"locked");
+        let decision = self.decide(own, "sign", hash).await?;
+        let answer = self.sign(own, hash, decision).await;
+        self.refused(answer, "Locked", "a locked node signed");
+        let authorization = Some(self.decide(own, "decrypt", Hash::ZERO).await?);
+        let mut keys = self.node.keys("system.keys.decrypt").await?;
+        let request =
+            pb::DecryptRequest { key_path: key_path.clone(), ciphertext: sealed, requestor, authorization };
+        let answer = keys.decrypt(request).await;
+        self.refused(answer, "Locked", "a locked node decrypted");
+        let mut keys = self.node.keys("system.keys.derive_public_key").await?;
+        let answer = keys.derive_public_key(pb::DerivePublicKeyRequest { path: key_path }).await;
+        self.refused(answer, "Locked", "a locked node derived a key");
+        if self.section.ok {
+            site.done(&["key", "unlock", "--reason", "prove"])?;
+            let decision = self.decide(own, "sign", hash).await?;
+            let answer = self.sign(own, hash, decision).await;
+            self.section.check(answer.is_ok(), format!("an unlocked node does not sign: {:?}", answer.err()));
         }
         Ok(())
     }

@@ -35,7 +35,7 @@ const STILL_TIMEOUT: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// What `--break` knows, and the section that must notice.
-const BREAKS: [(&str, &str); 29] = [
+const BREAKS: [(&str, &str); 30] = [
     ("userns", "refuse"),
     ("mountns", "refuse"),
     ("pidns", "refuse"),
@@ -57,6 +57,7 @@ const BREAKS: [(&str, &str); 29] = [
     ("cascade", "revoke"),
     ("replay", "replay"),
     ("key-purpose", "keys"),
+    ("key-lock", "keys"),
     ("key-decision", "keys"),
     ("key-record", "keys"),
     ("chain", "tamper"),

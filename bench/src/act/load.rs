@@ -71,6 +71,7 @@ impl Maker {
                     authorization: AxiomRef { sequence: Sequence(0), hash: Hash::ZERO },
                     output_hash: Some(message_hash),
                     refused: None,
+                    reason: None,
                 };
                 let entry = Entry::for_request(self.submitter, &request, usage)?;
                 Ok((request, entry))

@@ -191,6 +191,7 @@ fn a_use_of_a_key_tells_whose_it_was_and_what_allowed_it() {
             authorization: AxiomRef { sequence: Sequence(23), hash: Hash([24; 32]) },
             output_hash: Some(Hash([25; 32])),
             refused: None,
+            reason: None,
         };
         let names = through_the_log(&usage, pick);
         assert_eq!(names[..5], ["identity", "key_path", "operation", "message_hash", "authorization"]);

@@ -156,21 +156,32 @@ impl<S: Service> Shared<S> {
     fn health(&self) -> HealthStatus {
         let own = self.service.get().map(|service| service.health()).unwrap_or_default();
         let phase = self.life.phase();
-        let healthy = matches!(phase, Phase::Serving | Phase::Draining)
-            && own.iter().all(|part| part.healthy || part.is_outside);
-        let last_error =
-            own.iter().find(|part| !part.healthy && !part.is_outside).and_then(|part| part.message.clone());
+        let healthy =
+            matches!(phase, Phase::Serving | Phase::Draining) && own.iter().all(|part| part.healthy);
+        let degraded = own.iter().any(|part| part.degraded);
+        let worst = own.iter().find(|part| !part.healthy).or_else(|| own.iter().find(|part| part.degraded));
+        let last_error = worst.and_then(|part| part.message.clone());
         let mut components: Vec<ComponentHealth> = own
             .into_iter()
-            .map(|part| ComponentHealth { name: part.name, healthy: part.healthy, message: part.message })
+            .map(|part| ComponentHealth {
+                name: part.name,
+                healthy: part.healthy,
+                message: part.message,
+                degraded: part.degraded,
+            })
             .collect();
         if S::feed().is_some() {
             let hears = self.node.clock().now().is_some();
             let message =
                 (!hears).then(|| "nothing heard from the log: every expiry counts as reached".to_owned());
-            components.push(ComponentHealth { name: "feed".to_owned(), healthy: hears, message });
+            components.push(ComponentHealth {
+                name: "feed".to_owned(),
+                healthy: hears,
+                message,
+                degraded: false,
+            });
         }
-        HealthStatus { healthy, components, last_error, uptime_ms: self.metrics.uptime_ms() }
+        HealthStatus { healthy, components, last_error, uptime_ms: self.metrics.uptime_ms(), degraded }
     }
 }
 

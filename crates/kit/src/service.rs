@@ -62,26 +62,25 @@ pub enum Threads {
 pub struct Component {
     pub name: String,
     pub healthy: bool,
+    /// Healthy, and not working in full until somebody does something about it: a restart would not help.
+    pub degraded: bool,
     pub message: Option<String>,
-    /// That it is not healthy is told, and the service counts as healthy all the same.
-    pub is_outside: bool,
 }
 
 impl Component {
     #[must_use]
     pub fn healthy(name: &str) -> Self {
-        Self { name: name.to_owned(), healthy: true, message: None, is_outside: false }
+        Self { name: name.to_owned(), healthy: true, degraded: false, message: None }
     }
 
     #[must_use]
     pub fn failed(name: &str, message: impl Into<String>) -> Self {
-        Self { name: name.to_owned(), healthy: false, message: Some(message.into()), is_outside: false }
+        Self { name: name.to_owned(), healthy: false, degraded: false, message: Some(message.into()) }
     }
 
-    /// For what a restart of this service would not mend.
     #[must_use]
-    pub fn limited(name: &str, message: impl Into<String>) -> Self {
-        Self { is_outside: true, ..Self::failed(name, message) }
+    pub fn degraded(name: &str, message: impl Into<String>) -> Self {
+        Self { name: name.to_owned(), healthy: true, degraded: true, message: Some(message.into()) }
     }
 }
 

@@ -78,6 +78,14 @@ impl keys_server::Keys for Keys {
     ) -> Result<Response<keys::KeyInfo>, Status> {
         Ok(Response::new(keys::KeyInfo::default()))
     }
+
+    async fn lock(&self, _: Request<keys::LockRequest>) -> Result<Response<keys::LockReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn unlock(&self, _: Request<keys::UnlockRequest>) -> Result<Response<keys::UnlockReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
 }
 
 impl Service for Keys {

@@ -257,6 +257,7 @@ fn people() -> Seeds {
                 authorization: AxiomRef { sequence: Sequence(4), hash: IMAGE },
                 output_hash: Some(IMAGE),
                 refused: None,
+                reason: None,
             },
         ),
     ]

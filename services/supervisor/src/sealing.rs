@@ -25,6 +25,9 @@ pub const SEAL_TPM_FILE: &str = "seal.tpm";
 /// Name of the credential that opens the seals, in `$CREDENTIALS_DIRECTORY`.
 pub const SEAL_CREDENTIAL: &str = "bailiwick.seal";
 
+/// Where the key boundary takes what opens the seed from the operator, among the admin sockets.
+pub const UNLOCK_SOCKET: &str = "keys_boundary";
+
 #[derive(Debug, Error)]
 pub enum SecretFault {
     #[error("{} is given by no file here; {}", .0.name(), remedy(*.0))]
@@ -45,7 +48,9 @@ fn remedy(kind: SecretKind) -> String {
         SecretKind::Credential => {
             format!("start the node with $CREDENTIALS_DIRECTORY that holds {SEAL_CREDENTIAL}")
         }
-        SecretKind::Passphrase => "a passphrase opens no seal unattended".to_owned(),
+        SecretKind::Passphrase => {
+            "a passphrase opens no seal unattended: `bailiwick key unlock` asks for it".to_owned()
+        }
         SecretKind::Tpm2 => format!("restore state/{FOLDER}/{SEAL_TPM_FILE} from a copy"),
     }
 }

@@ -12,7 +12,7 @@ use chain::payload::service::Genesis;
 use durable::{Disk, DiskError, RealDisk, read_small, replace, wipe};
 use ed25519_dalek::SigningKey;
 use rustix::pipe::{PipeFlags, pipe_with};
-use seal::{Contents, SEAL_ENTROPY_BYTES, SEALED_BYTES, SEALED_SECRET_BYTES, SealError, Signer};
+use seal::{Contents, SEAL_ENTROPY_BYTES, SEALED_BYTES, SEALED_SECRET_BYTES, SealError, SecretKind, Signer};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -117,6 +117,20 @@ pub(crate) fn seal_into<D: Disk>(
     let sealed = seal::seal(Contents::SigningKey(signer), key, secret.kind, secret.as_slice(), &entropy);
     let sealed = sealed.map_err(|source| SigningFault::Seal { name: name.to_owned(), source })?;
     Ok(replace(state, name, &[&sealed])?)
+}
+
+/// What the signing keys are sealed by.
+pub fn sealed_by<D: Disk>(state: &D) -> Result<Vec<SecretKind>, SigningFault> {
+    let mut kinds = Vec::new();
+    for name in Signer::ALL.map(sealed_name) {
+        let sealed = read_small(state, &name, SEALED_BYTES)?;
+        let sealed = sealed.ok_or_else(|| SigningFault::Missing { name: name.clone() })?;
+        let kind = seal::sealed_by(&sealed).map_err(|source| SigningFault::Seal { name, source })?;
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
+    Ok(kinds)
 }
 
 /// Unseals a key, if it is the one that genesis pins.

@@ -301,9 +301,14 @@ pub enum KeyOperation {
     Decrypt,
     #[n(3)]
     DeriveChild,
+    /// Of the seed, and so of all keys: `key_path` is that of the service `keys`.
+    #[n(4)]
+    Lock,
+    #[n(5)]
+    Unlock,
 }
 
-/// A use of a key, or a refused one: hashes only (AX-36, KEY-35).
+/// A use of a key, or a refused one: hashes only (AX-36, KEY-35). What is done to keys is one, too.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[cbor(array)]
 pub struct KeyUsage {
@@ -323,6 +328,10 @@ pub struct KeyUsage {
     /// Why it was refused.
     #[n(6)]
     pub refused: Option<String>,
+    /// Why somebody did this to keys; none for their use.
+    #[n(7)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 #[cfg(test)]

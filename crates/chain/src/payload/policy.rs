@@ -222,6 +222,11 @@ pub enum ServiceOperation {
     Unregister,
     #[n(5)]
     Shutdown,
+    /// Of `keys` alone: the seed is wiped, and opened again.
+    #[n(6)]
+    Lock,
+    #[n(7)]
+    Unlock,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize, Deserialize)]
@@ -367,7 +372,10 @@ impl PolicyAction {
                 true
             }
             Self::ControlService { operation, .. } => {
-                matches!(operation, ServiceOperation::Stop | ServiceOperation::Shutdown)
+                matches!(
+                    operation,
+                    ServiceOperation::Stop | ServiceOperation::Shutdown | ServiceOperation::Lock
+                )
             }
             Self::ControlProcess { operation, .. } => matches!(operation, ProcessOperation::Suspend),
             _ => false,
@@ -679,6 +687,8 @@ mod tests {
             (service(S::Stop), true),
             (service(S::Shutdown), true),
             (service(S::Start), false),
+            (service(S::Lock), true),
+            (service(S::Unlock), false),
             (process(P::Suspend), true),
             (process(P::Resume), false),
             (PolicyAction::DelegateCapability { capability, to: identity }, false),

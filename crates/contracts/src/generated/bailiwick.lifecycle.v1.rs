@@ -62,6 +62,9 @@ pub struct HealthStatus {
     pub last_error: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(uint64, tag = "4")]
     pub uptime_ms: u64,
+    /// It works, and somebody must do something before it works in full: no failure, a restart would not help.
+    #[prost(bool, tag = "5")]
+    pub degraded: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ComponentHealth {
@@ -71,6 +74,8 @@ pub struct ComponentHealth {
     pub healthy: bool,
     #[prost(string, optional, tag = "3")]
     pub message: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(bool, tag = "4")]
+    pub degraded: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ServiceStatusRequest {}

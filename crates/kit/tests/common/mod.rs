@@ -161,6 +161,14 @@ impl keys_server::Keys for Handlers {
         self.0.handled.fetch_add(1, Ordering::SeqCst);
         Ok(Response::new(keys::KeyInfo::default()))
     }
+
+    async fn lock(&self, _: Request<keys::LockRequest>) -> Result<Response<keys::LockReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn unlock(&self, _: Request<keys::UnlockRequest>) -> Result<Response<keys::UnlockReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
 }
 
 #[tonic::async_trait]

@@ -169,6 +169,7 @@ const BOUNDARY: &[Rule] = &[
         "its one inherited socket",
     ),
     allow(&[SYS_recvfrom, SYS_sendto, SYS_poll, SYS_ppoll], "its one inherited socket"),
+    allow(&[SYS_accept4], "the operator, who unlocks it, on the other socket that it inherits"),
     allow(
         &[SYS_pread64, SYS_pwrite64, SYS_lseek, SYS_fstat, SYS_statx, SYS_ftruncate],
         "the sealed seed, by descriptor",

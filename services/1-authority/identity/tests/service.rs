@@ -81,6 +81,14 @@ impl keys::keys_server::Keys for FakeKeys {
     ) -> Result<Response<keys::KeyInfo>, Status> {
         Err(Status::unimplemented(""))
     }
+
+    async fn lock(&self, _: Request<keys::LockRequest>) -> Result<Response<keys::LockReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn unlock(&self, _: Request<keys::UnlockRequest>) -> Result<Response<keys::UnlockReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
 }
 
 async fn start() -> Node {

@@ -35,6 +35,16 @@ impl HealthCounter {
         }
     }
 
+    /// It answers and says that it does not work in full: no failure, nor a good check.
+    pub const fn degraded(&mut self) -> HealthVerdict {
+        self.failures_in_row = 0;
+        self.successes_in_row = 0;
+        match std::mem::replace(&mut self.warned, true) {
+            false => HealthVerdict::Warning,
+            true => HealthVerdict::Unchanged,
+        }
+    }
+
     pub fn success(&mut self, success_threshold: u32) -> HealthVerdict {
         self.failures_in_row = 0;
         self.successes_in_row = self.successes_in_row.saturating_add(1);
@@ -51,13 +61,17 @@ mod tests {
     use super::*;
     use HealthVerdict::{Fatal, Recovered, Unchanged, Warning};
 
-    /// `-` is a failed check, `+` a good one.
+    /// `-` is a failed check, `+` a good one, `~` one that says degraded.
     #[track_caller]
     fn check(failures: u32, successes: u32, checks: &str, expected: &[HealthVerdict]) {
         let mut counter = HealthCounter::default();
         let got: Vec<HealthVerdict> = checks
             .chars()
-            .map(|c| if c == '-' { counter.failure(failures) } else { counter.success(successes) })
+            .map(|c| match c {
+                '-' => counter.failure(failures),
+                '~' => counter.degraded(),
+                _ => counter.success(successes),
+            })
             .collect();
         assert_eq!(got, expected, "{checks}");
     }
@@ -70,5 +84,12 @@ mod tests {
         check(3, 2, "--+--+-", &[Warning, Unchanged, Unchanged, Unchanged, Unchanged, Unchanged, Unchanged]);
         check(1, 1, "-", &[Fatal]);
         check(2, 1, "-+-", &[Warning, Recovered, Warning]);
+    }
+
+    #[test]
+    fn who_is_degraded_is_warned_about_once_and_never_given_up() {
+        check(2, 1, "~~~+", &[Warning, Unchanged, Unchanged, Recovered]);
+        check(2, 1, "-~-+", &[Warning, Unchanged, Unchanged, Recovered]);
+        check(3, 2, "~+~++", &[Warning, Unchanged, Unchanged, Unchanged, Recovered]);
     }
 }

@@ -81,6 +81,9 @@ pub struct HealthStatus {
     pub components: Vec<ComponentHealth>,
     pub last_error: Option<String>,
     pub uptime: Duration,
+    /// Healthy, and not working in full: no check has failed.
+    #[serde(default)]
+    pub degraded: bool,
 }
 
 /// SUP-83.
@@ -90,4 +93,6 @@ pub struct ComponentHealth {
     pub name: String,
     pub healthy: bool,
     pub message: Option<String>,
+    #[serde(default)]
+    pub degraded: bool,
 }

@@ -243,10 +243,12 @@ impl Handlers {
                         name: part.name,
                         healthy: part.healthy,
                         message: part.message,
+                        degraded: part.degraded,
                     })
                     .collect(),
                 last_error: status.health.last_error,
                 uptime_ms: millis(status.health.uptime),
+                degraded: status.health.degraded,
             }),
             info: Some(ServiceInfo {
                 name: status.info.name,

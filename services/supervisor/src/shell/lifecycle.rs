@@ -114,9 +114,15 @@ fn health_of(health: wire::HealthStatus) -> HealthStatus {
         components: health
             .components
             .into_iter()
-            .map(|part| ComponentHealth { name: part.name, healthy: part.healthy, message: part.message })
+            .map(|part| ComponentHealth {
+                name: part.name,
+                healthy: part.healthy,
+                message: part.message,
+                degraded: part.degraded,
+            })
             .collect(),
         last_error: health.last_error,
         uptime: std::time::Duration::from_millis(health.uptime_ms),
+        degraded: health.degraded,
     }
 }

@@ -165,3 +165,18 @@ fn a_late_answer_does_not_count() {
     world.event(Event::LifecycleClosed { launch });
     assert_eq!(world.state("a"), ServiceState::Degraded);
 }
+
+#[test]
+fn a_service_that_says_degraded_stays_degraded_and_is_well_again_when_it_says_so() {
+    let mut world = checked();
+    let launch = world.launch_of("a");
+    world.manners("a").degraded = Some("locked".to_owned());
+    world.advance_ms(20_000);
+    assert_eq!(world.state("a"), ServiceState::Degraded);
+    assert_eq!(world.launch_of("a"), launch, "it was never started again");
+    assert_eq!(world.machine.status_by_name("a").unwrap().last_error.as_deref(), Some("locked"));
+    world.manners("a").degraded = None;
+    world.advance_ms(3_000);
+    assert_eq!(world.state("a"), ServiceState::Running);
+    assert_eq!(world.machine.status_by_name("a").unwrap().last_error, None);
+}

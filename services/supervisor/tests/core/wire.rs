@@ -37,12 +37,18 @@ fn messages() -> [LifecycleMessage; 6] {
 
 fn responses() -> [LifecycleResponse; 6] {
     use LifecycleResponse::{Health, InitComplete, ReadyToStop, Started, Status, Stopped};
-    let component = ComponentHealth { name: "disk".into(), healthy: false, message: Some("full".into()) };
+    let component = ComponentHealth {
+        name: "disk".into(),
+        healthy: false,
+        message: Some("full".into()),
+        degraded: false,
+    };
     let health = HealthStatus {
         healthy: false,
         components: vec![component],
         last_error: None,
         uptime: Duration::from_millis(1500),
+        degraded: true,
     };
     let status = World::booted(fixtures()).status("keys");
     [InitComplete, Started, ReadyToStop, Stopped, Health(health), Status(Box::new(status))]

@@ -47,6 +47,8 @@ pub(crate) struct Manners {
     pub(crate) says_ready_first: bool,
     /// None: does not answer.
     pub(crate) health: Option<bool>,
+    /// Why it is degraded, while it is.
+    pub(crate) degraded: Option<String>,
     pub(crate) probe: Option<Result<(), String>>,
 }
 
@@ -61,6 +63,7 @@ impl Default for Manners {
             dies: true,
             says_ready_first: false,
             health: Some(true),
+            degraded: None,
             probe: Some(Ok(())),
         }
     }
@@ -263,7 +266,12 @@ impl World {
             LifecycleMessage::Stop => manners.stops.then_some(LifecycleResponse::Stopped),
             LifecycleMessage::HealthCheck => {
                 let healthy = manners.health?;
-                Some(LifecycleResponse::Health(HealthStatus { healthy, ..HealthStatus::default() }))
+                Some(LifecycleResponse::Health(HealthStatus {
+                    healthy,
+                    degraded: manners.degraded.is_some(),
+                    last_error: manners.degraded,
+                    ..HealthStatus::default()
+                }))
             }
             LifecycleMessage::StatusRequest => None,
         }

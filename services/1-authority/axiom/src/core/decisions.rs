@@ -114,7 +114,8 @@ pub(super) const fn action_allows(action: ActionKind, kind: EntryType) -> bool {
             matches!(kind, T::PolicyRuleAdded | T::PolicyRuleRemoved | T::PolicyUpdate)
         }
         ActionKind::ControlService => {
-            matches!(kind, T::ServiceRegister | T::ServiceStart | T::ServiceStop | T::Shutdown)
+            // The last one locks and unlocks keys.
+            matches!(kind, T::ServiceRegister | T::ServiceStart | T::ServiceStop | T::Shutdown | T::KeyUsage)
         }
         ActionKind::ModifyIdentity | ActionKind::Authenticate => matches!(kind, T::IdentityUpdated),
     }

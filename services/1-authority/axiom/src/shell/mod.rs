@@ -116,7 +116,7 @@ impl Service for AxiomService {
         };
         let room = match self.orders.shortage() {
             None => Component::healthy("room"),
-            Some(shortage) => Component::limited("room", shortage),
+            Some(shortage) => Component::degraded("room", shortage),
         };
         vec![log, room]
     }

@@ -1,12 +1,16 @@
 //! The one owner of the seed: answers requests, hands out nothing private.
 
+use std::time::Instant;
+
 use base::KeyPath;
 use sandbox::secret_memory::{SecretMemory, SecretMemoryError, SecretProtection};
 use seal::{Contents, SEAL_ENTROPY_BYTES, SECRET_BYTES_MAX, SealError};
 use svid::P256Key;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::protocol::{BoundaryState, Refusal, Request, Response, SecretKind};
+use super::protocol::{
+    BoundaryState, Refusal, Request, Response, SecretKind, UNLOCK_TRIES_MAX, UNLOCK_WINDOW,
+};
 use crate::core::{
     VerifyingKey,
     derive::{DerivedKey, SEED_BYTES, with_clean_stack},
@@ -63,17 +67,48 @@ pub(super) struct Holder {
     seed: SecretMemory,
     state: BoundaryState,
     sealing: Option<Sealing>,
+    /// As it was handed over; opened by the first question but `Lock`, so that the seed of a locked node is not even
+    /// opened at a start.
+    sealed: Option<Vec<u8>>,
+    /// It has not been tried to open it.
+    is_fresh: bool,
+    /// Until when, and how often still, a secret is taken.
+    armed: Option<(Instant, u32)>,
     /// What the seed is to be sealed by anew. Only the operator's own commands give one, while the node is not up.
     next: Option<Sealing>,
     entropy: Entropy,
     /// Off for `prove` alone: any key then does anything.
     keeps_purposes: bool,
+    /// Off for `prove` alone: a lock is confirmed and not carried out.
+    keeps_locks: bool,
 }
 
 impl Holder {
     pub(super) fn new(sealing: Option<Sealing>, entropy: Entropy) -> Result<Self, SecretMemoryError> {
         let seed = SecretMemory::new(SEED_BYTES)?;
-        Ok(Self { seed, state: BoundaryState::Empty, sealing, next: None, entropy, keeps_purposes: true })
+        Ok(Self {
+            seed,
+            state: BoundaryState::Empty,
+            sealing,
+            sealed: None,
+            is_fresh: false,
+            armed: None,
+            next: None,
+            entropy,
+            keeps_purposes: true,
+            keeps_locks: true,
+        })
+    }
+
+    /// What it is to open when it is first asked for something.
+    pub(super) fn hold(&mut self, sealed: Vec<u8>) {
+        self.sealed = Some(sealed);
+        self.is_fresh = true;
+    }
+
+    /// For `prove` alone.
+    pub(super) const fn forget_locks(&mut self) {
+        self.keeps_locks = false;
     }
 
     pub(super) fn seal_next_by(&mut self, next: Option<Sealing>) {
@@ -86,6 +121,13 @@ impl Holder {
     }
 
     pub(super) fn answer(&mut self, request: Request) -> Response {
+        if std::mem::take(&mut self.is_fresh)
+            && request != Request::Lock
+            && let Some(sealed) = self.sealed.clone()
+        {
+            // How it went is kept in the state, which `Status` tells.
+            drop(with_clean_stack(|| self.unseal(&sealed)));
+        }
         let answered = with_clean_stack(|| match request {
             Request::Status => Ok(self.status()),
             Request::Create { sealing } => self.create(sealing),
@@ -102,6 +144,8 @@ impl Holder {
                 Ok(Response::Decrypted { plain })
             }
             Request::Seal => self.seal(),
+            Request::Lock => Ok(self.lock()),
+            Request::Arm => self.arm(),
         });
         answered.unwrap_or_else(Response::Refused)
     }
@@ -203,6 +247,53 @@ impl Holder {
         let seed = seed_bytes(&mut self.seed)?;
         let sealed = seal::seal(Contents::Seed, seed, next.kind, next.secret(), &entropy)?;
         Ok(Response::Created { sealed })
+    }
+
+    /// Afterwards there is nothing here that could open anything.
+    fn lock(&mut self) -> Response {
+        if self.keeps_locks {
+            self.seed.wipe();
+            self.sealing = None;
+            self.armed = None;
+            self.state = BoundaryState::Locked { why: "it was locked by a decision".to_owned() };
+        }
+        Response::Locked
+    }
+
+    fn arm(&mut self) -> Result<Response, Refusal> {
+        if self.state == BoundaryState::Ready {
+            return Err(Refusal::HasSeed);
+        }
+        self.armed = Some((Instant::now() + UNLOCK_WINDOW, UNLOCK_TRIES_MAX));
+        Ok(Response::Armed)
+    }
+
+    /// What the operator sent on the socket of their own. A wrong secret leaves the state as it is.
+    pub(super) fn unlock(&mut self, message: &[u8]) -> Response {
+        let answered = with_clean_stack(|| {
+            let (until, tries) = self.armed.take().ok_or(Refusal::NotArmed)?;
+            if Instant::now() >= until || self.state == BoundaryState::Ready {
+                return Err(Refusal::NotArmed);
+            }
+            self.armed = tries.checked_sub(2).map(|left| (until, left + 1));
+            let (kind, secret) = message.split_first().ok_or(Refusal::NoSecretSent)?;
+            let kind = SecretKind::ALL.get(usize::from(*kind)).ok_or(Refusal::NoSecretSent)?;
+            let sealed = self.sealed.clone().ok_or(Refusal::Locked)?;
+            let read = |buffer: &mut [u8]| {
+                let fits = buffer.get_mut(..secret.len()).ok_or(std::io::ErrorKind::InvalidInput)?;
+                fits.copy_from_slice(secret);
+                Ok(secret.len())
+            };
+            let sealing = Sealing::read(*kind, read).map_err(|error| Refusal::Seal(error.to_string()))?;
+            self.sealing = Some(sealing);
+            let opened = self.open(&sealed);
+            self.sealing = None;
+            opened?;
+            self.armed = None;
+            self.ready();
+            Ok(Response::Unsealed)
+        });
+        answered.unwrap_or_else(Response::Refused)
     }
 
     fn unseal(&mut self, sealed: &[u8]) -> Result<Response, Refusal> {
@@ -418,6 +509,74 @@ mod tests {
         assert!(matches!(locked.answer(Request::Unseal { sealed }), Response::Refused(Refusal::Seal(_))));
         assert!(matches!(state(&mut locked), (BoundaryState::Locked { .. }, Some(_))));
         assert_eq!(locked.answer(again), Response::Refused(Refusal::HasSeed));
+        assert_eq!(locked.answer(Request::PublicKey { path: path() }), Response::Refused(Refusal::Locked));
+    }
+
+    fn message(kind: u8, secret: &[u8]) -> Vec<u8> {
+        [&[kind], secret].concat()
+    }
+
+    /// covers: KEY-32
+    #[test]
+    fn a_locked_boundary_does_nothing_until_it_is_armed_and_gets_the_right_secret() {
+        let mut holder = holder(&[1; 32]);
+        let sealed = create(&mut holder);
+        let public = holder.answer(Request::PublicKey { path: path() });
+        holder.sealed = Some(sealed);
+        assert_eq!(holder.answer(Request::Arm), Response::Refused(Refusal::HasSeed));
+        assert_eq!(holder.answer(Request::Lock), Response::Locked);
+        assert!(holder.seed.as_slice().iter().all(|byte| *byte == 0), "the seed is wiped");
+        let asks = [
+            Request::PublicKey { path: path() },
+            Request::Sign { path: path(), message: Hash([7; 32]) },
+            Request::SignBytes { path: path().child("@ssh").unwrap(), message: sshsig("git") },
+            Request::Encrypt { path: path(), plain: Plain::new(b"hello".to_vec()) },
+            Request::Decrypt { path: path(), sealed: vec![1; 80] },
+            Request::Seal,
+        ];
+        for ask in &asks {
+            assert_eq!(holder.answer(ask.clone()), Response::Refused(Refusal::Locked), "{ask:?}");
+        }
+        let right = message(0, &[1; 32]);
+        assert_eq!(holder.unlock(&right), Response::Refused(Refusal::NotArmed), "nobody allowed it");
+        assert_eq!(holder.answer(Request::Arm), Response::Armed);
+        assert_eq!(holder.unlock(&right), Response::Unsealed);
+        assert_eq!(holder.answer(Request::PublicKey { path: path() }), public);
+        // It is locked again, and the leave from before is used up.
+        assert_eq!(holder.answer(Request::Lock), Response::Locked);
+        assert_eq!(holder.unlock(&right), Response::Refused(Refusal::NotArmed));
+        assert_eq!(holder.answer(Request::Arm), Response::Armed);
+        for wrong in [vec![], vec![9], message(0, &[2; 32]), message(0, &[1; 31]), message(2, &[1; 2000])] {
+            assert!(matches!(holder.unlock(&wrong), Response::Refused(_)), "{wrong:?}");
+        }
+        assert_eq!(holder.unlock(&right), Response::Refused(Refusal::NotArmed), "one more than the tries");
+        assert_eq!(holder.answer(Request::Arm), Response::Armed);
+        holder.armed = Some((Instant::now(), UNLOCK_TRIES_MAX));
+        assert_eq!(holder.unlock(&right), Response::Refused(Refusal::NotArmed), "too late");
+        // What `prove` must notice the absence of.
+        holder.answer(Request::Arm);
+        assert_eq!(holder.unlock(&right), Response::Unsealed);
+        holder.forget_locks();
+        assert_eq!(holder.answer(Request::Lock), Response::Locked);
+        assert_eq!(holder.answer(Request::PublicKey { path: path() }), public);
+    }
+
+    #[test]
+    fn what_was_handed_over_is_opened_by_the_first_question_and_not_at_all_after_a_lock() {
+        let sealed = create(&mut holder(&[1; 32]));
+        let started = || {
+            let mut started = holder(&[1; 32]);
+            started.hold(sealed.clone());
+            started
+        };
+        let mut open = started();
+        assert_eq!(state(&mut open), (BoundaryState::Ready, None));
+        let mut locked = started();
+        assert_eq!(locked.answer(Request::Lock), Response::Locked);
+        assert!(
+            matches!(state(&mut locked), (BoundaryState::Locked { .. }, None)),
+            "the secret is gone, too"
+        );
         assert_eq!(locked.answer(Request::PublicKey { path: path() }), Response::Refused(Refusal::Locked));
     }
 

@@ -1,24 +1,28 @@
 //! Start, hardening and the loop.
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     fd::{AsFd, OwnedFd},
     io::{Errno, retry_on_intr},
-    net::{RecvFlags, SendFlags, recv, send},
+    net::{RecvFlags, SendFlags, SocketFlags, accept_with, recv, send},
     process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit},
     thread::{no_new_privs, set_no_new_privs},
 };
-use sandbox::secret_memory::SecretMemoryError;
+use sandbox::secret_memory::{SecretMemory, SecretMemoryError};
 use seal::SEALED_BYTES;
 use thiserror::Error;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{
     holder::{Holder, Sealing, SealingError},
-    protocol::{MESSAGE_BYTES_MAX, Refusal, Request, Response, SecretKind},
+    protocol::{MESSAGE_BYTES_MAX, Refusal, Request, Response, SecretKind, UNLOCK_BYTES_MAX},
 };
 
-/// Name of the defence that `prove --break` can switch off here.
+/// Names of the defences that `prove --break` can switch off here.
 const PURPOSES: &str = "key-purpose";
+const LOCKS: &str = "key-lock";
+/// Who connects has this long to send a secret: it was typed before.
+const SECRET_TIMEOUT_SECONDS: i64 = 2;
 
 /// What the boundary is started with. Everything is an open descriptor: it has no names to open.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ pub struct Inputs {
     pub secret: Option<(SecretKind, OwnedFd)>,
     /// What the seed is to be sealed by anew.
     pub next: Option<(SecretKind, OwnedFd)>,
+    /// Listens, `SOCK_SEQPACKET`, where the operator alone can connect: what opens the seal comes here and nowhere else.
+    pub unlock: Option<OwnedFd>,
 }
 
 #[derive(Debug, Error)]
@@ -54,7 +60,7 @@ pub enum BoundaryError {
 /// A seed that does not open is no error: the boundary then answers `Locked`, and says why in its status.
 pub fn main(inputs: Inputs) -> Result<(), BoundaryError> {
     harden()?;
-    let Inputs { socket, sealed, secret, next } = inputs;
+    let Inputs { socket, sealed, secret, next, unlock } = inputs;
     let read = |(kind, fd): (SecretKind, OwnedFd)| Sealing::read(kind, |buffer| Ok(read_up_to(&fd, buffer)?));
     let (sealing, next) = (secret.map(read).transpose()?, next.map(read).transpose()?);
     let sealed = sealed.map(|fd| read_sealed(&fd)).transpose()?;
@@ -63,11 +69,13 @@ pub fn main(inputs: Inputs) -> Result<(), BoundaryError> {
     if kit::is_broken(PURPOSES) {
         holder.forget_purposes();
     }
-    if let Some(sealed) = sealed {
-        // How it went is kept in the holder's state, which `Status` tells.
-        drop(holder.answer(Request::Unseal { sealed }));
+    if kit::is_broken(LOCKS) {
+        holder.forget_locks();
     }
-    serve(&socket, &mut holder)
+    if let Some(sealed) = sealed {
+        holder.hold(sealed);
+    }
+    serve(&socket, unlock.as_ref(), &mut holder)
 }
 
 /// Before anything secret is read: no dump, no ptrace, no core file, no new privileges.
@@ -103,10 +111,19 @@ fn read_sealed(fd: &OwnedFd) -> Result<Vec<u8>, BoundaryError> {
     Ok(buffer)
 }
 
-fn serve(socket: &OwnedFd, holder: &mut Holder) -> Result<(), BoundaryError> {
+fn serve(socket: &OwnedFd, unlock: Option<&OwnedFd>, holder: &mut Holder) -> Result<(), BoundaryError> {
     // Wiped after each request: what is to be encrypted was in it.
     let mut buffer = Zeroizing::new(vec![0; MESSAGE_BYTES_MAX]);
     loop {
+        if let Some(unlock) = unlock {
+            let mut ready = [PollFd::new(socket, PollFlags::IN), PollFd::new(unlock, PollFlags::IN)];
+            retry_on_intr(|| poll(&mut ready, None)).map_err(BoundaryError::Socket)?;
+            let [_, operator] = &ready;
+            if !operator.revents().is_empty() {
+                take_secret(unlock, holder)?;
+                continue;
+            }
+        }
         let received = retry_on_intr(|| recv(socket, &mut buffer[..], RecvFlags::TRUNC));
         let bytes = match received {
             Ok((_, 0)) | Err(Errno::CONNRESET) => return Ok(()),
@@ -129,6 +146,26 @@ fn serve(socket: &OwnedFd, holder: &mut Holder) -> Result<(), BoundaryError> {
             }
         }
     }
+}
+
+/// One secret from whoever connects. What goes wrong with them concerns nobody else.
+fn take_secret(unlock: &OwnedFd, holder: &mut Holder) -> Result<(), BoundaryError> {
+    let Ok(operator) = retry_on_intr(|| accept_with(unlock, SocketFlags::CLOEXEC)) else { return Ok(()) };
+    let mut ready = [PollFd::new(&operator, PollFlags::IN)];
+    let limit = Timespec { tv_sec: SECRET_TIMEOUT_SECONDS, tv_nsec: 0 };
+    match poll(&mut ready, Some(&limit)) {
+        Ok(1) => {}
+        _ => return Ok(()),
+    }
+    let mut message = SecretMemory::new(UNLOCK_BYTES_MAX)?;
+    let received = retry_on_intr(|| recv(&operator, message.as_mut_slice(), RecvFlags::TRUNC));
+    let Ok((_, bytes)) = received else { return Ok(()) };
+    let response = match message.as_slice().get(..bytes) {
+        Some(sent) => holder.unlock(sent),
+        None => Response::Refused(Refusal::NoSecretSent),
+    };
+    message.wipe();
+    answer(&operator, &response)
 }
 
 fn answer(socket: &OwnedFd, response: &Response) -> Result<(), BoundaryError> {

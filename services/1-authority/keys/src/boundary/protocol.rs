@@ -16,6 +16,13 @@ use crate::core::{CIPHERTEXT_BYTES_MAX, EncryptionError, Plain, PurposeError, Ve
 /// Largest message in either direction: a path of 16 segments of 255 bytes, what is decrypted, and room for the framing.
 pub const MESSAGE_BYTES_MAX: usize = 4608 + CIPHERTEXT_BYTES_MAX;
 
+/// What the operator sends on the socket of their own: the place of the kind in `SecretKind::ALL`, then the secret.
+pub const UNLOCK_BYTES_MAX: usize = 1 + seal::SECRET_BYTES_MAX + 2;
+/// How long a secret is waited for after policy has allowed it: long enough to type a passphrase.
+pub const UNLOCK_WINDOW: std::time::Duration = std::time::Duration::from_secs(120);
+/// Wrong secrets within the window; each costs a stretching.
+pub const UNLOCK_TRIES_MAX: u32 = 5;
+
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Request {
     #[n(0)]
@@ -69,6 +76,12 @@ pub enum Request {
     /// Seal the open seed anew, by the next secret that the boundary was started with. The node is not up then.
     #[n(16)]
     Seal,
+    /// Wipe the seed and whatever opens it. Only `Arm`, and then a secret on the operator's own socket, open it again.
+    #[n(17)]
+    Lock,
+    /// Take a secret on the operator's own socket, for `UNLOCK_WINDOW` and `UNLOCK_TRIES_MAX` tries.
+    #[n(18)]
+    Arm,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -119,6 +132,10 @@ pub enum Response {
         #[n(0)]
         plain: Plain,
     },
+    #[n(17)]
+    Locked,
+    #[n(18)]
+    Armed,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -141,9 +158,15 @@ pub enum Refusal {
     #[error("the message is malformed: {0}; the boundary ends the connection")]
     #[n(0)]
     Malformed(#[n(0)] String),
-    #[error("the seed is sealed; start the boundary with the secret that opens it")]
+    #[error("the seed is locked; `bailiwick key unlock` opens it")]
     #[n(1)]
     Locked,
+    #[error("no secret is taken now; `bailiwick key unlock` asks for leave first")]
+    #[n(17)]
+    NotArmed,
+    #[error("what was sent is no secret")]
+    #[n(18)]
+    NoSecretSent,
     #[error("the boundary has a seed already and replaces none")]
     #[n(2)]
     HasSeed,
@@ -248,7 +271,12 @@ mod tests {
     fn no_operation_asks_for_or_returns_private_material() {
         // Exhaustive on purpose: a new operation must be argued here.
         let asks = |request: &Request| match request {
-            Request::Status | Request::Create { .. } | Request::Unseal { .. } | Request::Seal => "state",
+            Request::Status
+            | Request::Create { .. }
+            | Request::Unseal { .. }
+            | Request::Seal
+            | Request::Lock
+            | Request::Arm => "state",
             Request::PublicKey { .. } => "public key",
             Request::Sign { .. } => "signature over a hash",
             Request::SignBytes { .. } => "signature over bytes of a format",
@@ -256,7 +284,11 @@ mod tests {
             Request::Decrypt { .. } => "what somebody encrypted to the path",
         };
         let returns = |response: &Response| match response {
-            Response::Status { .. } | Response::Unsealed | Response::Refused(_) => "facts",
+            Response::Status { .. }
+            | Response::Unsealed
+            | Response::Locked
+            | Response::Armed
+            | Response::Refused(_) => "facts",
             Response::Created { sealed: _ } => "the seed, sealed",
             Response::PublicKey { public_key: _, exchange_key: _ } => "public keys",
             Response::Encrypted { sealed: _ } => "the caller's bytes, encrypted",

@@ -18,7 +18,7 @@ pub enum KeyError {
         "the use of the key could not be recorded, so nothing is released; try again when the log accepts entries"
     )]
     AuditUnavailable,
-    #[error("the seed is sealed; start the boundary with the secret that opens it")]
+    #[error("the seed is locked; `bailiwick key unlock` opens it")]
     Locked,
     #[error("{0}")]
     WrongPurpose(String),

@@ -180,6 +180,8 @@ pub enum Defence {
 pub struct KeysCore {
     off: Vec<Defence>,
     policy_key: Option<PublicKey>,
+    /// By a decision that no later one has taken back.
+    is_locked: bool,
     ledger: Ledger,
     pending: BTreeMap<RequestId, Pending>,
 }
@@ -220,9 +222,11 @@ impl KeysCore {
                     return self.resume(&body_hash, now);
                 }
             }
-            Payload::KeyUsage(usage) if usage.body.refused.is_none() => {
-                self.ledger.used_in_log(usage.body.authorization);
-            }
+            Payload::KeyUsage(usage) if usage.body.refused.is_none() => match usage.body.operation {
+                KeyOperation::Lock => self.is_locked = true,
+                KeyOperation::Unlock => self.is_locked = false,
+                _ => self.ledger.used_in_log(usage.body.authorization),
+            },
             _ => {}
         }
         Vec::new()
@@ -237,6 +241,12 @@ impl KeysCore {
             Event::Recorded { id, result } => self.recorded(id, result),
             Event::Tick => self.tick(now),
         }
+    }
+
+    /// Whether the seed must stay closed.
+    #[must_use]
+    pub const fn is_locked(&self) -> bool {
+        self.is_locked
     }
 
     /// Requests under way, for health and for draining.
@@ -415,6 +425,7 @@ fn usage(used: &Use, output_hash: Option<Hash>, refused: Option<String>) -> KeyU
         authorization: used.decision,
         output_hash,
         refused,
+        reason: None,
     }
 }
 

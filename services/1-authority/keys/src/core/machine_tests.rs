@@ -150,6 +150,7 @@ fn a_signature_is_released_with_its_record_and_not_before() {
         authorization: at(5),
         output_hash: Some(Hash::of(&[5; 64])),
         refused: None,
+        reason: None,
     };
     let effects = core.step(Some(NOW), Event::BoundaryAnswered { id: ID, result: Ok(SIGNED) });
     let request_hash = body().request_hash;

@@ -13,7 +13,11 @@ use contracts::{
 use kit::Requestor;
 use tonic::{Request, Response, Status};
 
-use super::run::Runner;
+use super::{
+    lock::{self, Change, Seed},
+    run::Runner,
+};
+use crate::boundary::protocol::{UNLOCK_TRIES_MAX, UNLOCK_WINDOW};
 use crate::core::{
     ALGORITHMS, BYTES_ALGORITHMS, CIPHERTEXT_BYTES_MAX, ES256_ALGORITHMS, EncryptionError, KeyError,
     OVERHEAD_BYTES, Operation, Output, PLAINTEXT_BYTES_MAX, Plain, PublicKeys, PurposeError,
@@ -23,7 +27,7 @@ use crate::core::{
 /// Bytes of a message that `Verify` takes, as the contract says.
 pub(super) const VERIFY_MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
-pub(super) struct Handlers(pub(super) Arc<Runner>);
+pub(super) struct Handlers(pub(super) Arc<Runner>, pub(super) Seed);
 
 fn misuse(error: &ConvertError) -> Status {
     Status::invalid_argument(error.to_string())
@@ -180,6 +184,27 @@ impl wire::keys_server::Keys for Handlers {
         let key = PublicKey(bytes("public_key", &public_key).map_err(|error| misuse(&error))?);
         let signature = Signature(bytes("signature", &signature).map_err(|error| misuse(&error))?);
         Ok(Response::new(wire::VerifyReply { valid: verify(&key, &message, &signature)? }))
+    }
+
+    async fn lock(&self, request: Request<wire::LockRequest>) -> Result<Response<wire::LockReply>, Status> {
+        let by = kit::requestor(self.0.node(), &request, true)?;
+        let reason = request.into_inner().reason;
+        let entry = lock::change(Arc::clone(&self.0), self.1.clone(), by, Change::Lock, reason).await?;
+        Ok(Response::new(wire::LockReply { receipt: Some(entry.into()) }))
+    }
+
+    async fn unlock(
+        &self,
+        request: Request<wire::UnlockRequest>,
+    ) -> Result<Response<wire::UnlockReply>, Status> {
+        let by = kit::requestor(self.0.node(), &request, true)?;
+        let reason = request.into_inner().reason;
+        let entry = lock::change(Arc::clone(&self.0), self.1.clone(), by, Change::Unlock, reason).await?;
+        Ok(Response::new(wire::UnlockReply {
+            receipt: Some(entry.into()),
+            seconds: u32::try_from(UNLOCK_WINDOW.as_secs()).unwrap_or(u32::MAX),
+            tries: UNLOCK_TRIES_MAX,
+        }))
     }
 
     async fn get_key_info(

@@ -5,8 +5,6 @@ use tonic::{Code, Status};
 
 use crate::core::KeyError;
 
-/// When to ask again for what another process must give first: a restarted boundary, a log that accepts entries.
-const GONE_RETRY_MS: u32 = 500;
 /// When to ask again after too many operations at once: about one group commit.
 const BUSY_RETRY_MS: u32 = 10;
 
@@ -35,14 +33,14 @@ impl IntoRefusal for KeyError {
             | Self::DecisionExpired
             | Self::CryptoFailure(_)
             | Self::Busy { .. } => Guilty::Refused,
-            Self::AuditUnavailable | Self::Locked => Guilty::Gone,
+            Self::Locked => Guilty::Refused,
+            Self::AuditUnavailable => Guilty::Gone,
         }
     }
 
     /// A decision is spent by its use, so that the same call never succeeds after `AuditUnavailable`.
     fn retry(&self) -> Retry {
         match self {
-            Self::Locked => Retry::After(GONE_RETRY_MS),
             Self::Busy { .. } => Retry::After(BUSY_RETRY_MS),
             _ => Retry::Never,
         }
@@ -52,11 +50,11 @@ impl IntoRefusal for KeyError {
         match self {
             Self::InvalidPath(_) | Self::WrongPurpose(_) => Code::InvalidArgument,
             Self::Unauthorized(_) => Code::PermissionDenied,
-            Self::InvalidDecision(_) | Self::DecisionExpired | Self::CryptoFailure(_) => {
+            Self::InvalidDecision(_) | Self::DecisionExpired | Self::CryptoFailure(_) | Self::Locked => {
                 Code::FailedPrecondition
             }
             Self::Busy { .. } => Code::ResourceExhausted,
-            Self::AuditUnavailable | Self::Locked => Code::Unavailable,
+            Self::AuditUnavailable => Code::Unavailable,
         }
     }
 }

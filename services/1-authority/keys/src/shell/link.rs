@@ -80,6 +80,14 @@ impl Link {
         answered.await.map_err(|_| gone())
     }
 
+    /// Asked before this returns and so before whatever is asked later; the answer is awaited.
+    pub(super) fn begin(&self, request: Request) -> oneshot::Receiver<Response> {
+        let (answer, answered) = oneshot::channel();
+        // Without room nothing could have been asked before: then the receiver ends, as with a boundary that is gone.
+        let _ = self.questions.try_send(Question { request, answer });
+        answered
+    }
+
     /// Why it is taken for gone, if it is.
     pub(super) fn fault(&self) -> Option<&LinkError> {
         self.fault.get()

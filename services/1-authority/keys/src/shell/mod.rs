@@ -3,6 +3,7 @@
 mod contract;
 mod error;
 mod link;
+mod lock;
 mod run;
 
 use std::{process::ExitCode, sync::Arc};
@@ -10,12 +11,13 @@ use std::{process::ExitCode, sync::Arc};
 use base::limits::MESSAGE_BYTES_MAX;
 use contracts::keys::v1::keys_server::KeysServer;
 use kit::{
-    BoxError, ChannelKind, Component, Cost, FeedEntry, FeedPlan, InitContext, Operation, Right, Service,
+    BoxError, Callers, ChannelKind, Component, Cost, FeedEntry, FeedPlan, InitContext, Operation, Right,
+    Service,
 };
 use tonic::service::Routes;
 
-use crate::boundary::protocol::{BoundaryState, Request, Response};
 use link::{Link, LinkError};
+use lock::Seed;
 use run::Runner;
 
 /// The boundary is gone: this process ends with this code and the supervisor starts both again.
@@ -27,7 +29,7 @@ pub fn main() -> ExitCode {
     kit::serve::<KeysService>()
 }
 
-static TABLE: [Operation; 7] = [
+static TABLE: [Operation; 9] = [
     Operation::reads("/bailiwick.keys.v1.Keys/DerivePublicKey", Cost::Light, "system.keys.derive_public_key")
         .public(),
     Operation::acts("/bailiwick.keys.v1.Keys/Sign", Cost::Medium, "system.keys.sign").right(Right::Execute),
@@ -39,6 +41,9 @@ static TABLE: [Operation; 7] = [
         .right(Right::Execute),
     Operation::reads("/bailiwick.keys.v1.Keys/Verify", Cost::Light, "system.keys.verify").public(),
     Operation::reads("/bailiwick.keys.v1.Keys/GetKeyInfo", Cost::Light, "system.keys.get_key_info").public(),
+    Operation::acts("/bailiwick.keys.v1.Keys/Lock", Cost::Light, "system.keys.lock").callers(Callers::Admin),
+    Operation::acts("/bailiwick.keys.v1.Keys/Unlock", Cost::Light, "system.keys.unlock")
+        .callers(Callers::Admin),
 ];
 
 /// Entry types beside the shared state: decisions, and uses of keys.
@@ -47,8 +52,7 @@ const FOLDED_TYPES: [u32; 2] = [85, 92];
 /// Signs and decrypts with keys that it never sees.
 pub struct KeysService {
     runner: Arc<Runner>,
-    /// Why the seed cannot be used; for this process's life, for only a new boundary can open it.
-    locked: Option<String>,
+    seed: Seed,
 }
 
 impl Service for KeysService {
@@ -67,25 +71,19 @@ impl Service for KeysService {
     async fn init(context: InitContext) -> Result<Self, BoxError> {
         let socket = context.boundary.ok_or("no socket to the key boundary was passed")?;
         let link = Link::start(socket, end_without_boundary)?;
-        let locked = match link.ask(Request::Status).await? {
-            Response::Status { state: BoundaryState::Ready, hidden_from_kernel, .. } => {
-                tracing::info!(hidden_from_kernel, "the seed is open");
-                None
-            }
-            Response::Status { state: BoundaryState::Locked { why }, .. } => Some(why),
-            Response::Status { state: BoundaryState::Empty, .. } => Some("there is no seed".to_owned()),
-            _ => return Err("the key boundary does not tell its state".into()),
-        };
-        if let Some(why) = &locked {
-            tracing::error!(why, "the seed is locked: no key can be used");
-        }
-        Ok(Self { runner: Arc::new(Runner::new(context.node, link)), locked })
+        Ok(Self { runner: Arc::new(Runner::new(context.node, link)), seed: Seed::default() })
+    }
+
+    /// Not before: the log says whether the seed may be opened.
+    fn ready(&self) -> Result<(), BoxError> {
+        lock::follow(Arc::clone(&self.runner), self.seed.clone());
+        Ok(())
     }
 
     fn routes(self: &Arc<Self>, kind: ChannelKind) -> Routes {
         match kind {
             ChannelKind::Edge | ChannelKind::Admin => {
-                let server = KeysServer::new(contract::Handlers(Arc::clone(&self.runner)));
+                let server = KeysServer::new(contract::Handlers(Arc::clone(&self.runner), self.seed.clone()));
                 Routes::new(server.max_decoding_message_size(MESSAGE_BYTES_MAX))
             }
             _ => Routes::default(),
@@ -101,9 +99,10 @@ impl Service for KeysService {
             None => Component::healthy("boundary"),
             Some(fault) => Component::failed("boundary", fault.to_string()),
         };
-        let seed = match &self.locked {
+        // A restart would not open it: somebody must.
+        let seed = match self.seed.locked() {
             None => Component::healthy("seed"),
-            Some(why) => Component::failed("seed", format!("locked: {why}")),
+            Some(why) => Component::degraded("seed", format!("locked: {why}")),
         };
         vec![boundary, seed]
     }

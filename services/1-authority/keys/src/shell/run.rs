@@ -105,11 +105,17 @@ impl Runner {
             authorization: AxiomRef { sequence: Sequence(0), hash: Hash::ZERO },
             output_hash: None,
             refused: Some(error.to_string()),
+            reason: None,
         };
         match self.record(usage).await {
             Ok(_) => error,
             Err(NotRecorded) => KeyError::AuditUnavailable,
         }
+    }
+
+    /// Whether the log says that the seed stays closed.
+    pub(super) fn is_locked(&self) -> bool {
+        self.state().core.is_locked()
     }
 
     /// Returns when nothing is under way.
@@ -218,7 +224,11 @@ impl Runner {
             Response::Refused(Refusal::Locked) => return Err(BoundaryFailure::Locked),
             Response::Refused(Refusal::Purpose(why)) => return Err(BoundaryFailure::WrongPurpose(why)),
             Response::Refused(refusal) => return Err(BoundaryFailure::Failed(refusal.to_string())),
-            Response::Status { .. } | Response::Created { .. } | Response::Unsealed => {
+            Response::Status { .. }
+            | Response::Created { .. }
+            | Response::Unsealed
+            | Response::Locked
+            | Response::Armed => {
                 return Err(BoundaryFailure::Failed("the boundary answered another question".to_owned()));
             }
         })

@@ -4,7 +4,7 @@ use base::{Hash, IdentityId, KeyPath, key_paths};
 use chain::payload::{
     Payload,
     identity::{IdentityChange, KeyOperation},
-    policy::{ActionKind, PolicyAction},
+    policy::{ActionKind, PolicyAction, ServiceOperation},
 };
 
 use super::{Principal, state::PolicyState};
@@ -23,6 +23,8 @@ pub struct Row {
 }
 
 const RECEIPT: u32 = 80;
+/// The service that holds keys, whose seed can be locked.
+const KEYS: &str = "keys";
 /// What any service may record: that an act of its own is closed.
 pub const RECORDS_OF_ANYONE: &[u32] = &[RECEIPT];
 
@@ -59,7 +61,8 @@ pub const TABLE: &[Row] = &[
     Row { service: "policy", actions: EVERY_ACTION, acts: &[86, 87], records: &[] },
     Row {
         service: "keys",
-        actions: &[ActionKind::Sign, ActionKind::Encrypt, ActionKind::Decrypt],
+        // Of services it controls itself alone, see `fits_key`.
+        actions: &[ActionKind::Sign, ActionKind::Encrypt, ActionKind::Decrypt, ActionKind::ControlService],
         acts: &[92],
         records: &[92],
     },
@@ -220,13 +223,22 @@ fn fits_update(action: &PolicyAction, whose: &IdentityId, change: &IdentityChang
     }
 }
 
-fn fits_key(action: &PolicyAction, path: &KeyPath, operation: KeyOperation, message: Option<Hash>) -> bool {
-    match (action, operation) {
+fn fits_key(action: &PolicyAction, path: &KeyPath, done: KeyOperation, message: Option<Hash>) -> bool {
+    match (action, done) {
         (PolicyAction::Sign { key_path, message_hash }, KeyOperation::Sign) => {
             key_path == path && message == Some(*message_hash)
         }
         (PolicyAction::Encrypt { key_path }, KeyOperation::Encrypt) => key_path == path,
         (PolicyAction::Decrypt { key_path }, KeyOperation::Decrypt) => key_path == path,
+        (PolicyAction::ControlService { service, operation }, KeyOperation::Lock | KeyOperation::Unlock) => {
+            let wanted = match done {
+                KeyOperation::Lock => ServiceOperation::Lock,
+                _ => ServiceOperation::Unlock,
+            };
+            service == KEYS
+                && *operation == wanted
+                && path.to_string() == format!("{}/{KEYS}", key_paths::SERVICES)
+        }
         _ => false,
     }
 }

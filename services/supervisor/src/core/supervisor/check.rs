@@ -82,15 +82,20 @@ impl Supervisor {
     }
 
     pub(super) fn health_answered(&mut self, name: &str, status: HealthStatus) {
-        let Some(instance) = self.services.get_mut(name).and_then(|service| service.instance.as_mut()) else {
-            return;
-        };
+        let Some(service) = self.services.get_mut(name) else { return };
+        let Some(instance) = service.instance.as_mut() else { return };
         if instance.stage != Stage::Serving {
             return;
         }
-        let (healthy, text) = (status.healthy, status.last_error.clone());
-        instance.status = Some(status);
-        if healthy {
+        let (healthy, degraded, text) = (status.healthy, status.degraded, status.last_error.clone());
+        let was_degraded = instance.status.replace(status).is_some_and(|before| before.degraded);
+        if was_degraded && healthy && !degraded {
+            // What it lacked is there again: nothing to tell any more.
+            service.last_error = None;
+        }
+        if healthy && degraded {
+            self.check_degraded(name, &text.unwrap_or_else(|| "says that it is degraded".to_owned()));
+        } else if healthy {
             self.check_passed(name);
         } else {
             self.check_failed(name, &text.unwrap_or_else(|| "says that it is not healthy".to_owned()));
@@ -103,6 +108,19 @@ impl Supervisor {
         let Some(instance) = service.instance.as_mut() else { return };
         if instance.health.success(threshold) == HealthVerdict::Recovered {
             self.go(name, Transition::Recovered, "checks pass again");
+        }
+    }
+
+    /// Restarting it would not help, so it is never counted as a failure.
+    fn check_degraded(&mut self, name: &str, text: &str) {
+        let Some(service) = self.services.get_mut(name) else { return };
+        if !service.state.serves() {
+            return;
+        }
+        service.last_error = Some(super::bounded(text));
+        let Some(instance) = service.instance.as_mut() else { return };
+        if instance.health.degraded() == HealthVerdict::Warning {
+            self.go(name, Transition::HealthWarning, text);
         }
     }
 
@@ -140,7 +158,8 @@ impl Supervisor {
             (Notification::Stopping, _) => instance.watchdog_due = None,
             (Notification::Status(text), _) => {
                 let message = Some(super::bounded(&text));
-                let component = ComponentHealth { name: "status".to_owned(), healthy: true, message };
+                let component =
+                    ComponentHealth { name: "status".to_owned(), healthy: true, message, degraded: false };
                 let status =
                     HealthStatus { healthy: true, components: vec![component], ..HealthStatus::default() };
                 instance.status = Some(status);

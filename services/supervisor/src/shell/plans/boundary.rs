@@ -7,11 +7,18 @@ use std::{
     path::Path,
 };
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 use sandbox::{Plan, seccomp::Profile};
 use seal::{SEALED_BYTES, SecretKind};
 
 use super::{House, Order, PlanFault, open, slots::Slots};
-use crate::sealing::{self, SEALED_SEED_FILE, Secrets};
+use crate::{
+    sealing::{self, SEALED_SEED_FILE, Secrets, UNLOCK_SOCKET},
+    shell::sockets,
+};
+
+/// One operator types one secret.
+const UNLOCKS_WAITING: i32 = 4;
 
 impl House {
     /// The key boundary: no mount, no socket but one, nothing that it could open; what it needs is passed to it. Blocks
@@ -30,6 +37,7 @@ impl House {
             // Without it the seed stays sealed, and the boundary says so.
             Err(fault) => tracing::warn!(error = &fault as &dyn std::error::Error, "the seed stays sealed"),
         }
+        tokens.push(format!("unlock={}", slots.passed(self.unlock_socket()?)));
         let (executable, descriptors, stored, fds) =
             slots.finish(self.image_fd()?, self.open_log("keys_boundary")?);
         let mut plan = Plan::new("keys_boundary", executable, Profile::Boundary);
@@ -39,6 +47,26 @@ impl House {
         plan.identity = self.identity_of("keys_boundary");
         plan.descriptors = descriptors;
         Ok(Order { plan, stored, fds })
+    }
+}
+
+impl House {
+    /// Where the operator alone can connect, and the boundary alone listens: what opens the seal passes nobody else.
+    /// Bound anew for each boundary; one that runs keeps its own when the supervisor is started again.
+    fn unlock_socket(&self) -> Result<OwnedFd, PlanFault> {
+        let path = self.layout.socket("admin", UNLOCK_SOCKET);
+        let failed = |source: std::io::Error| PlanFault::File { path: path.clone(), source };
+        path.parent().map_or(Ok(()), sockets::make_folder).map_err(failed)?;
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+        let socket = socket.map_err(|errno| failed(errno.into()))?;
+        let address = SocketAddrUnix::new(&path).map_err(|errno| failed(errno.into()))?;
+        bind(&socket, &address).map_err(|errno| failed(errno.into()))?;
+        listen(&socket, UNLOCKS_WAITING).map_err(|errno| failed(errno.into()))?;
+        Ok(socket)
     }
 }
 
@@ -74,7 +102,7 @@ mod tests {
         let (end, _other) = boundary_pair().unwrap();
         let order = house.boundary(end).unwrap();
         order.plan.validate(order.fds.len()).unwrap();
-        assert_eq!(variable(&order.plan, "BAILIWICK_FDS"), "boundary=3,sealed=4,secret:key_file=5");
+        assert_eq!(variable(&order.plan, "BAILIWICK_FDS"), "boundary=3,sealed=4,secret:key_file=5,unlock=6");
         assert!(order.plan.mounts.is_empty());
         assert_eq!(order.plan.namespaces, sandbox::Namespaces::ALL);
     }

@@ -128,6 +128,7 @@ fn usage(authorization: Option<Hash>, sequence: u64) -> Payload {
         authorization: AxiomRef { sequence: Sequence(sequence), hash: Hash::ZERO },
         output_hash: None,
         refused: None,
+        reason: None,
     };
     cited(authorization, body)
 }

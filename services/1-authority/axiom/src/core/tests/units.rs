@@ -29,6 +29,7 @@ fn usage(key: u8, authorization: Option<Hash>, refused: bool, output: bool) -> D
         authorization: AxiomRef { sequence: Sequence(0), hash: Hash::ZERO },
         output_hash: output.then_some(Hash::ZERO),
         refused: refused.then(|| "x".to_owned()),
+        reason: None,
     };
     draft(key, authorization, body)
 }
@@ -177,7 +178,7 @@ fn an_action_is_carried_out_by_its_own_types_of_entry() {
         (PolicyAction::DelegateCapability { capability, to: identity }, &[10]),
         (PolicyAction::RevokeCapability { capability }, &[11]),
         (PolicyAction::UpgradeSystem { image: Hash::ZERO }, &[100, 101, 102]),
-        (PolicyAction::ControlService { service: path(), operation: service }, &[1, 20, 21, 22]),
+        (PolicyAction::ControlService { service: path(), operation: service }, &[1, 20, 21, 22, 92]),
         (PolicyAction::ModifyIdentity { identity }, &[89]),
         (PolicyAction::Authenticate { identity }, &[89]),
     ] {

@@ -153,12 +153,14 @@ fn usage(operation: KeyOperation, who: u8, path: &str, message: Option<&[u8]>) -
         authorization: at(0),
         output_hash: None,
         refused: None,
+        reason: None,
     })
 }
 
 /// Rules in force: `allow`. Bob asks, about `image`, pid 7, the service `keys`, his own key and Alice.
 fn cases() -> Vec<Case> {
-    use KeyOperation::{Decrypt, Encrypt, Sign};
+    use KeyOperation::{Decrypt, Encrypt, Lock, Sign, Unlock};
+    const KEYS: &str = "/orbital/services/keys";
     const KEY: &str = "/orbital/users/bob/k";
     const OTHER_KEY: &str = "/orbital/users/bob/l";
     let key_path = || KeyPath::parse(KEY).unwrap();
@@ -185,7 +187,22 @@ fn cases() -> Vec<Case> {
         case(
             PolicyAction::ControlService { service: "keys".to_owned(), operation: ServiceOperation::Start },
             vec![register("keys"), start("keys"), stop("keys")],
-            vec![register("axiom"), start("axiom"), stop("axiom")],
+            vec![register("axiom"), start("axiom"), stop("axiom"), usage(Lock, BOB, KEYS, None)],
+        ),
+        case(
+            PolicyAction::ControlService { service: "keys".to_owned(), operation: ServiceOperation::Lock },
+            vec![usage(Lock, BOB, KEYS, None)],
+            vec![
+                usage(Unlock, BOB, KEYS, None),
+                usage(Lock, ALICE, KEYS, None),
+                usage(Lock, BOB, KEY, None),
+                usage(Sign, BOB, KEYS, None),
+            ],
+        ),
+        case(
+            PolicyAction::ControlService { service: "axiom".to_owned(), operation: ServiceOperation::Unlock },
+            vec![],
+            vec![usage(Unlock, BOB, KEYS, None)],
         ),
         case(
             PolicyAction::CreateProcess { image: Hash::of(b"image") },

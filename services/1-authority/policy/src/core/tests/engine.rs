@@ -147,6 +147,7 @@ pub(super) fn usage(key: u8, request: &PolicyRequest, message: &[u8]) -> Entry {
         authorization: at(0),
         output_hash: None,
         refused: None,
+        reason: None,
     };
     entry(KEYS, key, Some(request.hash()), body)
 }
