@@ -31,7 +31,10 @@ use supervisor::{
     signing,
 };
 
-use crate::lone_boundary::{self, Given};
+use crate::{
+    lone_boundary::{self, Given},
+    recovery,
+};
 
 /// What is asked of a first boot.
 pub struct FirstBoot<'a> {
@@ -54,7 +57,12 @@ impl FirstBoot<'_> {
             state.create_dir(folder)?;
         }
         let secret = self.sealing(&state)?;
-        let given = Given { secret: Some((secret.kind, secret.in_pipe()?)), ..Given::default() };
+        let given = Given {
+            secret: Some((secret.kind, secret.in_pipe()?)),
+            // The same again, for the copies of the signing keys.
+            next: Some((secret.kind, secret.in_pipe()?)),
+            ..Given::default()
+        };
         let mut boundary = lone_boundary::start(self.image, self.features, given)?;
         let sealed = boundary.create(secret.kind).context("the key boundary could not make a seed")?;
         write(&state, SEALED_SEED_FILE, &sealed)?;
@@ -65,6 +73,7 @@ impl FirstBoot<'_> {
             public_keys.push((path, key));
         }
         let genesis = self.genesis(&state, &secret, &public_keys)?;
+        recovery::copy_keys(&state, &mut boundary, &genesis)?;
         let submitter = IdentityId::of_key(&genesis.node_key);
         let envelope = Envelope { submitter, key: EntryKey([0; 16]), authorization: None, body: genesis };
         let bytes = envelope.to_bytes().context("genesis, with the rules under the configuration folder")?;

@@ -21,6 +21,7 @@ pub struct Given {
     pub sealed: Option<OwnedFd>,
     pub secret: Option<(SecretKind, OwnedFd)>,
     pub next: Option<(SecretKind, OwnedFd)>,
+    pub words: Option<OwnedFd>,
 }
 
 /// Starts it without a namespace of mounts or a file of its own; it ends with the client.
@@ -33,7 +34,8 @@ pub fn start(image: &OwnedFd, features: &Features, given: Given) -> Result<Bound
     let named = std::iter::once(("boundary".to_owned(), theirs))
         .chain(given.sealed.map(|fd| ("sealed".to_owned(), fd)))
         .chain(given.secret.map(|(kind, fd)| (format!("secret:{}", kind.name()), fd)))
-        .chain(given.next.map(|(kind, fd)| (format!("next:{}", kind.name()), fd)));
+        .chain(given.next.map(|(kind, fd)| (format!("next:{}", kind.name()), fd)))
+        .chain(given.words.map(|fd| ("words".to_owned(), fd)));
     let (mut slots, mut tokens) = (vec![image, null, errors], Vec::new());
     let mut descriptors = [(1, 0), (1, 1), (2, 2)].map(|(slot, target)| Descriptor { slot, target }).to_vec();
     // The numbers happen to be the same: three streams, and three slots for the image and what the streams are.

@@ -14,6 +14,7 @@ mod output;
 mod passphrase;
 mod process;
 mod prove;
+mod recovery;
 mod site;
 mod terminal;
 mod token;

@@ -12,6 +12,9 @@ use zeroize::Zeroizing;
 
 use crate::terminal::{self, Silent};
 
+/// What a terminal sends for ^C.
+const INTERRUPT: u8 = 3;
+
 /// One that was given before. Its length is looked at before anything else is done with it.
 pub fn read(file: Option<&Path>, prompt: &str) -> Result<Secret> {
     let bytes = match file {
@@ -60,5 +63,8 @@ fn typed(prompt: &str) -> Result<Zeroizing<Vec<u8>>> {
     let read = std::io::stdin().lock().take(SECRET_BYTES_MAX as u64 + 2).read_until(b'\n', &mut bytes);
     eprintln!();
     read.context("reading the passphrase")?;
+    if bytes.contains(&INTERRUPT) {
+        bail!("interrupted");
+    }
     Ok(bytes)
 }

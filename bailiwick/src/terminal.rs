@@ -54,7 +54,8 @@ impl Silent {
         let stdin = std::io::stdin();
         let before = tcgetattr(stdin.as_fd()).context("asking for the terminal's mode")?;
         let mut silent = before.clone();
-        silent.local_modes.remove(LocalModes::ECHO);
+        // An interrupt would end this program and leave the terminal without an echo: it is read as a byte instead.
+        silent.local_modes.remove(LocalModes::ECHO | LocalModes::ISIG);
         tcsetattr(stdin.as_fd(), OptionalActions::Now, &silent).context("setting the terminal's mode")?;
         Ok(Self { before })
     }

@@ -61,6 +61,12 @@ pub enum Key {
     },
 }
 
+impl SealBy {
+    pub const fn is_given(&self) -> bool {
+        self.tpm.is_some() || self.credential.is_some() || self.passphrase || self.local
+    }
+}
+
 /// What opens the seed as it is sealed now, where it cannot be found.
 #[derive(Debug, Args)]
 pub struct Opens {
@@ -74,7 +80,7 @@ pub struct Opens {
 
 /// What opens the seals.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 pub struct SealBy {
     /// The TPM 2.0 at this path: `/dev/tpmrm0`, or a software TPM's Unix socket.
     #[arg(long, value_name = "PATH")]
@@ -108,4 +114,24 @@ pub struct SshAgent {
     /// Run this with the agent instead, and end with it.
     #[arg(last = true, value_name = "COMMAND", conflicts_with = "foreground")]
     pub command: Vec<OsString>,
+}
+
+/// Recovery words: the root seed on paper.
+#[derive(Debug, Subcommand)]
+pub enum Recovery {
+    /// Print the root seed as 24 words, on a terminal; the node is stopped. Whoever reads them has every key.
+    Words {
+        #[command(flatten)]
+        now: Opens,
+        /// Print them also where standard output is no terminal.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Ask for the words and show that they would restore this node; nothing is written.
+    Test,
+    /// Seal the seed and the signing keys anew from the words, where nothing opens the seals any more.
+    Restore {
+        #[command(flatten)]
+        by: SealBy,
+    },
 }

@@ -15,7 +15,7 @@ use clap::{
 
 pub use capability::{Capability, CapabilityOperation, Limits};
 pub use identity::{Credential, CredentialKind, Identity, Passkey, PasskeyPage, TokenArgs};
-pub use key::{Key, Opens, SealBy, SshAgent};
+pub use key::{Key, Opens, Recovery, SealBy, SshAgent};
 pub use log::{Log, LogFrom, Verify, Witness};
 pub use policy::{ExportArgs, ImportArgs, Policy, WhatIfArgs};
 
@@ -109,6 +109,9 @@ pub enum Command {
     /// Use keys that never leave their boundary.
     #[command(subcommand)]
     Key(Key),
+    /// Recovery words: print them, test them, restore from them.
+    #[command(subcommand)]
+    Recovery(Recovery),
     /// Let git and ssh use keys of the node: an agent of theirs, where each use is decided and recorded.
     SshAgent(SshAgent),
     /// Read and change identities, issue tokens.

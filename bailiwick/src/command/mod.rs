@@ -15,6 +15,7 @@ mod policy;
 mod process;
 mod publish;
 mod published;
+mod recovery;
 mod reseal;
 mod service;
 mod ssh_agent;
@@ -75,6 +76,7 @@ pub fn run(mut cli: Cli) -> Result<ExitCode> {
         Command::Key(Key::Reseal { by, now, new_passphrase_file }) => {
             reseal::run(&layout, output, &by, &now, new_passphrase_file.as_deref()).map(done)
         }
+        Command::Recovery(args) => recovery::run(&layout, output, args).map(done),
         Command::Log(args) if !needs_service(&args) => offline(&layout, output, args).map(done),
         Command::Policy(Policy::WhatIf(args)) => trial::what_if(&layout, output, &args).map(done),
         Command::Policy(Policy::WhoCan { action, resource }) => {
@@ -125,6 +127,7 @@ async fn ask(node: &Node, output: Output, command: Command) -> Result<()> {
         // Answered before a node was looked for.
         Command::Up(_)
         | Command::SshAgent(_)
+        | Command::Recovery(_)
         | Command::Run(_)
         | Command::Verify(_)
         | Command::Witness(_)

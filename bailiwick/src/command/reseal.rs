@@ -26,6 +26,7 @@ use zeroize::Zeroizing;
 use super::lock::opener;
 use crate::{
     args::{Opens, Output, SealBy},
+    exit::{Failure, USAGE},
     lone_boundary::{self, Given},
     node::Node,
     output, passphrase, up,
@@ -72,7 +73,7 @@ impl Stopped {
 /// What will open the seals: read from where the next start reads it.
 pub(super) struct Next {
     pub(super) kind: SecretKind,
-    secrets: Secrets,
+    pub(super) secrets: Secrets,
     /// What is read from no file at the next start.
     typed: Option<Secret>,
 }
@@ -139,6 +140,10 @@ pub fn run(
     now: &Opens,
     new_passphrase: Option<&Path>,
 ) -> Result<()> {
+    if !by.is_given() {
+        let what = "what is to open the seals? --tpm PATH, --credential [DIR], --passphrase or --local";
+        return Err(Failure::new(USAGE, what).into());
+    }
     let stopped = Stopped::hold(layout, "moving the seals")?;
     let moved = moved(&stopped, by, now, new_passphrase).map_err(|error| {
         // What was written beside is of no use to anybody.
@@ -171,6 +176,7 @@ fn moved(stopped: &Stopped, by: &SealBy, now: &Opens, new_passphrase: Option<&Pa
         sealed: Some(lone_boundary::in_pipe(&sealed)?),
         secret: Some((old, opener.in_pipe()?)),
         next: Some((next.kind, next.secret()?.in_pipe()?)),
+        words: None,
     };
     let mut boundary = lone_boundary::opened(&stopped.image, &stopped.features, given)?;
     let anew = boundary.seal().context("the key boundary could not seal the seed")?;

@@ -28,6 +28,9 @@ pub enum SecretKind {
     /// 32 random bytes that a TPM 2.0 keeps.
     #[n(3)]
     Tpm2,
+    /// 32 bytes derived from the root seed: for copies of the signing keys, which recovery words bring back.
+    #[n(4)]
+    RootSeed,
 }
 
 /// Cost of Argon2id; all zero for 32 random bytes, which need no stretching.
@@ -44,7 +47,8 @@ pub const COST_MAX: StretchCost = StretchCost { memory_kib: 256 * 1024, passes: 
 pub const COST_MIN: StretchCost = StretchCost { memory_kib: 8 * 1024, passes: 1, lanes: 1 };
 
 impl SecretKind {
-    pub const ALL: [Self; 4] = [Self::KeyFile, Self::Credential, Self::Passphrase, Self::Tpm2];
+    pub const ALL: [Self; 5] =
+        [Self::KeyFile, Self::Credential, Self::Passphrase, Self::Tpm2, Self::RootSeed];
 
     /// As it is named between processes and to people.
     #[must_use]
@@ -54,6 +58,7 @@ impl SecretKind {
             Self::Credential => "credential",
             Self::Passphrase => "passphrase",
             Self::Tpm2 => "tpm2",
+            Self::RootSeed => "root_seed",
         }
     }
 
@@ -66,7 +71,7 @@ impl SecretKind {
     #[must_use]
     pub const fn cost(self) -> StretchCost {
         match self {
-            Self::KeyFile | Self::Tpm2 => StretchCost { memory_kib: 0, passes: 0, lanes: 0 },
+            Self::KeyFile | Self::Tpm2 | Self::RootSeed => StretchCost { memory_kib: 0, passes: 0, lanes: 0 },
             Self::Credential => StretchCost { memory_kib: 19 * 1024, passes: 2, lanes: 1 },
             Self::Passphrase => StretchCost { memory_kib: 64 * 1024, passes: 3, lanes: 4 },
         }
@@ -78,6 +83,7 @@ impl SecretKind {
             Self::Credential => 1,
             Self::Passphrase => 2,
             Self::Tpm2 => 3,
+            Self::RootSeed => 4,
         }
     }
 
@@ -87,6 +93,7 @@ impl SecretKind {
             1 => Some(Self::Credential),
             2 => Some(Self::Passphrase),
             3 => Some(Self::Tpm2),
+            4 => Some(Self::RootSeed),
             _ => None,
         }
     }
@@ -94,7 +101,7 @@ impl SecretKind {
     /// Checks the length of a secret of this kind.
     pub const fn check(self, secret: &[u8]) -> Result<(), SealError> {
         let (min, max) = match self {
-            Self::KeyFile | Self::Tpm2 => (KEY_FILE_BYTES, KEY_FILE_BYTES),
+            Self::KeyFile | Self::Tpm2 | Self::RootSeed => (KEY_FILE_BYTES, KEY_FILE_BYTES),
             Self::Credential => (CREDENTIAL_BYTES_MIN, SECRET_BYTES_MAX),
             Self::Passphrase => (PASSPHRASE_BYTES_MIN, SECRET_BYTES_MAX),
         };

@@ -131,7 +131,7 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], SealError> {
 fn check_cost(kind: SecretKind, cost: StretchCost) -> Result<(), SealError> {
     let within = |value, min, max| (min..=max).contains(&value);
     let legal = match kind {
-        SecretKind::KeyFile | SecretKind::Tpm2 => cost == kind.cost(),
+        SecretKind::KeyFile | SecretKind::Tpm2 | SecretKind::RootSeed => cost == kind.cost(),
         SecretKind::Credential | SecretKind::Passphrase => {
             within(cost.memory_kib, COST_MIN.memory_kib, COST_MAX.memory_kib)
                 && within(cost.passes, COST_MIN.passes, COST_MAX.passes)
@@ -145,7 +145,7 @@ fn check_cost(kind: SecretKind, cost: StretchCost) -> Result<(), SealError> {
 fn sealing_key(header: &Header, secret: &[u8]) -> Result<Zeroizing<[u8; 32]>, SealError> {
     header.kind.check(secret)?;
     let stretched = match header.kind {
-        SecretKind::KeyFile | SecretKind::Tpm2 => None,
+        SecretKind::KeyFile | SecretKind::Tpm2 | SecretKind::RootSeed => None,
         SecretKind::Credential | SecretKind::Passphrase => Some(stretch(header, secret)?),
     };
     let info: [&[u8]; 2] = match (header.contents, &stretched) {

@@ -133,7 +133,7 @@ fn every_flipped_bit_of_the_file_is_refused() {
             let expected = match bit / 8 {
                 0..16 => matches!(error, SealError::Magic),
                 16..18 => matches!(error, SealError::Version(_)),
-                18 => matches!(error, SealError::Kind(_) | SealError::Cost(_)),
+                18 => matches!(error, SealError::Kind(_) | SealError::Cost(_) | SealError::OtherKind { .. }),
                 19 => matches!(error, SealError::Contents(_) | SealError::OtherContents { .. }),
                 20..32 => matches!(error, SealError::Cost(_)),
                 _ => error == SealError::Refused,
@@ -203,7 +203,10 @@ fn secrets_have_their_lengths() {
 /// Names travel between processes and stand in errors.
 #[test]
 fn kinds_and_contents_have_the_names_that_are_written() {
-    assert_eq!(SecretKind::ALL.map(SecretKind::name), ["key_file", "credential", "passphrase", "tpm2"]);
+    assert_eq!(
+        SecretKind::ALL.map(SecretKind::name),
+        ["key_file", "credential", "passphrase", "tpm2", "root_seed"]
+    );
     for kind in SecretKind::ALL {
         assert_eq!(SecretKind::from_name(kind.name()), Some(kind));
     }

@@ -155,6 +155,11 @@ pub fn stage_key<D: Disk>(
     signing::seal_into(state, &staged(&sealed_name(signer)), signer, key, secret)
 }
 
+/// The same for one that somebody else has sealed.
+pub fn stage_sealed_key<D: Disk>(state: &D, signer: Signer, sealed: &[u8]) -> Result<(), DiskError> {
+    replace(state, &staged(&sealed_name(signer)), &[sealed])
+}
+
 /// Opens a staged key with what will be there at the next start.
 pub fn open_staged<D: Disk>(
     state: &D,

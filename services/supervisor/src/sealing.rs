@@ -52,6 +52,7 @@ fn remedy(kind: SecretKind) -> String {
             "a passphrase opens no seal unattended: `bailiwick key unlock` asks for it".to_owned()
         }
         SecretKind::Tpm2 => format!("restore state/{FOLDER}/{SEAL_TPM_FILE} from a copy"),
+        SecretKind::RootSeed => "`bailiwick recovery restore` opens it with the words".to_owned(),
     }
 }
 
@@ -64,7 +65,7 @@ pub const fn secret_file(kind: SecretKind) -> Option<&'static str> {
     match kind {
         SecretKind::KeyFile => Some(SEAL_KEY_FILE),
         SecretKind::Tpm2 => Some(SEAL_TPM_FILE),
-        SecretKind::Credential | SecretKind::Passphrase => None,
+        SecretKind::Credential | SecretKind::Passphrase | SecretKind::RootSeed => None,
     }
 }
 
@@ -111,7 +112,7 @@ impl Secrets {
         match kind {
             SecretKind::KeyFile => self.key_file = staged(&self.key_file, SEAL_KEY_FILE),
             SecretKind::Tpm2 => self.tpm = staged(&self.tpm, SEAL_TPM_FILE),
-            SecretKind::Credential | SecretKind::Passphrase => {}
+            SecretKind::Credential | SecretKind::Passphrase | SecretKind::RootSeed => {}
         }
         self
     }
@@ -130,7 +131,7 @@ impl Secrets {
         let file = match kind {
             SecretKind::KeyFile => Some(&self.key_file).filter(|file| file.is_file()),
             SecretKind::Credential => self.credential.as_ref(),
-            SecretKind::Passphrase => None,
+            SecretKind::Passphrase | SecretKind::RootSeed => None,
             SecretKind::Tpm2 => Some(&self.tpm).filter(|file| file.is_file()),
         };
         file.map(PathBuf::as_path).ok_or(SecretFault::NotGiven(kind))

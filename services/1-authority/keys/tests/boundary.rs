@@ -30,7 +30,7 @@ fn child() {
     let socket = std::os::fd::AsFd::as_fd(&std::io::stdin()).try_clone_to_owned().unwrap();
     let open = |name| std::env::var(name).ok().map(|path| OwnedFd::from(File::open(path).unwrap()));
     let secret = open(SECRET).map(|fd| (SecretKind::KeyFile, fd));
-    let inputs = Inputs { socket, sealed: open(SEALED), secret, next: None, unlock: None };
+    let inputs = Inputs { socket, sealed: open(SEALED), secret, next: None, unlock: None, words: None };
     let ended = main(inputs);
     let code = match role.as_str() {
         "boundary" => u8::from(ended.is_err()),

@@ -59,6 +59,7 @@ fn child() {
                 secret,
                 next: None,
                 unlock: None,
+                words: None,
             });
             std::process::exit(i32::from(ended.is_err()));
         }

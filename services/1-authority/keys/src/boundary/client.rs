@@ -6,6 +6,7 @@ use rustix::{
     io::{Errno, retry_on_intr},
     net::{RecvFlags, SendFlags, recv, send},
 };
+use seal::Signer;
 use thiserror::Error;
 
 use super::protocol::{BoundaryState, MESSAGE_BYTES_MAX, Refusal, Request, Response, SecretKind};
@@ -23,6 +24,11 @@ pub enum ClientError {
     Answer,
     #[error("the boundary's answer is malformed")]
     Malformed(#[source] CborError),
+}
+
+fn place(signer: Signer) -> u8 {
+    let place = Signer::ALL.into_iter().position(|known| known == signer);
+    place.and_then(|place| u8::try_from(place).ok()).unwrap_or(u8::MAX)
 }
 
 /// One request at a time.
@@ -69,6 +75,37 @@ impl BoundaryClient {
     pub fn seal(&mut self) -> Result<Vec<u8>, ClientError> {
         match self.ask(&Request::Seal)? {
             Response::Created { sealed } => Ok(sealed),
+            _ => Err(ClientError::Answer),
+        }
+    }
+
+    pub fn write_words(&mut self) -> Result<(), ClientError> {
+        match self.ask(&Request::WriteWords)? {
+            Response::WordsWritten => Ok(()),
+            _ => Err(ClientError::Answer),
+        }
+    }
+
+    pub fn read_words(&mut self) -> Result<(), ClientError> {
+        match self.ask(&Request::ReadWords)? {
+            Response::WordsRead => Ok(()),
+            _ => Err(ClientError::Answer),
+        }
+    }
+
+    /// A signing key that the next secret opens, under the seed, with its public half.
+    pub fn copy(&mut self, signer: Signer, sealed: &[u8]) -> Result<(Vec<u8>, PublicKey), ClientError> {
+        self.reseal(&Request::Copy { signer: place(signer), sealed: sealed.to_vec() })
+    }
+
+    /// A copy under the seed, sealed by the next secret.
+    pub fn restore(&mut self, signer: Signer, copy: &[u8]) -> Result<(Vec<u8>, PublicKey), ClientError> {
+        self.reseal(&Request::Restore { signer: place(signer), sealed: copy.to_vec() })
+    }
+
+    fn reseal(&mut self, request: &Request) -> Result<(Vec<u8>, PublicKey), ClientError> {
+        match self.ask(request)? {
+            Response::Resealed { sealed, public_key } => Ok((sealed, public_key)),
             _ => Err(ClientError::Answer),
         }
     }

@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use base::KeyPath;
+use rustix::{fd::OwnedFd, io::retry_on_intr};
 use sandbox::secret_memory::{SecretMemory, SecretMemoryError, SecretProtection};
-use seal::{Contents, SEAL_ENTROPY_BYTES, SECRET_BYTES_MAX, SealError};
+use seal::{Contents, SEAL_ENTROPY_BYTES, SECRET_BYTES_MAX, SealError, Signer};
 use svid::P256Key;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -13,10 +14,11 @@ use super::protocol::{
 };
 use crate::core::{
     VerifyingKey,
-    derive::{DerivedKey, SEED_BYTES, with_clean_stack},
+    derive::{DerivedKey, SEED_BYTES, public_half, recovery_secret, with_clean_stack},
     encryption::ENTROPY_BYTES,
     es256::Es256Key,
-    purpose::{self, Signer},
+    purpose,
+    words::{self, WORDS_TEXT_BYTES_MAX},
 };
 
 /// Fills a buffer with unpredictable bytes; false if it cannot.
@@ -76,6 +78,8 @@ pub(super) struct Holder {
     armed: Option<(Instant, u32)>,
     /// What the seed is to be sealed by anew. Only the operator's own commands give one, while the node is not up.
     next: Option<Sealing>,
+    /// Where words are written, or read: the operator's terminal.
+    words: Option<OwnedFd>,
     entropy: Entropy,
     /// Off for `prove` alone: any key then does anything.
     keeps_purposes: bool,
@@ -94,6 +98,7 @@ impl Holder {
             is_fresh: false,
             armed: None,
             next: None,
+            words: None,
             entropy,
             keeps_purposes: true,
             keeps_locks: true,
@@ -113,6 +118,10 @@ impl Holder {
 
     pub(super) fn seal_next_by(&mut self, next: Option<Sealing>) {
         self.next = next;
+    }
+
+    pub(super) fn words_at(&mut self, words: Option<OwnedFd>) {
+        self.words = words;
     }
 
     /// For `prove` alone.
@@ -146,6 +155,10 @@ impl Holder {
             Request::Seal => self.seal(),
             Request::Lock => Ok(self.lock()),
             Request::Arm => self.arm(),
+            Request::WriteWords => self.write_words(),
+            Request::ReadWords => self.read_words(),
+            Request::Copy { signer, sealed } => self.reseal(signer, &sealed, true),
+            Request::Restore { signer, sealed } => self.reseal(signer, &sealed, false),
         });
         answered.unwrap_or_else(Response::Refused)
     }
@@ -178,8 +191,8 @@ impl Holder {
         let key = self.derive(path)?;
         let exchange_key = purpose.is_none().then(|| key.exchange().public_key());
         let public_key = match signer {
-            Signer::Ed25519 => VerifyingKey::Ed25519(key.public_key()),
-            Signer::Es256 => VerifyingKey::P256(es256(&key)?.1),
+            purpose::Signer::Ed25519 => VerifyingKey::Ed25519(key.public_key()),
+            purpose::Signer::Es256 => VerifyingKey::P256(es256(&key)?.1),
         };
         Ok(Response::PublicKey { public_key, exchange_key })
     }
@@ -194,12 +207,12 @@ impl Holder {
         let signer =
             if self.keeps_purposes { purpose::signer(path)?.1 } else { purpose::signer_unchecked(path) };
         match signer {
-            Signer::Ed25519 => {
+            purpose::Signer::Ed25519 => {
                 let public_key = VerifyingKey::Ed25519(key.public_key());
                 read(&public_key)?;
                 Ok(Response::Signed { signature: key.sign_bytes(message), public_key })
             }
-            Signer::Es256 => {
+            purpose::Signer::Es256 => {
                 let (key, public_key) = es256(&key)?;
                 let public_key = VerifyingKey::P256(public_key);
                 read(&public_key)?;
@@ -258,6 +271,72 @@ impl Holder {
             self.state = BoundaryState::Locked { why: "it was locked by a decision".to_owned() };
         }
         Response::Locked
+    }
+
+    fn write_words(&mut self) -> Result<Response, Refusal> {
+        if self.state != BoundaryState::Ready {
+            return Err(Refusal::Locked);
+        }
+        let place = self.words.as_ref().ok_or(Refusal::NoPlace)?;
+        let mut page =
+            SecretMemory::new(WORDS_TEXT_BYTES_MAX).map_err(|error| Refusal::Words(error.to_string()))?;
+        let bytes = words::page(seed_bytes(&mut self.seed)?, page.as_mut_slice()).ok_or(Refusal::NoPlace)?;
+        let mut rest = page.as_slice().get(..bytes).unwrap_or_default();
+        while !rest.is_empty() {
+            let written = retry_on_intr(|| rustix::io::write(place, rest));
+            let written =
+                written.map_err(|errno| Refusal::Words(format!("writing the words failed: {errno}")))?;
+            rest = rest.get(written..).unwrap_or_default();
+        }
+        Ok(Response::WordsWritten)
+    }
+
+    fn read_words(&mut self) -> Result<Response, Refusal> {
+        if self.state == BoundaryState::Ready {
+            return Err(Refusal::HasSeed);
+        }
+        let place = self.words.as_ref().ok_or(Refusal::NoPlace)?;
+        // One byte more than allowed, so that too long is noticed.
+        let text = SecretMemory::new(WORDS_TEXT_BYTES_MAX + 1);
+        let mut text = text.map_err(|error| Refusal::Words(error.to_string()))?;
+        let mut bytes = 0;
+        while let Some(rest) = text.as_mut_slice().get_mut(bytes..).filter(|rest| !rest.is_empty()) {
+            let read = retry_on_intr(|| rustix::io::read(place, &mut *rest));
+            match read.map_err(|errno| Refusal::Words(format!("reading the words failed: {errno}")))? {
+                0 => break,
+                read => bytes += read,
+            }
+            if text.as_slice().get(..bytes).is_some_and(words::is_whole) {
+                break;
+            }
+        }
+        let text = text.as_slice().get(..bytes).unwrap_or_default();
+        words::seed(text, seed_bytes(&mut self.seed)?).map_err(|error| Refusal::Words(error.to_string()))?;
+        self.ready();
+        Ok(Response::WordsRead)
+    }
+
+    /// From the next secret to the seed, for a copy, or from the seed to the next secret.
+    fn reseal(&mut self, signer: u8, sealed: &[u8], is_copy: bool) -> Result<Response, Refusal> {
+        if self.state != BoundaryState::Ready {
+            return Err(Refusal::Locked);
+        }
+        let signer = *Signer::ALL.get(usize::from(signer)).ok_or(Refusal::NoSigner(signer))?;
+        let next = self.next.as_ref().ok_or(Refusal::NoNextSecret)?;
+        let mut entropy = [0; SEAL_ENTROPY_BYTES];
+        if !(self.entropy)(&mut entropy) {
+            return Err(Refusal::NoEntropy);
+        }
+        let own = recovery_secret(self.seed.as_slice());
+        let contents = Contents::SigningKey(signer);
+        let by_next = (next.kind, next.secret());
+        let by_seed = (SecretKind::RootSeed, &own[..]);
+        let (from, to) = if is_copy { (by_next, by_seed) } else { (by_seed, by_next) };
+        let mut key = Zeroizing::new([0; SEED_BYTES]);
+        seal::open(contents, sealed, from.0, from.1, &mut key)?;
+        let public_key = public_half(&key);
+        let sealed = seal::seal(contents, &key, to.0, to.1, &entropy)?;
+        Ok(Response::Resealed { sealed, public_key })
     }
 
     fn arm(&mut self) -> Result<Response, Refusal> {
@@ -578,6 +657,76 @@ mod tests {
             "the secret is gone, too"
         );
         assert_eq!(locked.answer(Request::PublicKey { path: path() }), Response::Refused(Refusal::Locked));
+    }
+
+    fn temporary(content: &[u8]) -> (tempfile::NamedTempFile, OwnedFd) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), content).unwrap();
+        let fd = OwnedFd::from(file.reopen().unwrap());
+        (file, fd)
+    }
+
+    /// covers: KEY-18
+    #[test]
+    fn words_go_to_their_place_alone_and_bring_seed_and_signing_keys_back() {
+        let mut first = holder(&[1; 32]);
+        assert_eq!(first.answer(Request::WriteWords), Response::Refused(Refusal::Locked));
+        create(&mut first);
+        assert_eq!(first.answer(Request::WriteWords), Response::Refused(Refusal::NoPlace));
+        let (page, place) = temporary(b"");
+        first.words_at(Some(place));
+        assert_eq!(first.answer(Request::WriteWords), Response::WordsWritten);
+        assert_eq!(first.answer(Request::ReadWords), Response::Refused(Refusal::HasSeed));
+        let phrase: Vec<String> = std::fs::read_to_string(page.path())
+            .unwrap()
+            .split_whitespace()
+            .filter(|word| word.parse::<u8>().is_err())
+            .map(str::to_owned)
+            .collect();
+        assert_eq!(phrase.len(), 24);
+
+        // A signing key, sealed by a key file, copied under the seed.
+        let (key, by) = ([0x33; 32], [7; 32]);
+        let contents = Contents::SigningKey(Signer::Policy);
+        let sealed = seal::seal(contents, &key, SecretKind::KeyFile, &by, &[5; SEAL_ENTROPY_BYTES]).unwrap();
+        let ask = |signer: u8, sealed: &[u8]| Request::Copy { signer, sealed: sealed.to_vec() };
+        assert_eq!(first.answer(ask(1, &sealed)), Response::Refused(Refusal::NoNextSecret));
+        first.seal_next_by(sealing(SecretKind::KeyFile, &by));
+        assert_eq!(first.answer(ask(4, &sealed)), Response::Refused(Refusal::NoSigner(4)));
+        assert!(
+            matches!(first.answer(ask(0, &sealed)), Response::Refused(Refusal::Seal(_))),
+            "another signer's"
+        );
+        let Response::Resealed { sealed: copy, public_key } = first.answer(ask(1, &sealed)) else { panic!() };
+        assert_eq!(public_key, public_half(&key));
+        assert_eq!(seal::sealed_by(&copy), Ok(SecretKind::RootSeed));
+
+        // Elsewhere, with nothing but the words and the copy.
+        let (_typed, place) = temporary(format!("{}\n", phrase.join(" ")).as_bytes());
+        let mut second = Holder::new(None, counting).unwrap();
+        assert_eq!(second.answer(Request::ReadWords), Response::Refused(Refusal::NoPlace));
+        second.words_at(Some(place));
+        assert_eq!(second.answer(Request::ReadWords), Response::WordsRead);
+        let public = |holder: &mut Holder| holder.answer(Request::PublicKey { path: path() });
+        assert_eq!(public(&mut second), public(&mut first));
+        second.seal_next_by(sealing(SecretKind::KeyFile, &[8; 32]));
+        let restore = Request::Restore { signer: 1, sealed: copy };
+        let Response::Resealed { sealed, public_key } = second.answer(restore) else { panic!() };
+        assert_eq!(public_key, public_half(&key));
+        let mut opened = [0; 32];
+        seal::open(contents, &sealed, SecretKind::KeyFile, &[8; 32], &mut opened).unwrap();
+        assert_eq!(opened, key);
+
+        // What is wrong is told by its place, and nothing was taken.
+        let (_wrong, place) = temporary(format!("{} nonsense\n", phrase[..23].join(" ")).as_bytes());
+        let mut third = Holder::new(None, counting).unwrap();
+        third.words_at(Some(place));
+        let refused = third.answer(Request::ReadWords);
+        assert!(
+            matches!(&refused, Response::Refused(Refusal::Words(why)) if why.starts_with("word 24 ")),
+            "{refused:?}"
+        );
+        assert_eq!(state(&mut third).0, BoundaryState::Empty);
     }
 
     #[test]

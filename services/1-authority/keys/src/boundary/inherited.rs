@@ -12,8 +12,8 @@ use super::{
 
 /// Descriptors by number: `boundary=3,sealed=4,secret:key_file=5`.
 const FDS_VARIABLE: &str = "BAILIWICK_FDS";
-/// Socket, sealed seed, secret, next secret, socket of the operator.
-const TOKENS_MAX: usize = 5;
+/// Socket, sealed seed, secret, next secret, socket of the operator, place of words.
+const TOKENS_MAX: usize = 6;
 /// The process was started otherwise than by the node, or with other descriptors than it needs.
 const EXIT_INPUTS: u8 = 2;
 
@@ -22,7 +22,7 @@ enum InputError {
     #[error("{FDS_VARIABLE} is not set: the key boundary is started by the node alone")]
     Missing,
     #[error(
-        "{FDS_VARIABLE} has {0:?}; it names `boundary`, `sealed`, `unlock`, `secret:<kind>` and `next:<kind>`, each at most once, as `name=fd`"
+        "{FDS_VARIABLE} has {0:?}; it names `boundary`, `sealed`, `unlock`, `words`, `secret:<kind>` and `next:<kind>`, each at most once, as `name=fd`"
     )]
     Token(String),
     #[error("{FDS_VARIABLE} names no `boundary` socket")]
@@ -38,6 +38,7 @@ struct Numbers {
     secret: Option<(SecretKind, RawFd)>,
     next: Option<(SecretKind, RawFd)>,
     unlock: Option<RawFd>,
+    words: Option<RawFd>,
 }
 
 /// Becomes the key boundary. Ends with 0 when its peer is gone.
@@ -71,6 +72,7 @@ fn inherit() -> Result<Inputs, InputError> {
         secret: numbers.secret.map(secret).transpose()?,
         next: numbers.next.map(secret).transpose()?,
         unlock: numbers.unlock.map(adopt).transpose()?,
+        words: numbers.words.map(adopt).transpose()?,
     })
 }
 
@@ -79,7 +81,8 @@ fn adopt(raw: RawFd) -> Result<OwnedFd, InputError> {
 }
 
 fn parse(text: &str) -> Result<Numbers, InputError> {
-    let (mut socket, mut sealed, mut secret, mut next, mut unlock) = (None, None, None, None, None);
+    let (mut socket, mut sealed, mut secret, mut next, mut unlock, mut words) =
+        (None, None, None, None, None, None);
     for token in text.split(',').filter(|token| !token.is_empty()).take(TOKENS_MAX + 1) {
         let wrong = || InputError::Token(token.chars().take(80).collect());
         let (name, raw) = token.split_once('=').ok_or_else(wrong)?;
@@ -91,13 +94,14 @@ fn parse(text: &str) -> Result<Numbers, InputError> {
             None if name == "boundary" => socket.replace(raw).is_some(),
             None if name == "sealed" => sealed.replace(raw).is_some(),
             None if name == "unlock" => unlock.replace(raw).is_some(),
+            None if name == "words" => words.replace(raw).is_some(),
             _ => true,
         };
         if taken {
             return Err(wrong());
         }
     }
-    Ok(Numbers { socket: socket.ok_or(InputError::NoSocket)?, sealed, secret, next, unlock })
+    Ok(Numbers { socket: socket.ok_or(InputError::NoSocket)?, sealed, secret, next, unlock, words })
 }
 
 #[cfg(test)]
@@ -106,15 +110,20 @@ mod tests {
 
     #[test]
     fn descriptors_are_named_once_and_nothing_else_is() {
-        let bare = || Numbers { socket: 3, sealed: None, secret: None, next: None, unlock: None };
+        let bare =
+            || Numbers { socket: 3, sealed: None, secret: None, next: None, unlock: None, words: None };
         let whole = Numbers {
             sealed: Some(4),
             secret: Some((SecretKind::KeyFile, 5)),
             next: Some((SecretKind::Tpm2, 6)),
             unlock: Some(7),
+            words: Some(8),
             ..bare()
         };
-        assert_eq!(parse("boundary=3,sealed=4,secret:key_file=5,next:tpm2=6,unlock=7").unwrap(), whole);
+        assert_eq!(
+            parse("boundary=3,sealed=4,secret:key_file=5,next:tpm2=6,unlock=7,words=8").unwrap(),
+            whole
+        );
         assert_eq!(parse("boundary=3").unwrap(), bare());
         for kind in SecretKind::ALL {
             let text = format!("boundary=3,secret:{0}=7,next:{0}=8", kind.name());

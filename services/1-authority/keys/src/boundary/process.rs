@@ -37,6 +37,8 @@ pub struct Inputs {
     pub next: Option<(SecretKind, OwnedFd)>,
     /// Listens, `SOCK_SEQPACKET`, where the operator alone can connect: what opens the seal comes here and nowhere else.
     pub unlock: Option<OwnedFd>,
+    /// Where the seed is written or read as words: a terminal, as a rule.
+    pub words: Option<OwnedFd>,
 }
 
 #[derive(Debug, Error)]
@@ -60,12 +62,13 @@ pub enum BoundaryError {
 /// A seed that does not open is no error: the boundary then answers `Locked`, and says why in its status.
 pub fn main(inputs: Inputs) -> Result<(), BoundaryError> {
     harden()?;
-    let Inputs { socket, sealed, secret, next, unlock } = inputs;
+    let Inputs { socket, sealed, secret, next, unlock, words } = inputs;
     let read = |(kind, fd): (SecretKind, OwnedFd)| Sealing::read(kind, |buffer| Ok(read_up_to(&fd, buffer)?));
     let (sealing, next) = (secret.map(read).transpose()?, next.map(read).transpose()?);
     let sealed = sealed.map(|fd| read_sealed(&fd)).transpose()?;
     let mut holder = Holder::new(sealing, |buffer| sandbox::random::fill(buffer).is_ok())?;
     holder.seal_next_by(next);
+    holder.words_at(words);
     if kit::is_broken(PURPOSES) {
         holder.forget_purposes();
     }

@@ -82,6 +82,28 @@ pub enum Request {
     /// Take a secret on the operator's own socket, for `UNLOCK_WINDOW` and `UNLOCK_TRIES_MAX` tries.
     #[n(18)]
     Arm,
+    /// Write the seed as words to the descriptor that was handed over for them, which nobody else reads.
+    #[n(19)]
+    WriteWords,
+    /// Read the seed as words from that descriptor.
+    #[n(20)]
+    ReadWords,
+    /// A signing key that is sealed by the next secret, sealed by the seed.
+    #[n(21)]
+    Copy {
+        #[n(0)]
+        signer: u8,
+        #[cbor(n(1), with = "minicbor::bytes")]
+        sealed: Vec<u8>,
+    },
+    /// The other way.
+    #[n(22)]
+    Restore {
+        #[n(0)]
+        signer: u8,
+        #[cbor(n(1), with = "minicbor::bytes")]
+        sealed: Vec<u8>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -136,6 +158,18 @@ pub enum Response {
     Locked,
     #[n(18)]
     Armed,
+    #[n(19)]
+    WordsWritten,
+    #[n(20)]
+    WordsRead,
+    /// A signing key under another seal, and its public half.
+    #[n(21)]
+    Resealed {
+        #[cbor(n(0), with = "minicbor::bytes")]
+        sealed: Vec<u8>,
+        #[n(1)]
+        public_key: PublicKey,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -167,6 +201,15 @@ pub enum Refusal {
     #[error("what was sent is no secret")]
     #[n(18)]
     NoSecretSent,
+    #[error("{0}")]
+    #[n(19)]
+    Words(#[n(0)] String),
+    #[error("the boundary was started without a place for words")]
+    #[n(20)]
+    NoPlace,
+    #[error("there is no signer {0}")]
+    #[n(21)]
+    NoSigner(#[n(0)] u8),
     #[error("the boundary has a seed already and replaces none")]
     #[n(2)]
     HasSeed,
@@ -221,6 +264,9 @@ impl Request {
         match cbor::decode(bytes)? {
             Self::Unseal { sealed } if sealed.len() > SEALED_BYTES * 2 => {
                 Err(CborError::Decode("too long for a sealed seed".to_owned()))
+            }
+            Self::Copy { sealed, .. } | Self::Restore { sealed, .. } if sealed.len() > SEALED_BYTES => {
+                Err(CborError::Decode("too long for a sealed key".to_owned()))
             }
             request => Ok(request),
         }
@@ -277,6 +323,9 @@ mod tests {
             | Request::Seal
             | Request::Lock
             | Request::Arm => "state",
+            // Through a descriptor that whoever asks does not hold.
+            Request::WriteWords | Request::ReadWords => "words, elsewhere",
+            Request::Copy { .. } | Request::Restore { .. } => "a sealed key under another seal",
             Request::PublicKey { .. } => "public key",
             Request::Sign { .. } => "signature over a hash",
             Request::SignBytes { .. } => "signature over bytes of a format",
@@ -288,7 +337,10 @@ mod tests {
             | Response::Unsealed
             | Response::Locked
             | Response::Armed
+            | Response::WordsWritten
+            | Response::WordsRead
             | Response::Refused(_) => "facts",
+            Response::Resealed { sealed: _, public_key: _ } => "a sealed key",
             Response::Created { sealed: _ } => "the seed, sealed",
             Response::PublicKey { public_key: _, exchange_key: _ } => "public keys",
             Response::Encrypted { sealed: _ } => "the caller's bytes, encrypted",

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use super::{encryption::Exchange, es256::Es256Key};
 
 const MASTER_INFO: &[u8] = b"orbital-master-key-v1";
+const RECOVERY_INFO: &[u8] = b"bailiwick-recovery-v1";
 const DERIVATION_INFO: &[u8] = b"orbital-key-derivation-v1";
 /// Bytes of the root seed and of every key below it.
 pub(crate) const SEED_BYTES: usize = 32;
@@ -21,6 +22,18 @@ fn hkdf_sha256(key: &[u8], salt: &[u8], info: &[u8], out: &mut Secret) {
     let fits = Hkdf::<Sha256>::new(Some(salt), key).expand(info, &mut out[..]).is_ok();
     // 32 bytes are one block of output; HKDF refuses only more than 255.
     debug_assert!(fits);
+}
+
+/// What opens the copies of the signing keys that recovery words bring back.
+pub(crate) fn recovery_secret(seed: &[u8]) -> Zeroizing<[u8; SEED_BYTES]> {
+    let mut secret = Secret::default();
+    hkdf_sha256(seed, b"", RECOVERY_INFO, &mut secret);
+    secret
+}
+
+/// Of a key that is not derived from the seed.
+pub(crate) fn public_half(key: &[u8; SEED_BYTES]) -> PublicKey {
+    PublicKey(SigningKey::from_bytes(key).verifying_key().to_bytes())
 }
 
 /// A private key on its way to one operation; zeroed when dropped (KEY-22).

@@ -11,6 +11,7 @@ mod machine;
 mod public;
 pub(crate) mod purpose;
 pub(crate) mod verify;
+pub(crate) mod words;
 
 pub use decision::{Operation, UseRequest};
 pub use encryption::{CIPHERTEXT_BYTES_MAX, EncryptionError, OVERHEAD_BYTES, PLAINTEXT_BYTES_MAX, Plain};
@@ -22,3 +23,4 @@ pub use machine::{
 pub use public::VerifyingKey;
 pub use purpose::{Purpose, PurposeError, SIGNED_BYTES_MAX};
 pub use verify::{ALGORITHMS, BYTES_ALGORITHMS, ES256_ALGORITHMS, verify};
+pub use words::{WORDS, WORDS_TEXT_BYTES_MAX, WordsError};

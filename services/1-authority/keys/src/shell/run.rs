@@ -228,7 +228,10 @@ impl Runner {
             | Response::Created { .. }
             | Response::Unsealed
             | Response::Locked
-            | Response::Armed => {
+            | Response::Armed
+            | Response::WordsWritten
+            | Response::WordsRead
+            | Response::Resealed { .. } => {
                 return Err(BoundaryFailure::Failed("the boundary answered another question".to_owned()));
             }
         })
