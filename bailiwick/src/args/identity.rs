@@ -42,6 +42,20 @@ pub enum Identity {
     },
     /// Show who you are to the node.
     Whoami,
+    /// Show which SVIDs a service gets, if its manifest says `[identity] workload_api = true`; none is issued.
+    Svid {
+        /// The service's name.
+        service: String,
+    },
+    /// Print what SVIDs of this node are verified with, as a SPIFFE bundle (JSON web keys).
+    Bundle {
+        /// The authority's certificate as PEM instead, for X.509 alone.
+        #[arg(long)]
+        pem: bool,
+        /// Where it goes; standard output by default.
+        #[arg(long, short = 'O', value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
     /// What an identity proves itself with: keys that can be shown, hashed and revoked.
     #[command(subcommand)]
     Credential(Credential),

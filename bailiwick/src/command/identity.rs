@@ -5,7 +5,7 @@ use base::IdentityId;
 use chain::payload::identity::Identity;
 use contracts::identity::v1 as pb;
 
-use super::{credential, passkey};
+use super::{credential, passkey, svid};
 use crate::{
     args::{Identity as Args, Output},
     node::{Node, failed},
@@ -28,6 +28,8 @@ pub async fn run(node: &Node, output: Output, command: Args) -> Result<()> {
             let mut identities = node.identities("system.identity.who_am_i").await?;
             show(output, &identities.who_am_i(pb::WhoAmIRequest {}).await.map_err(failed)?.into_inner())
         }
+        Args::Svid { service } => svid::show(node, output, &service).await,
+        Args::Bundle { pem, to } => svid::bundle(node, pem, to.as_deref()).await,
         Args::Create { name, identity_type, parent, key_path } => {
             let parent = match parent {
                 Some(parent) => node.identity_id(&parent).await?,

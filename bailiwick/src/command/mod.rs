@@ -20,6 +20,7 @@ mod reseal;
 mod service;
 mod ssh_agent;
 mod status;
+mod svid;
 mod trial;
 mod verify;
 mod why;

@@ -19,6 +19,9 @@ pub enum LayoutError {
     TooLong { folder: PathBuf, bytes: usize },
 }
 
+/// File of the configuration folder.
+pub const IDENTITY_SETTINGS: &str = "identity.toml";
+
 /// The folders of one node (decision 0001).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -117,6 +120,12 @@ impl Layout {
     #[must_use]
     pub fn rules(&self) -> PathBuf {
         self.config.join("rules")
+    }
+
+    /// How long SVIDs live; need not be there.
+    #[must_use]
+    pub fn identity_settings(&self) -> PathBuf {
+        self.config.join(IDENTITY_SETTINGS)
     }
 
     /// What a service writes to its standard error.

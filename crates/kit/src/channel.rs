@@ -15,6 +15,8 @@ pub enum ChannelKind {
     Authority,
     /// Appends of policy or of the supervisor, served by axiom.
     Append,
+    /// SPIFFE's Workload API for one client: a contract whose callers know nothing of this node.
+    Workload,
     /// The operator, checked by peer credentials.
     Admin,
     /// The one socket to the key boundary; not served by the kit.
@@ -26,12 +28,13 @@ pub enum ChannelKind {
 }
 
 impl ChannelKind {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Lifecycle,
         Self::Edge,
         Self::Feed,
         Self::Authority,
         Self::Append,
+        Self::Workload,
         Self::Admin,
         Self::Boundary,
         Self::Clients,
@@ -46,6 +49,7 @@ impl ChannelKind {
             Self::Feed => "feed",
             Self::Authority => "authority",
             Self::Append => "append",
+            Self::Workload => "workload",
             Self::Admin => "admin",
             Self::Boundary => "boundary",
             Self::Clients => "clients",
@@ -56,7 +60,7 @@ impl ChannelKind {
     /// True if a socket of this kind belongs to one named client.
     #[must_use]
     pub const fn has_client(self) -> bool {
-        matches!(self, Self::Edge | Self::Feed | Self::Authority | Self::Append)
+        matches!(self, Self::Edge | Self::Feed | Self::Authority | Self::Append | Self::Workload)
     }
 }
 

@@ -28,6 +28,11 @@ pub enum ClientChange {
     /// Serve no clients on edges but these.
     #[n(1)]
     Only(#[n(0)] Vec<String>),
+    /// The same two for the sockets of workloads.
+    #[n(2)]
+    ServeWorkload(#[n(0)] String),
+    #[n(3)]
+    OnlyWorkloads(#[n(0)] Vec<String>),
 }
 
 impl ClientChange {

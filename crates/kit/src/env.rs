@@ -21,6 +21,8 @@ pub const DESCRIPTORS_MAX: usize = 256;
 pub const RUN_FOLDER: &str = "/run/bailiwick";
 /// Where a service keeps its own files.
 pub const STATE_FOLDER: &str = "/state";
+/// Where a service finds what of the configuration is its own, if there is any.
+pub const CONFIG_FOLDER: &str = "/config";
 
 #[derive(Debug, Error)]
 pub enum EnvError {

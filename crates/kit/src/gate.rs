@@ -25,7 +25,7 @@ use crate::{
     observe::{Counter, Metrics},
     phase::{Life, Phase},
     seen,
-    table::{Cost, Operation, Table},
+    table::{Callers, Cost, Operation, Table},
 };
 
 /// What an operation of a class may take until it answers, in milliseconds; ten times what is expected, because the
@@ -93,7 +93,7 @@ impl Drop for InFlight {
 }
 
 /// Held by an answer: class slot, count in flight, place on the socket.
-type Guards = (Option<Slot>, InFlight, OwnedSemaphorePermit);
+type Guards = (Option<Slot>, Option<InFlight>, OwnedSemaphorePermit);
 
 impl Gate {
     pub(crate) async fn handle(
@@ -115,6 +115,10 @@ impl Gate {
             ChannelKind::Edge | ChannelKind::Admin => match place {
                 None => self.refuse(face, &busy.clone().into()),
                 Some(place) => self.operation(caller, place, face, request).await,
+            },
+            ChannelKind::Workload => match place {
+                None => self.refuse(face, &busy.clone().into()),
+                Some(place) => self.workload(caller, place, face, request).await,
             },
         }
     }
@@ -165,6 +169,38 @@ impl Gate {
         }
     }
 
+    /// A published contract: no context, for its callers know of none. The socket says who calls, and the rest is as for
+    /// every other call.
+    async fn workload(
+        &self,
+        caller: &Caller,
+        place: OwnedSemaphorePermit,
+        face: Face,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
+        let row = self.table.find(request.uri().path());
+        let row = row.filter(|(_, operation)| operation.callers == Callers::Workload && face == Face::Grpc);
+        let Some((row, operation)) = row else {
+            self.metrics.unrouted();
+            return self.refuse(face, &KitError::UnknownOperation(path_of(&request)).into());
+        };
+        let since = Instant::now();
+        self.metrics.enter();
+        let in_flight = InFlight { metrics: Arc::clone(&self.metrics), ended: Arc::clone(&self.ended) };
+        match self.admission.admit(self.life.phase(), operation.cost).await {
+            Ok(slot) => {
+                let slot = if operation.long { None } else { Some(slot) };
+                let guards = (slot, Some(in_flight), place);
+                self.dispatch(caller, face, row, operation, None, guards, since, request).await
+            }
+            Err(error) => {
+                self.metrics.answered(row, true, since);
+                tracing::info!(client = %caller.client, operation = operation.path, reason = %error, "refused");
+                self.refuse(face, &error.into())
+            }
+        }
+    }
+
     async fn operation(
         &self,
         caller: &Caller,
@@ -196,8 +232,8 @@ impl Gate {
         let in_flight = InFlight { metrics: Arc::clone(&self.metrics), ended: Arc::clone(&self.ended) };
         let mut response = match self.let_in(caller, operation, &request).await {
             Ok((context, slot)) => {
-                let guards = (if operation.long { None } else { Some(slot) }, in_flight, place);
-                self.dispatch(caller, face, row, operation, context, guards, since, request).await
+                let guards = (if operation.long { None } else { Some(slot) }, Some(in_flight), place);
+                self.dispatch(caller, face, row, operation, Some(context), guards, since, request).await
             }
             Err(error) => {
                 self.rights.refused(caller, &error);
@@ -267,8 +303,8 @@ impl Gate {
         face: Face,
         row: usize,
         operation: &'static Operation,
-        context: OperationContext,
-        guards: Guards,
+        context: Option<OperationContext>,
+        mut guards: Guards,
         since: Instant,
         request: Request<Incoming>,
     ) -> Response<Body> {
@@ -283,7 +319,9 @@ impl Gate {
             };
             request.extensions_mut().insert(caller.clone());
             request.extensions_mut().insert(Misuse::new(&self.rights, caller));
-            request.extensions_mut().insert(Arc::new(context));
+            if let Some(context) = context {
+                request.extensions_mut().insert(Arc::new(context));
+            }
             request.extensions_mut().insert(operation);
             let Ok(response) = routes.call(request).await;
             match method {
@@ -304,6 +342,10 @@ impl Gate {
             },
         };
         self.metrics.answered(row, is_failure(&response), since);
+        if operation.long && caller.channel == ChannelKind::Workload {
+            // Such a stream ends with its workload alone: it is not waited for when this service stops.
+            guards.1 = None;
+        }
         response.map(|body| Body::new(Guarded::new(body, guards)))
     }
 

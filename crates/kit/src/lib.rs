@@ -53,7 +53,7 @@ pub use local::LocalState;
 pub use misuse::{Misuse, REFUSED_USES_MAX, REFUSED_USES_WINDOW, misuse};
 pub use observe::Counter;
 pub use phase::Phase;
-pub use requestor::{Requestor, requestor, requestor_in};
+pub use requestor::{Requestor, requestor, requestor_in, workload};
 /// The kernel's random source; the crate `getrandom` finds none inside of a sandbox.
 pub use sandbox::random;
 pub use seen::{SEEN_METADATA, SEQUENCE_METADATA, Seen};

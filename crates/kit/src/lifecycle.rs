@@ -84,6 +84,7 @@ impl<S: Service> Shared<S> {
             ChannelKind::Feed,
             ChannelKind::Authority,
             ChannelKind::Append,
+            ChannelKind::Workload,
         ];
         let routes = kinds.into_iter().map(|kind| (kind, service.routes(kind).prepare())).collect();
         let _ = self.feed.set(service.place(&self.node));

@@ -64,6 +64,16 @@ pub fn requestor<T>(node: &Node, request: &Request<T>, token_on_admin: bool) -> 
     requestor_in(node.local(), node.clock(), request, token_on_admin)
 }
 
+/// Who calls on a workload's socket: its service, as long as that may act.
+pub fn workload<T>(node: &Node, request: &Request<T>) -> Result<Requestor, KitError> {
+    let caller = caller(request).map_err(|_| KitError::HandlerDied)?;
+    let id = channel_identity(node.local(), caller)?;
+    match node.local().is_active(&id) {
+        true => Ok(Requestor { id, claims: None }),
+        false => Err(KitError::NotActive(id)),
+    }
+}
+
 /// The same for a process without a `Node` (the supervisor).
 pub fn requestor_in<T>(
     local: &LocalState,
@@ -101,7 +111,7 @@ fn channel_identity(local: &LocalState, caller: &Caller) -> Result<IdentityId, K
     let identity = match caller.channel {
         ChannelKind::Admin => local.genesis_admin(),
         // The operator's channel has that name; a service that took it would be taken for the operator's token holder.
-        ChannelKind::Edge if &*caller.client != ChannelKind::Admin.name() => {
+        ChannelKind::Edge | ChannelKind::Workload if &*caller.client != ChannelKind::Admin.name() => {
             local.service_identity(&caller.client)
         }
         _ => None,

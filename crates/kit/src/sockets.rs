@@ -29,7 +29,8 @@ pub(crate) struct Sockets {
     /// Held by each connection, so that the process can wait until the last answer was written.
     alive: mpsc::Sender<()>,
     loops: JoinSet<(String, io::Result<()>)>,
-    edges: HashMap<Arc<str>, Edge>,
+    /// Those whose clients come and go: edges, and the sockets of workloads.
+    edges: HashMap<(ChannelKind, Arc<str>), Edge>,
 }
 
 struct Edge {
@@ -72,8 +73,8 @@ impl Sockets {
         let inode = inode(&listener.socket);
         let name = format!("{kind}:{client}");
         let accepting = self.loops.spawn(async move { (name, accept_loop(listener, gate, alive).await) });
-        if kind == ChannelKind::Edge
-            && let Some(before) = self.edges.insert(client, Edge { inode, accepting })
+        if matches!(kind, ChannelKind::Edge | ChannelKind::Workload)
+            && let Some(before) = self.edges.insert((kind, client), Edge { inode, accepting })
         {
             before.accepting.abort();
         }
@@ -81,32 +82,40 @@ impl Sockets {
 
     fn change(&mut self, change: ClientChange, socket: Option<UnixListener>) {
         match (change, socket) {
-            (ClientChange::Only(clients), _) => {
-                let clients: HashSet<String> = clients.into_iter().collect();
-                self.edges.retain(|client, edge| {
-                    let stays = clients.contains(&**client);
-                    if !stays {
-                        tracing::info!(%client, "this client has gone");
-                        edge.accepting.abort();
-                    }
-                    stays
-                });
-            }
-            (ClientChange::Serve(client), None) => {
+            (ClientChange::Only(clients), _) => self.only(ChannelKind::Edge, clients),
+            (ClientChange::OnlyWorkloads(clients), _) => self.only(ChannelKind::Workload, clients),
+            (ClientChange::Serve(client) | ClientChange::ServeWorkload(client), None) => {
                 tracing::warn!(client, "a new client came without a listening socket");
             }
-            (ClientChange::Serve(client), Some(socket)) => {
-                let known = self.edges.get(client.as_str());
-                if known.is_some_and(|edge| edge.inode == inode(&socket)) {
-                    return;
-                }
-                if known.is_none() && self.loops.len() >= DESCRIPTORS_MAX {
-                    return tracing::warn!(client, "no more than {DESCRIPTORS_MAX} sockets are served");
-                }
-                tracing::info!(client, "a client has come");
-                self.accept(Listener::new(ChannelKind::Edge, &client, socket));
+            (ClientChange::Serve(client), Some(socket)) => self.serve_new(ChannelKind::Edge, client, socket),
+            (ClientChange::ServeWorkload(client), Some(socket)) => {
+                self.serve_new(ChannelKind::Workload, client, socket);
             }
         }
+    }
+
+    fn only(&mut self, kind: ChannelKind, clients: Vec<String>) {
+        let clients: HashSet<String> = clients.into_iter().collect();
+        self.edges.retain(|(of, client), edge| {
+            let stays = *of != kind || clients.contains(&**client);
+            if !stays {
+                tracing::info!(%client, %kind, "this client has gone");
+                edge.accepting.abort();
+            }
+            stays
+        });
+    }
+
+    fn serve_new(&mut self, kind: ChannelKind, client: String, socket: UnixListener) {
+        let known = self.edges.get(&(kind, client.as_str().into()));
+        if known.is_some_and(|edge| edge.inode == inode(&socket)) {
+            return;
+        }
+        if known.is_none() && self.loops.len() >= DESCRIPTORS_MAX {
+            return tracing::warn!(client, "no more than {DESCRIPTORS_MAX} sockets are served");
+        }
+        tracing::info!(client, %kind, "a client has come");
+        self.accept(Listener::new(kind, &client, socket));
     }
 
     pub(crate) async fn close(mut self) {

@@ -66,6 +66,8 @@ pub enum Callers {
     Only(&'static [&'static str]),
     /// These clients and the operator.
     AdminAnd(&'static [&'static str]),
+    /// Workloads on sockets of their own, and nobody on any other.
+    Workload,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,6 +147,7 @@ impl Operation {
         match self.callers {
             Callers::Any => true,
             Callers::Admin => is_admin,
+            Callers::Workload => false,
             Callers::Only(clients) => !is_admin && clients.contains(&client),
             Callers::AdminAnd(clients) => is_admin || clients.contains(&client),
         }
@@ -180,7 +183,9 @@ pub fn check_table(services: &[&str], table: &[Operation]) -> Vec<String> {
         Ok(set) => {
             for file in &set.file {
                 for service in &file.service {
-                    let name = format!("{}.{}", file.package(), service.name());
+                    let package = file.package();
+                    let dot = if package.is_empty() { "" } else { "." };
+                    let name = format!("{package}{dot}{}", service.name());
                     if services.contains(&name.as_str()) {
                         contract
                             .extend(service.method.iter().map(|method| format!("/{name}/{}", method.name())));
@@ -287,6 +292,7 @@ mod tests {
             lets(Callers::Only(&["keys"]), "keys", false) && !lets(Callers::Only(&["keys"]), "policy", false)
         );
         assert!(!lets(Callers::Only(&["admin"]), "admin", true));
+        assert!(!lets(Callers::Workload, "keys", false) && !lets(Callers::Workload, "admin", true));
         assert!(
             lets(Callers::AdminAnd(&["keys"]), "keys", false)
                 && lets(Callers::AdminAnd(&["keys"]), "x", true)

@@ -9,6 +9,8 @@ use prost_types::FileDescriptorSet;
 
 /// What reflection and the JSON face read at run time.
 const DESCRIPTOR_FILE: &str = "descriptor.bin";
+/// Contracts of SPIFFE.
+const FOREIGN: &str = "spiffe/";
 
 /// All `.proto` files below `proto`, sorted, as paths that include `proto`.
 pub(crate) fn proto_files(proto: &Path) -> Result<Vec<PathBuf>> {
@@ -45,6 +47,10 @@ pub(crate) fn compile(proto: &Path, files: &[PathBuf]) -> Result<FileDescriptorS
 /// `bailiwick/policy/v1/policy.proto` holds package `bailiwick.policy.v1`: a version stands in the path once.
 fn package_matches_path(name: &str, package: &str) -> Result<()> {
     if package.starts_with("google.protobuf") {
+        return Ok(());
+    }
+    // Published by others without a package; with one it would be another contract.
+    if name.starts_with(FOREIGN) && package.is_empty() {
         return Ok(());
     }
     let folder = Path::new(name).parent().map(|p| p.to_string_lossy().replace('/', ".")).unwrap_or_default();

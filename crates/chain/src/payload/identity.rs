@@ -177,6 +177,33 @@ pub enum IdentityChange {
         #[n(4)]
         sign_count: Option<u32>,
     },
+    /// A service was given an SVID. The use of the authority's key that follows names the same message.
+    #[n(5)]
+    SvidIssued {
+        #[n(0)]
+        svid: Svid,
+        /// Of what is signed.
+        #[n(1)]
+        message_hash: Hash,
+        #[n(2)]
+        expires_at: AxiomTime,
+    },
+}
+
+/// What of an SVID says which one it was, to whoever meets it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Svid {
+    #[n(0)]
+    X509 {
+        #[cbor(n(0), with = "minicbor::bytes")]
+        serial: [u8; 16],
+    },
+    #[n(1)]
+    Jwt {
+        #[n(0)]
+        audience: Vec<String>,
+    },
 }
 
 /// What a credential permits at most: one kind of action, or any, on resources that match a pattern over `type:id`.

@@ -367,6 +367,25 @@ pub struct AuthenticateRequest {
     #[prost(string, repeated, tag = "6")]
     pub resources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetTrustBundleRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TrustBundle {
+    /// `node-a`
+    #[prost(string, tag = "1")]
+    pub trust_domain: ::prost::alloc::string::String,
+    /// Certificate of the authority, DER.
+    #[prost(bytes = "vec", tag = "2")]
+    pub x509_authority: ::prost::alloc::vec::Vec<u8>,
+    /// SPIFFE bundle: a JSON web key set with both authorities.
+    #[prost(string, tag = "3")]
+    pub bundle: ::prost::alloc::string::String,
+    /// Of X.509-SVIDs; a new one is pushed at half of it.
+    #[prost(uint64, tag = "4")]
+    pub x509_lifetime_s: u64,
+    #[prost(uint64, tag = "5")]
+    pub jwt_lifetime_s: u64,
+}
 /// Generated client implementations.
 pub mod identities_client {
     #![allow(
@@ -803,6 +822,30 @@ pub mod identities_client {
                 .insert(GrpcMethod::new("bailiwick.identity.v1.Identities", "WhoAmI"));
             self.inner.unary(req, path, codec).await
         }
+        /// What SVIDs of this node are verified with. FailedPrecondition where its name cannot be a trust domain.
+        pub async fn get_trust_bundle(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetTrustBundleRequest>,
+        ) -> std::result::Result<tonic::Response<super::TrustBundle>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailiwick.identity.v1.Identities/GetTrustBundle",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("bailiwick.identity.v1.Identities", "GetTrustBundle"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -899,6 +942,11 @@ pub mod identities_server {
             &self,
             request: tonic::Request<super::WhoAmIRequest>,
         ) -> std::result::Result<tonic::Response<super::Identity>, tonic::Status>;
+        /// What SVIDs of this node are verified with. FailedPrecondition where its name cannot be a trust domain.
+        async fn get_trust_bundle(
+            &self,
+            request: tonic::Request<super::GetTrustBundleRequest>,
+        ) -> std::result::Result<tonic::Response<super::TrustBundle>, tonic::Status>;
     }
     /// Errors: NotFound, NameTaken, InvalidName, ParentNotFound, Suspended, Revoked, PolicyDenied, InvalidToken, InvalidCredential,
     /// AuthenticationFailed, NotAvailable, ScopeExceeded.
@@ -1591,6 +1639,51 @@ pub mod identities_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = WhoAmISvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailiwick.identity.v1.Identities/GetTrustBundle" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetTrustBundleSvc<T: Identities>(pub Arc<T>);
+                    impl<
+                        T: Identities,
+                    > tonic::server::UnaryService<super::GetTrustBundleRequest>
+                    for GetTrustBundleSvc<T> {
+                        type Response = super::TrustBundle;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetTrustBundleRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Identities>::get_trust_bundle(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetTrustBundleSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -71,6 +71,7 @@ impl Revocations {
                 self.by_time.insert((time, *token));
             }
             IdentityChange::TokenIssued { .. }
+            | IdentityChange::SvidIssued { .. }
             | IdentityChange::Authenticated { .. }
             | IdentityChange::AuthenticationFailed { .. } => {}
         }

@@ -44,14 +44,19 @@ impl ServiceManifest {
     #[must_use]
     pub fn key_path(&self) -> Option<KeyPath> {
         match &self.identity {
-            Some(identity) => Some(identity.key_path.clone()),
-            None => KeyPath::parse(base::key_paths::SERVICES).ok()?.child(&self.service.name).ok(),
+            Some(ServiceIdentityConfig { key_path: Some(path), .. }) => Some(path.clone()),
+            _ => KeyPath::parse(base::key_paths::SERVICES).ok()?.child(&self.service.name).ok(),
         }
     }
 
     #[must_use]
     pub fn permissions(&self) -> &[Permission] {
         self.identity.as_ref().map_or(&[], |identity| &identity.permissions)
+    }
+
+    #[must_use]
+    pub fn has_workload_api(&self) -> bool {
+        self.identity.as_ref().is_some_and(|identity| identity.workload_api)
     }
 
     /// The hash of the program that may start; the text is checked here, not when the file is loaded (SUP-25).
@@ -92,9 +97,14 @@ fn running_image() -> String {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceIdentityConfig {
-    pub key_path: KeyPath,
+    /// Left out: as without this table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_path: Option<KeyPath>,
     #[serde(default)]
     pub permissions: Vec<Permission>,
+    /// It gets SPIFFE's Workload API on a socket of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub workload_api: bool,
 }
 
 /// A capability string such as `fs.read`.

@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use super::{
     keeper_client::{Keeper, KeeperError},
-    sockets::{Purpose, Socket},
+    sockets::{Purpose, Socket, WORKLOAD_API},
 };
 
 /// A service takes what it is told within milliseconds. One that is stuck has it from its next start on.
@@ -70,18 +70,31 @@ async fn try_tell(
 ) -> Result<(), TellFault> {
     let Some(channel) = keeper.fetch(&stored_name(server)).await? else { return Ok(()) };
     let channel = Channel::from(channel);
-    let edge =
-        |socket: &&Socket| socket.server == server && socket.purpose == Purpose::Kit(ChannelKind::Edge);
-    let mut clients = Vec::new();
-    for (socket, client) in sockets.iter().filter(edge).filter_map(|s| Some((s, s.client.clone()?))) {
-        if is_new(socket) {
-            let held = keeper.fetch(&socket.stored_name()).await?;
-            let held = held.ok_or_else(|| TellFault::NoSocket(client.clone()))?;
-            say(&channel, &ClientChange::Serve(client.clone()), &[held.as_fd()]).await?;
+    for kind in [ChannelKind::Edge, ChannelKind::Workload] {
+        if kind == ChannelKind::Workload && server != WORKLOAD_API {
+            continue;
         }
-        clients.push(client);
+        let own = |socket: &&Socket| socket.server == server && socket.purpose == Purpose::Kit(kind);
+        let mut clients = Vec::new();
+        for (socket, client) in sockets.iter().filter(own).filter_map(|s| Some((s, s.client.clone()?))) {
+            if is_new(socket) {
+                let held = keeper.fetch(&socket.stored_name()).await?;
+                let held = held.ok_or_else(|| TellFault::NoSocket(client.clone()))?;
+                let change = match kind {
+                    ChannelKind::Workload => ClientChange::ServeWorkload(client.clone()),
+                    _ => ClientChange::Serve(client.clone()),
+                };
+                say(&channel, &change, &[held.as_fd()]).await?;
+            }
+            clients.push(client);
+        }
+        let change = match kind {
+            ChannelKind::Workload => ClientChange::OnlyWorkloads(clients),
+            _ => ClientChange::Only(clients),
+        };
+        say(&channel, &change, &[]).await?;
     }
-    say(&channel, &ClientChange::Only(clients), &[]).await
+    Ok(())
 }
 
 async fn say(channel: &Channel, change: &ClientChange, fds: &[BorrowedFd<'_>]) -> Result<(), TellFault> {

@@ -73,7 +73,7 @@ impl Applier {
 
     async fn tell_servers(&self, changed: &[Socket], is_new: impl Fn(&Socket) -> bool) {
         let all = self.registry.sockets();
-        let edges = changed.iter().filter(|socket| socket.purpose == Purpose::Kit(kit::ChannelKind::Edge));
+        let edges = changed.iter().filter(|socket| socket.of_changing_client());
         let servers: BTreeSet<&str> = edges.map(|socket| socket.server.as_str()).collect();
         for server in servers.into_iter().filter(|server| *server != SUPERVISOR) {
             clients::tell(&self.keeper, &all, server, &is_new).await;

@@ -26,6 +26,10 @@ use crate::{
 
 /// The supervisor among its clients and servers.
 pub(super) const SUPERVISOR: &str = "supervisor";
+/// Where SPIFFE's clients look for the socket.
+const WORKLOAD_API_VARIABLE: &str = "SPIFFE_ENDPOINT_SOCKET";
+/// Who serves SPIFFE's Workload API.
+pub(super) const WORKLOAD_API: &str = "identity";
 /// Services that the supervisor itself calls, beside policy and log: to make the identity of a user's service and
 /// to grant what its manifest requires.
 const CALLED_BY_SUPERVISOR: [&str; 3] = ["keys", "identity", "capability_service"];
@@ -83,6 +87,12 @@ impl Socket {
         }
     }
 
+    /// Its server is told when its client comes or goes.
+    #[must_use]
+    pub(super) const fn of_changing_client(&self) -> bool {
+        matches!(self.purpose, Purpose::Kit(ChannelKind::Edge | ChannelKind::Workload))
+    }
+
     /// Where its client sees it, if that is a sandboxed service.
     #[must_use]
     pub(super) fn inside(&self) -> Option<String> {
@@ -135,6 +145,11 @@ pub(super) fn of_node<'a>(
             add(ChannelKind::Edge, server, Some(name));
         }
     }
+    for (name, _) in manifests.iter().filter(|(_, manifest)| manifest.has_workload_api()) {
+        if installed(WORKLOAD_API) {
+            add(ChannelKind::Workload, WORKLOAD_API, Some(name));
+        }
+    }
     // The kit's own roads: the log and the decider have none to themselves.
     let speakers = manifests.iter().filter(|(_, manifest)| manifest.program.is_none()).map(|(name, _)| *name);
     for client in speakers.chain([SUPERVISOR]) {
@@ -166,6 +181,16 @@ pub(super) fn of_node<'a>(
     sockets
 }
 
+/// Where a service finds the Workload API, as SPIFFE's variable says it.
+#[must_use]
+pub(super) fn workload_api(sockets: &[Socket], name: &str) -> Option<(String, String)> {
+    let own = |socket: &&Socket| {
+        socket.purpose == Purpose::Kit(ChannelKind::Workload) && socket.client.as_deref() == Some(name)
+    };
+    let inside = sockets.iter().find(own)?.inside()?;
+    Some((WORKLOAD_API_VARIABLE.to_owned(), format!("unix://{inside}")))
+}
+
 fn serves(manifests: &BTreeMap<&str, &ServiceManifest>, name: &str) -> bool {
     manifests.get(name).is_some_and(|manifest| manifest.program.is_none())
 }
@@ -174,7 +199,7 @@ fn serves(manifests: &BTreeMap<&str, &ServiceManifest>, name: &str) -> bool {
 #[must_use]
 pub(super) fn crowded(sockets: &[Socket]) -> Option<&str> {
     let mut clients: BTreeMap<&str, usize> = BTreeMap::new();
-    for socket in sockets.iter().filter(|socket| socket.purpose == Purpose::Kit(ChannelKind::Edge)) {
+    for socket in sockets.iter().filter(|socket| socket.of_changing_client()) {
         *clients.entry(&socket.server).or_default() += 1;
     }
     clients.into_iter().find(|(_, count)| *count > CLIENTS_MAX).map(|(server, _)| server)
@@ -320,6 +345,23 @@ mod tests {
         let notify = sockets.iter().find(|socket| socket.purpose == Purpose::Notify).unwrap();
         assert_eq!(notify.inside().as_deref(), Some("/run/bailiwick/notify.sock"));
         assert_eq!((notify.token(), notify.stored_name().as_str()), (None, "notify:mine"));
+    }
+
+    #[test]
+    fn the_workload_api_is_for_who_asks_for_it() {
+        let with = manifest("web", "[identity]\nworkload_api = true\n");
+        let layout = Layout::under(Path::new("/n")).unwrap();
+        let sockets = of_node(&layout, &[manifest("identity", ""), with.clone(), manifest("plain", "")]);
+        let own: Vec<&Socket> =
+            sockets.iter().filter(|socket| socket.purpose == Purpose::Kit(ChannelKind::Workload)).collect();
+        let [own] = own[..] else { panic!("{own:?}") };
+        assert_eq!((own.stored_name().as_str(), own.server.as_str()), ("workload:web", "identity"));
+        assert_eq!((own.token().as_deref(), own.of_changing_client()), (Some("workload:web"), true));
+        let variable =
+            ("SPIFFE_ENDPOINT_SOCKET".to_owned(), "unix:///run/bailiwick/workload.sock".to_owned());
+        assert_eq!(workload_api(&sockets, "web"), Some(variable));
+        assert_eq!(workload_api(&sockets, "plain"), None);
+        assert!(!names(&[with]).iter().any(|name| name.starts_with("workload")), "nobody serves it");
     }
 
     #[test]

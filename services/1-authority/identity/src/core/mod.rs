@@ -8,6 +8,7 @@ mod machine;
 mod names;
 mod passkeys;
 mod registry;
+mod svids;
 
 pub use challenges::{CHALLENGE_LIFE_NS, CHALLENGES_MAX, CHALLENGES_PER_CHANNEL_MAX, Challenge};
 pub use credentials::{
@@ -26,3 +27,6 @@ pub use passkeys::{
     CLIENT_DATA_BYTES_MAX, RP_ID, Registration,
 };
 pub use registry::{IDENTITIES_MAX, IdentityFilter, Registry, TOKENS_MAX};
+pub use svids::{
+    Authority, ISSUES_MAX, Issues, SETTINGS_BYTES_MAX, Settings, SettingsError, SvidError, renew_at,
+};

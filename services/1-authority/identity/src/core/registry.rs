@@ -9,7 +9,7 @@ use chain::payload::{
 };
 use kit::token::{self, Revocations};
 
-use super::{Credentials, IdentityError, names};
+use super::{Authority, Credentials, IdentityError, SvidError, names};
 
 /// Identities of one node; far above what people and services need, and some 50 MB.
 pub const IDENTITIES_MAX: usize = 100_000;
@@ -47,6 +47,8 @@ pub struct Registry {
     tokens_by_end: BTreeSet<(AxiomTime, TokenId)>,
     revocations: Revocations,
     credentials: Credentials,
+    /// Of the node, from genesis: what its trust domain is made from.
+    node: Option<(String, AxiomTime)>,
     ignored: u64,
 }
 
@@ -58,6 +60,7 @@ impl Registry {
         let fits = match payload {
             Payload::Genesis(genesis) => {
                 self.issuer = Some(genesis.body.identity_key);
+                self.node = Some((genesis.body.node_name.clone(), time));
                 genesis.body.identities.iter().all(|created| self.add(at, created))
             }
             Payload::IdentityCreated(created) => self.add(at, &created.body),
@@ -120,7 +123,7 @@ impl Registry {
                 Some((expires_at, _)) => self.tokens_by_end.remove(&(expires_at, *token)),
                 None => false,
             },
-            IdentityChange::AuthenticationFailed { .. } => true,
+            IdentityChange::AuthenticationFailed { .. } | IdentityChange::SvidIssued { .. } => true,
         }
     }
 
@@ -191,6 +194,12 @@ impl Registry {
         let issuer = self.issuer.as_ref().ok_or(token::TokenError::BadSignature)?;
         let claims = token::verify(issuer, text, now, channel, &self.revocations)?;
         self.active(&claims.identity)
+    }
+
+    /// The node as an authority for SVIDs.
+    pub fn authority(&self) -> Result<Authority, SvidError> {
+        let (name, began) = self.node.as_ref().ok_or(SvidError::NoGenesis)?;
+        Authority::of_node(name, *began)
     }
 
     #[must_use]

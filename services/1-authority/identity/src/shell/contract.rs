@@ -354,6 +354,13 @@ impl wire::identities_server::Identities for Handlers {
         .await
     }
 
+    async fn get_trust_bundle(
+        &self,
+        _: Request<wire::GetTrustBundleRequest>,
+    ) -> Result<Response<wire::TrustBundle>, Status> {
+        Ok(Response::new(self.0.svids.trust_bundle().await?))
+    }
+
     async fn who_am_i(
         &self,
         request: Request<wire::WhoAmIRequest>,

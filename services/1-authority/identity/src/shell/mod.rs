@@ -4,6 +4,8 @@ mod contract;
 mod error;
 mod login;
 mod run;
+mod svids;
+mod workload;
 
 use std::{
     process::ExitCode,
@@ -11,12 +13,16 @@ use std::{
 };
 
 use base::limits::MESSAGE_BYTES_MAX;
+use chain::payload::{Payload, identity::IdentityChange};
 use contracts::identity::v1::identities_server::IdentitiesServer;
 use ed25519_dalek::SigningKey;
-use kit::{BoxError, ChannelKind, Cost, FeedEntry, FeedPlan, HandedKey, InitContext, Operation, Service};
+use kit::{
+    BoxError, Callers, ChannelKind, Cost, FeedEntry, FeedPlan, HandedKey, InitContext, Operation, Service,
+};
 use tonic::service::Routes;
 
 use run::Runner;
+use svids::Svids;
 
 /// Becomes the process `identity`.
 #[must_use]
@@ -24,7 +30,7 @@ pub fn main() -> ExitCode {
     kit::serve::<IdentityService>()
 }
 
-static TABLE: [Operation; 14] = [
+static TABLE: [Operation; 20] = [
     Operation::acts(
         "/bailiwick.identity.v1.Identities/CreateIdentity",
         Cost::Medium,
@@ -91,6 +97,28 @@ static TABLE: [Operation; 14] = [
         "system.identity.authenticate",
     ),
     Operation::reads("/bailiwick.identity.v1.Identities/WhoAmI", Cost::Light, "system.identity.who_am_i"),
+    Operation::reads(
+        "/bailiwick.identity.v1.Identities/GetTrustBundle",
+        Cost::Medium,
+        "system.identity.get_trust_bundle",
+    ),
+    Operation::acts("/SpiffeWorkloadAPI/FetchX509SVID", Cost::Medium, "system.identity.fetch_x509_svid")
+        .callers(Callers::Workload)
+        .long(),
+    Operation::reads(
+        "/SpiffeWorkloadAPI/FetchX509Bundles",
+        Cost::Medium,
+        "system.identity.fetch_x509_bundles",
+    )
+    .callers(Callers::Workload)
+    .long(),
+    Operation::acts("/SpiffeWorkloadAPI/FetchJWTSVID", Cost::Medium, "system.identity.fetch_jwt_svid")
+        .callers(Callers::Workload),
+    Operation::reads("/SpiffeWorkloadAPI/FetchJWTBundles", Cost::Medium, "system.identity.fetch_jwt_bundles")
+        .callers(Callers::Workload)
+        .long(),
+    Operation::reads("/SpiffeWorkloadAPI/ValidateJWTSVID", Cost::Light, "system.identity.validate_jwt_svid")
+        .callers(Callers::Workload),
 ];
 
 const CREDENTIAL_ADDED: u32 = 90;
@@ -98,6 +126,7 @@ const CREDENTIAL_ADDED: u32 = 90;
 /// Knows who exists, and signs tokens.
 pub struct IdentityService {
     runner: Arc<Runner>,
+    svids: Arc<Svids>,
     /// Until genesis is folded and says which key this must be.
     handed: Mutex<Option<HandedKey>>,
     /// Signs tokens; never reachable through `keys`.
@@ -107,7 +136,8 @@ pub struct IdentityService {
 impl Service for IdentityService {
     const NAME: &'static str = "identity";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
-    const PROVIDES: &'static [&'static str] = &["identity.identities Identities/1.0"];
+    const PROVIDES: &'static [&'static str] =
+        &["identity.identities Identities/1.0", "identity.workload_api SpiffeWorkloadAPI/1.0"];
 
     fn table() -> &'static [Operation] {
         &TABLE
@@ -115,7 +145,9 @@ impl Service for IdentityService {
 
     async fn init(mut context: InitContext) -> Result<Self, BoxError> {
         let handed = Mutex::new(Some(context.signing_key()?));
-        Ok(Self { runner: Arc::new(Runner::new(context.node)), handed, signing_key: OnceLock::new() })
+        let runner = Arc::new(Runner::new(context.node));
+        let svids = Arc::new(Svids::new(Arc::clone(&runner), svids::settings()?));
+        Ok(Self { runner, svids, handed, signing_key: OnceLock::new() })
     }
 
     fn ready(&self) -> Result<(), BoxError> {
@@ -136,6 +168,7 @@ impl Service for IdentityService {
                 let server = IdentitiesServer::new(contract::Handlers(Arc::clone(self)));
                 Routes::new(server.max_decoding_message_size(MESSAGE_BYTES_MAX))
             }
+            ChannelKind::Workload => Routes::new(workload::server(Arc::clone(&self.svids))),
             _ => Routes::default(),
         }
     }
@@ -145,7 +178,13 @@ impl Service for IdentityService {
     }
 
     fn fold(&self, entry: &FeedEntry) -> Result<(), BoxError> {
-        self.runner.fold(entry)
+        self.runner.fold(entry)?;
+        if matches!(entry.decode()?, Payload::IdentityUpdated(update)
+            if matches!(update.body.change, IdentityChange::Status { .. }))
+        {
+            self.svids.status_changed();
+        }
+        Ok(())
     }
 
     async fn drain(&self) {
@@ -160,6 +199,9 @@ mod tests {
     /// covers: IDN-03
     #[test]
     fn the_table_is_the_contract() {
-        assert_eq!(kit::check_table(&["bailiwick.identity.v1.Identities"], &TABLE), Vec::<String>::new());
+        assert_eq!(
+            kit::check_table(&["bailiwick.identity.v1.Identities", "SpiffeWorkloadAPI"], &TABLE),
+            Vec::<String>::new()
+        );
     }
 }

@@ -47,17 +47,26 @@ struct State {
 pub(super) struct Runner {
     node: Node,
     keys: Peer,
+    policy: Peer,
     state: Mutex<State>,
 }
 
 impl Runner {
     pub(super) fn new(node: Node) -> Self {
-        let keys = node.peer("keys");
-        Self { node, keys, state: Mutex::default() }
+        let (keys, policy) = (node.peer("keys"), node.peer("policy"));
+        Self { node, keys, policy, state: Mutex::default() }
     }
 
     pub(super) const fn node(&self) -> &Node {
         &self.node
+    }
+
+    pub(super) const fn keys(&self) -> &Peer {
+        &self.keys
+    }
+
+    pub(super) const fn policy(&self) -> &Peer {
+        &self.policy
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

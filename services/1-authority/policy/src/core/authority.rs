@@ -215,6 +215,10 @@ fn fits_update(action: &PolicyAction, whose: &IdentityId, change: &IdentityChang
             identity == whose && *revoked_by == by
         }
         (PolicyAction::Authenticate { identity }, IdentityChange::TokenIssued { .. }) => identity == whose,
+        // A workload gets its own alone.
+        (PolicyAction::Authenticate { identity }, IdentityChange::SvidIssued { .. }) => {
+            identity == whose && *whose == by
+        }
         // Whoever proved a credential asks for itself.
         (PolicyAction::Authenticate { identity }, IdentityChange::Authenticated { .. }) => {
             identity == whose && *whose == by

@@ -14,7 +14,7 @@ use thiserror::Error;
 use super::{House, Order, PlanFault, bind, limits, slots::Slots};
 use crate::{
     manifest::{HealthCheck, NetworkSwitch, ProgramConfig, ServiceManifest},
-    shell::sockets::{Purpose, Socket},
+    shell::sockets::{self, Purpose, Socket},
 };
 
 /// What every program sees of the host, read-only: the system's programs and libraries, and of `/etc` what the C
@@ -199,6 +199,9 @@ fn environment(
     let own = |socket: &&Socket| socket.purpose == Purpose::Notify && socket.client.as_deref() == Some(name);
     if let Some(inside) = sockets.iter().find(own).and_then(Socket::inside) {
         unless_given("NOTIFY_SOCKET", &inside);
+    }
+    if let Some((variable, value)) = sockets::workload_api(sockets, name) {
+        unless_given(&variable, &value);
     }
     // How often it is to say that it lives; with no WATCHDOG_PID, whichever of its processes says it.
     if let HealthCheck::SdNotify { watchdog: Some(watchdog) } = manifest.health.check(true) {

@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use base::layout::IDENTITY_SETTINGS;
 use kit::ChannelKind;
 use sandbox::{Mount, Plan, seccomp::Profile};
 
@@ -45,6 +46,7 @@ impl House {
             }
         }
         let mut environment = self.environment();
+        environment.extend(sockets::workload_api(sockets, name));
         for (variable, stored) in extras.stored {
             environment.push((variable.to_owned(), slots.stored(stored.to_owned()).to_string()));
         }
@@ -144,6 +146,16 @@ fn extras(house: &House, name: &str) -> Result<Extras, PlanFault> {
         // The boundary's files lie in this service's folder and are for the boundary alone.
         "keys" => Extras {
             masked: [SEAL_KEY_FILE, SEALED_SEED_FILE].iter().map(|file| format!("/state/{file}")).collect(),
+            ..Extras::default()
+        },
+        // How long SVIDs live is the operator's to say.
+        "identity" => Extras {
+            mounts: vec![Mount::Bind {
+                source: layout.identity_settings().to_string_lossy().into_owned(),
+                target: format!("{}/{IDENTITY_SETTINGS}", kit::env::CONFIG_FOLDER),
+                writable: false,
+                optional: true,
+            }],
             ..Extras::default()
         },
         // It starts programs through the keeper, from images that it keeps; their monitors are this same program.

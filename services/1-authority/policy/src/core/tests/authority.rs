@@ -6,7 +6,7 @@ use chain::payload::{
     capability::{CapabilityGrant, CapabilityRevoke, ObjectType, Permissions, Resource},
     identity::{
         CredentialAdded, CredentialBody, CredentialRevoked, IdentityChange, IdentityCreated, IdentityStatus,
-        IdentityType, IdentityUpdated, KeyOperation, KeyUsage,
+        IdentityType, IdentityUpdated, KeyOperation, KeyUsage, Svid,
     },
     policy::{
         ActionKind, PolicyAction, PolicyCondition, PolicyEffect, PolicyRuleAdded, PolicyRuleRemoved,
@@ -111,6 +111,11 @@ fn token_revoked(by: u8) -> IdentityChange {
 
 fn token_issued() -> IdentityChange {
     IdentityChange::TokenIssued { token: TokenId([0; 16]), channel: "c".to_owned(), expires_at: AxiomTime(1) }
+}
+
+fn svid_issued() -> IdentityChange {
+    let svid = Svid::X509 { serial: [1; 16] };
+    IdentityChange::SvidIssued { svid, message_hash: Hash::ZERO, expires_at: AxiomTime(1) }
 }
 
 fn authenticated() -> IdentityChange {
@@ -249,12 +254,13 @@ fn cases() -> Vec<Case> {
                 update(ALICE, suspension(BOB)),
                 update(ALICE, failed()),
                 update(ALICE, authenticated()),
+                update(ALICE, svid_issued()),
             ],
         ),
         case(
             PolicyAction::Authenticate { identity: id(BOB) },
-            vec![update(BOB, authenticated())],
-            vec![update(ALICE, authenticated())],
+            vec![update(BOB, authenticated()), update(BOB, svid_issued())],
+            vec![update(ALICE, authenticated()), update(ALICE, svid_issued())],
         ),
         case(
             PolicyAction::AddCredential { identity: id(ALICE) },
@@ -332,7 +338,7 @@ fn a_rule_is_removed_by_a_decision_about_the_rule_that_is_in_force() {
 #[test]
 fn without_a_decision_an_identity_is_recorded_as_refused_and_never_changed() {
     assert!(fits_no_decision(&update(BOB, failed())));
-    for change in [suspension(BOB), token_revoked(BOB), token_issued(), authenticated()] {
+    for change in [suspension(BOB), token_revoked(BOB), token_issued(), authenticated(), svid_issued()] {
         assert!(!fits_no_decision(&update(BOB, change.clone())), "{change:?}");
     }
     assert!(fits_no_decision(&usage(KeyOperation::Sign, BOB, "/orbital/users/bob", None)));
