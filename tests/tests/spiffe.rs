@@ -182,7 +182,10 @@ fn an_svid_is_renewed_at_half_of_its_life_and_ends_with_its_identity() {
         openssl_verifies(&node, &certificates[2], &bundle);
 
         node.ok(&["identity", "suspend", "orbital.services.web", "--reason", "test"]);
+        let since = Instant::now();
         let ended = stream.next().await.unwrap().unwrap_err();
+        // At once, not when the next one is due.
+        assert!(since.elapsed() < Duration::from_secs(LIFETIME_S / 4), "{:?}", since.elapsed());
         assert!(code(&ended).contains("PermissionDenied"), "{ended:?}");
         assert!(stream.next().await.is_none());
         let refused = client.fetch_x509_svid().await.unwrap_err();
