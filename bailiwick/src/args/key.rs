@@ -12,6 +12,9 @@ pub enum Key {
         /// As ssh and git take it, `ssh-ed25519 AAAA…`; the path ends in `/@ssh`.
         #[arg(long)]
         ssh: bool,
+        /// Of this epoch instead of the current one.
+        #[arg(long, value_name = "NUMBER")]
+        epoch: Option<u32>,
     },
     /// Sign a file (`-` for standard input); each use is decided and recorded.
     Sign { path: String, file: PathBuf },
@@ -35,6 +38,13 @@ pub enum Key {
     },
     /// Print what is public about a key path.
     Info { path: String },
+    /// Move a key path to its next epoch: a new key signs and encrypts, the old ones still verify and decrypt.
+    Rotate {
+        path: String,
+        /// Why; on record.
+        #[arg(long)]
+        reason: String,
+    },
     /// Move the seals of the seed and the signing keys to what will open them from now on; the node is stopped.
     Reseal {
         #[command(flatten)]

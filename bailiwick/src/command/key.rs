@@ -13,7 +13,9 @@ use contracts::{
     keys::v1 as pb,
     policy::v1::{Action, Effect, PolicyContext, PolicyDecision, PolicyRequest, ResourceRef},
 };
-use keys::core::{CIPHERTEXT_BYTES_MAX, PLAINTEXT_BYTES_MAX, Purpose, SIGNED_BYTES_MAX, VerifyingKey};
+use keys::core::{
+    CIPHERTEXT_BYTES_MAX, EPOCH_HEADER_BYTES, PLAINTEXT_BYTES_MAX, Purpose, SIGNED_BYTES_MAX, VerifyingKey,
+};
 use serde::Serialize;
 
 use super::lock;
@@ -26,7 +28,8 @@ use crate::{
 
 pub async fn run(node: &Node, output: Output, command: Key) -> Result<()> {
     match command {
-        Key::Public { path, ssh } => public(node, output, path, ssh).await,
+        Key::Public { path, ssh, epoch } => public(node, output, path, ssh, epoch).await,
+        Key::Rotate { path, reason } => rotate(node, output, path, reason).await,
         Key::Info { path } => info(node, output, path).await,
         Key::Sign { path, file } => sign(node, output, path, &file).await,
         Key::Encrypt { path, file, to } => encrypt(node, path, &file, to.as_deref()).await,
@@ -44,6 +47,7 @@ pub async fn run(node: &Node, output: Output, command: Key) -> Result<()> {
 #[derive(Serialize)]
 struct Public {
     path: String,
+    epoch: u32,
     /// Hexadecimal: 32 bytes of Ed25519, or the 65 of a point on P-256.
     public_key: String,
     /// The line of `authorized_keys`, if it was asked for.
@@ -57,12 +61,13 @@ struct Public {
     jwk: Option<String>,
 }
 
-async fn public(node: &Node, output: Output, path: String, ssh: bool) -> Result<()> {
+async fn public(node: &Node, output: Output, path: String, ssh: bool, epoch: Option<u32>) -> Result<()> {
     if ssh {
         ssh_path(&path).map_err(|error| Failure::new(USAGE, format!("{error:#}")))?;
     }
     let (mut line, mut pem, mut jwk) = (None, None, None);
-    let public_key = match verifying_key(node, &path).await? {
+    let (key, epoch) = verifying_key(node, &path, epoch).await?;
+    let public_key = match key {
         VerifyingKey::Ed25519(key) => {
             line = ssh.then(|| ssh::public_line(&key, &path));
             key.to_string()
@@ -75,25 +80,61 @@ async fn public(node: &Node, output: Output, path: String, ssh: bool) -> Result<
             key.to_string()
         }
     };
-    let public = Public { path, public_key, ssh: line, pem, jwk };
+    let public = Public { path, epoch, public_key, ssh: line, pem, jwk };
     output::show(output, &public, || {
         let text = public.ssh.as_ref().or(public.pem.as_ref()).or(public.jwk.as_ref());
         format!("{}\n", text.unwrap_or(&public.public_key).trim_end())
     })
 }
 
-async fn verifying_key(node: &Node, path: &str) -> Result<VerifyingKey> {
+/// Of an epoch, or of the one that signs now; with its number.
+async fn verifying_key(node: &Node, path: &str, epoch: Option<u32>) -> Result<(VerifyingKey, u32)> {
     let mut keys = node.keys("system.keys.derive_public_key").await?;
-    let request = pb::DerivePublicKeyRequest { path: path.to_owned() };
+    let request = pb::DerivePublicKeyRequest { path: path.to_owned(), epoch };
     let key = keys.derive_public_key(request).await.map_err(failed)?.into_inner();
-    VerifyingKey::from_bytes(&key.key).context("`keys` answered with what is no public key")
+    let verifying =
+        VerifyingKey::from_bytes(&key.key).context("`keys` answered with what is no public key")?;
+    Ok((verifying, key.epoch))
 }
 
-/// Of a path whose key is Ed25519.
+/// The one that signs now, of a path whose key is Ed25519.
 pub(super) async fn public_key(node: &Node, path: &str) -> Result<PublicKey> {
-    match verifying_key(node, path).await? {
+    match verifying_key(node, path, None).await?.0 {
         VerifyingKey::Ed25519(key) => Ok(key),
         VerifyingKey::P256(_) => bail!("the key of {path} is not Ed25519"),
+    }
+}
+
+#[derive(Serialize)]
+struct Rotated {
+    path: String,
+    epoch: u32,
+    /// Hexadecimal, as `key public` has it.
+    public_key: String,
+    receipt: u64,
+}
+
+async fn rotate(node: &Node, output: Output, path: String, reason: String) -> Result<()> {
+    let mut keys = node.keys("system.keys.rotate").await?;
+    let request = pb::RotateRequest { key_path: path.clone(), reason };
+    let rotated = keys.rotate(request).await.map_err(failed)?.into_inner();
+    let key = VerifyingKey::from_bytes(&rotated.public_key)
+        .context("`keys` answered with what is no public key")?;
+    let rotated = Rotated {
+        path,
+        epoch: rotated.epoch,
+        public_key: hexadecimal(key),
+        receipt: rotated.receipt.map_or(0, |receipt| receipt.sequence),
+    };
+    output::show(output, &rotated, || {
+        format!("{} is in epoch {}, its public key is {}\n", rotated.path, rotated.epoch, rotated.public_key)
+    })
+}
+
+fn hexadecimal(key: VerifyingKey) -> String {
+    match key {
+        VerifyingKey::Ed25519(key) => key.to_string(),
+        VerifyingKey::P256(key) => key.to_string(),
     }
 }
 
@@ -109,6 +150,7 @@ pub(super) fn ssh_path(text: &str) -> Result<KeyPath> {
 #[derive(Serialize)]
 struct Info {
     path: String,
+    epoch: u32,
     /// Hexadecimal, as `key public` has it; none while the seed is locked, as the next one.
     public_key: Option<String>,
     /// X25519: what is encrypted to it, `key decrypt` opens.
@@ -119,16 +161,15 @@ struct Info {
 
 async fn info(node: &Node, output: Output, path: String) -> Result<()> {
     let mut keys = node.keys("system.keys.get_key_info").await?;
-    let info = keys.get_key_info(pb::GetKeyInfoRequest { path }).await.map_err(failed)?.into_inner();
+    let info =
+        keys.get_key_info(pb::GetKeyInfoRequest { path, epoch: None }).await.map_err(failed)?.into_inner();
     let key = |name, key: &[u8]| -> Result<Option<PublicKey>> {
         Ok(if key.is_empty() { None } else { Some(PublicKey(bytes(name, key)?)) })
     };
     let info = Info {
         path: info.path,
-        public_key: VerifyingKey::from_bytes(&info.signing_key).map(|key| match key {
-            VerifyingKey::Ed25519(key) => key.to_string(),
-            VerifyingKey::P256(key) => key.to_string(),
-        }),
+        epoch: info.epoch,
+        public_key: VerifyingKey::from_bytes(&info.signing_key).map(hexadecimal),
         encryption_key: key("encryption_key", &info.encryption_key)?,
         algorithms: info.algorithms,
         state: info.state,
@@ -136,8 +177,9 @@ async fn info(node: &Node, output: Output, path: String) -> Result<()> {
     let text = |key: Option<String>| key.unwrap_or_else(|| "-".to_owned());
     output::show(output, &info, || {
         format!(
-            "{}\n  public key      {}\n  encryption key  {}\n  algorithms      {}\n  state           {}\n",
+            "{}\n  epoch           {}\n  public key      {}\n  encryption key  {}\n  algorithms      {}\n  state           {}\n",
             info.path,
+            info.epoch,
             text(info.public_key.clone()),
             text(info.encryption_key.map(|key| key.to_string())),
             info.algorithms.join(", "),
@@ -241,7 +283,7 @@ async fn encrypt(node: &Node, path: String, file: &Path, to: Option<&Path>) -> R
 }
 
 async fn decrypt(node: &Node, path: String, file: &Path, to: Option<&Path>) -> Result<()> {
-    let ciphertext = read_up_to(file, CIPHERTEXT_BYTES_MAX)?;
+    let ciphertext = read_up_to(file, CIPHERTEXT_BYTES_MAX + EPOCH_HEADER_BYTES)?;
     let action = Action { kind: "decrypt".to_owned(), ..Action::default() };
     let (decision, _) = decide(node, &path, action, "decryption").await?;
     let request = pb::DecryptRequest {

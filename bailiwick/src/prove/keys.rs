@@ -407,7 +407,7 @@ impl Trial<'_> {
         let answer = keys.decrypt(request).await;
         self.refused(answer, "Locked", "a locked node decrypted");
         let mut keys = self.node.keys("system.keys.derive_public_key").await?;
-        let answer = keys.derive_public_key(pb::DerivePublicKeyRequest { path: key_path }).await;
+        let answer = keys.derive_public_key(pb::DerivePublicKeyRequest { path: key_path, epoch: None }).await;
         self.refused(answer, "Locked", "a locked node derived a key");
         if self.section.ok {
             site.done(&["key", "unlock", "--reason", "prove"])?;
@@ -420,7 +420,7 @@ impl Trial<'_> {
 
     async fn p256_key(&self, path: &KeyPath) -> Result<P256Key> {
         let mut keys = self.node.keys("system.keys.derive_public_key").await?;
-        let request = pb::DerivePublicKeyRequest { path: path.to_string() };
+        let request = pb::DerivePublicKeyRequest { path: path.to_string(), epoch: None };
         let key = keys.derive_public_key(request).await.map_err(failed)?.into_inner().key;
         P256Key::from_bytes(&key).with_context(|| format!("the key of {path} is not on P-256"))
     }

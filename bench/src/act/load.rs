@@ -72,6 +72,8 @@ impl Maker {
                     output_hash: Some(message_hash),
                     refused: None,
                     reason: None,
+                    epoch: None,
+                    rotation: None,
                 };
                 let entry = Entry::for_request(self.submitter, &request, usage)?;
                 Ok((request, entry))

@@ -192,6 +192,8 @@ fn a_use_of_a_key_tells_whose_it_was_and_what_allowed_it() {
             output_hash: Some(Hash([25; 32])),
             refused: None,
             reason: None,
+            epoch: None,
+            rotation: None,
         };
         let names = through_the_log(&usage, pick);
         assert_eq!(names[..5], ["identity", "key_path", "operation", "message_hash", "authorization"]);

@@ -134,7 +134,7 @@ async fn an_operation_without_a_row_does_not_exist() {
 #[tokio::test]
 async fn the_row_says_who_may_call_and_which_capability_is_stated() {
     let rig = started().await;
-    let derive = || keys::DerivePublicKeyRequest { path: "/orbital/users/a".to_owned() };
+    let derive = || keys::DerivePublicKeyRequest { path: "/orbital/users/a".to_owned(), epoch: None };
     let refused = rig.keys("alice", "derive").derive_public_key(derive()).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
     let other = rig.keys("admin", "sign").derive_public_key(derive()).await.unwrap_err();

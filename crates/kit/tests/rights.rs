@@ -86,6 +86,10 @@ impl keys_server::Keys for Keys {
     async fn unlock(&self, _: Request<keys::UnlockRequest>) -> Result<Response<keys::UnlockReply>, Status> {
         Err(Status::unimplemented(""))
     }
+
+    async fn rotate(&self, _: Request<keys::RotateRequest>) -> Result<Response<keys::RotateReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
 }
 
 impl Service for Keys {

@@ -68,8 +68,11 @@ fn keeper_and_boundary() -> Seeds {
         keeper::Reply::Children { children: vec![Child { id: 1, pid: 2, exit: Some(exit) }], more: true };
     let failed =
         keeper::Reply::LaunchFailed { id: 1, step: "mount".to_owned(), errno: 2, text: "no".to_owned() };
-    let sign =
-        boundary::Request::Sign { path: "/orbital/users/alice".parse().unwrap(), message: Hash([1; 32]) };
+    let sign = boundary::Request::Sign {
+        path: "/orbital/users/alice".parse().unwrap(),
+        message: Hash([1; 32]),
+        epoch: 0,
+    };
     let signed = boundary::Response::Signed {
         signature: Signature([4; 64]),
         public_key: keys::core::VerifyingKey::Ed25519(base::PublicKey([3; 32])),

@@ -258,6 +258,8 @@ fn people() -> Seeds {
                 output_hash: Some(IMAGE),
                 refused: None,
                 reason: None,
+                epoch: None,
+                rotation: None,
             },
         ),
     ]

@@ -333,6 +333,27 @@ pub enum KeyOperation {
     Lock,
     #[n(5)]
     Unlock,
+    /// To the next epoch of `key_path`.
+    #[n(6)]
+    Rotate,
+}
+
+/// KEY-36: from which key to which. The path stays and its epoch counts up.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cbor(array)]
+pub struct KeyRotation {
+    #[n(0)]
+    pub old_path: KeyPath,
+    #[n(1)]
+    pub old_epoch: u32,
+    #[n(2)]
+    pub new_path: KeyPath,
+    #[n(3)]
+    pub new_epoch: u32,
+    #[n(4)]
+    pub rotated_by: IdentityId,
+    #[n(5)]
+    pub reason: String,
 }
 
 /// A use of a key, or a refused one: hashes only (AX-36, KEY-35). What is done to keys is one, too.
@@ -359,6 +380,13 @@ pub struct KeyUsage {
     #[n(7)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Of the key that was used; none is epoch 0.
+    #[n(8)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u32>,
+    #[n(9)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<KeyRotation>,
 }
 
 #[cfg(test)]

@@ -204,6 +204,11 @@ pub enum PolicyAction {
         #[n(1)]
         operation: ProcessOperation,
     },
+    #[n(22)]
+    RotateKey {
+        #[n(0)]
+        key_path: KeyPath,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize, Deserialize)]
@@ -302,6 +307,8 @@ pub enum ActionKind {
     Authenticate,
     #[n(21)]
     ControlProcess,
+    #[n(22)]
+    RotateKey,
 }
 
 impl PolicyAction {
@@ -330,6 +337,7 @@ impl PolicyAction {
             Self::ModifyIdentity { .. } => ActionKind::ModifyIdentity,
             Self::Authenticate { .. } => ActionKind::Authenticate,
             Self::ControlProcess { .. } => ActionKind::ControlProcess,
+            Self::RotateKey { .. } => ActionKind::RotateKey,
         }
     }
 
@@ -347,9 +355,10 @@ impl PolicyAction {
             | Self::WriteFile { path }
             | Self::DeleteFile { path } => (ResourceType::File, path.clone()),
             Self::Connect { address } | Self::Listen { address } => (ResourceType::Network, address.clone()),
-            Self::Sign { key_path, .. } | Self::Encrypt { key_path } | Self::Decrypt { key_path } => {
-                (ResourceType::Key, key_path.to_string())
-            }
+            Self::Sign { key_path, .. }
+            | Self::Encrypt { key_path }
+            | Self::Decrypt { key_path }
+            | Self::RotateKey { key_path } => (ResourceType::Key, key_path.to_string()),
             // Whoever may create is a question of below whom.
             Self::CreateIdentity { parent, .. } => (ResourceType::Identity, parent.to_string()),
             Self::AddCredential { identity }

@@ -38,6 +38,7 @@ impl TryFrom<&pb::Action> for log::PolicyAction {
             },
             Kind::Encrypt => Self::Encrypt { key_path: key_path()? },
             Kind::Decrypt => Self::Decrypt { key_path: key_path()? },
+            Kind::RotateKey => Self::RotateKey { key_path: key_path()? },
             Kind::CreateIdentity => Self::CreateIdentity { parent: identity()?, name: a.name.clone() },
             Kind::AddCredential => Self::AddCredential { identity: identity()? },
             Kind::RevokeCredential => Self::RevokeCredential {
@@ -82,7 +83,9 @@ impl From<&log::PolicyAction> for pb::Action {
                 a.key_path = key_path.to_string();
                 a.message_hash = message_hash.0.to_vec();
             }
-            A::Encrypt { key_path } | A::Decrypt { key_path } => a.key_path = key_path.to_string(),
+            A::Encrypt { key_path } | A::Decrypt { key_path } | A::RotateKey { key_path } => {
+                a.key_path = key_path.to_string()
+            }
             A::CreateIdentity { parent, name } => {
                 a.identity = parent.0.to_vec();
                 a.name.clone_from(name);
@@ -458,6 +461,7 @@ mod tests {
             A::Sign { key_path: key(), message_hash: hash },
             A::Encrypt { key_path: key() },
             A::Decrypt { key_path: key() },
+            A::RotateKey { key_path: key() },
             A::CreateIdentity { parent: id, name: "n".to_owned() },
             A::AddCredential { identity: id },
             A::RevokeCredential { identity: id, credential: CredentialId([5; 16]) },

@@ -103,7 +103,7 @@ impl keys_server::Keys for Handlers {
         if request.get_ref().path.is_empty() {
             return Err(WrongPath(String::new()).to_status());
         }
-        Ok(Response::new(keys::PublicKey { key: vec![7; 32] }))
+        Ok(Response::new(keys::PublicKey { key: vec![7; 32], epoch: 0 }))
     }
 
     async fn sign(
@@ -167,6 +167,10 @@ impl keys_server::Keys for Handlers {
     }
 
     async fn unlock(&self, _: Request<keys::UnlockRequest>) -> Result<Response<keys::UnlockReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn rotate(&self, _: Request<keys::RotateRequest>) -> Result<Response<keys::RotateReply>, Status> {
         Err(Status::unimplemented(""))
     }
 }

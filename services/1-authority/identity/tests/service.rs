@@ -43,7 +43,10 @@ impl keys::keys_server::Keys for FakeKeys {
         if path.ends_with("/away") {
             return Err(Status::unavailable("the boundary is away"));
         }
-        Ok(Response::new(keys::PublicKey { key: key_of(&KeyPath::parse(&path).unwrap()).0.to_vec() }))
+        Ok(Response::new(keys::PublicKey {
+            key: key_of(&KeyPath::parse(&path).unwrap()).0.to_vec(),
+            epoch: 0,
+        }))
     }
 
     async fn sign(&self, _: Request<keys::SignRequest>) -> Result<Response<keys::SignResponse>, Status> {
@@ -87,6 +90,10 @@ impl keys::keys_server::Keys for FakeKeys {
     }
 
     async fn unlock(&self, _: Request<keys::UnlockRequest>) -> Result<Response<keys::UnlockReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn rotate(&self, _: Request<keys::RotateRequest>) -> Result<Response<keys::RotateReply>, Status> {
         Err(Status::unimplemented(""))
     }
 }

@@ -245,7 +245,7 @@ async fn keys_with_a_purpose_sign_bytes_of_their_format_and_all_others_hashes() 
     assert_eq!(long.code(), tonic::Code::InvalidArgument);
     let most = vec![0; keys::core::SIGNED_BYTES_MAX];
     assert_eq!(reason(ask(8, &ssh_path, most.clone(), &most).await), "WrongPurpose");
-    let info = wire::GetKeyInfoRequest { path: ssh_path };
+    let info = wire::GetKeyInfoRequest { path: ssh_path, epoch: None };
     let info = rig.keys("terminal", "get_key_info").get_key_info(info).await.unwrap().into_inner();
     assert_eq!(
         (info.encryption_key, info.algorithms),
@@ -375,15 +375,16 @@ async fn public_facts_need_neither_requester_nor_decision() {
         KeysClient::new(Peer::at(rig.node.socket("terminal")).with(&context, None).unwrap())
     };
     let path = "/orbital/users/alice/signing".to_owned();
-    let request = wire::DerivePublicKeyRequest { path: path.clone() };
+    let request = wire::DerivePublicKeyRequest { path: path.clone(), epoch: None };
     let key = public("derive_public_key").derive_public_key(request).await.unwrap().into_inner().key;
     let expected: PublicKey =
         "88848f5b82a818a92c943b4ddd79320df2d5689ab0fcfc6fd7f6359844c757c5".parse().unwrap();
     assert_eq!(key, expected.0);
-    let request = wire::GetKeyInfoRequest { path: path.clone() };
+    let request = wire::GetKeyInfoRequest { path: path.clone(), epoch: None };
     let info = public("get_key_info").get_key_info(request).await.unwrap().into_inner();
     // Exhaustive on purpose: a new field must be argued here.
-    let wire::KeyInfo { path: told, signing_key, algorithms, state, encryption_key } = info;
+    let wire::KeyInfo { path: told, signing_key, algorithms, state, encryption_key, epoch } = info;
+    assert_eq!(epoch, 0, "it was never rotated");
     assert_eq!((told, signing_key, state.as_str()), (path, key.clone(), "unsealed"));
     assert_eq!(algorithms, ["Ed25519", "X25519", "XChaCha20-Poly1305", "HKDF-SHA256"]);
     assert!(encryption_key.len() == 32 && encryption_key != key);
@@ -400,7 +401,7 @@ async fn public_facts_need_neither_requester_nor_decision() {
     );
     assert_eq!(verify(vec![1; 63], vec![]).await.unwrap_err().code(), tonic::Code::InvalidArgument);
     for bad in ["", "/", "orbital", "/a/../b"] {
-        let request = wire::DerivePublicKeyRequest { path: bad.to_owned() };
+        let request = wire::DerivePublicKeyRequest { path: bad.to_owned(), epoch: None };
         assert_eq!(
             reason(public("derive_public_key").derive_public_key(request).await),
             "InvalidPath",
@@ -423,7 +424,7 @@ async fn a_seed_that_does_not_open_is_told_and_nothing_is_signed() {
     assert!(health.healthy && health.degraded, "a restart would not help");
     assert!(health.last_error.unwrap().starts_with("locked: "));
     assert_eq!(reason(rig.sign(request(rig.decide(1, MESSAGE))).await), "Locked");
-    let request = wire::GetKeyInfoRequest { path: TERMINAL_PATH.to_owned() };
+    let request = wire::GetKeyInfoRequest { path: TERMINAL_PATH.to_owned(), epoch: None };
     let info = rig.keys("terminal", "get_key_info").get_key_info(request).await.unwrap().into_inner();
     assert_eq!((info.state.as_str(), info.signing_key), ("locked", vec![]));
 }

@@ -103,7 +103,9 @@ pub(super) const fn action_allows(action: ActionKind, kind: EntryType) -> bool {
         ActionKind::Connect | ActionKind::Listen => {
             matches!(kind, T::ConnectionAuthorize | T::ConnectionRevoke)
         }
-        ActionKind::Sign | ActionKind::Encrypt | ActionKind::Decrypt => matches!(kind, T::KeyUsage),
+        ActionKind::Sign | ActionKind::Encrypt | ActionKind::Decrypt | ActionKind::RotateKey => {
+            matches!(kind, T::KeyUsage)
+        }
         ActionKind::CreateIdentity => matches!(kind, T::IdentityCreated),
         ActionKind::AddCredential => matches!(kind, T::CredentialAdded),
         ActionKind::RevokeCredential => matches!(kind, T::CredentialRevoked),

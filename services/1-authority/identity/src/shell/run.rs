@@ -163,7 +163,7 @@ impl Runner {
         let calls = OperationContext::of_service(self.node.identity(), DERIVE_CAPABILITY, trace)
             .and_then(|context| self.keys.with(&context, None))
             .map_err(Status::from)?;
-        let request = DerivePublicKeyRequest { path: path.to_string() };
+        let request = DerivePublicKeyRequest { path: path.to_string(), epoch: None };
         let answer = KeysClient::new(calls).derive_public_key(request).await?.into_inner();
         let key = answer.key.as_slice().try_into().map(PublicKey);
         Ok(key.map_err(|_| Status::internal("a public key has 32 bytes"))?)

@@ -171,7 +171,7 @@ impl Svids {
     }
 
     async fn public_key(&self, path: &KeyPath) -> Result<P256Key, Status> {
-        let request = DerivePublicKeyRequest { path: path.to_string() };
+        let request = DerivePublicKeyRequest { path: path.to_string(), epoch: None };
         let mut keys = KeysClient::new(self.calls(self.runner.keys(), DERIVE_CAPABILITY)?);
         let key = keys.derive_public_key(request).await.map_err(not_signed)?.into_inner().key;
         P256Key::from_bytes(&key).ok_or_else(|| Status::internal("`keys` gave no key on P-256"))

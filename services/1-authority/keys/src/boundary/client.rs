@@ -129,7 +129,7 @@ impl BoundaryClient {
 
     /// Of a path whose key is Ed25519.
     pub fn public_key(&mut self, path: &KeyPath) -> Result<PublicKey, ClientError> {
-        match self.ask(&Request::PublicKey { path: path.clone() })? {
+        match self.ask(&Request::PublicKey { path: path.clone(), epoch: 0 })? {
             Response::PublicKey { public_key: VerifyingKey::Ed25519(key), .. } => Ok(key),
             _ => Err(ClientError::Answer),
         }
@@ -140,14 +140,14 @@ impl BoundaryClient {
         path: &KeyPath,
         message: &[u8],
     ) -> Result<(Signature, VerifyingKey), ClientError> {
-        match self.ask(&Request::SignBytes { path: path.clone(), message: message.to_vec() })? {
+        match self.ask(&Request::SignBytes { path: path.clone(), message: message.to_vec(), epoch: 0 })? {
             Response::Signed { signature, public_key } => Ok((signature, public_key)),
             _ => Err(ClientError::Answer),
         }
     }
 
     pub fn sign(&mut self, path: &KeyPath, message: Hash) -> Result<(Signature, PublicKey), ClientError> {
-        match self.ask(&Request::Sign { path: path.clone(), message })? {
+        match self.ask(&Request::Sign { path: path.clone(), message, epoch: 0 })? {
             Response::Signed { signature, public_key: VerifyingKey::Ed25519(key) } => Ok((signature, key)),
             _ => Err(ClientError::Answer),
         }

@@ -15,7 +15,8 @@ use super::protocol::{
 use crate::core::{
     VerifyingKey,
     derive::{DerivedKey, SEED_BYTES, public_half, recovery_secret, with_clean_stack},
-    encryption::ENTROPY_BYTES,
+    encryption::{ENTROPY_BYTES, EncryptionError},
+    epochs,
     es256::Es256Key,
     purpose,
     words::{self, WORDS_TEXT_BYTES_MAX},
@@ -141,15 +142,18 @@ impl Holder {
             Request::Status => Ok(self.status()),
             Request::Create { sealing } => self.create(sealing),
             Request::Unseal { sealed } => self.unseal(&sealed),
-            Request::PublicKey { path } => self.public_keys(&path),
-            Request::Sign { path, message } => self.for_hashes(&path).map(|key| Response::Signed {
-                signature: key.sign(&message),
-                public_key: VerifyingKey::Ed25519(key.public_key()),
-            }),
-            Request::SignBytes { path, message } => self.sign_bytes(&path, &message),
-            Request::Encrypt { path, plain } => self.encrypt(&path, plain.as_bytes()),
+            Request::PublicKey { path, epoch } => self.public_keys(&path, epoch),
+            Request::Sign { path, message, epoch } => {
+                self.for_hashes(&path, epoch).map(|key| Response::Signed {
+                    signature: key.sign(&message),
+                    public_key: VerifyingKey::Ed25519(key.public_key()),
+                })
+            }
+            Request::SignBytes { path, message, epoch } => self.sign_bytes(&path, &message, epoch),
+            Request::Encrypt { path, plain, epoch } => self.encrypt(&path, plain.as_bytes(), epoch),
             Request::Decrypt { path, sealed } => {
-                let plain = self.for_hashes(&path)?.exchange().decrypt(&path, &sealed)?;
+                let (epoch, sealed) = epochs::split(&sealed).ok_or(EncryptionError::Refused)?;
+                let plain = self.for_hashes(&path, epoch)?.exchange().decrypt(&path, sealed)?;
                 Ok(Response::Decrypted { plain })
             }
             Request::Seal => self.seal(),
@@ -171,24 +175,24 @@ impl Holder {
         }
     }
 
-    fn derive(&self, path: &KeyPath) -> Result<DerivedKey, Refusal> {
+    fn derive(&self, path: &KeyPath, epoch: u32) -> Result<DerivedKey, Refusal> {
         match self.state {
-            BoundaryState::Ready => Ok(DerivedKey::derive(self.seed.as_slice(), path)),
+            BoundaryState::Ready => Ok(DerivedKey::derive(self.seed.as_slice(), path, epoch)),
             BoundaryState::Empty | BoundaryState::Locked { .. } => Err(Refusal::Locked),
         }
     }
 
     /// The key of a path without a purpose, which signs hashes, encrypts and decrypts.
-    fn for_hashes(&self, path: &KeyPath) -> Result<DerivedKey, Refusal> {
+    fn for_hashes(&self, path: &KeyPath, epoch: u32) -> Result<DerivedKey, Refusal> {
         if self.keeps_purposes {
             purpose::for_hashes(path)?;
         }
-        self.derive(path)
+        self.derive(path, epoch)
     }
 
-    fn public_keys(&self, path: &KeyPath) -> Result<Response, Refusal> {
+    fn public_keys(&self, path: &KeyPath, epoch: u32) -> Result<Response, Refusal> {
         let (purpose, signer) = purpose::signer(path)?;
-        let key = self.derive(path)?;
+        let key = self.derive(path, epoch)?;
         let exchange_key = purpose.is_none().then(|| key.exchange().public_key());
         let public_key = match signer {
             purpose::Signer::Ed25519 => VerifyingKey::Ed25519(key.public_key()),
@@ -198,8 +202,8 @@ impl Holder {
     }
 
     /// This process itself reads what it signs: whoever asks is not trusted with the difference between two formats.
-    fn sign_bytes(&self, path: &KeyPath, message: &[u8]) -> Result<Response, Refusal> {
-        let key = self.derive(path)?;
+    fn sign_bytes(&self, path: &KeyPath, message: &[u8], epoch: u32) -> Result<Response, Refusal> {
+        let key = self.derive(path, epoch)?;
         let read = |public_key: &VerifyingKey| match self.keeps_purposes {
             true => purpose::for_bytes(path, public_key, message),
             false => Ok(()),
@@ -221,13 +225,15 @@ impl Holder {
         }
     }
 
-    fn encrypt(&self, path: &KeyPath, plain: &[u8]) -> Result<Response, Refusal> {
-        let key = self.for_hashes(path)?;
+    fn encrypt(&self, path: &KeyPath, plain: &[u8], epoch: u32) -> Result<Response, Refusal> {
+        let key = self.for_hashes(path, epoch)?;
         let mut entropy = Zeroizing::new([0; ENTROPY_BYTES]);
         if !(self.entropy)(&mut entropy[..]) {
             return Err(Refusal::NoEntropy);
         }
-        Ok(Response::Encrypted { sealed: key.exchange().encrypt(path, plain, &entropy)? })
+        let mut sealed = epochs::header(epoch);
+        sealed.extend(key.exchange().encrypt(path, plain, &entropy)?);
+        Ok(Response::Encrypted { sealed })
     }
 
     /// Only a boundary that was given no sealed seed makes one: a seed that does not open is not replaced by another.
@@ -459,22 +465,25 @@ mod tests {
     fn a_seed_made_sealed_and_opened_elsewhere_gives_the_same_keys() {
         let mut first = holder(&[1; 32]);
         assert_eq!(state(&mut first), (BoundaryState::Empty, Some(SecretKind::KeyFile)));
-        assert_eq!(first.answer(Request::PublicKey { path: path() }), Response::Refused(Refusal::Locked));
+        assert_eq!(
+            first.answer(Request::PublicKey { path: path(), epoch: 0 }),
+            Response::Refused(Refusal::Locked)
+        );
         let sealed = create(&mut first);
         assert_eq!(state(&mut first), (BoundaryState::Ready, None), "the secret is dropped");
         let mut second = holder(&[1; 32]);
         assert_eq!(second.answer(Request::Unseal { sealed }), Response::Unsealed);
-        let ask = || Request::Sign { path: path(), message: Hash([7; 32]) };
+        let ask = || Request::Sign { path: path(), message: Hash([7; 32]), epoch: 0 };
         let signed = second.answer(ask());
         assert_eq!(signed, first.answer(ask()));
         // The seed of counting bytes is the one of the fixed vectors.
         let public_key = "88848f5b82a818a92c943b4ddd79320df2d5689ab0fcfc6fd7f6359844c757c5".parse().unwrap();
         let public_key = VerifyingKey::Ed25519(public_key);
         assert!(matches!(signed, Response::Signed { public_key: key, .. } if key == public_key));
-        let told = first.answer(Request::PublicKey { path: path() });
+        let told = first.answer(Request::PublicKey { path: path(), epoch: 0 });
         assert!(matches!(told, Response::PublicKey { public_key: key, .. } if key == public_key));
         // What one encrypts, the other opens, under the same path alone.
-        let encrypt = Request::Encrypt { path: path(), plain: Plain::new(b"hello".to_vec()) };
+        let encrypt = Request::Encrypt { path: path(), plain: Plain::new(b"hello".to_vec()), epoch: 0 };
         let Response::Encrypted { sealed } = first.answer(encrypt) else { panic!() };
         let decrypt = |path| Request::Decrypt { path, sealed: sealed.clone() };
         let plain = Plain::new(b"hello".to_vec());
@@ -497,34 +506,34 @@ mod tests {
         let mut holder = holder(&[1; 32]);
         create(&mut holder);
         let ssh = || path().child("@ssh").unwrap();
-        let bytes = |path: KeyPath, message: Vec<u8>| Request::SignBytes { path, message };
+        let bytes = |path: KeyPath, message: Vec<u8>| Request::SignBytes { path, message, epoch: 0 };
         let Response::Signed { signature, public_key } = holder.answer(bytes(ssh(), sshsig("git"))) else {
             panic!()
         };
         let VerifyingKey::Ed25519(key) = public_key else { panic!() };
         assert_eq!(crate::core::verify(&key, &sshsig("git"), &signature), Ok(true));
-        let told = holder.answer(Request::PublicKey { path: ssh() });
+        let told = holder.answer(Request::PublicKey { path: ssh(), epoch: 0 });
         assert_eq!(told, Response::PublicKey { public_key, exchange_key: None });
         let plain = Plain::new(b"hello".to_vec());
         let Response::Encrypted { sealed } =
-            holder.answer(Request::Encrypt { path: path(), plain: plain.clone() })
+            holder.answer(Request::Encrypt { path: path(), plain: plain.clone(), epoch: 0 })
         else {
             panic!()
         };
         let jwt = || path().child("@jwt").unwrap();
         let attacks = [
-            Request::Sign { path: ssh(), message: Hash([7; 32]) },
-            Request::Encrypt { path: ssh(), plain: plain.clone() },
+            Request::Sign { path: ssh(), message: Hash([7; 32]), epoch: 0 },
+            Request::Encrypt { path: ssh(), plain: plain.clone(), epoch: 0 },
             Request::Decrypt { path: ssh(), sealed: sealed.clone() },
             bytes(path(), sshsig("git")),
             bytes(ssh(), sshsig("mail")),
             bytes(ssh(), vec![7; 32]),
             bytes(jwt(), sshsig("git")),
             bytes(path().child("@x509").unwrap(), sshsig("git")),
-            Request::Sign { path: jwt(), message: Hash([7; 32]) },
-            Request::Encrypt { path: jwt(), plain: plain.clone() },
+            Request::Sign { path: jwt(), message: Hash([7; 32]), epoch: 0 },
+            Request::Encrypt { path: jwt(), plain: plain.clone(), epoch: 0 },
             bytes(ssh().child("below").unwrap(), sshsig("git")),
-            Request::PublicKey { path: KeyPath::parse("/@jwt").unwrap() },
+            Request::PublicKey { path: KeyPath::parse("/@jwt").unwrap(), epoch: 0 },
         ];
         for attack in &attacks {
             let answer = holder.answer(attack.clone());
@@ -545,7 +554,7 @@ mod tests {
         // The seed of counting bytes, and the path of the fixed vectors.
         let authority = || KeyPath::parse("/orbital/services/identity/node-a/@x509").unwrap();
         let Response::PublicKey { public_key: VerifyingKey::P256(key), exchange_key: None } =
-            holder.answer(Request::PublicKey { path: authority() })
+            holder.answer(Request::PublicKey { path: authority(), epoch: 0 })
         else {
             panic!()
         };
@@ -558,7 +567,7 @@ mod tests {
             not_after_s: 1,
         };
         let message = own.to_sign(&key).unwrap();
-        let ask = |path, message: &[u8]| Request::SignBytes { path, message: message.to_vec() };
+        let ask = |path, message: &[u8]| Request::SignBytes { path, message: message.to_vec(), epoch: 0 };
         let answer = holder.answer(ask(authority(), &message));
         let Response::Signed { signature, public_key } = answer else { panic!("{answer:?}") };
         assert_eq!(public_key, VerifyingKey::P256(key));
@@ -566,7 +575,7 @@ mod tests {
         // The same bytes with the key of another trust domain, and another authority with this key.
         let elsewhere = KeyPath::parse("/orbital/services/identity/node-b/@x509").unwrap();
         let other =
-            svid::Certificate { key: es256(&DerivedKey::derive(&[1; 32], &elsewhere)).unwrap().1, ..own };
+            svid::Certificate { key: es256(&DerivedKey::derive(&[1; 32], &elsewhere, 0)).unwrap().1, ..own };
         let attacks = [ask(elsewhere, &message), ask(authority(), &other.to_sign(&other.key).unwrap())];
         for attack in attacks {
             let answer = holder.answer(attack.clone());
@@ -588,7 +597,49 @@ mod tests {
         assert!(matches!(locked.answer(Request::Unseal { sealed }), Response::Refused(Refusal::Seal(_))));
         assert!(matches!(state(&mut locked), (BoundaryState::Locked { .. }, Some(_))));
         assert_eq!(locked.answer(again), Response::Refused(Refusal::HasSeed));
-        assert_eq!(locked.answer(Request::PublicKey { path: path() }), Response::Refused(Refusal::Locked));
+        assert_eq!(
+            locked.answer(Request::PublicKey { path: path(), epoch: 0 }),
+            Response::Refused(Refusal::Locked)
+        );
+    }
+
+    fn hex(text: &str) -> Vec<u8> {
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        text.as_bytes().chunks(2).map(byte).collect()
+    }
+
+    #[test]
+    fn each_epoch_has_a_key_of_its_own_and_opens_what_was_encrypted_in_it() {
+        let mut holder = holder(&[1; 32]);
+        create(&mut holder);
+        let mut key = |epoch| match holder.answer(Request::PublicKey { path: path(), epoch }) {
+            Response::PublicKey { public_key, exchange_key } => (public_key, exchange_key.unwrap()),
+            other => panic!("{other:?}"),
+        };
+        let keys: std::collections::BTreeSet<_> =
+            [0, 1, 2, 256].map(|epoch| format!("{:?}", key(epoch))).into();
+        assert_eq!(keys.len(), 4);
+        // As docs/format.md has it, computed with PyNaCl and Python's hmac.
+        assert_eq!(key(1).1.to_string(), "a73c9c798c8971696206ed6dc3386738439710f92c753bbab2399801a88fe960");
+        let vector = "0201000000018f40c5adb68f25624ae5b214ea767a6ec94d829d3d7b5e1ad1ba6f3e2138285f\
+                      202122232425262728292a2b2c2d2e2f3031323334353637\
+                      14e391e8bdb2bb5cc447b9164fa7936a7efb9662a27617cba582b2068999";
+        let sealed = hex(vector);
+        let plain = Plain::new(b"attack at dawn".to_vec());
+        let opened = holder.answer(Request::Decrypt { path: path(), sealed: sealed.clone() });
+        assert_eq!(opened, Response::Decrypted { plain });
+        let mut other = sealed;
+        other[1] = 2;
+        let refused = holder.answer(Request::Decrypt { path: path(), sealed: other });
+        assert!(matches!(refused, Response::Refused(Refusal::Encryption(_))), "{refused:?}");
+        for epoch in [0, 1, 7] {
+            let plain = Plain::new(b"hello".to_vec());
+            let encrypt = Request::Encrypt { path: path(), plain: plain.clone(), epoch };
+            let Response::Encrypted { sealed } = holder.answer(encrypt) else { panic!() };
+            assert_eq!(sealed.first(), Some(&if epoch == 0 { 1 } else { 2 }));
+            let opened = holder.answer(Request::Decrypt { path: path(), sealed });
+            assert_eq!(opened, Response::Decrypted { plain });
+        }
     }
 
     fn message(kind: u8, secret: &[u8]) -> Vec<u8> {
@@ -600,16 +651,16 @@ mod tests {
     fn a_locked_boundary_does_nothing_until_it_is_armed_and_gets_the_right_secret() {
         let mut holder = holder(&[1; 32]);
         let sealed = create(&mut holder);
-        let public = holder.answer(Request::PublicKey { path: path() });
+        let public = holder.answer(Request::PublicKey { path: path(), epoch: 0 });
         holder.sealed = Some(sealed);
         assert_eq!(holder.answer(Request::Arm), Response::Refused(Refusal::HasSeed));
         assert_eq!(holder.answer(Request::Lock), Response::Locked);
         assert!(holder.seed.as_slice().iter().all(|byte| *byte == 0), "the seed is wiped");
         let asks = [
-            Request::PublicKey { path: path() },
-            Request::Sign { path: path(), message: Hash([7; 32]) },
-            Request::SignBytes { path: path().child("@ssh").unwrap(), message: sshsig("git") },
-            Request::Encrypt { path: path(), plain: Plain::new(b"hello".to_vec()) },
+            Request::PublicKey { path: path(), epoch: 0 },
+            Request::Sign { path: path(), message: Hash([7; 32]), epoch: 0 },
+            Request::SignBytes { path: path().child("@ssh").unwrap(), message: sshsig("git"), epoch: 0 },
+            Request::Encrypt { path: path(), plain: Plain::new(b"hello".to_vec()), epoch: 0 },
             Request::Decrypt { path: path(), sealed: vec![1; 80] },
             Request::Seal,
         ];
@@ -620,7 +671,7 @@ mod tests {
         assert_eq!(holder.unlock(&right), Response::Refused(Refusal::NotArmed), "nobody allowed it");
         assert_eq!(holder.answer(Request::Arm), Response::Armed);
         assert_eq!(holder.unlock(&right), Response::Unsealed);
-        assert_eq!(holder.answer(Request::PublicKey { path: path() }), public);
+        assert_eq!(holder.answer(Request::PublicKey { path: path(), epoch: 0 }), public);
         // It is locked again, and the leave from before is used up.
         assert_eq!(holder.answer(Request::Lock), Response::Locked);
         assert_eq!(holder.unlock(&right), Response::Refused(Refusal::NotArmed));
@@ -637,7 +688,7 @@ mod tests {
         assert_eq!(holder.unlock(&right), Response::Unsealed);
         holder.forget_locks();
         assert_eq!(holder.answer(Request::Lock), Response::Locked);
-        assert_eq!(holder.answer(Request::PublicKey { path: path() }), public);
+        assert_eq!(holder.answer(Request::PublicKey { path: path(), epoch: 0 }), public);
     }
 
     #[test]
@@ -656,7 +707,10 @@ mod tests {
             matches!(state(&mut locked), (BoundaryState::Locked { .. }, None)),
             "the secret is gone, too"
         );
-        assert_eq!(locked.answer(Request::PublicKey { path: path() }), Response::Refused(Refusal::Locked));
+        assert_eq!(
+            locked.answer(Request::PublicKey { path: path(), epoch: 0 }),
+            Response::Refused(Refusal::Locked)
+        );
     }
 
     fn temporary(content: &[u8]) -> (tempfile::NamedTempFile, OwnedFd) {
@@ -707,7 +761,7 @@ mod tests {
         assert_eq!(second.answer(Request::ReadWords), Response::Refused(Refusal::NoPlace));
         second.words_at(Some(place));
         assert_eq!(second.answer(Request::ReadWords), Response::WordsRead);
-        let public = |holder: &mut Holder| holder.answer(Request::PublicKey { path: path() });
+        let public = |holder: &mut Holder| holder.answer(Request::PublicKey { path: path(), epoch: 0 });
         assert_eq!(public(&mut second), public(&mut first));
         second.seal_next_by(sealing(SecretKind::KeyFile, &[8; 32]));
         let restore = Request::Restore { signer: 1, sealed: copy };
@@ -738,7 +792,7 @@ mod tests {
         old.seal_next_by(sealing(SecretKind::Credential, b"a credential of some bytes"));
         let Response::Created { sealed: anew } = old.answer(Request::Seal) else { panic!() };
         assert_eq!(seal::sealed_by(&anew), Ok(SecretKind::Credential));
-        let key = |holder: &mut Holder| holder.answer(Request::PublicKey { path: path() });
+        let key = |holder: &mut Holder| holder.answer(Request::PublicKey { path: path(), epoch: 0 });
         let credential = sealing(SecretKind::Credential, b"a credential of some bytes");
         let mut new = Holder::new(credential, counting).unwrap();
         assert_eq!(new.answer(Request::Unseal { sealed: anew }), Response::Unsealed);

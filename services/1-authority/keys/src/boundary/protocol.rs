@@ -11,10 +11,12 @@ use thiserror::Error;
 pub use seal::SecretKind;
 use seal::{SEALED_BYTES, SealError};
 
-use crate::core::{CIPHERTEXT_BYTES_MAX, EncryptionError, Plain, PurposeError, VerifyingKey};
+use crate::core::{
+    CIPHERTEXT_BYTES_MAX, EPOCH_HEADER_BYTES, EncryptionError, Plain, PurposeError, VerifyingKey,
+};
 
 /// Largest message in either direction: a path of 16 segments of 255 bytes, what is decrypted, and room for the framing.
-pub const MESSAGE_BYTES_MAX: usize = 4608 + CIPHERTEXT_BYTES_MAX;
+pub const MESSAGE_BYTES_MAX: usize = 4608 + EPOCH_HEADER_BYTES + CIPHERTEXT_BYTES_MAX;
 
 /// What the operator sends on the socket of their own: the place of the kind in `SecretKind::ALL`, then the secret.
 pub const UNLOCK_BYTES_MAX: usize = 1 + seal::SECRET_BYTES_MAX + 2;
@@ -43,6 +45,8 @@ pub enum Request {
     PublicKey {
         #[n(0)]
         path: KeyPath,
+        #[n(1)]
+        epoch: u32,
     },
     #[n(4)]
     Sign {
@@ -50,6 +54,8 @@ pub enum Request {
         path: KeyPath,
         #[n(1)]
         message: Hash,
+        #[n(2)]
+        epoch: u32,
     },
     #[n(5)]
     Encrypt {
@@ -57,6 +63,8 @@ pub enum Request {
         path: KeyPath,
         #[n(1)]
         plain: Plain,
+        #[n(2)]
+        epoch: u32,
     },
     #[n(6)]
     Decrypt {
@@ -72,6 +80,8 @@ pub enum Request {
         path: KeyPath,
         #[cbor(n(1), with = "minicbor::bytes")]
         message: Vec<u8>,
+        #[n(2)]
+        epoch: u32,
     },
     /// Seal the open seed anew, by the next secret that the boundary was started with. The node is not up then.
     #[n(16)]
@@ -296,11 +306,15 @@ mod tests {
     #[test]
     fn the_longest_path_fits_and_more_than_a_message_does_not() {
         let longest = format!("/{}", "x".repeat(KEY_PATH_SEGMENT_BYTES_MAX)).repeat(KEY_PATH_SEGMENTS_MAX);
-        let sign = Request::Sign { path: KeyPath::parse(&longest).unwrap(), message: Hash([1; 32]) };
+        let sign = Request::Sign {
+            path: KeyPath::parse(&longest).unwrap(),
+            message: Hash([1; 32]),
+            epoch: u32::MAX,
+        };
         assert_eq!(Request::from_bytes(&sign.to_bytes()), Ok(sign));
         let decrypt = Request::Decrypt {
             path: KeyPath::parse(&longest).unwrap(),
-            sealed: vec![1; CIPHERTEXT_BYTES_MAX],
+            sealed: vec![1; CIPHERTEXT_BYTES_MAX + EPOCH_HEADER_BYTES],
         };
         assert_eq!(Request::from_bytes(&decrypt.to_bytes()), Ok(decrypt));
         assert!(Request::from_bytes(&vec![0; MESSAGE_BYTES_MAX + 1]).is_err());

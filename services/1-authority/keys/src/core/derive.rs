@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use super::{encryption::Exchange, es256::Es256Key};
 
 const MASTER_INFO: &[u8] = b"orbital-master-key-v1";
+const EPOCH_INFO: &[u8] = b"bailiwick-key-epoch-v1";
 const RECOVERY_INFO: &[u8] = b"bailiwick-recovery-v1";
 const DERIVATION_INFO: &[u8] = b"orbital-key-derivation-v1";
 /// Bytes of the root seed and of every key below it.
@@ -40,12 +41,17 @@ pub(crate) fn public_half(key: &[u8; SEED_BYTES]) -> PublicKey {
 pub(crate) struct DerivedKey(SigningKey);
 
 impl DerivedKey {
-    pub(crate) fn derive(seed: &[u8], path: &KeyPath) -> Self {
+    /// One step more for a later epoch: epoch 0 is the path's key as it always was.
+    pub(crate) fn derive(seed: &[u8], path: &KeyPath, epoch: u32) -> Self {
         let mut current = Secret::default();
         let mut next = Secret::default();
         hkdf_sha256(seed, b"", MASTER_INFO, &mut current);
         for segment in path.segments() {
             hkdf_sha256(&current[..], segment.as_bytes(), DERIVATION_INFO, &mut next);
+            std::mem::swap(&mut *current, &mut *next);
+        }
+        if epoch != 0 {
+            hkdf_sha256(&current[..], &epoch.to_le_bytes(), EPOCH_INFO, &mut next);
             std::mem::swap(&mut *current, &mut *next);
         }
         Self(SigningKey::from_bytes(&current))
@@ -113,7 +119,7 @@ mod tests {
     }
 
     fn derive(seed: &[u8], path: &str) -> DerivedKey {
-        DerivedKey::derive(seed, &KeyPath::parse(path).unwrap())
+        DerivedKey::derive(seed, &KeyPath::parse(path).unwrap(), 0)
     }
 
     // Computed apart from this code, with Python's `hmac` and `hashlib` (HKDF written out as in RFC 5869: extract with
@@ -197,6 +203,28 @@ mod tests {
         assert_eq!(master[..], hex("7329de67323304d91ba55164511df4095e265a6cef9a9a13ea64aaf4794ac02d"));
     }
 
+    /// Computed apart from this code, with Python's `hmac` and PyNaCl.
+    #[test]
+    fn keys_of_later_epochs_are_those_of_the_fixed_vectors() {
+        let path = KeyPath::parse("/orbital/users/alice/signing").unwrap();
+        for (epoch, secret, public) in [
+            (
+                1,
+                "f00fb6b7e5b79afb45778770820e35a99d7df1d8594c41042f37c204f03f040a",
+                "625572b29a66a8f4f35ba0d53aa2fa41c2f40fbde35e6fc8f8d2c0c94d6ac812",
+            ),
+            (
+                256,
+                "f7c24842c25093e2780cf26bb1b93b9289715519461a63123d59db656936d31e",
+                "b595a8223049bd8c606cc621193de48cf909b6648b5f8c3d93ced22c892cbc2b",
+            ),
+        ] {
+            let key = DerivedKey::derive(&hex(COUNTING), &path, epoch);
+            assert_eq!(key.0.as_bytes()[..], hex(secret), "{epoch}");
+            assert_eq!(key.public_key().0[..], hex(public), "{epoch}");
+        }
+    }
+
     /// covers: KEY-14, KEY-21
     #[test]
     fn a_signature_is_ed25519_over_the_hash_bytes() {
@@ -242,13 +270,16 @@ mod tests {
             println!("{name}: {:?}", start.elapsed() / TIMES);
         };
         let path = KeyPath::parse("/orbital/users/alice/signing").unwrap();
-        let key = DerivedKey::derive(&seed, &path);
+        let key = DerivedKey::derive(&seed, &path, 0);
         let (public, message) = (key.public_key(), Hash([7; 32]));
         let signature = key.sign(&message);
-        time("derive, 4 segments", Box::new(|| drop(std::hint::black_box(DerivedKey::derive(&seed, &path)))));
+        time(
+            "derive, 4 segments",
+            Box::new(|| drop(std::hint::black_box(DerivedKey::derive(&seed, &path, 0)))),
+        );
         time(
             "derive with a clean stack",
-            Box::new(|| drop(std::hint::black_box(with_clean_stack(|| DerivedKey::derive(&seed, &path))))),
+            Box::new(|| drop(std::hint::black_box(with_clean_stack(|| DerivedKey::derive(&seed, &path, 0))))),
         );
         time(
             "sign",

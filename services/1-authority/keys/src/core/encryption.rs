@@ -257,7 +257,7 @@ mod tests {
     fn the_vector_of_the_format_holds() {
         let alice = path("/orbital/users/alice/signing");
         let seed: [u8; 32] = std::array::from_fn(|n| n as u8);
-        let mine = crate::core::derive::DerivedKey::derive(&seed, &alice).exchange();
+        let mine = crate::core::derive::DerivedKey::derive(&seed, &alice, 0).exchange();
         let entropy: [u8; ENTROPY_BYTES] = std::array::from_fn(|n| n as u8);
         let sealed = mine.encrypt(&alice, b"attack at dawn", &entropy).unwrap();
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();

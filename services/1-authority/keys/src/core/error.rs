@@ -22,6 +22,10 @@ pub enum KeyError {
     Locked,
     #[error("{0}")]
     WrongPurpose(String),
+    #[error("the path is in epoch {current}; there is no epoch {epoch} of it")]
+    NoEpoch { epoch: u32, current: u32 },
+    #[error("this key path is not rotated: {0}")]
+    NotRotatable(String),
     #[error("{limit} key operations are already under way; try again")]
     Busy { limit: usize },
 }

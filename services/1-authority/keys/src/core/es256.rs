@@ -64,7 +64,7 @@ mod tests {
     fn key(purpose: &str) -> Es256Key {
         let seed: Vec<u8> = (0..32).collect();
         let path = KeyPath::parse(&format!("/orbital/services/identity/node-a/@{purpose}")).unwrap();
-        DerivedKey::derive(&seed, &path).es256().unwrap()
+        DerivedKey::derive(&seed, &path, 0).es256().unwrap()
     }
 
     #[test]

@@ -16,6 +16,7 @@ use chain::payload::{
 use super::{
     KeyError, Operation, Plain, UseRequest, VerifyingKey,
     decision::{self, Genuine},
+    epochs::{self, Epochs},
     ledger::Ledger,
 };
 
@@ -74,8 +75,16 @@ pub struct PublicKeys {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BoundaryRequest {
-    PublicKeys { path: KeyPath },
-    Use { path: KeyPath, operation: Operation },
+    PublicKeys {
+        path: KeyPath,
+        epoch: u32,
+    },
+    /// A `Decrypt` says itself in which epoch it was encrypted.
+    Use {
+        path: KeyPath,
+        epoch: u32,
+        operation: Operation,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,6 +112,8 @@ pub enum Event {
     PublicKeys {
         id: RequestId,
         path: KeyPath,
+        /// None is the current one.
+        epoch: Option<u32>,
     },
     Use {
         id: RequestId,
@@ -156,6 +167,7 @@ struct Use {
     kind: KeyOperation,
     input_hash: Hash,
     decision: AxiomRef,
+    epoch: u32,
 }
 
 #[derive(Debug)]
@@ -182,6 +194,7 @@ pub struct KeysCore {
     policy_key: Option<PublicKey>,
     /// By a decision that no later one has taken back.
     is_locked: bool,
+    epochs: Epochs,
     ledger: Ledger,
     pending: BTreeMap<RequestId, Pending>,
 }
@@ -213,7 +226,11 @@ impl KeysCore {
     ) -> Vec<Effect> {
         self.ledger.forget_expired(time);
         match payload {
-            Payload::Genesis(genesis) => self.policy_key = Some(genesis.body.policy_key),
+            Payload::Genesis(genesis) => {
+                self.policy_key = Some(genesis.body.policy_key);
+                genesis.body.identities.iter().for_each(|identity| self.epochs.pin(&identity.key_path));
+            }
+            Payload::IdentityCreated(created) => self.epochs.pin(&created.body.key_path),
             Payload::PolicyDecision(decision) => {
                 let Ok(body) = decision.body.decode_body() else { return Vec::new() };
                 if is_use(body.action.kind()) && body.allows() {
@@ -225,6 +242,7 @@ impl KeysCore {
             Payload::KeyUsage(usage) if usage.body.refused.is_none() => match usage.body.operation {
                 KeyOperation::Lock => self.is_locked = true,
                 KeyOperation::Unlock => self.is_locked = false,
+                KeyOperation::Rotate => usage.body.rotation.iter().for_each(|it| self.epochs.rotate(it)),
                 _ => self.ledger.used_in_log(usage.body.authorization),
             },
             _ => {}
@@ -235,12 +253,23 @@ impl KeysCore {
     /// `now` is None while Axiom time is unknown: before the feed has caught up, or when it has been silent too long.
     pub fn step(&mut self, now: Option<AxiomTime>, event: Event) -> Vec<Effect> {
         match event {
-            Event::PublicKeys { id, path } => self.public_keys(id, path),
+            Event::PublicKeys { id, path, epoch } => self.public_keys(id, path, epoch),
             Event::Use { id, request } => self.use_key(id, request, now),
             Event::BoundaryAnswered { id, result } => self.boundary_answered(id, result),
             Event::Recorded { id, result } => self.recorded(id, result),
             Event::Tick => self.tick(now),
         }
+    }
+
+    /// In which epoch the path is.
+    #[must_use]
+    pub fn epoch(&self, path: &KeyPath) -> u32 {
+        self.epochs.current(path)
+    }
+
+    /// From which epoch to which a rotation would lead.
+    pub fn next_epoch(&self, path: &KeyPath) -> Result<(u32, u32), KeyError> {
+        self.epochs.next(path)
     }
 
     /// Whether the seed must stay closed.
@@ -262,12 +291,13 @@ impl KeysCore {
         }
     }
 
-    fn public_keys(&mut self, id: RequestId, path: KeyPath) -> Vec<Effect> {
-        if let Err(error) = self.has_room(id) {
-            return vec![Effect::ReplyPublicKeys { id, result: Err(error) }];
-        }
+    fn public_keys(&mut self, id: RequestId, path: KeyPath, epoch: Option<u32>) -> Vec<Effect> {
+        let epoch = match self.has_room(id).and_then(|()| self.epochs.known(&path, epoch)) {
+            Ok(epoch) => epoch,
+            Err(error) => return vec![Effect::ReplyPublicKeys { id, result: Err(error) }],
+        };
         self.pending.insert(id, Pending::PublicKeys);
-        vec![Effect::AskBoundary { id, request: BoundaryRequest::PublicKeys { path } }]
+        vec![Effect::AskBoundary { id, request: BoundaryRequest::PublicKeys { path, epoch } }]
     }
 
     fn use_key(&mut self, id: RequestId, request: UseRequest, now: Option<AxiomTime>) -> Vec<Effect> {
@@ -315,7 +345,9 @@ impl KeysCore {
             return self.refuse(id, used, KeyError::InvalidDecision("it was used before".to_owned()));
         }
         let UseRequest { key_path, operation, .. } = *request;
-        let ask = BoundaryRequest::Use { path: key_path, operation };
+        let epoch = self.epochs.current(&key_path);
+        let used = Use { epoch: epoch_used(&operation, epoch), ..used };
+        let ask = BoundaryRequest::Use { path: key_path, epoch, operation };
         self.pending.insert(id, Pending::AtBoundary { used, request_hash: genuine.body.request_hash });
         vec![Effect::AskBoundary { id, request: ask }]
     }
@@ -408,6 +440,15 @@ fn use_of(request: &UseRequest, decision: AxiomRef) -> Use {
         kind: operation.kind(),
         input_hash: operation.input_hash(),
         decision,
+        epoch: 0,
+    }
+}
+
+/// Old epochs decrypt, and nothing else.
+fn epoch_used(operation: &Operation, current: u32) -> u32 {
+    match operation {
+        Operation::Decrypt { sealed } => epochs::split(sealed).map_or(0, |(epoch, _)| epoch),
+        _ => current,
     }
 }
 
@@ -426,6 +467,8 @@ fn usage(used: &Use, output_hash: Option<Hash>, refused: Option<String>) -> KeyU
         output_hash,
         refused,
         reason: None,
+        epoch: Some(used.epoch).filter(|epoch| *epoch != 0),
+        rotation: None,
     }
 }
 

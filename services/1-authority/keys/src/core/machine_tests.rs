@@ -135,6 +135,7 @@ fn a_signature_is_released_with_its_record_and_not_before() {
     let decision = signed_by(&engine(), &body());
     commit(&mut core, &decision);
     let ask = BoundaryRequest::Use {
+        epoch: 0,
         path: path("/orbital/users/alice"),
         operation: Operation::Sign { message: MESSAGE },
     };
@@ -151,6 +152,8 @@ fn a_signature_is_released_with_its_record_and_not_before() {
         output_hash: Some(Hash::of(&[5; 64])),
         refused: None,
         reason: None,
+        epoch: None,
+        rotation: None,
     };
     let effects = core.step(Some(NOW), Event::BoundaryAnswered { id: ID, result: Ok(SIGNED) });
     let request_hash = body().request_hash;
@@ -326,8 +329,9 @@ fn a_locked_or_dead_boundary_is_a_recorded_refusal() {
 #[test]
 fn a_public_key_needs_no_decision_and_no_time() {
     let mut core = KeysCore::new();
-    let effects = core.step(None, Event::PublicKeys { id: ID, path: path("/orbital/users/bob") });
-    let ask = BoundaryRequest::PublicKeys { path: path("/orbital/users/bob") };
+    let effects =
+        core.step(None, Event::PublicKeys { id: ID, path: path("/orbital/users/bob"), epoch: None });
+    let ask = BoundaryRequest::PublicKeys { path: path("/orbital/users/bob"), epoch: 0 };
     assert_eq!(effects, [Effect::AskBoundary { id: ID, request: ask }]);
     let keys =
         PublicKeys { signing: VerifyingKey::Ed25519(PublicKey([6; 32])), exchange: Some(PublicKey([7; 32])) };
@@ -339,9 +343,10 @@ fn a_public_key_needs_no_decision_and_no_time() {
 fn requests_under_way_are_bounded_and_stray_answers_change_nothing() {
     let mut core = KeysCore::new();
     for id in 0..PENDING_MAX as u64 {
-        core.step(None, Event::PublicKeys { id: RequestId(id), path: path("/a") });
+        core.step(None, Event::PublicKeys { id: RequestId(id), path: path("/a"), epoch: None });
     }
-    let effects = core.step(None, Event::PublicKeys { id: RequestId(u64::MAX), path: path("/a") });
+    let effects =
+        core.step(None, Event::PublicKeys { id: RequestId(u64::MAX), path: path("/a"), epoch: None });
     let busy = KeyError::Busy { limit: PENDING_MAX };
     assert_eq!(effects, [Effect::ReplyPublicKeys { id: RequestId(u64::MAX), result: Err(busy.clone()) }]);
     let request = request(signed_by(&engine(), &body()));
@@ -373,7 +378,7 @@ fn bytes_are_signed_under_a_decision_for_their_hash_and_what_is_not_of_their_for
     let (_, effects) = ask(MESSAGE);
     assert!(matches!(&effects[..], [Effect::Record { usage, .. }] if usage.refused.is_some()));
     let (mut core, effects) = ask(Hash::of(&message));
-    let asked = BoundaryRequest::Use { path: key_path.clone(), operation: operation() };
+    let asked = BoundaryRequest::Use { path: key_path.clone(), epoch: 0, operation: operation() };
     assert_eq!(effects, [Effect::AskBoundary { id: ID, request: asked }]);
     let effects = core.step(Some(NOW), Event::BoundaryAnswered { id: ID, result: Ok(SIGNED) });
     let [Effect::Redeem { usage, .. }] = &effects[..] else { panic!("{effects:?}") };
@@ -429,7 +434,7 @@ fn encryption_and_decryption_need_a_decision_of_their_own_and_are_recorded_by_ha
         (&may_decrypt, &decrypt, Output::Decrypted(plain()), Hash::of(b"sealed"), None),
     ] {
         let (mut core, effects) = ask(action, operation);
-        let asked = BoundaryRequest::Use { path: key_path.clone(), operation: operation.clone() };
+        let asked = BoundaryRequest::Use { path: key_path.clone(), epoch: 0, operation: operation.clone() };
         assert_eq!(effects, [Effect::AskBoundary { id: ID, request: asked }]);
         let answered = Event::BoundaryAnswered { id: ID, result: Ok(Answer::Output(output.clone())) };
         let effects = core.step(Some(NOW), answered);

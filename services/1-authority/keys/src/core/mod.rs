@@ -4,6 +4,7 @@
 mod decision;
 pub(crate) mod derive;
 pub(crate) mod encryption;
+pub(crate) mod epochs;
 mod error;
 pub(crate) mod es256;
 mod ledger;
@@ -15,6 +16,7 @@ pub(crate) mod words;
 
 pub use decision::{Operation, UseRequest};
 pub use encryption::{CIPHERTEXT_BYTES_MAX, EncryptionError, OVERHEAD_BYTES, PLAINTEXT_BYTES_MAX, Plain};
+pub use epochs::{EPOCH_HEADER_BYTES, EPOCH_MAX, ROTATED_PATHS_MAX};
 pub use error::KeyError;
 pub use machine::{
     Answer, BoundaryFailure, BoundaryRequest, COMMIT_WAIT_NS, Defence, Effect, Event, KeysCore, NotRecorded,

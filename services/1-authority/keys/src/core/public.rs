@@ -67,7 +67,7 @@ mod tests {
     }
 
     fn svid_key() -> P256Key {
-        crate::core::derive::DerivedKey::derive(&[1; 32], &"/a/@jwt".parse().unwrap())
+        crate::core::derive::DerivedKey::derive(&[1; 32], &"/a/@jwt".parse().unwrap(), 0)
             .es256()
             .and_then(|key| key.public_key())
             .unwrap()

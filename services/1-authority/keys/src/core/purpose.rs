@@ -200,7 +200,7 @@ mod tests {
     }
 
     fn es256(path: &KeyPath) -> VerifyingKey {
-        VerifyingKey::P256(DerivedKey::derive(&[1; 32], path).es256().unwrap().public_key().unwrap())
+        VerifyingKey::P256(DerivedKey::derive(&[1; 32], path, 0).es256().unwrap().public_key().unwrap())
     }
 
     /// A token and a certificate for a workload of this trust domain, as the keys of these paths are to sign them.

@@ -15,13 +15,14 @@ use tonic::{Request, Response, Status};
 
 use super::{
     lock::{self, Change, Seed},
+    rotate,
     run::Runner,
 };
 use crate::boundary::protocol::{UNLOCK_TRIES_MAX, UNLOCK_WINDOW};
 use crate::core::{
-    ALGORITHMS, BYTES_ALGORITHMS, CIPHERTEXT_BYTES_MAX, ES256_ALGORITHMS, EncryptionError, KeyError,
-    OVERHEAD_BYTES, Operation, Output, PLAINTEXT_BYTES_MAX, Plain, PublicKeys, PurposeError,
-    SIGNED_BYTES_MAX, UseRequest, VerifyingKey, verify,
+    ALGORITHMS, BYTES_ALGORITHMS, CIPHERTEXT_BYTES_MAX, EPOCH_HEADER_BYTES, ES256_ALGORITHMS,
+    EncryptionError, KeyError, OVERHEAD_BYTES, Operation, Output, PLAINTEXT_BYTES_MAX, Plain, PublicKeys,
+    PurposeError, SIGNED_BYTES_MAX, UseRequest, VerifyingKey, verify,
 };
 
 /// Bytes of a message that `Verify` takes, as the contract says.
@@ -105,8 +106,11 @@ impl wire::keys_server::Keys for Handlers {
         &self,
         request: Request<wire::DerivePublicKeyRequest>,
     ) -> Result<Response<wire::PublicKey>, Status> {
-        let keys = self.0.public_keys(path(&request.get_ref().path)?).await?;
-        Ok(Response::new(wire::PublicKey { key: keys.signing.as_bytes().to_vec() }))
+        let wire::DerivePublicKeyRequest { path: text, epoch } = request.into_inner();
+        let path = path(&text)?;
+        let keys = self.0.public_keys(path.clone(), epoch).await?;
+        let epoch = epoch.unwrap_or_else(|| self.0.epoch(&path));
+        Ok(Response::new(wire::PublicKey { key: keys.signing.as_bytes().to_vec(), epoch }))
     }
 
     async fn sign(
@@ -158,7 +162,7 @@ impl wire::keys_server::Keys for Handlers {
         let requestor = kit::requestor(self.0.node(), &request, true)?;
         let wire::DecryptRequest { key_path, ciphertext, requestor: claimed, authorization } =
             request.into_inner();
-        if !(OVERHEAD_BYTES..=CIPHERTEXT_BYTES_MAX).contains(&ciphertext.len()) {
+        if !(OVERHEAD_BYTES..=CIPHERTEXT_BYTES_MAX + EPOCH_HEADER_BYTES).contains(&ciphertext.len()) {
             return Err(Status::invalid_argument(EncryptionError::Length(ciphertext.len()).to_string()));
         }
         let operation = Operation::Decrypt { sealed: ciphertext };
@@ -186,6 +190,22 @@ impl wire::keys_server::Keys for Handlers {
         Ok(Response::new(wire::VerifyReply { valid: verify(&key, &message, &signature)? }))
     }
 
+    async fn rotate(
+        &self,
+        request: Request<wire::RotateRequest>,
+    ) -> Result<Response<wire::RotateReply>, Status> {
+        let by = kit::requestor(self.0.node(), &request, true)?;
+        let wire::RotateRequest { key_path, reason } = request.into_inner();
+        let path = path(&key_path)?;
+        let (entry, epoch) = rotate::rotate(Arc::clone(&self.0), by, path.clone(), reason).await?;
+        let keys = self.0.public_keys(path, Some(epoch)).await?;
+        Ok(Response::new(wire::RotateReply {
+            receipt: Some(entry.into()),
+            epoch,
+            public_key: keys.signing.as_bytes().to_vec(),
+        }))
+    }
+
     async fn lock(&self, request: Request<wire::LockRequest>) -> Result<Response<wire::LockReply>, Status> {
         let by = kit::requestor(self.0.node(), &request, true)?;
         let reason = request.into_inner().reason;
@@ -211,15 +231,18 @@ impl wire::keys_server::Keys for Handlers {
         &self,
         request: Request<wire::GetKeyInfoRequest>,
     ) -> Result<Response<wire::KeyInfo>, Status> {
-        let path = path(&request.get_ref().path)?;
+        let wire::GetKeyInfoRequest { path: text, epoch } = request.into_inner();
+        let path = path(&text)?;
+        let shown = epoch.unwrap_or_else(|| self.0.epoch(&path));
         let reply = |keys: Option<PublicKeys>, algorithms: &[&str], state: &str| wire::KeyInfo {
             path: path.to_string(),
             signing_key: keys.map(|keys| keys.signing.as_bytes().to_vec()).unwrap_or_default(),
             encryption_key: keys.and_then(|keys| keys.exchange).map(|key| key.0.to_vec()).unwrap_or_default(),
             algorithms: algorithms.iter().map(|name| (*name).to_owned()).collect(),
             state: state.to_owned(),
+            epoch: shown,
         };
-        Ok(Response::new(match self.0.public_keys(path.clone()).await {
+        Ok(Response::new(match self.0.public_keys(path.clone(), epoch).await {
             Ok(keys) if matches!(keys.signing, VerifyingKey::P256(_)) => {
                 reply(Some(keys), &ES256_ALGORITHMS, "unsealed")
             }

@@ -21,19 +21,21 @@ impl IntoRefusal for KeyError {
             Self::AuditUnavailable => "AuditUnavailable",
             Self::Locked => "Locked",
             Self::WrongPurpose(_) => "WrongPurpose",
+            Self::NoEpoch { .. } => "NoEpoch",
+            Self::NotRotatable(_) => "NotRotatable",
             Self::Busy { .. } => "Busy",
         }
     }
 
     fn guilty(&self) -> Guilty {
         match self {
-            Self::InvalidPath(_) | Self::WrongPurpose(_) => Guilty::Misuse,
+            Self::InvalidPath(_) | Self::WrongPurpose(_) | Self::NoEpoch { .. } => Guilty::Misuse,
             Self::Unauthorized(_)
             | Self::InvalidDecision(_)
             | Self::DecisionExpired
             | Self::CryptoFailure(_)
             | Self::Busy { .. } => Guilty::Refused,
-            Self::Locked => Guilty::Refused,
+            Self::Locked | Self::NotRotatable(_) => Guilty::Refused,
             Self::AuditUnavailable => Guilty::Gone,
         }
     }
@@ -48,7 +50,8 @@ impl IntoRefusal for KeyError {
 
     fn code(&self) -> Code {
         match self {
-            Self::InvalidPath(_) | Self::WrongPurpose(_) => Code::InvalidArgument,
+            Self::InvalidPath(_) | Self::WrongPurpose(_) | Self::NoEpoch { .. } => Code::InvalidArgument,
+            Self::NotRotatable(_) => Code::FailedPrecondition,
             Self::Unauthorized(_) => Code::PermissionDenied,
             Self::InvalidDecision(_) | Self::DecisionExpired | Self::CryptoFailure(_) | Self::Locked => {
                 Code::FailedPrecondition

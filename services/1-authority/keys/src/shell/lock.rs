@@ -142,6 +142,8 @@ async fn commit(
         output_hash: None,
         refused: None,
         reason: Some(reason).filter(|reason| !reason.is_empty()),
+        epoch: None,
+        rotation: None,
     };
     let entry = Entry::for_request(node.identity(), &request, usage)?;
     let committed = node.authority().act(&request, entry).await?;

@@ -4,6 +4,7 @@ mod contract;
 mod error;
 mod link;
 mod lock;
+mod rotate;
 mod run;
 
 use std::{process::ExitCode, sync::Arc};
@@ -29,7 +30,7 @@ pub fn main() -> ExitCode {
     kit::serve::<KeysService>()
 }
 
-static TABLE: [Operation; 9] = [
+static TABLE: [Operation; 10] = [
     Operation::reads("/bailiwick.keys.v1.Keys/DerivePublicKey", Cost::Light, "system.keys.derive_public_key")
         .public(),
     Operation::acts("/bailiwick.keys.v1.Keys/Sign", Cost::Medium, "system.keys.sign").right(Right::Execute),
@@ -41,6 +42,8 @@ static TABLE: [Operation; 9] = [
         .right(Right::Execute),
     Operation::reads("/bailiwick.keys.v1.Keys/Verify", Cost::Light, "system.keys.verify").public(),
     Operation::reads("/bailiwick.keys.v1.Keys/GetKeyInfo", Cost::Light, "system.keys.get_key_info").public(),
+    Operation::acts("/bailiwick.keys.v1.Keys/Rotate", Cost::Medium, "system.keys.rotate")
+        .right(Right::Execute),
     Operation::acts("/bailiwick.keys.v1.Keys/Lock", Cost::Light, "system.keys.lock").callers(Callers::Admin),
     Operation::acts("/bailiwick.keys.v1.Keys/Unlock", Cost::Light, "system.keys.unlock")
         .callers(Callers::Admin),

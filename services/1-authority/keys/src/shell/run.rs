@@ -44,6 +44,7 @@ pub(super) struct Runner {
     node: Node,
     link: Link,
     state: Mutex<State>,
+    rotating: tokio::sync::Mutex<()>,
 }
 
 impl Runner {
@@ -54,7 +55,7 @@ impl Runner {
                 state.core.switch_off(defence);
             }
         }
-        Self { node, link, state: Mutex::new(state) }
+        Self { node, link, state: Mutex::new(state), rotating: tokio::sync::Mutex::default() }
     }
 
     pub(super) const fn node(&self) -> &Node {
@@ -77,9 +78,14 @@ impl Runner {
         Ok(())
     }
 
-    pub(super) async fn public_keys(self: &Arc<Self>, path: KeyPath) -> Result<PublicKeys, KeyError> {
+    /// Of the current epoch, or of one that is named.
+    pub(super) async fn public_keys(
+        self: &Arc<Self>,
+        path: KeyPath,
+        epoch: Option<u32>,
+    ) -> Result<PublicKeys, KeyError> {
         let (reply, answer) = oneshot::channel();
-        self.begin(Waiting::PublicKeys(reply), |id| Event::PublicKeys { id, path });
+        self.begin(Waiting::PublicKeys(reply), |id| Event::PublicKeys { id, path, epoch });
         self.answer(answer).await
     }
 
@@ -106,11 +112,26 @@ impl Runner {
             output_hash: None,
             refused: Some(error.to_string()),
             reason: None,
+            epoch: None,
+            rotation: None,
         };
         match self.record(usage).await {
             Ok(_) => error,
             Err(NotRecorded) => KeyError::AuditUnavailable,
         }
+    }
+
+    /// Held by whoever rotates a path.
+    pub(super) const fn rotating(&self) -> &tokio::sync::Mutex<()> {
+        &self.rotating
+    }
+
+    pub(super) fn epoch(&self, path: &KeyPath) -> u32 {
+        self.state().core.epoch(path)
+    }
+
+    pub(super) fn next_epoch(&self, path: &KeyPath) -> Result<(u32, u32), KeyError> {
+        self.state().core.next_epoch(path)
     }
 
     /// Whether the log says that the seed stays closed.
@@ -197,17 +218,17 @@ impl Runner {
 
     async fn ask(&self, request: BoundaryRequest) -> Result<Answer, BoundaryFailure> {
         let request = match request {
-            BoundaryRequest::PublicKeys { path } => Request::PublicKey { path },
-            BoundaryRequest::Use { path, operation: Operation::Sign { message } } => {
-                Request::Sign { path, message }
+            BoundaryRequest::PublicKeys { path, epoch } => Request::PublicKey { path, epoch },
+            BoundaryRequest::Use { path, epoch, operation: Operation::Sign { message } } => {
+                Request::Sign { path, message, epoch }
             }
-            BoundaryRequest::Use { path, operation: Operation::SignBytes { message } } => {
-                Request::SignBytes { path, message }
+            BoundaryRequest::Use { path, epoch, operation: Operation::SignBytes { message } } => {
+                Request::SignBytes { path, message, epoch }
             }
-            BoundaryRequest::Use { path, operation: Operation::Encrypt { plain } } => {
-                Request::Encrypt { path, plain }
+            BoundaryRequest::Use { path, epoch, operation: Operation::Encrypt { plain } } => {
+                Request::Encrypt { path, plain, epoch }
             }
-            BoundaryRequest::Use { path, operation: Operation::Decrypt { sealed } } => {
+            BoundaryRequest::Use { path, operation: Operation::Decrypt { sealed }, .. } => {
                 Request::Decrypt { path, sealed }
             }
         };

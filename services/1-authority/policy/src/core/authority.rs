@@ -55,6 +55,7 @@ const EVERY_ACTION: &[ActionKind] = &[
     ActionKind::ModifyIdentity,
     ActionKind::Authenticate,
     ActionKind::ControlProcess,
+    ActionKind::RotateKey,
 ];
 
 pub const TABLE: &[Row] = &[
@@ -62,7 +63,13 @@ pub const TABLE: &[Row] = &[
     Row {
         service: "keys",
         // Of services it controls itself alone, see `fits_key`.
-        actions: &[ActionKind::Sign, ActionKind::Encrypt, ActionKind::Decrypt, ActionKind::ControlService],
+        actions: &[
+            ActionKind::Sign,
+            ActionKind::Encrypt,
+            ActionKind::Decrypt,
+            ActionKind::RotateKey,
+            ActionKind::ControlService,
+        ],
         acts: &[92],
         records: &[92],
     },
@@ -197,6 +204,15 @@ pub fn fits_decision(state: &PolicyState, action: &PolicyAction, by: IdentityId,
         }
         (PolicyAction::RevokeCredential { identity, credential }, Payload::CredentialRevoked(e)) => {
             e.body.identity == *identity && e.body.credential == *credential && e.body.by == by
+        }
+        (PolicyAction::RotateKey { key_path }, Payload::KeyUsage(e)) => {
+            let rotation = e.body.rotation.as_ref().filter(|_| e.body.operation == KeyOperation::Rotate);
+            e.body.identity == by
+                && e.body.key_path == *key_path
+                && rotation.is_some_and(|rotation| {
+                    (&rotation.old_path, &rotation.new_path, rotation.rotated_by) == (key_path, key_path, by)
+                        && rotation.old_epoch.checked_add(1) == Some(rotation.new_epoch)
+                })
         }
         (action, Payload::KeyUsage(e)) => {
             let usage = &e.body;

@@ -73,6 +73,7 @@ fn action_on(kind: ActionKind, resource: &str) -> Result<PolicyAction, String> {
         ActionKind::Sign => PolicyAction::Sign { key_path: key_path()?, message_hash: Hash::ZERO },
         ActionKind::Encrypt => PolicyAction::Encrypt { key_path: key_path()? },
         ActionKind::Decrypt => PolicyAction::Decrypt { key_path: key_path()? },
+        ActionKind::RotateKey => PolicyAction::RotateKey { key_path: key_path()? },
         ActionKind::CreateIdentity => {
             PolicyAction::CreateIdentity { parent: parsed(resource)?, name: String::new() }
         }

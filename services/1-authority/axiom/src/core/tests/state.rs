@@ -129,6 +129,8 @@ fn usage(authorization: Option<Hash>, sequence: u64) -> Payload {
         output_hash: None,
         refused: None,
         reason: None,
+        epoch: None,
+        rotation: None,
     };
     cited(authorization, body)
 }

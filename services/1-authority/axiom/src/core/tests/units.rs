@@ -30,6 +30,8 @@ fn usage(key: u8, authorization: Option<Hash>, refused: bool, output: bool) -> D
         output_hash: output.then_some(Hash::ZERO),
         refused: refused.then(|| "x".to_owned()),
         reason: None,
+        epoch: None,
+        rotation: None,
     };
     draft(key, authorization, body)
 }

@@ -6,7 +6,7 @@ use chain::payload::{
     capability::{CapabilityGrant, CapabilityRevoke, ObjectType, Permissions, Resource},
     identity::{
         CredentialAdded, CredentialBody, CredentialRevoked, IdentityChange, IdentityCreated, IdentityStatus,
-        IdentityType, IdentityUpdated, KeyOperation, KeyUsage, Svid,
+        IdentityType, IdentityUpdated, KeyOperation, KeyRotation, KeyUsage, Svid,
     },
     policy::{
         ActionKind, PolicyAction, PolicyCondition, PolicyEffect, PolicyRuleAdded, PolicyRuleRemoved,
@@ -159,7 +159,23 @@ fn usage(operation: KeyOperation, who: u8, path: &str, message: Option<&[u8]>) -
         output_hash: None,
         refused: None,
         reason: None,
+        epoch: None,
+        rotation: None,
     })
+}
+
+/// From the epoch before; from the same one for 0.
+fn rotated(who: u8, path: &str, to: &str, epoch: u32) -> Payload {
+    let Payload::KeyUsage(mut entry) = usage(KeyOperation::Rotate, who, path, None) else { panic!() };
+    entry.body.rotation = Some(KeyRotation {
+        old_path: KeyPath::parse(path).unwrap(),
+        old_epoch: epoch.saturating_sub(1),
+        new_path: KeyPath::parse(to).unwrap(),
+        new_epoch: epoch,
+        rotated_by: id(who),
+        reason: "r".to_owned(),
+    });
+    Payload::KeyUsage(entry)
 }
 
 /// Rules in force: `allow`. Bob asks, about `image`, pid 7, the service `keys`, his own key and Alice.
@@ -202,6 +218,17 @@ fn cases() -> Vec<Case> {
                 usage(Lock, ALICE, KEYS, None),
                 usage(Lock, BOB, KEY, None),
                 usage(Sign, BOB, KEYS, None),
+            ],
+        ),
+        case(
+            PolicyAction::RotateKey { key_path: key_path() },
+            vec![rotated(BOB, KEY, KEY, 1), rotated(BOB, KEY, KEY, 7)],
+            vec![
+                rotated(ALICE, KEY, KEY, 1),
+                rotated(BOB, OTHER_KEY, OTHER_KEY, 1),
+                rotated(BOB, KEY, OTHER_KEY, 1),
+                rotated(BOB, KEY, KEY, 0),
+                usage(Sign, BOB, KEY, None),
             ],
         ),
         case(

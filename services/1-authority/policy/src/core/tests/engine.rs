@@ -148,6 +148,8 @@ pub(super) fn usage(key: u8, request: &PolicyRequest, message: &[u8]) -> Entry {
         output_hash: None,
         refused: None,
         reason: None,
+        epoch: None,
+        rotation: None,
     };
     entry(KEYS, key, Some(request.hash()), body)
 }

@@ -50,7 +50,10 @@ fn by_default_people_use_their_own_keys_and_the_owner_runs_the_node() {
         let kind = action.kind();
         let key = matches!(
             action,
-            PolicyAction::Sign { .. } | PolicyAction::Encrypt { .. } | PolicyAction::Decrypt { .. }
+            PolicyAction::Sign { .. }
+                | PolicyAction::Encrypt { .. }
+                | PolicyAction::Decrypt { .. }
+                | PolicyAction::RotateKey { .. }
         );
         let login = matches!(action, PolicyAction::Authenticate { .. });
         assert!(allowed(ROOT, action.clone()), "{kind:?}");
