@@ -233,8 +233,10 @@ mod tests {
     const KEYS: &str = "bailiwick.keys.v1.Keys";
 
     fn rows() -> Vec<Operation> {
-        ["DerivePublicKey", "Sign", "SignBytes", "Verify", "Encrypt", "Decrypt", "GetKeyInfo"]
-            .into_iter()
+        let acts = ["Sign", "SignBytes", "Encrypt", "Decrypt", "Rotate", "Lock", "Unlock"];
+        let reads = ["DerivePublicKey", "Verify", "GetKeyInfo"];
+        acts.into_iter()
+            .chain(reads)
             .map(|name| format!("/{KEYS}/{name}").leak() as &'static str)
             .map(|path| Operation::reads(path, Cost::Light, "system.keys.use"))
             .collect()
