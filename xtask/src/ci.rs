@@ -26,7 +26,9 @@ pub(crate) fn run(extent: Extent) -> Result<()> {
     steps.run("tidy", tidy::run);
     steps.run("conformance", conformance::check);
     if proc::installed("cargo-deny") {
-        steps.run("dependencies", || cargo(&["deny", "check", "bans", "licenses", "sources"], QUICK_LIMIT));
+        steps.run("dependencies", || {
+            cargo(&["deny", "--log-level", "error", "check", "bans", "licenses", "sources"], QUICK_LIMIT)
+        });
     } else {
         steps.left_out("dependencies", "cargo-deny is not installed (`cargo install cargo-deny --locked`)");
     }
