@@ -50,6 +50,8 @@ pub(super) struct Images {
     folder: Arc<PathBuf>,
     hashed: Arc<Mutex<HashMap<Hash, Stamp>>>,
     counter: Arc<std::sync::atomic::AtomicU64>,
+    /// Held while a file gets its name: one that has it keeps it, for a program may be starting from it.
+    naming: Arc<Mutex<()>>,
 }
 
 impl Images {
@@ -63,7 +65,12 @@ impl Images {
         // As root, programs have another host uid than this service and their mounts are made with it: they pass
         // through by name. Nobody else gets here, the folder above is closed.
         fs::set_permissions(folder, fs::Permissions::from_mode(0o711))?;
-        Ok(Self { folder: Arc::new(folder.to_owned()), hashed: Arc::default(), counter: Arc::default() })
+        Ok(Self {
+            folder: Arc::new(folder.to_owned()),
+            hashed: Arc::default(),
+            counter: Arc::default(),
+            naming: Arc::default(),
+        })
     }
 
     fn path(&self, hash: &Hash) -> PathBuf {
@@ -153,15 +160,23 @@ impl Images {
             return Err(ProcessError::invalid("data", "an image has at least one byte"));
         }
         let hash = Hash(*hasher.finalize().as_bytes());
-        if self.open_now(hash, false).is_ok() {
+        let is_there = || self.open_now(hash, false).is_ok();
+        if is_there() {
             fs::remove_file(unfinished).map_err(failed)?;
             return Ok((hash, size));
         }
         file.set_permissions(fs::Permissions::from_mode(0o555)).map_err(failed)?;
         file.sync_all().map_err(failed)?;
+        let naming = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
+        // Once more: somebody else may have put the same meanwhile.
+        if is_there() {
+            fs::remove_file(unfinished).map_err(failed)?;
+            return Ok((hash, size));
+        }
         fs::rename(unfinished, self.path(&hash)).map_err(failed)?;
         File::open(&*self.folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
         self.remember(hash, Stamp::of(&file).map_err(failed)?);
+        drop(naming);
         Ok((hash, size))
     }
 }
@@ -177,6 +192,27 @@ mod tests {
         }
         send.send(None).await.unwrap();
         images.put(receive).await
+    }
+
+    /// Programs start from the first one's file while the others are still being put.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
+    async fn who_puts_the_same_at_the_same_time_replaces_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let images = Images::open_folder(folder.path()).unwrap();
+        for round in 0..20_u8 {
+            let tasks = (0..8).map(|_| {
+                let images = images.clone();
+                tokio::spawn(async move {
+                    let (hash, _) = put(&images, &[&[round + 1; 4096]]).await.unwrap();
+                    fs::metadata(images.path(&hash)).unwrap().ino()
+                })
+            });
+            let mut seen = std::collections::BTreeSet::new();
+            for task in tasks.collect::<Vec<_>>() {
+                seen.insert(task.await.unwrap());
+            }
+            assert_eq!(seen.len(), 1, "round {round}");
+        }
     }
 
     /// covers: PRC-09
