@@ -39,6 +39,9 @@ const DECISIONS_TO_AN_ACT: usize = 16;
 const LOAD: usize = 32;
 /// Refusals in a row after which the disk counts as full.
 const REFUSED_IN_A_ROW: usize = 64;
+/// A snapshot that finds no room gives back what it had taken; then the log is filled again, until nothing fits.
+const FILL_ROUNDS_MAX: usize = 6;
+const SETTLE: Duration = Duration::from_millis(1_500);
 /// The log is full before so many, or it does not fill at all.
 const DECISIONS_MAX: usize = 60_000;
 const BACK_TIMEOUT: Duration = Duration::from_secs(20);
@@ -186,17 +189,21 @@ async fn grant(
 
 /// Acts until the log takes no more.
 async fn filled(section: &mut Section, node: &Node) -> Result<Acknowledged> {
-    let mut callers = Vec::new();
-    for caller in 0..LOAD {
-        callers.push(Box::pin(fill_log(node, caller)));
-    }
     let mut all = Filled::default();
-    for found in crash::join_all(callers).await {
-        let found = found?;
-        all.acknowledged.extend(found.acknowledged);
-        all.decisions += found.decisions;
-        all.refused += found.refused;
-        all.said = found.said;
+    for round in 0..FILL_ROUNDS_MAX {
+        let before = all.decisions;
+        let callers = (0..LOAD).map(|caller| Box::pin(fill_log(node, round, caller))).collect();
+        for found in crash::join_all(callers).await {
+            let found = found?;
+            all.acknowledged.extend(found.acknowledged);
+            all.decisions += found.decisions;
+            all.refused += found.refused;
+            all.said = found.said;
+        }
+        if all.decisions == before {
+            break;
+        }
+        tokio::time::sleep(SETTLE).await;
     }
     section.count("refused for room", all.refused);
     section.count("decisions", all.decisions);
@@ -213,14 +220,17 @@ struct Filled {
     said: String,
 }
 
-async fn fill_log(node: &Node, caller: usize) -> Result<Filled> {
+async fn fill_log(node: &Node, round: usize, caller: usize) -> Result<Filled> {
     let mut found = Filled::default();
     let mut in_a_row = 0;
+    let mut path_bytes = PATH_BYTES;
     for number in 0..DECISIONS_MAX / LOAD {
         let asked = if number % DECISIONS_TO_AN_ACT == 0 {
-            grant(&Rights { node }, &format!("/{caller}/{number}"), &mut found.acknowledged).await?.map(drop)
+            grant(&Rights { node }, &format!("/{round}/{caller}/{number}"), &mut found.acknowledged)
+                .await?
+                .map(drop)
         } else {
-            decide(node, &format!("/{caller}/{number}/{}", "x".repeat(PATH_BYTES))).await?
+            decide(node, &format!("/{round}/{caller}/{number}/{}", "x".repeat(path_bytes))).await?
         };
         match asked {
             Ok(()) => {
@@ -236,7 +246,11 @@ async fn fill_log(node: &Node, caller: usize) -> Result<Filled> {
             Err(status) => return Err(failed(status)).context("an act on a full disk"),
         }
         if in_a_row >= REFUSED_IN_A_ROW {
-            break;
+            if path_bytes == 0 {
+                break;
+            }
+            // What is left is too little for a long one; a revocation would still fit.
+            (path_bytes, in_a_row) = (0, 0);
         }
     }
     Ok(found)
