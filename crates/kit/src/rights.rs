@@ -190,10 +190,9 @@ impl Rights {
 
     /// The same of one right.
     pub(crate) fn is_valid_now(&self, id: &CapabilityId, now: AxiomTime) -> bool {
-        let Some(index) = self.by_id.get(id) else { return false };
-        let Some(right) = self.get(*index) else { return false };
-        let at = self.places.get(&right.place).map(AtPlace::as_slice).unwrap_or_default();
-        at.iter().any(|held| held.right == *index && self.is_valid(held, now))
+        let admits =
+            |own: &Restrictions| !own.need_check() && own.time.as_ref().is_none_or(|time| time.admits(now));
+        self.by_id(id).is_some_and(|right| right.restrictions.as_deref().is_none_or(admits))
     }
 
     pub(crate) fn holder(&self, id: &CapabilityId) -> Option<IdentityId> {
@@ -220,13 +219,6 @@ impl Rights {
         if self.by_id.contains_key(&grant.capability_id) {
             return;
         }
-        let restrictions = grant.restrictions.clone().map(Box::new);
-        let held = Held {
-            right: 0,
-            permissions: grant.permissions,
-            has_time: restrictions.as_ref().is_some_and(|all| all.time.is_some()),
-            needs_check: restrictions.as_ref().is_some_and(|all| all.need_check()),
-        };
         let place = self.place(Some(&grant.grantee), &grant.resource);
         let right = Right {
             id: grant.capability_id,
@@ -234,7 +226,7 @@ impl Rights {
             object,
             place,
             permissions: grant.permissions,
-            restrictions,
+            restrictions: grant.restrictions.clone().map(Box::new),
             parent,
             children: Vec::new(),
         };
@@ -243,7 +235,13 @@ impl Rights {
             parent.children.push(index);
         }
         self.by_id.insert(grant.capability_id, index);
-        let held = Held { right: index, ..held };
+        let own = grant.restrictions.as_ref();
+        let held = Held {
+            right: index,
+            permissions: grant.permissions,
+            has_time: own.is_some_and(|own| own.time.is_some()),
+            needs_check: own.is_some_and(Restrictions::need_check),
+        };
         self.places.entry(place).and_modify(|at| at.push(held)).or_insert(AtPlace::One(held));
     }
 
