@@ -1,8 +1,8 @@
 //! What is said to the keeper, and what it says. Messages are CBOR over a [`Channel`], one per packet.
 //!
 //! A client first says [`Request::Hello`] and drops everything until it is answered: the channel outlives the clients
-//! on it, and what was meant for the one before may still be in it. Requests are answered in order; [`Reply::Exited`]
-//! and [`Reply::ShutdownRequested`] come in between.
+//! on it, and what was meant for the one before may still be in it. Requests are answered in order; [`Reply::Exited`],
+//! [`Reply::Settled`], [`Reply::Done`] and [`Reply::ShutdownRequested`] come in between.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -75,6 +75,14 @@ pub enum Request {
     /// Ends every child and the keeper. From the supervisor only.
     #[n(10)]
     Shutdown,
+    /// Runs a command of this child's plan beside it. One at a time; its end is told by [`Reply::Done`].
+    #[n(11)]
+    Run {
+        #[n(0)]
+        id: u64,
+        #[n(1)]
+        command: u8,
+    },
 }
 
 /// What the group of a child has used; 0 where nothing counts it.
@@ -179,6 +187,26 @@ pub enum Reply {
     /// Not an answer: the machine or the operator wants the node to end. To the supervisor only.
     #[n(14)]
     ShutdownRequested,
+    #[n(15)]
+    Running,
+    /// Not an answer: what was to come before this program is done, or its daemon is there.
+    #[n(16)]
+    Settled {
+        #[n(0)]
+        id: u64,
+        #[n(1)]
+        pid: i32,
+    },
+    /// Not an answer: a command of this child's plan has ended. Of several that end in a row before it is told, the last.
+    #[n(17)]
+    Done {
+        #[n(0)]
+        id: u64,
+        #[n(1)]
+        command: u16,
+        #[n(2)]
+        status: ExitStatus,
+    },
 }
 
 #[derive(Debug, Error)]

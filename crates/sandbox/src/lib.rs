@@ -27,13 +27,14 @@ mod wait;
 pub use features::{Controller, Features, Hierarchy};
 pub use guard::{Enforced, EnforcedBy, Guard, GuardSet, LimitKind, Missing};
 pub use launch::{
-    Effective, LAUNCH_TIMEOUT_MS, LaunchError, Launched, OF_THE_HOUSE, Program, Step, duplicate_all, inner,
-    launch, prepare,
+    Effective, LAUNCH_TIMEOUT_MS, LaunchError, Launched, OF_THE_HOUSE, Program, Step, Told, duplicate_all,
+    inner, launch, prepare,
 };
 pub use plan::{
-    ARGUMENT_BYTES_MAX, ARGUMENTS_MAX, Access, CAPABILITIES_UNTOUCHED, DESCRIPTOR_TARGET_MAX,
-    DESCRIPTORS_MAX, Descriptor, Executable, HOST_NAME_BYTES_MAX, Identity, LANDLOCK_RULES_MAX, Landlock,
-    Limits, MASKED_USUALLY, MOUNTS_MAX, Mount, Namespaces, PATH_BYTES_MAX, PLAN_BYTES_MAX, PRIORITY_MAX,
-    PRIORITY_NORMAL, PathRule, Plan, PlanError, READ_ONLY_USUALLY, Resource, Rlimit, Seccomp, Sockets,
+    ARGUMENT_BYTES_MAX, ARGUMENTS_MAX, Access, CAPABILITIES_UNTOUCHED, COMMANDS_MAX, Command,
+    DESCRIPTOR_TARGET_MAX, DESCRIPTORS_MAX, Descriptor, Executable, Forks, GROUPS_MAX, HOST_NAME_BYTES_MAX,
+    Identity, LANDLOCK_RULES_MAX, Landlock, Limits, MASKED_USUALLY, MOUNTS_MAX, Mount, Namespaces,
+    PATH_BYTES_MAX, PLAN_BYTES_MAX, PRIORITY_MAX, PRIORITY_NORMAL, PathRule, Plan, PlanError,
+    READ_ONLY_USUALLY, Resource, Rlimit, Seccomp, Sockets,
 };
 pub use wait::wait_for;

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use sandbox::cgroup::Tree;
 use sandbox::process::{ExitStatus, reap};
-use sandbox::{Features, LaunchError, Launched, Plan, Program, inner, launch};
+use sandbox::{Features, LaunchError, Launched, Plan, Program, Told, inner, launch};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -87,7 +87,8 @@ fn stage(options: &[&str]) -> io::Result<ExitCode> {
     let code = match result {
         Ok(launched) => {
             report(&launched);
-            let code = wait(&launched)?;
+            let commands = options.iter().filter_map(|option| option.strip_prefix("run="));
+            let code = wait(launched, &plan, commands.filter_map(|place| place.parse().ok()).collect())?;
             if let Some(group) = &group {
                 println!("oom_kills {}", group.oom_kills().unwrap_or(0));
                 println!("memory_peak_bytes {}", group.memory_peak_bytes().unwrap_or(0));
@@ -133,20 +134,37 @@ fn report(launched: &Launched) {
     let _ = io::stdout().flush();
 }
 
-fn wait(launched: &Launched) -> io::Result<ExitCode> {
+/// Commands run one after the other, once the program is there to stay.
+fn wait(mut launched: Launched, plan: &Plan, mut commands: Vec<u8>) -> io::Result<ExitCode> {
+    let (settles_later, before) = (plan.settles_later(), plan.before as usize);
+    commands.reverse();
+    let mut next = |program: &Program| commands.pop().map_or(Ok(()), |place| program.run(place));
+    if let Some(program) = launched.program.as_ref().filter(|_| !settles_later) {
+        next(program)?;
+    }
     loop {
-        match reap()? {
-            Some(reaped) if reaped.pid == launched.pid => {
-                match launched.program.as_ref().map_or(Some(reaped.status), Program::ended) {
-                    None => println!("init {:?}", reaped.status),
-                    Some(ExitStatus::Code(code)) => println!("exit {code}"),
-                    Some(ExitStatus::Signal(signal)) => println!("signal {signal}"),
-                }
-                return Ok(ExitCode::SUCCESS);
+        // First what it says: an end is the last of it.
+        let ended = reap()?.filter(|reaped| reaped.pid == launched.pid);
+        while let Some(told) = launched.program.as_mut().and_then(Program::hear) {
+            let Some(program) = &launched.program else { continue };
+            match told {
+                Told::Settled => println!("settled {}", program.pid),
+                Told::Done { command, status } => println!("done {command} {status:?}"),
             }
-            Some(_) => {}
-            None => std::thread::sleep(std::time::Duration::from_millis(2)),
+            let _ = io::stdout().flush();
+            if !matches!(told, Told::Done { command, .. } if (command as usize) < before) {
+                next(program)?;
+            }
         }
+        if let Some(reaped) = ended {
+            match launched.program.as_mut().map_or(Some(reaped.status), Program::ended) {
+                None => println!("init {:?}", reaped.status),
+                Some(ExitStatus::Code(code)) => println!("exit {code}"),
+                Some(ExitStatus::Signal(signal)) => println!("signal {signal}"),
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
     }
 }
 

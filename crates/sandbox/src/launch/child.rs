@@ -32,6 +32,9 @@ const TAG_LISTENER: u8 = b'L';
 const TAG_STARTED: u8 = b'S';
 const TAG_CODE: u8 = b'C';
 const TAG_SIGNAL: u8 = b'K';
+const TAG_SETTLED: u8 = b'P';
+const TAG_DONE_CODE: u8 = b'D';
+const TAG_DONE_SIGNAL: u8 = b'd';
 
 /// What the child says to its launcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +47,10 @@ pub(super) enum Report {
     Started,
     /// By an init: the program has ended.
     Ended(ExitStatus),
+    /// By an init: what was to come before the program is done, or the daemon is there. With the program's handle.
+    Settled,
+    /// By an init: a command of the plan has ended.
+    Done { command: u16, status: ExitStatus },
 }
 
 #[derive(Debug)]
@@ -80,6 +87,11 @@ impl Report {
             Report::Started => (TAG_STARTED, 0, 0, 0),
             Report::Ended(ExitStatus::Code(code)) => (TAG_CODE, 0, 0, code),
             Report::Ended(ExitStatus::Signal(signal)) => (TAG_SIGNAL, 0, 0, signal),
+            Report::Settled => (TAG_SETTLED, 0, 0, 0),
+            Report::Done { command, status: ExitStatus::Code(code) } => (TAG_DONE_CODE, 0, command, code),
+            Report::Done { command, status: ExitStatus::Signal(signal) } => {
+                (TAG_DONE_SIGNAL, 0, command, signal)
+            }
         };
         let ([a, b], [c, d, e, f]) = (detail.to_le_bytes(), number.to_le_bytes());
         [tag, step, a, b, c, d, e, f]
@@ -89,14 +101,18 @@ impl Report {
 pub(super) fn decode_report(report: &[u8; REPORT_BYTES]) -> Report {
     let [tag, step, a, b, c, d, e, f] = *report;
     let number = i32::from_le_bytes([c, d, e, f]);
+    let detail = u16::from_le_bytes([a, b]);
     match tag {
         TAG_LISTENER => Report::Listener,
         TAG_STARTED => Report::Started,
         TAG_CODE => Report::Ended(ExitStatus::Code(number)),
         TAG_SIGNAL => Report::Ended(ExitStatus::Signal(number)),
+        TAG_SETTLED => Report::Settled,
+        TAG_DONE_CODE => Report::Done { command: detail, status: ExitStatus::Code(number) },
+        TAG_DONE_SIGNAL => Report::Done { command: detail, status: ExitStatus::Signal(number) },
         _ => {
             let step = Step::ALL.get(usize::from(step)).copied().unwrap_or(Step::Execute);
-            Report::Failed { step, detail: u16::from_le_bytes([a, b]), errno: number }
+            Report::Failed { step, detail, errno: number }
         }
     }
 }
@@ -162,30 +178,85 @@ fn carry_out(prepared: &Prepared<'_>, channel: &Channel) -> Result<Infallible, F
     drop_capabilities(prepared).at(Step::Capabilities)?;
     // Again: a change of ids clears it.
     tie_to_parent(prepared, channel)?;
-    if plan.init {
-        init::stay_before(channel, &null).at(Step::Init)?;
+    if !plan.init {
+        return become_image(prepared, channel, &plan.arguments, image, &kept, &null);
+    }
+    // One domain for all that stands behind the init: commands may signal the program, and nobody outside.
+    if !plan.commands.is_empty() {
+        enter_landlock(prepared, &image)?;
+    }
+    let mut needed: Vec<BorrowedFd<'_>> = vec![image.file.as_fd(), null.as_fd()];
+    needed.extend(kept.iter().map(|(fd, _)| fd.as_fd()));
+    let role = init::stay_before(plan, channel, &null, &needed).at(Step::Init)?;
+    let become_it = || {
         // From here on this is the init's child.
         tie_to_parent(prepared, channel)?;
         if plan.new_session {
             let _ = rustix::process::setsid();
         }
+        match role.command(plan) {
+            None => become_image(prepared, channel, &plan.arguments, image, &kept, &null),
+            Some(command) => {
+                let image = open_path(&command.path).at(Step::Open)?;
+                become_image(prepared, channel, &command.arguments, image, &kept, &null)
+            }
+        }
+    };
+    let Err(failure) = become_it();
+    if role.is_late(plan) {
+        // The launcher has gone on; who reads the log learns of it.
+        let what = role.command(plan).map_or(plan.label.as_str(), |command| command.path.as_str());
+        complain(&kept, what, &failure);
+        sys::exit_now(FAILED);
+    }
+    Err(failure)
+}
+
+/// The last steps, in the process that is to be the program or a command beside it.
+fn become_image(
+    prepared: &Prepared<'_>,
+    channel: &Channel,
+    arguments: &[String],
+    image: Image,
+    kept: &[(OwnedFd, u32)],
+    null: &OwnedFd,
+) -> Result<Infallible, Failure> {
+    let plan = prepared.plan;
+    if let Some(mask) = plan.umask {
+        rustix::process::umask(Mode::from_raw_mode(mask));
     }
     set_limits(prepared)?;
-    if let Some(rules) = plan.landlock.as_ref().filter(|_| effective.landlock_abi > 0) {
-        let image = image.file.as_fd();
-        landlock::restrict(rules, &effective.landlock_rules, image, effective.landlock_abi)
-            .at(Step::Landlock)?;
+    if plan.commands.is_empty() {
+        enter_landlock(prepared, &image)?;
     }
-    place_descriptors(prepared, &kept, &null)?;
+    place_descriptors(prepared, kept, null)?;
     if plan.controlling_terminal {
         rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()).at(Step::Terminal)?;
     }
     if image.is_script {
         rustix::io::fcntl_setfd(&image.file, rustix::io::FdFlags::empty()).at(Step::Execute)?;
     }
+    let arguments = arguments.iter().map(|text| CString::new(text.as_str())).collect::<Result<Vec<_>, _>>();
+    let arguments = arguments.at(Step::Execute)?;
     load_filter(prepared, channel).at(Step::Seccomp)?;
-    Err(sys::execute(image.file.as_raw_fd(), &image.path, &prepared.arguments, &prepared.environment))
+    Err(sys::execute(image.file.as_raw_fd(), &image.path, &arguments, &prepared.environment))
         .at(Step::Execute)
+}
+
+fn enter_landlock(prepared: &Prepared<'_>, image: &Image) -> Result<(), Failure> {
+    let Prepared { plan, effective, .. } = prepared;
+    let Some(rules) = plan.landlock.as_ref().filter(|_| effective.landlock_abi > 0) else { return Ok(()) };
+    landlock::restrict(rules, &effective.landlock_rules, image.file.as_fd(), effective.landlock_abi)
+        .at(Step::Landlock)
+}
+
+/// One line where the program's errors go.
+fn complain(kept: &[(OwnedFd, u32)], what: &str, failure: &Failure) {
+    let cause = io::Error::from_raw_os_error(failure.errno);
+    let line = format!("bailiwick: {what}: {} failed: {cause}\n", failure.step.name());
+    if let Some((log, _)) = kept.iter().find(|(_, target)| *target == 2) {
+        let _ = rustix::io::write(log, line.as_bytes());
+    }
 }
 
 /// The child dies with the process that launched it; if that is already gone, at once. The other end of the channel
@@ -236,7 +307,8 @@ fn take_identity(prepared: &Prepared<'_>) -> io::Result<()> {
     let Some((uid, gid)) = effective.take else { return Ok(()) };
     sys::set_securebits(NO_SETUID_FIXUP)?;
     if effective.privileged {
-        rustix::thread::set_thread_groups(&[])?;
+        let groups: Vec<Gid> = effective.groups.iter().map(|group| Gid::from_raw(*group)).collect();
+        rustix::thread::set_thread_groups(&groups)?;
     }
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
@@ -257,23 +329,27 @@ struct Image {
 
 /// Opens what will run, after the root was changed: a path means the sandbox's own.
 fn open_image(prepared: &Prepared<'_>) -> io::Result<Image> {
-    let (file, path) = match &prepared.plan.executable {
+    match &prepared.plan.executable {
         Executable::Slot(slot) => {
             let file = prepared.slots.get(*slot as usize).ok_or(rustix::io::Errno::BADF)?;
-            (file.try_clone()?, None)
+            image_of(file.try_clone()?, None)
         }
-        Executable::Path(path) => {
-            let open = |flags| rustix::fs::open(path.as_str(), flags | OFlags::CLOEXEC, Mode::empty());
-            // Executable but not readable is fine for an ELF image.
-            let file = open(OFlags::RDONLY).or_else(|_| open(OFlags::PATH))?;
-            (file, Some(path))
-        }
-    };
+        Executable::Path(path) => open_path(path),
+    }
+}
+
+fn open_path(path: &str) -> io::Result<Image> {
+    let open = |flags| rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty());
+    // Executable but not readable is fine for an ELF image.
+    image_of(open(OFlags::RDONLY).or_else(|_| open(OFlags::PATH))?, Some(path))
+}
+
+fn image_of(file: OwnedFd, path: Option<&str>) -> io::Result<Image> {
     let file = sys::duplicate_above(file.as_fd(), OWN_DESCRIPTORS_MIN)?;
     let mut start = [0; 2];
     let is_script = rustix::io::pread(&file, &mut start, 0).is_ok() && start == *b"#!";
     match path {
-        Some(path) if is_script => Ok(Image { file, path: CString::new(path.as_str())?, is_script: false }),
+        Some(path) if is_script => Ok(Image { file, path: CString::new(path)?, is_script: false }),
         _ => {
             // The kernel hands the interpreter the name /dev/fd/N.
             if is_script {
@@ -356,7 +432,8 @@ fn drop_capabilities(prepared: &Prepared<'_>) -> io::Result<()> {
         sys::set_capabilities(held, kept)?;
         sys::set_ambient(kept)?;
         if prepared.effective.caps {
-            sys::set_securebits(LOCKED_DOWN)?;
+            // What keeps some is a program that changes its own ids, and loses them by it as on any system.
+            sys::set_securebits(if kept == 0 { LOCKED_DOWN } else { 0 })?;
         }
     }
     // Without no_new_privs the filter can be loaded with CAP_SYS_ADMIN only; the empty bounding set and `noroot` then
@@ -385,6 +462,9 @@ mod tests {
             Report::Started,
             Report::Ended(ExitStatus::Code(137)),
             Report::Ended(ExitStatus::Signal(9)),
+            Report::Settled,
+            Report::Done { command: 63, status: ExitStatus::Code(2) },
+            Report::Done { command: 300, status: ExitStatus::Signal(15) },
         ] {
             assert_eq!(decode_report(&report.encode()), report);
         }

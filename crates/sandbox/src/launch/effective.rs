@@ -29,6 +29,8 @@ pub struct Effective {
     /// Ids that the child takes; `None`: it keeps what it has.
     pub(crate) take: Option<(u32, u32)>,
     pub(crate) inside: Identity,
+    /// Sorted, each once; empty without privileges.
+    pub(crate) groups: Vec<u32>,
     /// Ids can be chosen and supplementary groups dropped.
     pub(crate) privileged: bool,
     pub(crate) landlock_abi: u32,
@@ -67,6 +69,11 @@ impl Effective {
         self.namespaces.user && self.nice < 0
     }
 
+    /// Whose the process's own files are, in ids of the namespace in which they are made.
+    pub(crate) fn owner(&self) -> (u32, u32) {
+        self.take.unwrap_or((self.host_uid, self.host_gid))
+    }
+
     pub(crate) fn describe(&self) -> String {
         format!("namespaces {:?}", self.namespaces)
     }
@@ -77,7 +84,12 @@ impl Effective {
         if !self.privileged {
             maps.push(("setgroups", "deny".to_owned()));
         }
-        maps.push(("gid_map", format!("{} {} 1", self.inside.gid, self.host_gid)));
+        let mut groups = format!("{} {} 1", self.inside.gid, self.host_gid);
+        // One line each; the kernel takes a group once.
+        for group in self.groups.iter().filter(|group| ![self.inside.gid, self.host_gid].contains(group)) {
+            groups.push_str(&format!("\n{group} {group} 1"));
+        }
+        maps.push(("gid_map", groups));
         maps.push(("uid_map", format!("{} {} 1", self.inside.uid, self.host_uid)));
         maps
     }
@@ -119,6 +131,7 @@ pub fn prepare(plan: &Plan, features: &Features, group: Option<&Group>) -> Effec
         host_gid,
         take,
         inside: plan.identity,
+        groups: groups(plan, features.privileged),
         privileged: features.privileged,
         landlock_abi,
         landlock_rules: landlock_rules(plan, namespaces.mount),
@@ -141,6 +154,13 @@ pub fn prepare(plan: &Plan, features: &Features, group: Option<&Group>) -> Effec
     }
     limits(plan, group.filter(|_| cgroup), &mut effective);
     effective
+}
+
+fn groups(plan: &Plan, privileged: bool) -> Vec<u32> {
+    let mut groups = if privileged { plan.groups.clone() } else { Vec::new() };
+    groups.sort_unstable();
+    groups.dedup();
+    groups
 }
 
 fn lacking(plan: &Plan, missing: &mut Vec<Missing>, guard: Guard, why: &str) {
@@ -213,7 +233,7 @@ fn outside(plan: &Plan, path: &str) -> Option<String> {
             Mount::Bind { source, target, .. } => Some((target.len(), format!("{source}{}", below(target)?))),
             Mount::Proc => Some((5, format!("/proc{}", below("/proc")?))),
             Mount::Dev => Some((4, format!("/dev{}", below("/dev")?))),
-            Mount::Tmpfs { .. } | Mount::Symlink { .. } => None,
+            Mount::Tmpfs { .. } | Mount::Symlink { .. } | Mount::Folder { .. } => None,
         })
         .max_by_key(|(length, _)| *length)
         .map(|(_, path)| path)

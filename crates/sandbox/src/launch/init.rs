@@ -4,26 +4,36 @@
 //! orphan to reap. So the launcher's child stays as PID 1 and forks the program behind itself. It is a copy of the
 //! launcher that executes nothing: with the launcher's pages shared, it costs a tenth of a process of its own.
 //!
-//! It keeps no descriptor but its own three, no capability, and cannot be looked at by its program, which has its uid.
-//! It never opens a file and never allocates in its loop. When it ends, the kernel ends what is left of the namespace.
+//! Beside the program it runs what the plan laid down and nothing else: commands before it, and one at a time those that
+//! the launcher names by their place. Where the program leaves a daemon and ends, the daemon is the program.
+//!
+//! It keeps no capability that its program has not, cannot be looked at by it (they may share a uid), opens no file but
+//! to find a daemon, and ends with its program; the kernel then ends what is left of the namespace.
 
-use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
 
 use super::child::{FAILED, REPORT_BYTES, Report, decode_report};
 use crate::fdpass::{Channel, PassError};
-use crate::process::{ExitStatus, SignalReader, adopt_orphans, forbid_inspection, pid_of, reap};
+use crate::plan::{Command, Forks, Plan};
+use crate::process::{ExitStatus, Reaped, SignalReader, adopt_orphans, forbid_inspection, pid_of, reap};
 use crate::sys::{self, Forked};
 
 /// Its name in `ps` and `top`; at most 15 bytes are kept.
 const NAME: &std::ffi::CStr = c"bailiwick-init";
 /// What a shell adds to the number of a signal.
 const SIGNALLED: i32 = 128;
+/// From the launcher: run the command whose place follows.
+const RUN: u8 = b'R';
+/// A daemon is looked for this often, until it is there or the launcher's patience ends.
+const LOOK_EVERY_MS: i64 = 10;
+/// Bytes of the file in which a daemon writes its number that are read.
+const PID_FILE_BYTES_MAX: usize = 32;
 
 /// A program behind its init, from the launcher's side.
 #[derive(Debug)]
@@ -31,6 +41,22 @@ pub struct Program {
     /// As the launcher's `/proc` shows it.
     pub pid: i32,
     channel: Channel,
+    ended: Option<ExitStatus>,
+}
+
+/// What an init says while its program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// All that was to come before is done; `pid` of the [`Program`] is the one that stays.
+    Settled,
+    /// A command has ended.
+    Done { command: u16, status: ExitStatus },
+}
+
+impl AsFd for Program {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
 }
 
 impl Program {
@@ -39,19 +65,37 @@ impl Program {
         let pid = pid_of(pidfd.as_fd())?;
         channel.send(b"go", &[]).map_err(passed)?;
         channel.set_nonblocking()?;
-        Ok(Program { pid, channel })
+        Ok(Program { pid, channel, ended: None })
     }
 
-    /// How it ended, once its init has. None if the init was killed: then its own status is the program's.
-    #[must_use]
-    pub fn ended(&self) -> Option<ExitStatus> {
-        let mut buffer = [0; REPORT_BYTES];
-        while self.channel.receive(&mut buffer, &mut Vec::new()).is_ok() {
-            if let Report::Ended(status) = decode_report(&buffer) {
-                return Some(status);
+    /// The next thing that it has to say, `None` when there is nothing. Never waits.
+    pub fn hear(&mut self) -> Option<Told> {
+        let (mut buffer, mut fds) = ([0; REPORT_BYTES], Vec::new());
+        while self.channel.receive(&mut buffer, &mut fds).is_ok() {
+            match decode_report(&buffer) {
+                Report::Settled => {
+                    // Gone already: the number before stands until its end is told.
+                    let pid = fds.pop().and_then(|pidfd| pid_of(pidfd.as_fd()).ok());
+                    self.pid = pid.unwrap_or(self.pid);
+                    return Some(Told::Settled);
+                }
+                Report::Done { command, status } => return Some(Told::Done { command, status }),
+                Report::Ended(status) => self.ended = Some(status),
+                Report::Failed { .. } | Report::Listener | Report::Started => {}
             }
         }
         None
+    }
+
+    /// Has the command at this place of the plan run; its end is heard.
+    pub fn run(&self, command: u8) -> io::Result<()> {
+        self.channel.send(&[RUN, command], &[]).map_err(passed)
+    }
+
+    /// How it ended, once its init has. None if the init was killed: then its own status is the program's.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        while self.hear().is_some() {}
+        self.ended
     }
 }
 
@@ -76,66 +120,288 @@ fn arguments(stat: &str) -> Option<(u64, u64)> {
     Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
 }
 
-/// Returns in the program-to-be alone; this process stays as its init and ends with it.
-pub(super) fn stay_before(channel: &Channel, null: &OwnedFd) -> io::Result<()> {
-    // Before there is a program: it has the same uid, and could write to a process without a filter.
+/// What a process that comes back from [`stay_before`] is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    Program,
+    Command(usize),
+}
+
+impl Role {
+    pub(super) fn command(self, plan: &Plan) -> Option<&Command> {
+        match self {
+            Role::Program => None,
+            Role::Command(place) => plan.commands.get(place),
+        }
+    }
+
+    /// The launcher no longer waits for it.
+    pub(super) fn is_late(self, plan: &Plan) -> bool {
+        match self {
+            Role::Program => plan.before > 0,
+            Role::Command(place) => place > 0 || plan.before == 0,
+        }
+    }
+}
+
+/// Returns in what is to be executed alone; this process stays as its init and ends with the program. `needed` are the
+/// descriptors that one more process will want.
+pub(super) fn stay_before(
+    plan: &Plan,
+    channel: &Channel,
+    null: &OwnedFd,
+    needed: &[BorrowedFd<'_>],
+) -> io::Result<Role> {
+    // Before there is a program: it may have the same uid, and could write to a process without a filter.
     forbid_inspection()?;
     let _ = rustix::thread::set_name(NAME);
     // PID 1 has them anyway; without a pid namespace they would go to the launcher.
     adopt_orphans()?;
     // Before the fork: no signal is lost.
     let signals = SignalReader::of_all()?;
-    // Its writing end is closed by the program's exec or death.
+    let role = if plan.before > 0 { Role::Command(0) } else { Role::Program };
+    let Some(born) = fork()? else { return Ok(role) };
+    for standard in 0..3 {
+        sys::place(null.as_fd(), standard)?;
+    }
+    // Everything else is the launcher's; nothing here uses or closes it again.
+    let needed = if plan.commands.is_empty() { &[] } else { needed };
+    let mut kept = vec![channel.as_fd(), signals.as_fd(), born.executed.as_fd(), born.pidfd.as_fd()];
+    kept.extend_from_slice(needed);
+    sys::close_all_but(&mut kept)?;
+    born.await_execution()?;
+    tell(channel, Report::Started, &[born.pidfd.as_fd()])?;
+    // A program that has ended keeps its number until it is reaped: only after the launcher has read it.
+    channel.receive(&mut [0; 2], &mut Vec::new()).map_err(passed)?;
+    let mut init = Init { plan, channel, signals, stage: Stage::of(role), main: born.into(), command: None };
+    match init.serve() {
+        Ok(role) => Ok(role),
+        Err(_) => sys::exit_now(FAILED),
+    }
+}
+
+/// A child that has just been made.
+struct Born {
+    pid: i32,
+    pidfd: OwnedFd,
+    /// Its writing end is closed by the child's exec or death.
+    executed: OwnedFd,
+}
+
+impl Born {
+    fn await_execution(&self) -> io::Result<()> {
+        while rustix::io::retry_on_intr(|| rustix::io::read(&self.executed, &mut [0; 1]))? > 0 {}
+        Ok(())
+    }
+}
+
+/// None in the child.
+fn fork() -> io::Result<Option<Born>> {
     let (executed, executes) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     // SAFETY: this process is a fork of one with a single thread and has started none.
     match unsafe { sys::fork(0, None) }? {
         Forked::Child => {
             sys::reset_signals()?;
             std::mem::forget(executes);
-            Ok(())
+            Ok(None)
         }
-        Forked::Parent { pid, pidfd } => {
-            let Err(_) = serve(channel, null, &signals, &executed, pid, &pidfd);
-            sys::exit_now(FAILED)
+        Forked::Parent { pid, pidfd } => Ok(Some(Born { pid, pidfd, executed })),
+    }
+}
+
+/// A child that is watched.
+struct Child {
+    pid: i32,
+    pidfd: OwnedFd,
+}
+
+impl From<Born> for Child {
+    fn from(born: Born) -> Child {
+        Child { pid: born.pid, pidfd: born.pidfd }
+    }
+}
+
+/// How far it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The command at this place runs before the program.
+    Before(usize),
+    Program,
+    /// The started process has ended with 0, its daemon was not found yet.
+    Forking,
+    Daemon,
+}
+
+impl Stage {
+    fn of(role: Role) -> Stage {
+        match role {
+            Role::Program => Stage::Program,
+            Role::Command(place) => Stage::Before(place),
         }
     }
 }
 
-fn serve(
-    channel: &Channel,
-    null: &OwnedFd,
-    signals: &SignalReader,
-    executed: &OwnedFd,
-    pid: i32,
-    program: &OwnedFd,
-) -> io::Result<Infallible> {
-    for standard in 0..3 {
-        sys::place(null.as_fd(), standard)?;
-    }
-    // Everything else is the launcher's; nothing here uses or closes it again.
-    sys::close_all_but(&mut [channel.as_fd(), signals.as_fd(), executed.as_fd(), program.as_fd()])?;
-    while rustix::io::retry_on_intr(|| rustix::io::read(executed, &mut [0; 1]))? > 0 {}
-    tell(channel, Report::Started, &[program.as_fd()])?;
-    // A program that has ended keeps its number until it is reaped: only after the launcher has read it.
-    channel.receive(&mut [0; 2], &mut Vec::new()).map_err(passed)?;
-    loop {
-        rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(signals, PollFlags::IN)], None))?;
-        while let Some(signal) = signals.next()? {
-            if signal != libc::SIGCHLD {
-                // Gone already is what most of them want.
-                let _ = sys::pidfd_signal(program.as_fd(), signal);
+struct Init<'a> {
+    plan: &'a Plan,
+    channel: &'a Channel,
+    signals: SignalReader,
+    stage: Stage,
+    /// What signals are meant for, and whose end counts.
+    main: Child,
+    /// One that the launcher asked for.
+    command: Option<(usize, Child)>,
+}
+
+impl Init<'_> {
+    /// Comes back in a child only.
+    fn serve(&mut self) -> io::Result<Role> {
+        loop {
+            self.wait()?;
+            while let Some(signal) = self.signals.next()? {
+                if signal != libc::SIGCHLD {
+                    // Gone already is what most of them want.
+                    let _ = sys::pidfd_signal(self.main.pidfd.as_fd(), signal);
+                }
+            }
+            while let Some(reaped) = reap()? {
+                if let Some(role) = self.reaped(&reaped)? {
+                    return Ok(role);
+                }
+            }
+            if self.stage == Stage::Forking {
+                self.look_for_daemon()?;
+            }
+            if let Some(role) = self.take_request()? {
+                return Ok(role);
             }
         }
-        while let Some(reaped) = reap()? {
-            if reaped.pid == pid {
-                tell(channel, Report::Ended(reaped.status), &[])?;
-                sys::exit_now(match reaped.status {
-                    ExitStatus::Code(code) => code,
-                    ExitStatus::Signal(signal) => SIGNALLED + signal,
-                });
+    }
+
+    fn wait(&self) -> io::Result<()> {
+        let mut polled =
+            [PollFd::new(&self.signals, PollFlags::IN), PollFd::new(self.channel, PollFlags::IN)];
+        let soon = Timespec { tv_sec: 0, tv_nsec: LOOK_EVERY_MS * 1_000_000 };
+        let limit = (self.stage == Stage::Forking).then_some(&soon);
+        rustix::io::retry_on_intr(|| poll(&mut polled, limit))?;
+        let [_, channel] = &polled;
+        if channel.revents().intersects(PollFlags::HUP | PollFlags::ERR) {
+            // Nobody is there to be told; the kernel ends this process at the same moment.
+            sys::exit_now(FAILED);
+        }
+        Ok(())
+    }
+
+    /// A role for the process that was forked because of it.
+    fn reaped(&mut self, reaped: &Reaped) -> io::Result<Option<Role>> {
+        if let Some((place, _)) = self.command.take_if(|(_, child)| child.pid == reaped.pid) {
+            self.done(place, reaped.status)?;
+            return Ok(None);
+        }
+        if reaped.pid != self.main.pid {
+            return Ok(None);
+        }
+        let well = reaped.status == ExitStatus::Code(0);
+        match self.stage {
+            Stage::Before(place) => {
+                self.done(place, reaped.status)?;
+                let may_fail = self.plan.commands.get(place).is_some_and(|command| command.may_fail);
+                if well || may_fail { self.go_on(place + 1) } else { self.end(reaped.status) }
             }
+            Stage::Program if well && self.plan.forks.is_some() => {
+                self.stage = Stage::Forking;
+                Ok(None)
+            }
+            // The number of one that ended without a daemon may be anybody's by now.
+            Stage::Forking => Ok(None),
+            Stage::Program | Stage::Daemon => self.end(reaped.status),
         }
     }
+
+    fn go_on(&mut self, place: usize) -> io::Result<Option<Role>> {
+        let role = if place < self.plan.before as usize { Role::Command(place) } else { Role::Program };
+        let Some(born) = fork()? else { return Ok(Some(role)) };
+        born.await_execution()?;
+        self.main = born.into();
+        self.stage = Stage::of(role);
+        if role == Role::Program && self.plan.forks.is_none() {
+            self.settled()?;
+        }
+        Ok(None)
+    }
+
+    fn end(&self, status: ExitStatus) -> io::Result<Option<Role>> {
+        tell(self.channel, Report::Ended(status), &[])?;
+        sys::exit_now(match status {
+            ExitStatus::Code(code) => code,
+            ExitStatus::Signal(signal) => SIGNALLED + signal,
+        })
+    }
+
+    fn settled(&self) -> io::Result<()> {
+        tell(self.channel, Report::Settled, &[self.main.pidfd.as_fd()])
+    }
+
+    fn done(&self, place: usize, status: ExitStatus) -> io::Result<()> {
+        let command = u16::try_from(place).unwrap_or(u16::MAX);
+        tell(self.channel, Report::Done { command, status }, &[])
+    }
+
+    fn take_request(&mut self) -> io::Result<Option<Role>> {
+        let mut polled = [PollFd::new(self.channel, PollFlags::IN)];
+        if rustix::io::retry_on_intr(|| poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })))? == 0 {
+            return Ok(None);
+        }
+        let mut request = [0; 2];
+        self.channel.receive(&mut request, &mut Vec::new()).map_err(passed)?;
+        let [kind, place] = request;
+        let place = usize::from(place);
+        // The launcher asks for one at a time, of those that there are.
+        if kind != RUN || self.command.is_some() || place >= self.plan.commands.len() {
+            return Ok(None);
+        }
+        let Some(born) = fork()? else { return Ok(Some(Role::Command(place))) };
+        born.await_execution()?;
+        self.command = Some((place, born.into()));
+        Ok(None)
+    }
+
+    /// The daemon is a child of this process by now: its parent has ended.
+    fn look_for_daemon(&mut self) -> io::Result<()> {
+        let children = children()?;
+        let own = |pid: &i32| self.command.as_ref().is_none_or(|(_, command)| command.pid != *pid);
+        let children: Vec<i32> = children.into_iter().filter(own).collect();
+        if children.is_empty() {
+            // It left nobody behind.
+            return self.end(ExitStatus::Code(0)).map(|_| ());
+        }
+        let file = self.plan.forks.as_ref().and_then(|Forks { pid_file }| pid_file.as_deref());
+        let found = match file {
+            Some(file) => written(file).filter(|pid| children.contains(pid)),
+            None => children.first().copied(),
+        };
+        let Some(pid) = found.and_then(rustix::process::Pid::from_raw) else { return Ok(()) };
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+        self.main = Child { pid: pid.as_raw_nonzero().get(), pidfd };
+        self.stage = Stage::Daemon;
+        self.settled()
+    }
+}
+
+/// Of this process, in the order in which they became its own.
+fn children() -> io::Result<Vec<i32>> {
+    let path = format!("/proc/self/task/{}/children", rustix::thread::gettid().as_raw_nonzero());
+    let text = std::fs::read_to_string(path)?;
+    Ok(text.split_whitespace().filter_map(|number| number.parse().ok()).collect())
+}
+
+/// The number in a file that its program wrote: it names one of our own children or nothing.
+fn written(path: &str) -> Option<i32> {
+    // A pipe in its place must not make this process wait.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty()).ok()?;
+    let mut buffer = [0; PID_FILE_BYTES_MAX];
+    let length = rustix::io::read(&file, &mut buffer).ok()?;
+    std::str::from_utf8(buffer.get(..length)?).ok()?.split_whitespace().next()?.parse().ok()
 }
 
 fn tell(channel: &Channel, report: Report, fds: &[BorrowedFd<'_>]) -> io::Result<()> {

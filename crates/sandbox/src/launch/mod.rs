@@ -23,7 +23,7 @@ use crate::sys::{self, Forked};
 
 use child::Report;
 pub use effective::{Effective, OF_THE_HOUSE, prepare};
-pub use init::Program;
+pub use init::{Program, Told};
 
 /// A launch that takes longer hangs on a path (a dead network file system); the child is killed. Ordinary launches
 /// take 1 to 4 ms.
@@ -191,7 +191,6 @@ struct Prepared<'a> {
     slots: &'a [OwnedFd],
     /// Of the cgroups that the child joins.
     entrances: Vec<File>,
-    arguments: Vec<CString>,
     environment: Vec<CString>,
     filter: Vec<libc::sock_filter>,
 }
@@ -223,7 +222,6 @@ pub fn launch(
         effective: &effective,
         slots,
         entrances,
-        arguments: strings(plan.arguments.iter().cloned())?,
         environment: strings(plan.environment.iter().map(|(name, value)| format!("{name}={value}")))?,
         filter: effective.seccomp.as_ref().map(crate::seccomp::assemble).unwrap_or_default(),
     };
@@ -341,7 +339,7 @@ fn await_child(channel: Channel, plan: &Plan) -> Result<Attended, LaunchError> {
                     return Ok(Attended { listener, program: Some(program) });
                 }
                 // Too early to be anything but the end of a program that has said why.
-                Report::Ended(_) => {}
+                Report::Ended(_) | Report::Settled | Report::Done { .. } => {}
             },
         }
     }
@@ -363,6 +361,10 @@ fn subject(plan: &Plan, step: Step, detail: u16) -> String {
         Step::Limits => plan.rlimits.get(index).map(|limit| format!("{limit:?}")),
         Step::Descriptors => plan.descriptors.get(index).map(|descriptor| format!("{descriptor:?}")),
         Step::Directory => Some(plan.working_directory.clone()),
+        // What runs before the program came first.
+        Step::Execute | Step::Open if plan.before > 0 => {
+            plan.commands.first().map(|command| command.path.clone())
+        }
         Step::Execute | Step::Open => Some(match (&plan.executable, plan.arguments.first()) {
             (Executable::Path(path), _) => path.clone(),
             (Executable::Slot(slot), Some(name)) => format!("{name} (the image in slot {slot})"),

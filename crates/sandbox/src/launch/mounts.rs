@@ -15,6 +15,8 @@ use rustix::mount::{
     OpenTreeFlags, UnmountFlags,
 };
 
+use rustix::process::{Gid, Uid};
+
 use super::child::{At, Failure};
 use super::{Prepared, Step};
 use crate::plan::Mount;
@@ -76,7 +78,7 @@ fn open_source(prepared: &Prepared<'_>, mount: &Mount) -> io::Result<Source> {
         // Without an own pid namespace there is no other /proc to be had than the host's.
         Mount::Proc => Source::Tree(clone_tree(CWD, "/proc", true)?),
         Mount::Dev => Source::Devices(open_devices()?),
-        Mount::Tmpfs { .. } | Mount::Symlink { .. } => Source::Nothing,
+        Mount::Tmpfs { .. } | Mount::Symlink { .. } | Mount::Folder { .. } => Source::Nothing,
     })
 }
 
@@ -172,15 +174,25 @@ fn put(prepared: &Prepared<'_>, mount: &Mount, source: Source) -> io::Result<()>
             let (folder, name) = parent(target)?;
             Ok(rustix::fs::symlinkat(points_to.as_str(), folder, name)?)
         }
+        (Mount::Folder { target, mode }, _) => own_folder(prepared, target, *mode),
         // Optional and absent.
         (Mount::Bind { .. } | Mount::Proc | Mount::Dev, _) => Ok(()),
     }
 }
 
+/// A folder that belongs to the process. The umask of the launcher has no say in its mode.
+fn own_folder(prepared: &Prepared<'_>, target: &str, mode: u32) -> io::Result<()> {
+    make_folder(target)?;
+    let folder = open_inside(target, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)?;
+    let (uid, gid) = prepared.effective.owner();
+    rustix::fs::fchown(&folder, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+    // After the owner: a change of it may take the set-group bit away.
+    Ok(rustix::fs::fchmod(&folder, Mode::from_raw_mode(mode))?)
+}
+
 /// Options of a tmpfs that belongs to the process.
 fn owned(prepared: &Prepared<'_>, size_bytes_max: u64, mode: u32) -> String {
-    let effective = prepared.effective;
-    let (uid, gid) = effective.take.unwrap_or((effective.host_uid, effective.host_gid));
+    let (uid, gid) = prepared.effective.owner();
     format!("size={size_bytes_max},mode={mode:o},uid={uid},gid={gid}")
 }
 

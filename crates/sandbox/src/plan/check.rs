@@ -16,6 +16,10 @@ pub const ARGUMENTS_MAX: usize = 4096;
 pub const MOUNTS_MAX: usize = 256;
 /// Bytes of one path: the kernel's PATH_MAX with its terminating zero.
 pub const PATH_BYTES_MAX: usize = 4095;
+/// Commands that stand ready beside the program of one plan.
+pub const COMMANDS_MAX: usize = 64;
+/// Supplementary groups; each is a line of the group map, of which the kernel takes 340.
+pub const GROUPS_MAX: usize = 32;
 /// Descriptors that one process inherits. The kernel passes at most 253 in a message.
 pub const DESCRIPTORS_MAX: usize = 128;
 /// Highest number that an inherited descriptor can get; the launcher keeps its own above.
@@ -60,6 +64,8 @@ impl Plan {
         at_most("rlimits", self.rlimits.len(), 16)?;
         at_most("bytes of host name", self.host_name.len(), HOST_NAME_BYTES_MAX)?;
         at_most("bytes of label", self.label.len(), base::limits::NAME_BYTES_MAX)?;
+        at_most("groups", self.groups.len(), GROUPS_MAX)?;
+        at_most("commands", self.commands.len(), COMMANDS_MAX)?;
         self.validate_arguments()?;
         self.validate_paths()?;
         self.validate_descriptors(slots)?;
@@ -68,7 +74,8 @@ impl Plan {
 
     fn validate_arguments(&self) -> Result<(), PlanError> {
         let mut bytes = 0;
-        for text in &self.arguments {
+        let of_commands = self.commands.iter().flat_map(|command| &command.arguments);
+        for text in self.arguments.iter().chain(of_commands) {
             no_zero("an argument", text)?;
             bytes += text.len() + 1;
         }
@@ -98,6 +105,9 @@ impl Plan {
             absolute("the executable", path)?;
         }
         absolute("the working directory", &self.working_directory)?;
+        self.commands.iter().try_for_each(|command| absolute("a command", &command.path))?;
+        let pid_file = self.forks.as_ref().and_then(|forks| forks.pid_file.as_ref());
+        pid_file.map_or(Ok(()), |path| inside("the file of the daemon's number", path))?;
         for mount in &self.mounts {
             match mount {
                 Mount::Bind { source, target, .. } => {
@@ -105,6 +115,7 @@ impl Plan {
                     inside("a mount's target", target)?;
                 }
                 Mount::Tmpfs { target, .. } => inside("a tmpfs", target)?,
+                Mount::Folder { target, .. } => inside("a folder", target)?,
                 Mount::Symlink { target, points_to } => {
                     inside("a link", target)?;
                     no_zero("a link", points_to)?;
@@ -144,6 +155,11 @@ impl Plan {
     }
 
     fn validate_numbers(&self) -> Result<(), PlanError> {
+        if !self.init && (!self.commands.is_empty() || self.forks.is_some()) {
+            return Err(PlanError::Contradiction("commands and daemons need an init"));
+        }
+        range("the commands before", i64::from(self.before), 0, self.commands.len() as i64)?;
+        range("the umask", i64::from(self.umask.unwrap_or(0)), 0, 0o777)?;
         range("the priority", i64::from(self.priority), 0, i64::from(PRIORITY_MAX))?;
         if let Some(weight) = self.limits.cpu_weight {
             range("the cpu weight", i64::from(weight), 1, 10_000)?;

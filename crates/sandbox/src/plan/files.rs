@@ -43,6 +43,14 @@ pub enum Mount {
         #[n(1)]
         points_to: String,
     },
+    /// A folder of the process in what is mounted there already.
+    #[n(5)]
+    Folder {
+        #[n(0)]
+        target: String,
+        #[n(1)]
+        mode: u32,
+    },
 }
 
 /// Paths of `/proc` and `/sys` that tell or change things of the host.
@@ -114,7 +122,7 @@ impl Landlock {
                 Mount::Tmpfs { target, .. } => (target.as_str(), Access::Write),
                 Mount::Proc => ("/proc", Access::Modify),
                 Mount::Dev => ("/dev", Access::Modify),
-                Mount::Symlink { .. } => continue,
+                Mount::Symlink { .. } | Mount::Folder { .. } => continue,
             };
             rules.push(PathRule { path: path.to_owned(), access });
             if matches!(mount, Mount::Dev) {

@@ -13,8 +13,8 @@ use crate::guard::{Guard, GuardSet};
 use crate::seccomp::{NotifyCall, Profile};
 
 pub use check::{
-    ARGUMENT_BYTES_MAX, ARGUMENTS_MAX, DESCRIPTOR_TARGET_MAX, DESCRIPTORS_MAX, HOST_NAME_BYTES_MAX,
-    LANDLOCK_RULES_MAX, MOUNTS_MAX, PATH_BYTES_MAX, PLAN_BYTES_MAX, PlanError,
+    ARGUMENT_BYTES_MAX, ARGUMENTS_MAX, COMMANDS_MAX, DESCRIPTOR_TARGET_MAX, DESCRIPTORS_MAX, GROUPS_MAX,
+    HOST_NAME_BYTES_MAX, LANDLOCK_RULES_MAX, MOUNTS_MAX, PATH_BYTES_MAX, PLAN_BYTES_MAX, PlanError,
 };
 pub use files::{Access, Landlock, MASKED_USUALLY, Mount, PathRule, READ_ONLY_USUALLY};
 pub use limits::{Limits, PRIORITY_MAX, PRIORITY_NORMAL, Resource, Rlimit};
@@ -114,6 +114,29 @@ pub struct Descriptor {
     pub target: u32,
 }
 
+/// A program beside the main one, run by the init in the same sandbox: what was laid down here and nothing else.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct Command {
+    /// As the sandbox sees it.
+    #[n(0)]
+    pub path: String,
+    /// With `argv[0]`.
+    #[n(1)]
+    pub arguments: Vec<String>,
+    /// Of one that runs before the program: it goes on whatever the end of this one.
+    #[n(2)]
+    pub may_fail: bool,
+}
+
+/// The started process ends with 0 and leaves a daemon behind, which is the program from then on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct Forks {
+    /// Where it writes the daemon's number, as the sandbox sees it. Without one the daemon is the first process that
+    /// became the init's child.
+    #[n(0)]
+    pub pid_file: Option<String>,
+}
+
 /// A sandboxed process to be. [`Plan::new`] is closed: nothing mounted, everything unshared, strictest defaults.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Plan {
@@ -188,6 +211,19 @@ pub struct Plan {
     /// Its standard input is a terminal, which becomes the one of its new session.
     #[n(27)]
     pub controlling_terminal: bool,
+    /// Supplementary groups of the host, the same inside; only with privileges.
+    #[n(28)]
+    pub groups: Vec<u32>,
+    #[n(29)]
+    pub umask: Option<u32>,
+    /// What the init can be told to run, by place; it needs an init.
+    #[n(30)]
+    pub commands: Vec<Command>,
+    /// So many of them run, one after the other, before the program starts.
+    #[n(31)]
+    pub before: u32,
+    #[n(32)]
+    pub forks: Option<Forks>,
 }
 
 impl Plan {
@@ -227,6 +263,11 @@ impl Plan {
             required: GuardSet::of(&[Guard::Seccomp, Guard::NoNewPrivs, Guard::Caps]),
             init: false,
             controlling_terminal: false,
+            groups: Vec::new(),
+            umask: None,
+            commands: Vec::new(),
+            before: 0,
+            forks: None,
         }
     }
 
@@ -242,6 +283,12 @@ impl Plan {
         plan.capabilities_kept = CAPABILITIES_UNTOUCHED;
         plan.required = GuardSet::EMPTY;
         plan
+    }
+
+    /// The program is there later than the launch: something runs before it, or it forks.
+    #[must_use]
+    pub fn settles_later(&self) -> bool {
+        self.before > 0 || self.forks.is_some()
     }
 
     /// Sets the mounts, and the Landlock rules and masks that belong to them.

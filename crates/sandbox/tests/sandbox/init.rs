@@ -1,6 +1,6 @@
 //! A program behind an init: what it is spared of being PID 1, and that it is no less shut in.
 
-use sandbox::Executable;
+use sandbox::{Command, Executable, Forks};
 
 use crate::common::{launchers, line, probe, run, shell};
 
@@ -92,5 +92,100 @@ fn a_failure_names_its_step_behind_an_init_too() {
         plan.required = plan.required.with(sandbox::Guard::Landlock);
         let text = run(*launcher, &plan, &["landlock_abi=0"]);
         line(&text, "failed check guards: 95:");
+    }
+}
+
+fn command(script: &str, may_fail: bool) -> Command {
+    let arguments = ["sh", "-c", script].map(str::to_owned).to_vec();
+    Command { path: "/bin/sh".to_owned(), arguments, may_fail }
+}
+
+#[test]
+fn commands_run_before_the_program_in_its_sandbox_and_in_order() {
+    for launcher in launchers() {
+        let mut plan = shell("cat /tmp/made; exit 7");
+        plan.init = true;
+        plan.commands = vec![
+            command("echo first > /tmp/made; test $$ != 1", false),
+            command("exit 3", true),
+            command("echo second >> /tmp/made", false),
+        ];
+        plan.before = 3;
+        let text = run(*launcher, &plan, &[]);
+        // Two write to one pipe: what each says is in order.
+        let (told, said): (Vec<&str>, Vec<&str>) =
+            text.lines().partition(|line| line.starts_with("done") || line.starts_with("settled"));
+        let [a, b, c, settled] = told[..] else { panic!("{text}") };
+        assert_eq!([a, b, c], ["done 0 Code(0)", "done 1 Code(3)", "done 2 Code(0)"]);
+        assert!(settled.starts_with("settled "), "{text}");
+        assert!(said.ends_with(&["first", "second", "exit 7"]), "{text}");
+        plan.commands[1].may_fail = false;
+        let text = run(*launcher, &plan, &[]);
+        assert!(text.contains("done 1 Code(3)") && !text.contains("second"), "{text}");
+        line(&text, "exit 3");
+    }
+}
+
+#[test]
+fn a_daemon_is_the_program_once_its_parent_has_ended() {
+    let daemon = "(trap 'exit 5' TERM; echo $PPID > /tmp/parent; echo here; while :; do sleep 0.01; done) & ";
+    for launcher in launchers() {
+        for (script, pid_file) in [
+            (format!("{daemon} exit 0"), None),
+            // A second one, born earlier, is not the one that the file names.
+            (format!("sleep 9 & {daemon} echo $! > /tmp/pid; exit 0"), Some("/tmp/pid".to_owned())),
+        ] {
+            let mut plan = shell(&script);
+            plan.init = true;
+            plan.forks = Some(Forks { pid_file });
+            // TERM for the daemon, which the init passes on: a command has no other way to it.
+            plan.commands = vec![command("while ! test -e /tmp/parent; do :; done; kill -TERM 1", false)];
+            let text = run(*launcher, &plan, &["run=0"]);
+            line(&text, "settled ");
+            line(&text, "here");
+            line(&text, "exit 5");
+        }
+        let mut plan = shell("exit 0");
+        plan.init = true;
+        plan.forks = Some(Forks::default());
+        line(&run(*launcher, &plan, &[]), "exit 0");
+        plan.arguments = ["sh", "-c", "sleep 9 & exit 6"].map(str::to_owned).to_vec();
+        line(&run(*launcher, &plan, &[]), "exit 6");
+    }
+}
+
+#[test]
+fn a_command_runs_beside_the_program_and_only_one_that_was_laid_down() {
+    for launcher in launchers() {
+        let mut plan = shell("while ! test -e /tmp/end; do sleep 0.01; done; exit 4");
+        plan.init = true;
+        plan.commands = vec![
+            command("exit 9", false),
+            Command { path: "/absent".to_owned(), arguments: vec!["absent".to_owned()], may_fail: false },
+            command("touch /tmp/end", false),
+        ];
+        // Where its errors go.
+        plan.descriptors[2].slot = 2;
+        let text = run(*launcher, &plan, &["run=0", "run=1", "run=2", "run=3"]);
+        for expected in ["done 0 Code(9)", "done 1 Code(127)", "done 2 Code(0)"] {
+            line(&text, expected);
+        }
+        line(&text, "bailiwick: /absent: open executable failed: No such file or directory");
+        line(&text, "exit 4");
+    }
+}
+
+/// A first command that cannot be executed is a launch that failed.
+#[test]
+fn what_cannot_run_before_is_named() {
+    for launcher in launchers() {
+        let mut plan = shell("exit 0");
+        plan.init = true;
+        plan.commands =
+            vec![Command { path: "/absent".to_owned(), arguments: vec!["x".to_owned()], may_fail: true }];
+        plan.before = 1;
+        assert!(line(&run(*launcher, &plan, &[]), "failed open executable: 2:").contains("/absent"));
+        plan.init = false;
+        assert!(plan.validate(1).is_err(), "commands without an init");
     }
 }

@@ -2,7 +2,7 @@
 
 use sandbox::{Descriptor, Mount};
 
-use crate::common::{As, NOBODY, is_root, launchers, line, probe, run};
+use crate::common::{As, NOBODY, is_root, launchers, line, probe, run, shell};
 
 /// covers: PRC-17, SUP-02
 #[test]
@@ -165,4 +165,57 @@ fn root_can_give_an_own_uid_and_nobody_is_told_that_it_cannot() {
             }
         }
     }
+}
+
+/// What a daemon that was written for root needs: to be a user of the host, with a few rights, that it loses with its ids.
+#[test]
+fn root_can_let_a_program_keep_a_few_rights_and_become_somebody() {
+    if !is_root() {
+        println!("skipped: keeping rights needs root");
+        return;
+    }
+    const SETGID_SETUID_BIND: u64 = 1 << 6 | 1 << 7 | 1 << 10;
+    let mut plan = shell(
+        "id -u; id -G; grep -E 'Cap(Eff|Bnd)' /proc/self/status; touch /proc/sys/kernel/hostname 2>&1; \
+         setpriv --reuid=65534 --regid=65534 --clear-groups sh -c 'id -u; grep CapEff /proc/self/status'; umask",
+    );
+    plan.namespaces.user = false;
+    plan.identity = sandbox::Identity { uid: 0, gid: 0, host_uid: Some(0), host_gid: Some(0) };
+    plan.capabilities_kept = SETGID_SETUID_BIND;
+    plan.umask = Some(0o27);
+    plan.groups = vec![4, 4];
+    let text = run(As::Root, &plan, &[]);
+    let kept = "00000000000004c0";
+    let expected = [
+        "0".to_owned(),
+        "0 4".to_owned(),
+        format!("CapEff:\t{kept}"),
+        format!("CapBnd:\t{kept}"),
+        "touch: cannot touch '/proc/sys/kernel/hostname': Read-only file system".to_owned(),
+        "65534".to_owned(),
+        "CapEff:\t0000000000000000".to_owned(),
+        "0027".to_owned(),
+        "exit 0".to_owned(),
+    ];
+    assert_eq!(text.lines().collect::<Vec<_>>(), expected, "{text}");
+}
+
+#[test]
+fn root_can_let_a_program_be_a_user_of_the_host_with_its_groups() {
+    if !is_root() {
+        println!("skipped: other ids need root");
+        return;
+    }
+    let mut plan = shell("id -u; id -G; stat -c '%u %g %a' /tmp/own; touch /tmp/own/x && echo made");
+    plan.identity = sandbox::Identity { uid: 1234, gid: 1235, host_uid: Some(1234), host_gid: Some(1235) };
+    plan.groups = vec![4, 1235];
+    let mut mounts = plan.mounts.clone();
+    mounts.push(Mount::Folder { target: "/tmp/own".to_owned(), mode: 0o2750 });
+    plan = plan.with_mounts(mounts);
+    let text = run(As::Root, &plan, &[]);
+    assert_eq!(text, "1234\n1235 4\n1234 1235 2750\nmade\nexit 0\n");
+    // The same without a user namespace, where root makes the folder.
+    plan.namespaces.user = false;
+    let text = run(As::Root, &plan, &[]);
+    assert_eq!(text, "1234\n1235 4\n1234 1235 2750\nmade\nexit 0\n");
 }

@@ -68,6 +68,10 @@ impl Keeper {
             }
             Request::Launch { id, plan, stored } => self.launch(client, id, plan, &stored, fds),
             Request::Signal { id, signal } => self.signal(client, id, signal),
+            Request::Run { id, command } => {
+                self.table.find_mut(client, id)?.run(command)?;
+                plain(Reply::Running)
+            }
             Request::Freeze { id, frozen } => {
                 let group = self.table.find(client, id)?.group.as_ref().ok_or("the child has no cgroup")?;
                 group.freeze(frozen).map_err(|error| format!("freezing child {id}: {error}"))?;
@@ -139,7 +143,9 @@ impl Keeper {
                 let kept =
                     Kept::new(client, id, launched.pid, launched.pidfd, group).before(launched.program);
                 let (pid, missing, enforced) = (kept.main_pid(), launched.missing, launched.enforced);
+                let heard = kept.program().map_or(Ok(()), |program| self.inits.add(program, kept.pid));
                 self.table.add(kept);
+                heard.map_err(|error| format!("listening to the init of child {id}: {error}"))?;
                 Ok((Reply::Launched { id, pid, missing, enforced }, vec![handle?]))
             }
             Err(error) => {

@@ -13,9 +13,10 @@
 //! again: the plan of a launch while it is decoded and carried out, the paths of its cgroup, the text of a reply.
 //!
 //! Reading order: `run` is the loop, `answer.rs` is one function per request, `table.rs` is what it remembers,
-//! `supervise.rs` is the one child that it starts by itself.
+//! `inits.rs` is how it hears what stands before programs, `supervise.rs` is the one child that it starts by itself.
 
 mod answer;
+mod inits;
 mod supervise;
 mod table;
 
@@ -30,6 +31,7 @@ use sandbox::fdpass::{Channel, MESSAGE_BYTES_MAX, PassError};
 use sandbox::keeper_protocol::{Reply, encode_reply};
 use sandbox::process::{Signal, SignalReader, adopt_orphans, reap};
 
+use inits::Inits;
 use supervise::{Supervised, Verdict};
 use table::Table;
 
@@ -118,6 +120,7 @@ struct Keeper {
     tree: Tree,
     links: [Link; 2],
     table: Table,
+    inits: Inits,
     leftovers: Vec<Group>,
     buffer: Vec<u8>,
     supervised: Supervised,
@@ -140,6 +143,7 @@ pub fn run(config: KeeperConfig) -> io::Result<Ending> {
         tree,
         links,
         table,
+        inits: Inits::new()?,
         leftovers: Vec::with_capacity(LEFTOVERS_MAX),
         buffer: vec![0; MESSAGE_BYTES_MAX],
         supervised: Supervised::new(config),
@@ -173,6 +177,7 @@ impl Keeper {
             while let Some(signal) = signals.next()? {
                 self.take_signal(signal);
             }
+            self.inits.hear(&mut self.table)?;
             self.reap()?;
             for client in [SUPERVISOR, PROGRAMS] {
                 self.serve(client);
@@ -189,6 +194,7 @@ impl Keeper {
             PollFd::new(signals, PollFlags::IN),
             PollFd::new(&supervisor.channel, interest(supervisor)),
             PollFd::new(&programs.channel, interest(programs)),
+            PollFd::new(&self.inits, PollFlags::IN),
         ];
         let due = !self.leftovers.is_empty() || self.ending.is_some() || self.supervised.is_waiting();
         let tick = Timespec { tv_sec: 0, tv_nsec: TICK_MS as i64 * 1_000_000 };
@@ -255,7 +261,7 @@ impl Keeper {
         }
     }
 
-    /// Notices that nobody asked for: ended children, and the wish to end.
+    /// Notices that nobody asked for: what children came to, and the wish to end.
     fn tell(&mut self) {
         for (client, link) in self.links.iter_mut().enumerate() {
             link.flush();
@@ -268,9 +274,9 @@ impl Keeper {
                 link.send(&Reply::ShutdownRequested, Vec::new());
             }
             while link.pending.is_none()
-                && let Some((id, exit)) = self.table.next_untold(client)
+                && let Some(notice) = self.table.next_untold(client)
             {
-                link.send(&Reply::Exited { id, exit }, Vec::new());
+                link.send(&notice, Vec::new());
             }
         }
     }

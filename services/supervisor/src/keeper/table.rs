@@ -2,10 +2,10 @@
 
 use std::os::fd::OwnedFd;
 
-use sandbox::Program;
 use sandbox::cgroup::Group;
-use sandbox::keeper_protocol::{Child, Exit, GroupUsage, NAME_BYTES_MAX};
-use sandbox::process::{Reaped, Signal, pidfd_send_signal};
+use sandbox::keeper_protocol::{Child, Exit, GroupUsage, NAME_BYTES_MAX, Reply};
+use sandbox::process::{ExitStatus, Reaped, Signal, pidfd_send_signal};
+use sandbox::{Program, Told};
 
 use super::{CHILDREN_MAX, STORED_MAX};
 
@@ -21,11 +21,34 @@ pub(super) struct Kept {
     pub(super) group: Option<Group>,
     exit: Option<Exit>,
     told: bool,
+    /// Its program is the one that stays, and nobody was told.
+    settled: bool,
+    command: Command,
+}
+
+/// What of a plan's commands one child is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Command {
+    None,
+    Running,
+    /// Not told yet.
+    Done(u16, ExitStatus),
 }
 
 impl Kept {
     pub(super) fn new(client: usize, id: u64, pid: i32, pidfd: OwnedFd, group: Option<Group>) -> Kept {
-        Kept { client, id, pid, pidfd, program: None, group, exit: None, told: false }
+        Kept {
+            client,
+            id,
+            pid,
+            pidfd,
+            program: None,
+            group,
+            exit: None,
+            told: false,
+            settled: false,
+            command: Command::None,
+        }
     }
 
     pub(super) fn before(self, program: Option<Program>) -> Kept {
@@ -39,6 +62,47 @@ impl Kept {
 
     pub(super) fn is_running(&self) -> bool {
         self.exit.is_none()
+    }
+
+    /// The init's channel, to be looked at when it has something to say.
+    pub(super) fn program(&self) -> Option<&Program> {
+        self.program.as_ref()
+    }
+
+    /// Takes down what the init says.
+    fn hear(&mut self) {
+        while let Some(told) = self.program.as_mut().and_then(Program::hear) {
+            match told {
+                Told::Settled => self.settled = true,
+                Told::Done { command, status } => self.command = Command::Done(command, status),
+            }
+        }
+    }
+
+    pub(super) fn run(&mut self, command: u8) -> Result<(), String> {
+        if self.command != Command::None {
+            return Err(format!("a command of child {} runs already", self.id));
+        }
+        let program = self.program.as_ref().filter(|_| self.exit.is_none());
+        let program = program.ok_or_else(|| format!("the child {} runs no commands", self.id))?;
+        program.run(command).map_err(|error| format!("asking the init of child {}: {error}", self.id))?;
+        self.command = Command::Running;
+        Ok(())
+    }
+
+    /// The next thing to tell of it, in the order in which it happened.
+    fn next_untold(&mut self) -> Option<Reply> {
+        let id = self.id;
+        if let Command::Done(command, status) = self.command {
+            self.command = Command::None;
+            return Some(Reply::Done { id, command, status });
+        }
+        if std::mem::take(&mut self.settled) {
+            return Some(Reply::Settled { id, pid: self.main_pid() });
+        }
+        let exit = self.exit.filter(|_| !self.told)?;
+        self.told = true;
+        Some(Reply::Exited { id, exit })
     }
 
     pub(super) fn as_child(&self) -> Child {
@@ -148,17 +212,27 @@ impl Table {
         let kept = self.children.iter_mut().find(|one| one.pid == reaped.pid && one.is_running())?;
         let group = kept.group.take();
         let used = group.as_ref().map(measure).unwrap_or_default();
-        let status = kept.program.as_ref().and_then(Program::ended).unwrap_or(reaped.status);
+        kept.hear();
+        let status = kept.program.as_mut().and_then(Program::ended).unwrap_or(reaped.status);
         kept.exit = Some(Exit { status, usage: reaped.usage, group: used });
         group
     }
 
-    /// The next exit that this client has not been told of; it counts as told from now on.
-    pub(super) fn next_untold(&mut self, client: usize) -> Option<(u64, Exit)> {
-        let kept =
-            self.children.iter_mut().find(|one| one.client == client && one.exit.is_some() && !one.told)?;
-        kept.told = true;
-        Some((kept.id, kept.exit?))
+    /// The next thing that this client has not been told of; it counts as told from now on.
+    pub(super) fn next_untold(&mut self, client: usize) -> Option<Reply> {
+        self.children.iter_mut().filter(|one| one.client == client).find_map(Kept::next_untold)
+    }
+
+    /// The init of this number has something to say. One that has ended was heard when it was reaped.
+    pub(super) fn hear(&mut self, pid: i32) {
+        if let Some(kept) = self.children.iter_mut().find(|one| one.pid == pid && one.is_running()) {
+            kept.hear();
+        }
+    }
+
+    pub(super) fn find_mut(&mut self, client: usize, id: u64) -> Result<&mut Kept, String> {
+        let found = self.children.iter_mut().find(|one| one.client == client && one.id == id);
+        found.ok_or_else(|| format!("no child has the id {id}"))
     }
 
     /// A new client on the channel: it is told again.
@@ -212,7 +286,7 @@ mod tests {
         let reaped = Reaped { pid: 77, status, usage: Default::default() };
         assert!(table.record_exit(&reaped).is_none());
         assert_eq!(table.next_untold(1), None);
-        assert_eq!(table.next_untold(0).map(|(id, exit)| (id, exit.status)), Some((5, status)));
+        assert!(matches!(table.next_untold(0), Some(Reply::Exited { id: 5, exit }) if exit.status == status));
         assert_eq!(table.next_untold(0), None);
         table.tell_again(0);
         assert!(table.next_untold(0).is_some());

@@ -169,7 +169,7 @@ fn landlock(outer: &Plan, mounted: bool) -> Landlock {
                 }
                 Mount::Proc => ("/proc", Access::Modify),
                 Mount::Dev => ("/dev", Access::Modify),
-                Mount::Tmpfs { .. } | Mount::Symlink { .. } => continue,
+                Mount::Tmpfs { .. } | Mount::Symlink { .. } | Mount::Folder { .. } => continue,
             };
             rules.push(PathRule { path: rule.0.to_owned(), access: rule.1 });
         }
