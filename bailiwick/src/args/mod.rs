@@ -226,6 +226,8 @@ pub enum Service {
     Stop { name: String },
     /// Stop a service and start it again.
     Restart { name: String },
+    /// Have a service read its configuration again, as its manifest says.
+    Reload { name: String },
     /// Register services from their manifests and start them.
     Apply {
         /// Manifests, or folders of them.

@@ -42,6 +42,11 @@ pub async fn run(node: &Node, output: Output, command: Service) -> Result<()> {
             let request = pb::RestartServiceRequest { id: 0, name };
             said_if_slow(&what, patient("restart_service")?.restart_service(request)).await
         }
+        Service::Reload { name } => {
+            let what = format!("reloading {name}");
+            let request = pb::ReloadServiceRequest { id: 0, name };
+            said_if_slow(&what, patient("reload_service")?.reload_service(request)).await
+        }
     };
     show_service(output, status.map_err(failed)?.into_inner())
 }

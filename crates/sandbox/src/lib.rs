@@ -7,6 +7,7 @@
 //! when the plan says `dies_with_parent`.
 
 pub mod attempts;
+mod capability;
 pub mod cgroup;
 pub mod fdpass;
 mod features;
@@ -24,6 +25,7 @@ pub mod secret_memory;
 mod sys;
 mod wait;
 
+pub use capability::capability_bit;
 pub use features::{Controller, Features, Hierarchy};
 pub use guard::{Enforced, EnforcedBy, Guard, GuardSet, LimitKind, Missing};
 pub use launch::{

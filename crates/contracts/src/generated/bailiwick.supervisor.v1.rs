@@ -19,6 +19,13 @@ pub struct RestartServiceRequest {
     pub name: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReloadServiceRequest {
+    #[prost(uint32, tag = "1")]
+    pub id: u32,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetStatusRequest {
     #[prost(uint32, tag = "1")]
     pub id: u32,
@@ -196,7 +203,7 @@ pub mod supervisor_client {
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
     /// Errors: NotFound, NotRunning, NoEndpoint, CoreService, PolicyDenied, InvalidManifest, DependencyNotRunning,
-    /// StartupTimeout, ServiceCrashed, IncompatibleVersion.
+    /// StartupTimeout, ServiceCrashed, IncompatibleVersion, NoReload, NotReloaded.
     #[derive(Debug, Clone)]
     pub struct SupervisorClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -334,6 +341,34 @@ pub mod supervisor_client {
                     GrpcMethod::new(
                         "bailiwick.supervisor.v1.Supervisor",
                         "RestartService",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Has a running program read its configuration again, as its manifest says; answers when that is done. Whoever may
+        /// restart it may do this.
+        pub async fn reload_service(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReloadServiceRequest>,
+        ) -> std::result::Result<tonic::Response<super::ServiceStatus>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailiwick.supervisor.v1.Supervisor/ReloadService",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "bailiwick.supervisor.v1.Supervisor",
+                        "ReloadService",
                     ),
                 );
             self.inner.unary(req, path, codec).await
@@ -625,6 +660,12 @@ pub mod supervisor_server {
             &self,
             request: tonic::Request<super::RestartServiceRequest>,
         ) -> std::result::Result<tonic::Response<super::ServiceStatus>, tonic::Status>;
+        /// Has a running program read its configuration again, as its manifest says; answers when that is done. Whoever may
+        /// restart it may do this.
+        async fn reload_service(
+            &self,
+            request: tonic::Request<super::ReloadServiceRequest>,
+        ) -> std::result::Result<tonic::Response<super::ServiceStatus>, tonic::Status>;
         async fn get_status(
             &self,
             request: tonic::Request<super::GetStatusRequest>,
@@ -688,7 +729,7 @@ pub mod supervisor_server {
         ) -> std::result::Result<tonic::Response<super::ShutdownReply>, tonic::Status>;
     }
     /// Errors: NotFound, NotRunning, NoEndpoint, CoreService, PolicyDenied, InvalidManifest, DependencyNotRunning,
-    /// StartupTimeout, ServiceCrashed, IncompatibleVersion.
+    /// StartupTimeout, ServiceCrashed, IncompatibleVersion, NoReload, NotReloaded.
     #[derive(Debug)]
     pub struct SupervisorServer<T> {
         inner: Arc<T>,
@@ -885,6 +926,51 @@ pub mod supervisor_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RestartServiceSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailiwick.supervisor.v1.Supervisor/ReloadService" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReloadServiceSvc<T: Supervisor>(pub Arc<T>);
+                    impl<
+                        T: Supervisor,
+                    > tonic::server::UnaryService<super::ReloadServiceRequest>
+                    for ReloadServiceSvc<T> {
+                        type Response = super::ServiceStatus;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReloadServiceRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Supervisor>::reload_service(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReloadServiceSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

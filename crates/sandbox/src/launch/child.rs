@@ -427,10 +427,13 @@ fn drop_capabilities(prepared: &Prepared<'_>) -> io::Result<()> {
     }
     let held = sys::effective_capabilities()?;
     let kept = if prepared.effective.caps { prepared.plan.capabilities_kept & held } else { held };
+    // Root has them by its id, and is without them once it has become somebody else; what passes exec by itself would
+    // stay with a program that keeps root as its saved id only.
+    let passed = if prepared.effective.caps && prepared.effective.owner().0 == 0 { 0 } else { kept };
     if held & SETPCAP != 0 {
         sys::drop_bounding_set(kept)?;
-        sys::set_capabilities(held, kept)?;
-        sys::set_ambient(kept)?;
+        sys::set_capabilities(held, passed)?;
+        sys::set_ambient(passed)?;
         if prepared.effective.caps {
             // What keeps some is a program that changes its own ids, and loses them by it as on any system.
             sys::set_securebits(if kept == 0 { LOCKED_DOWN } else { 0 })?;
@@ -438,7 +441,7 @@ fn drop_capabilities(prepared: &Prepared<'_>) -> io::Result<()> {
     }
     // Without no_new_privs the filter can be loaded with CAP_SYS_ADMIN only; the empty bounding set and `noroot` then
     // take everything away at exec.
-    if prepared.effective.no_new_privs { sys::set_capabilities(kept, kept) } else { Ok(()) }
+    if prepared.effective.no_new_privs { sys::set_capabilities(kept, passed) } else { Ok(()) }
 }
 
 /// Loads the filter last; the listener goes to the parent before the image runs.

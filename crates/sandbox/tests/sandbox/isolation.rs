@@ -176,7 +176,7 @@ fn root_can_let_a_program_keep_a_few_rights_and_become_somebody() {
     }
     const SETGID_SETUID_BIND: u64 = 1 << 6 | 1 << 7 | 1 << 10;
     let mut plan = shell(
-        "id -u; id -G; grep -E 'Cap(Eff|Bnd)' /proc/self/status; touch /proc/sys/kernel/hostname 2>&1; \
+        "id -u; id -G; grep -E 'Cap(Inh|Eff|Bnd|Amb)' /proc/self/status; touch /proc/sys/kernel/hostname 2>&1; \
          setpriv --reuid=65534 --regid=65534 --clear-groups sh -c 'id -u; grep CapEff /proc/self/status'; umask",
     );
     plan.namespaces.user = false;
@@ -189,8 +189,10 @@ fn root_can_let_a_program_keep_a_few_rights_and_become_somebody() {
     let expected = [
         "0".to_owned(),
         "0 4".to_owned(),
+        "CapInh:\t0000000000000000".to_owned(),
         format!("CapEff:\t{kept}"),
         format!("CapBnd:\t{kept}"),
+        "CapAmb:\t0000000000000000".to_owned(),
         "touch: cannot touch '/proc/sys/kernel/hostname': Read-only file system".to_owned(),
         "65534".to_owned(),
         "CapEff:\t0000000000000000".to_owned(),
@@ -218,4 +220,20 @@ fn root_can_let_a_program_be_a_user_of_the_host_with_its_groups() {
     plan.namespaces.user = false;
     let text = run(As::Root, &plan, &[]);
     assert_eq!(text, "1234\n1235 4\n1234 1235 2750\nmade\nexit 0\n");
+}
+
+/// One that is not root has no other way to its rights than that they pass exec by themselves.
+#[test]
+fn a_user_of_the_host_keeps_its_few_rights_over_exec() {
+    if !is_root() {
+        println!("skipped: keeping rights needs root");
+        return;
+    }
+    let mut plan = shell("grep -E 'Cap(Eff|Bnd|Amb)' /proc/self/status");
+    plan.namespaces.user = false;
+    plan.identity = sandbox::Identity { uid: 1234, gid: 1234, host_uid: Some(1234), host_gid: Some(1234) };
+    plan.capabilities_kept = 1 << 10;
+    let text = run(As::Root, &plan, &[]);
+    let sets: Vec<&str> = text.lines().filter_map(|line| line.split_once('\t').map(|(_, set)| set)).collect();
+    assert_eq!(sets, ["0000000000000400"; 3], "{text}");
 }

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use super::{
-    CapabilityRequirement, HealthConfig, HealthKind, NetworkSwitch, ProgramConfig, RestartTable,
-    ServiceManifest, ServiceType,
+    CapabilityRequirement, HealthConfig, HealthKind, NetworkSwitch, RestartTable, ServiceManifest,
+    check_program::program,
     limits::{
         ARGUMENTS_MAX, BACKOFF_MAX, CAPABILITIES_MAX, CPU_SHARES_MAX, CPU_SHARES_MIN, DEPENDENCIES_MAX,
-        DESCRIPTION_BYTES_MAX, DURATION_MAX, ENDPOINTS_MAX, ENVIRONMENT_MAX, FS_GRANTS_MAX, INTERVAL_MIN,
-        MANIFEST_VERSION, MEMORY_MB_MAX, NAME_BYTES_MAX, OPEN_FILES_MAX, PERMISSIONS_MAX, PROCESSES_MAX,
-        RESTARTS_MAX, SERVICE_NAME_BYTES_MAX, TEXT_BYTES_MAX, THRESHOLD_MAX,
+        DESCRIPTION_BYTES_MAX, DURATION_MAX, ENDPOINTS_MAX, INTERVAL_MIN, MANIFEST_VERSION, MEMORY_MB_MAX,
+        NAME_BYTES_MAX, OPEN_FILES_MAX, PERMISSIONS_MAX, PROCESSES_MAX, RESTARTS_MAX, SERVICE_NAME_BYTES_MAX,
+        TEXT_BYTES_MAX, THRESHOLD_MAX,
     },
 };
 use crate::core::restart::ExhaustedAction;
@@ -23,7 +23,7 @@ pub(super) struct Fault {
 }
 
 #[derive(Default)]
-struct Faults(Vec<Fault>);
+pub(super) struct Faults(Vec<Fault>);
 
 pub(super) fn check(manifest: &ServiceManifest) -> Vec<Fault> {
     let mut faults = Faults::default();
@@ -53,17 +53,17 @@ pub(super) fn check(manifest: &ServiceManifest) -> Vec<Fault> {
 }
 
 impl Faults {
-    fn add(&mut self, key: impl Into<String>, what: impl Into<String>) {
+    pub(super) fn add(&mut self, key: impl Into<String>, what: impl Into<String>) {
         self.0.push(Fault { key: key.into(), what: what.into() });
     }
 
-    fn count(&mut self, key: &str, count: usize, max: usize) {
+    pub(super) fn count(&mut self, key: &str, count: usize, max: usize) {
         if count > max {
             self.add(key, format!("at most {max} are allowed, not {count}"));
         }
     }
 
-    fn text(&mut self, key: &str, text: &str, bytes_max: usize) {
+    pub(super) fn text(&mut self, key: &str, text: &str, bytes_max: usize) {
         if text.len() > bytes_max || text.contains('\0') {
             self.add(key, format!("at most {bytes_max} bytes without NUL are allowed, not {}", text.len()));
         }
@@ -240,7 +240,7 @@ fn health(faults: &mut Faults, health: &HealthConfig, is_program: bool) {
     }
 }
 
-fn arguments(faults: &mut Faults, key: &str, arguments: &[String]) {
+pub(super) fn arguments(faults: &mut Faults, key: &str, arguments: &[String]) {
     faults.count(key, arguments.len(), ARGUMENTS_MAX);
     for (index, argument) in arguments.iter().enumerate().take(ARGUMENTS_MAX) {
         faults.text(&format!("{key}[{index}]"), argument, TEXT_BYTES_MAX);
@@ -270,43 +270,6 @@ fn restart(faults: &mut Faults, table: &RestartTable) {
     }
     if let Some(backoff) = table.backoff {
         faults.range("restart.backoff", backoff, 1.0, BACKOFF_MAX);
-    }
-}
-
-fn program(faults: &mut Faults, program: &ProgramConfig, service_type: ServiceType) {
-    if service_type != ServiceType::User {
-        faults.add("program", "only a service of type User runs a foreign program");
-    }
-    faults.text("program.image", &program.image, TEXT_BYTES_MAX);
-    let is_path = program.image.starts_with('/');
-    if !is_path && program.image.parse::<base::Hash>().is_err() {
-        faults.add(
-            "program.image",
-            format!(
-                "an image is an absolute path or `blake3:` and 64 hexadecimal digits, not {:?}",
-                program.image
-            ),
-        );
-    }
-    arguments(faults, "program.args", &program.args);
-    faults.count("program.env", program.env.len(), ENVIRONMENT_MAX);
-    for (name, value) in program.env.iter().take(ENVIRONMENT_MAX) {
-        let key = format!("program.env.{name}");
-        faults.text(&key, value, TEXT_BYTES_MAX);
-        if name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains(['=', '\0']) {
-            faults
-                .add(&key, format!("a variable's name has 1 to {NAME_BYTES_MAX} bytes without `=` and NUL"));
-        }
-    }
-    if let Some(cwd) = &program.cwd {
-        faults.text("program.cwd", cwd, TEXT_BYTES_MAX);
-        if !cwd.starts_with('/') {
-            faults.add("program.cwd", format!("a working folder is an absolute path, not {cwd:?}"));
-        }
-    }
-    faults.count("program.fs", program.fs.len(), FS_GRANTS_MAX);
-    for (index, grant) in program.fs.iter().enumerate().take(FS_GRANTS_MAX) {
-        faults.text(&format!("program.fs[{index}]"), &grant.path, TEXT_BYTES_MAX);
     }
 }
 

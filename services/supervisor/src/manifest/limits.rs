@@ -20,6 +20,15 @@ pub const ARGUMENTS_MAX: usize = 256;
 pub const ENVIRONMENT_MAX: usize = 256;
 /// Folders and files that a program is granted.
 pub const FS_GRANTS_MAX: usize = 64;
+/// Commands that run before a program.
+pub const BEFORE_MAX: usize = 32;
+/// More groups of a program.
+pub const GROUPS_MAX: usize = sandbox::GROUPS_MAX;
+/// Files with variables of a program, and bytes of one of them.
+pub const ENV_FILES_MAX: usize = 16;
+pub const ENV_FILE_BYTES_MAX: u64 = 64 * 1024;
+/// Folders that are made for a program.
+pub const FOLDERS_MAX: usize = 32;
 /// Bytes of a name that becomes part of socket paths: two of them and the runtime folder stay below the kernel's 107.
 pub const SERVICE_NAME_BYTES_MAX: usize = 32;
 /// Bytes of an endpoint, capability, permission or protocol name.

@@ -4,6 +4,7 @@
 //! unknown keys are refused, never skipped.
 
 mod check;
+mod check_program;
 mod health;
 pub mod limits;
 mod load;
@@ -17,7 +18,10 @@ pub mod shipped;
 pub use chain::payload::service::ServiceType;
 pub use health::{HealthCheck, HealthConfig, HealthKind};
 pub use load::{LoadedManifest, Loading, ManifestError, load, parse};
-pub use program::{FsGrant, NetworkSwitch, ProgramConfig, SandboxSwitches};
+pub use program::{
+    CommandConfig, CommandRole, ControlSignal, EnvFile, FolderConfig, FsGrant, MODE_MAX, NetworkSwitch,
+    Octal, ProgramConfig, Runs, SandboxSwitches,
+};
 pub use protocol::{Protocol, ProtocolError, ProtocolVersion};
 pub use restart::{RestartMode, RestartTable};
 pub use schema::{

@@ -19,6 +19,190 @@ pub struct ProgramConfig {
     /// `PATH` or `PATH:rw`.
     #[serde(default)]
     pub fs: Vec<FsGrant>,
+    /// Host user that it is: `NAME`, `UID`, `NAME:GROUP`. Left out: one of its own, which owns nothing on the host. A
+    /// node that does not run as root can be nobody but its owner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// More host groups, by name or number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// Linux capabilities that it keeps, such as `net_bind_service`. Then no user namespace stands between it and the
+    /// host: its `root` is the host's, with these rights alone. Needs a node that runs as root.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub privileges: Vec<String>,
+    /// Octal. Left out: the node's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub umask: Option<Octal>,
+    #[serde(default, skip_serializing_if = "Runs::is_foreground")]
+    pub runs: Runs,
+    /// Where a program that forks writes the number of its daemon, as seen inside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid_file: Option<String>,
+    /// Run one after the other before it, in its sandbox.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<CommandConfig>,
+    /// Told to end by this command; what is still there afterwards gets the signal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stop: Vec<String>,
+    /// Told to end by this signal.
+    #[serde(default, skip_serializing_if = "ControlSignal::is_term")]
+    pub stop_signal: ControlSignal,
+    /// What `service reload` runs in its sandbox.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reload: Vec<String>,
+    /// What `service reload` sends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reload_signal: Option<ControlSignal>,
+    /// Files of the host with more variables, read at each start; those of `env` win.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env_files: Vec<EnvFile>,
+    /// Made before its start if they are not there, and its own: below `/run` private and gone at its end, below
+    /// `/var/lib`, `/var/log` and `/var/cache` the host's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub folders: Vec<FolderConfig>,
+}
+
+/// Which of a plan's commands is which. In the plan they stand in this order: `before`, `stop`, `reload`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommandRole {
+    Before(usize),
+    Stop,
+    Reload,
+}
+
+impl ProgramConfig {
+    /// Each with its role, in the order of the plan.
+    #[must_use]
+    pub fn commands(&self) -> Vec<(CommandRole, &[String], bool)> {
+        let before = self.before.iter().enumerate();
+        let before = before.map(|(n, one)| (CommandRole::Before(n), one.command.as_slice(), one.may_fail));
+        let others = [(CommandRole::Stop, &self.stop), (CommandRole::Reload, &self.reload)];
+        let others = others.into_iter().filter(|(_, command)| !command.is_empty());
+        before.chain(others.map(|(role, command)| (role, command.as_slice(), true))).collect()
+    }
+
+    /// Its place in the plan.
+    #[must_use]
+    pub fn place(&self, role: CommandRole) -> Option<u8> {
+        let place = self.commands().iter().position(|(other, ..)| *other == role)?;
+        u8::try_from(place).ok()
+    }
+
+    /// What stands at a place of the plan.
+    #[must_use]
+    pub fn role(&self, place: u16) -> Option<CommandRole> {
+        self.commands().get(usize::from(place)).map(|(role, ..)| *role)
+    }
+
+    /// It is there later than its launch.
+    #[must_use]
+    pub fn settles_later(&self) -> bool {
+        self.runs == Runs::Forks || !self.before.is_empty()
+    }
+
+    #[must_use]
+    pub fn can_reload(&self) -> bool {
+        !self.reload.is_empty() || self.reload_signal.is_some()
+    }
+}
+
+/// How a program runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Runs {
+    /// The started process is the service.
+    #[default]
+    Foreground,
+    /// The started process ends with 0 and leaves a daemon, which is the service.
+    Forks,
+    /// It ends by itself; 0 is done.
+    Once,
+}
+
+impl Runs {
+    #[must_use]
+    pub fn is_foreground(&self) -> bool {
+        *self == Self::Foreground
+    }
+}
+
+/// A command with its arguments; no shell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CommandConfig {
+    pub command: Vec<String>,
+    /// It goes on, however this one ends.
+    #[serde(default)]
+    pub may_fail: bool,
+}
+
+/// Signals by which a program is told something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ControlSignal {
+    #[default]
+    Term,
+    Quit,
+    Int,
+    Hup,
+    Usr1,
+    Usr2,
+    Winch,
+    Kill,
+}
+
+impl ControlSignal {
+    #[must_use]
+    pub fn is_term(&self) -> bool {
+        *self == Self::Term
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnvFile {
+    pub path: String,
+    /// Absent it is nothing.
+    #[serde(default)]
+    pub optional: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FolderConfig {
+    pub path: String,
+    /// Left out: 0755.
+    #[serde(default)]
+    pub mode: Octal,
+}
+
+/// Permission bits, as `chmod` writes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Octal(pub u32);
+
+/// Largest: all bits with set-user-id, set-group-id and sticky.
+pub const MODE_MAX: u32 = 0o7777;
+
+impl Default for Octal {
+    fn default() -> Self {
+        Self(0o755)
+    }
+}
+
+impl Serialize for Octal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:04o}", self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Octal {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let value = u32::from_str_radix(&text, 8).ok().filter(|value| *value <= MODE_MAX);
+        value.map(Self).ok_or_else(|| {
+            serde::de::Error::custom(format!("permission bits are octal text such as \"0750\", not {text:?}"))
+        })
+    }
 }
 
 /// A folder or file of the host that a program sees at the same path.

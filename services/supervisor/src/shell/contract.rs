@@ -42,10 +42,11 @@ macro_rules! operation {
     };
 }
 
-static TABLE: [Operation; 13] = [
+static TABLE: [Operation; 14] = [
     operation!(acts, "StartService", Heavy, "start_service").long(),
     operation!(acts, "StopService", Heavy, "stop_service").long(),
     operation!(acts, "RestartService", Heavy, "restart_service").long(),
+    operation!(acts, "ReloadService", Heavy, "reload_service").long(),
     operation!(reads, "GetStatus", Light, "get_status"),
     operation!(reads, "ListServices", Light, "list_services"),
     operation!(reads, "Subscribe", Light, "subscribe").long(),
@@ -68,6 +69,8 @@ impl IntoRefusal for SupervisorError {
             Self::NoEndpoint(_) => "NoEndpoint",
             Self::IncompatibleVersion { .. } => "IncompatibleVersion",
             Self::CoreService { .. } => "CoreService",
+            Self::NoReload(_) => "NoReload",
+            Self::NotReloaded { .. } => "NotReloaded",
             Self::PolicyDenied { .. } => "PolicyDenied",
             Self::InvalidManifest(_) => "InvalidManifest",
             Self::DependencyNotRunning { .. } => "DependencyNotRunning",
@@ -297,6 +300,16 @@ impl Contract for Handlers {
         let RestartServiceRequest { id, name } = request.into_inner();
         let service = self.name(id, name).await?;
         self.control(by, move |request| Event::RestartRequested { request, service }).await
+    }
+
+    async fn reload_service(
+        &self,
+        request: Request<ReloadServiceRequest>,
+    ) -> Result<Response<ServiceStatus>, Status> {
+        let by = self.requestor(&request)?;
+        let ReloadServiceRequest { id, name } = request.into_inner();
+        let service = self.name(id, name).await?;
+        self.control(by, move |request| Event::ReloadRequested { request, service }).await
     }
 
     async fn get_status(

@@ -38,6 +38,11 @@ pub(super) enum Input {
     StopListening {
         service: String,
     },
+    /// The command that reloads it does not run.
+    NotReloaded {
+        launch: LaunchId,
+        text: String,
+    },
     /// The keeper's answer to a launch.
     Launched {
         launch: LaunchId,

@@ -10,6 +10,7 @@ use sandbox::{
     Plan,
     fdpass::{Channel, PassError},
     keeper_protocol::{Child, Client, Exit, ProtocolError, Reply, Request, launch_request},
+    process::ExitStatus,
 };
 use thiserror::Error;
 use tokio::{
@@ -41,7 +42,21 @@ pub(super) enum KeeperError {
 /// What the keeper says without being asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Notice {
-    Exited { id: u64, exit: Exit },
+    Exited {
+        id: u64,
+        exit: Exit,
+    },
+    /// The program that stays is there.
+    Settled {
+        id: u64,
+        pid: i32,
+    },
+    /// A command of its plan has ended.
+    Done {
+        id: u64,
+        command: u16,
+        status: ExitStatus,
+    },
     ShutdownRequested,
 }
 
@@ -174,6 +189,11 @@ impl Keeper {
         done(self.order(Request::Signal { id, signal }, Vec::new()), Reply::Signalled, "signalling")
     }
 
+    /// Has a command of the child's plan run beside it; its end is a [`Notice::Done`].
+    pub(super) fn run(&self, id: u64, command: u8) -> impl Future<Output = Result<(), KeeperError>> + use<> {
+        done(self.order(Request::Run { id, command }, Vec::new()), Reply::Running, "running a command")
+    }
+
     pub(super) fn acknowledge(&self, id: u64) -> impl Future<Output = Result<(), KeeperError>> + use<> {
         done(self.order(Request::Ack(id), Vec::new()), Reply::Acked, "acknowledging")
     }
@@ -289,6 +309,8 @@ fn take(
 ) {
     let notice = match &answer.0 {
         Reply::Exited { id, exit } => Notice::Exited { id: *id, exit: *exit },
+        Reply::Settled { id, pid } => Notice::Settled { id: *id, pid: *pid },
+        Reply::Done { id, command, status } => Notice::Done { id: *id, command: *command, status: *status },
         Reply::ShutdownRequested => Notice::ShutdownRequested,
         _ => {
             // Nobody may wait any more; the answer is still this request's.
@@ -304,7 +326,7 @@ fn take(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sandbox::{keeper_protocol::encode_reply, process::ExitStatus};
+    use sandbox::keeper_protocol::encode_reply;
 
     fn exit(code: i32) -> Exit {
         Exit { status: ExitStatus::Code(code), usage: Default::default(), group: Default::default() }

@@ -8,6 +8,7 @@ mod apply;
 mod arguments;
 mod clients;
 mod contract;
+mod control;
 mod grants;
 mod idle;
 mod inputs;

@@ -8,7 +8,6 @@ use std::{
 };
 
 use base::IdentityId;
-use chain::payload::service::ServiceError;
 use kit::authority::Authority;
 use sandbox::{keeper_protocol::Exit, process};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -18,7 +17,7 @@ use super::{
     apply::Applier,
     contract::NodeProgress,
     inputs::{Answer, Input, Told},
-    keeper_client::{Notice, Started},
+    keeper_client::Notice,
     launches::{self, Launching},
     lifecycle::Link,
     marker::Marker,
@@ -58,7 +57,9 @@ pub(super) struct Shell {
     pub(super) next_check: u64,
     /// For the sd_notify sockets: which launch their owner is.
     pub(super) current: BTreeMap<String, watch::Sender<Option<LaunchId>>>,
-    callers: BTreeMap<RequestId, (oneshot::Sender<Answer>, Option<IdentityId>)>,
+    /// Who waits for the end of a reload.
+    pub(super) reloads: BTreeMap<LaunchId, RequestId>,
+    pub(super) callers: BTreeMap<RequestId, (oneshot::Sender<Answer>, Option<IdentityId>)>,
     subscribers: BTreeMap<SubscriberId, mpsc::Sender<Told>>,
     next_caller: u64,
     /// The machine's memory is not what the keeper holds.
@@ -96,6 +97,7 @@ impl Shell {
             launching: BTreeMap::new(),
             checks: BTreeMap::new(),
             next_check: 1,
+            reloads: BTreeMap::new(),
             current: BTreeMap::new(),
             callers: BTreeMap::new(),
             subscribers: BTreeMap::new(),
@@ -159,6 +161,7 @@ impl Shell {
             }
             Input::Listen { service, socket } => launches::listen(self, &service, socket),
             Input::StopListening { service } => drop(self.current.remove(&service)),
+            Input::NotReloaded { launch, text } => self.reloaded(machine, launch, Err(text)),
             Input::Launched { launch, result } => self.launched(machine, launch, result),
         }
     }
@@ -179,10 +182,20 @@ impl Shell {
                     self.acknowledge(id);
                 }
             },
+            Notice::Settled { id, pid } => {
+                if let launches::Kind::Service(launch) = launches::kind(id) {
+                    self.settled(machine, launch, pid.unsigned_abs());
+                }
+            }
+            Notice::Done { id, command, status } => {
+                if let launches::Kind::Service(launch) = launches::kind(id) {
+                    self.command_done(machine, launch, command, status);
+                }
+            }
         }
     }
 
-    fn step(&mut self, machine: &mut Supervisor, event: Event) {
+    pub(super) fn step(&mut self, machine: &mut Supervisor, event: Event) {
         for effect in machine.step(now(), event) {
             self.perform(machine, effect);
         }
@@ -218,7 +231,8 @@ impl Shell {
             Effect::Probe { launch, call, check, timeout } => {
                 self.probe(machine, launch, call, check, timeout)
             }
-            Effect::Signal { launch, signal } => self.signal(launch, signal),
+            Effect::Signal { launch, signal } => self.signal(machine, launch, signal),
+            Effect::Reload { launch, request } => self.reload(machine, launch, request),
             Effect::Acknowledge { launch } => {
                 self.launches.remove(&launch);
                 self.acknowledge(launch.0);
@@ -328,12 +342,13 @@ impl Shell {
         Some(self.links.entry(launch).or_insert_with(|| Link::new(layout.socket("lifecycle", name))))
     }
 
-    fn exited(&mut self, machine: &mut Supervisor, launch: LaunchId, exit: Exit) {
+    pub(super) fn exited(&mut self, machine: &mut Supervisor, launch: LaunchId, exit: Exit) {
         // Told before the launch itself was: both are taken in, in their order.
         if let Some(launching) = self.launching.get_mut(&launch) {
             launching.exit = Some(exit);
-            return;
+            return self.end_unsettled(machine, launch);
         }
+        self.reloaded(machine, launch, Err("it ended meanwhile".to_owned()));
         self.links.remove(&launch);
         if let Some(name) = self.launches.get(&launch) {
             match exit.status {
@@ -348,51 +363,18 @@ impl Shell {
         self.step(machine, Event::Exited { launch, status: exit_status(exit.status) });
     }
 
-    fn launched(
-        &mut self,
-        machine: &mut Supervisor,
-        launch: LaunchId,
-        result: Result<Started, (ServiceError, String)>,
-    ) {
-        let Some(launching) = self.launching.remove(&launch) else { return };
-        match result {
-            Ok(started) => {
-                let event = Event::Launched { launch, pid: started.pid, missing: started.missing };
-                self.step(machine, event);
-                for signal in launching.signals {
-                    self.signal(launch, signal);
-                }
-                if let Some(exit) = launching.exit {
-                    self.exited(machine, launch, exit);
-                }
-            }
-            Err((error, text)) => {
-                let service = self.launches.remove(&launch).unwrap_or_default();
-                tracing::error!(service, ?error, text, "not launched");
-                if service == launches::KEYS {
-                    launches::kill(&self.applier.keeper, launches::companion(launch));
-                }
-                self.step(machine, Event::LaunchFailed { launch, error, text });
-            }
-        }
-    }
-
-    fn signal(&mut self, launch: LaunchId, signal: Signal) {
+    pub(super) fn signal(&mut self, machine: &Supervisor, launch: LaunchId, signal: Signal) {
         // What the keeper does not know yet cannot be signalled.
-        if let Some(launching) = self.launching.get_mut(&launch) {
+        if let Some(launching) =
+            self.launching.get_mut(&launch).filter(|launching| launching.started.is_none())
+        {
             launching.signals.push(signal);
             return;
         }
-        let raw = match signal {
-            Signal::Terminate => process::Signal::TERM,
-            Signal::Kill => process::Signal::KILL,
-        };
-        let sent = self.applier.keeper.signal(launch.0, raw.as_raw());
-        tokio::spawn(async move {
-            if let Err(error) = sent.await {
-                tracing::debug!(%error, %launch, "not signalled: it has ended");
-            }
-        });
+        match signal {
+            Signal::Kill => self.send_signal(launch, process::Signal::KILL),
+            Signal::Terminate => self.tell_to_end(machine, launch),
+        }
     }
 
     fn probe(

@@ -23,6 +23,7 @@ pub(super) enum Purpose {
     Start(RequestId),
     Stop(RequestId),
     Restart(RequestId),
+    Reload(RequestId),
     Register(RequestId, Box<ServiceSetup>),
     Unregister(RequestId),
 }
@@ -32,7 +33,8 @@ impl Purpose {
         match self {
             Self::Boot | Self::Start(_) => ServiceOperation::Start,
             Self::Stop(_) => ServiceOperation::Stop,
-            Self::Restart(_) => ServiceOperation::Restart,
+            // It changes what runs, as a restart does, and less: who may do the one may do the other.
+            Self::Restart(_) | Self::Reload(_) => ServiceOperation::Restart,
             Self::Register(..) => ServiceOperation::Register,
             Self::Unregister(_) => ServiceOperation::Unregister,
         }
@@ -44,6 +46,7 @@ impl Purpose {
             Self::Start(request)
             | Self::Stop(request)
             | Self::Restart(request)
+            | Self::Reload(request)
             | Self::Register(request, _)
             | Self::Unregister(request) => Some(*request),
         }
@@ -110,6 +113,7 @@ impl Supervisor {
             Purpose::Start(request) => self.start_allowed(request, service, authorization),
             Purpose::Stop(request) => self.stop_allowed(request, service, authorization),
             Purpose::Restart(request) => self.restart_allowed(request, service, authorization),
+            Purpose::Reload(request) => self.reload_allowed(request, service),
             Purpose::Register(request, setup) => self.register_allowed(request, *setup, authorization),
             Purpose::Unregister(request) => self.unregister_allowed(request, service),
         }

@@ -49,6 +49,11 @@ pub enum Effect {
         launch: LaunchId,
         signal: Signal,
     },
+    /// Have it read its configuration again, in the way of its manifest; the request is answered when that is done.
+    Reload {
+        launch: LaunchId,
+        request: RequestId,
+    },
     /// The exit was taken in: the keeper may forget it.
     Acknowledge {
         launch: LaunchId,
@@ -108,6 +113,13 @@ pub enum SupervisorError {
     IncompatibleVersion { service: String, wanted: String, offered: String },
     #[error("service {service} cannot be stopped: {core} is a core service, which only a shutdown stops")]
     CoreService { service: String, core: String },
+    #[error(
+        "service {0} has nothing that reloads it: its [program] names no reload and no reload_signal; \
+         `bailiwick service restart {0}` starts it anew"
+    )]
+    NoReload(String),
+    #[error("service {service} was not reloaded: {text}; `bailiwick service logs {service}` may say more")]
+    NotReloaded { service: String, text: String },
     #[error("policy refuses; the refusal has id {refusal}")]
     PolicyDenied { refusal: u64 },
     #[error("the manifest is refused: {0}")]

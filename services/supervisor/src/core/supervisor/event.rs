@@ -40,6 +40,10 @@ pub enum Event {
         request: RequestId,
         service: String,
     },
+    ReloadRequested {
+        request: RequestId,
+        service: String,
+    },
     /// By an operator or a signal; always granted, since it only takes away.
     ShutdownRequested {
         request: Option<RequestId>,

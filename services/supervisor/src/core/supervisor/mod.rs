@@ -162,6 +162,7 @@ impl Supervisor {
             Event::StartRequested { request, service } => self.start_requested(request, &service),
             Event::StopRequested { request, service } => self.stop_requested(request, &service),
             Event::RestartRequested { request, service } => self.restart_requested(request, &service),
+            Event::ReloadRequested { request, service } => self.reload_requested(request, &service),
             Event::ShutdownRequested { request, reason } => self.shutdown_requested(request, reason),
             Event::Subscribe { subscriber, filter } => self.subscribe(subscriber, filter),
             Event::Unsubscribe { subscriber } => {

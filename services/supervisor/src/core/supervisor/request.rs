@@ -4,7 +4,7 @@ use base::Hash;
 use chain::payload::service::ServiceType;
 
 use super::{
-    Reply, RequestId, ServiceSetup, Supervisor, SupervisorError, WAITERS_MAX,
+    Effect, Reply, RequestId, ServiceSetup, Supervisor, SupervisorError, WAITERS_MAX,
     act::Purpose,
     service::{Goal, Permit, Service},
 };
@@ -13,7 +13,7 @@ use crate::{
         graph::{Graph, GraphError},
         state::{self, ServiceState, Transition},
     },
-    manifest::limits::SERVICES_MAX,
+    manifest::{ProgramConfig, limits::SERVICES_MAX},
 };
 
 impl Supervisor {
@@ -143,6 +143,37 @@ impl Supervisor {
         service.stop_authorization = authorization;
         service.bounce = !service.state.rests();
         self.want(name, authorization, request);
+    }
+
+    pub(super) fn reload_requested(&mut self, request: RequestId, name: &str) {
+        match self.reload_refusal(name) {
+            Some(error) => self.reply(request, Err(error)),
+            None => self.authorize(name, Purpose::Reload(request)),
+        }
+    }
+
+    fn reload_refusal(&self, name: &str) -> Option<SupervisorError> {
+        if self.is_ending() {
+            return Some(SupervisorError::ShuttingDown);
+        }
+        let Some(service) = self.services.get(name) else {
+            return Some(SupervisorError::NotFound(name.to_owned()));
+        };
+        if !service.manifest().program.as_ref().is_some_and(ProgramConfig::can_reload) {
+            return Some(SupervisorError::NoReload(name.to_owned()));
+        }
+        (!service.state.serves()).then(|| SupervisorError::NotRunning(name.to_owned()))
+    }
+
+    pub(super) fn reload_allowed(&mut self, request: RequestId, name: &str) {
+        if let Some(error) = self.reload_refusal(name) {
+            return self.reply(request, Err(error));
+        }
+        let launch = self.services.get(name).and_then(|service| Some(service.instance.as_ref()?.launch));
+        match launch {
+            Some(launch) => self.effects.push(Effect::Reload { launch, request }),
+            None => self.reply(request, Err(SupervisorError::NotRunning(name.to_owned()))),
+        }
     }
 
     pub(super) fn register_requested(&mut self, request: RequestId, setup: ServiceSetup) {

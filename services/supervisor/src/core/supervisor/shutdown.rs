@@ -67,6 +67,7 @@ impl Supervisor {
             if let Purpose::Start(request)
             | Purpose::Stop(request)
             | Purpose::Restart(request)
+            | Purpose::Reload(request)
             | Purpose::Register(request, _)
             | Purpose::Unregister(request) = act.purpose
             {

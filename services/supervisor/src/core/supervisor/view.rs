@@ -6,14 +6,14 @@ use base::ServiceId;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Effect, SUBSCRIBERS_MAX, ServiceSetup, SubscriberId, Supervisor, SupervisorError,
+    Effect, LaunchId, SUBSCRIBERS_MAX, ServiceSetup, SubscriberId, Supervisor, SupervisorError,
     boot::BootProgress,
     bounded,
     service::{Goal, Service},
 };
 use crate::{
     core::{catalogue, lifecycle::HealthStatus, state::ServiceState},
-    manifest::{EndpointDefinition, LoadedManifest, ProtocolVersion, ServiceInfo},
+    manifest::{EndpointDefinition, LoadedManifest, ProgramConfig, ProtocolVersion, ServiceInfo},
 };
 
 /// SUP-82.
@@ -98,6 +98,22 @@ impl Supervisor {
     pub fn status_by_name(&self, name: &str) -> Result<ServiceStatus, SupervisorError> {
         let service = self.services.get(name);
         service.map(|s| self.status_of(s)).ok_or_else(|| SupervisorError::NotFound(name.to_owned()))
+    }
+
+    fn of_launch(&self, launch: LaunchId) -> Option<&Service> {
+        let owns = |service: &&Service| service.instance.as_ref().is_some_and(|i| i.launch == launch);
+        self.services.values().find(owns)
+    }
+
+    #[must_use]
+    pub fn status_of_launch(&self, launch: LaunchId) -> Option<ServiceStatus> {
+        self.of_launch(launch).map(|service| self.status_of(service))
+    }
+
+    /// What the program of this launch is, whatever has been put in its place since.
+    #[must_use]
+    pub fn program_of(&self, launch: LaunchId) -> Option<&ProgramConfig> {
+        self.of_launch(launch)?.manifest().program.as_ref()
     }
 
     /// Every known service, in starting order.

@@ -1,9 +1,13 @@
 //! What a process is started as: its sandbox, what it sees, what it inherits.
 //!
 //! Here is what all have in common; `service` is the node's own services, `boundary` the key boundary, `program` the
-//! ordinary programs of the user. `limits` is what a manifest limits, `slots` the order of descriptors.
+//! ordinary programs of the user, with `account` (who it is), `folders` and `environment`. `limits` is what a manifest
+//! limits, `slots` the order of descriptors.
 
+mod account;
 mod boundary;
+mod environment;
+mod folders;
 mod limits;
 mod program;
 mod service;
@@ -112,15 +116,14 @@ impl House {
         Identity { uid: INSIDE_UID, gid: INSIDE_UID, host_uid: host, host_gid: host }
     }
 
-    /// Makes a service's folder, the service's alone.
-    pub(super) fn prepare_folder(&self, name: &str) -> Result<(), PlanFault> {
+    /// Makes a service's folder, its owner's alone.
+    pub(super) fn prepare_folder(&self, name: &str, owner: Option<(u32, u32)>) -> Result<(), PlanFault> {
         let folder = self.layout.service_state(name);
         let alone = || std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o700));
-        let made =
-            sockets::make_folder(&folder).and_then(|()| alone()).and_then(|()| match self.uid_of(name) {
-                Some(uid) => ownership::give_tree(&folder, uid, &HIDDEN_FILES),
-                None => Ok(()),
-            });
+        let made = sockets::make_folder(&folder).and_then(|()| alone()).and_then(|()| match owner {
+            Some((uid, _)) => ownership::give_tree(&folder, uid, &HIDDEN_FILES),
+            None => Ok(()),
+        });
         made.map_err(|source| PlanFault::File { path: folder, source })
     }
 

@@ -8,13 +8,20 @@ use std::{
 };
 
 use base::Hash;
-use sandbox::{Mount, Plan, Sockets, seccomp::Profile};
+use sandbox::{Command, Forks, Mount, Plan, Sockets, seccomp::Profile};
 use thiserror::Error;
 
-use super::{House, Order, PlanFault, bind, limits, slots::Slots};
+use super::{
+    House, Order, PlanFault,
+    account::{Account, AccountFault},
+    bind,
+    environment::{EnvironmentFault, environment},
+    folders, limits, ownership,
+    slots::Slots,
+};
 use crate::{
-    manifest::{HealthCheck, NetworkSwitch, ProgramConfig, ServiceManifest},
-    shell::sockets::{self, Purpose, Socket},
+    manifest::{NetworkSwitch, ProgramConfig, Runs, ServiceManifest},
+    shell::sockets::Socket,
 };
 
 /// What every program sees of the host, read-only: the system's programs and libraries, and of `/etc` what the C
@@ -43,13 +50,15 @@ const SYSTEM: [&str; 18] = [
 const SYSTEM_WITH_NETWORK: [&str; 1] = ["/etc/resolv.conf"];
 /// The first process before it is one more.
 const INIT: u64 = 1;
-/// Found by name as on any system.
-const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
 
 #[derive(Debug, Error)]
 pub(in crate::shell) enum ProgramFault {
     #[error(transparent)]
     Plan(#[from] PlanFault),
+    #[error(transparent)]
+    Account(#[from] AccountFault),
+    #[error(transparent)]
+    Environment(#[from] EnvironmentFault),
     #[error("cannot read the program {}: {source}", path.display())]
     Image { path: PathBuf, source: io::Error },
     #[error("image {wanted} has the hash {found}; put the right one there")]
@@ -76,6 +85,10 @@ impl House {
             self.in_sandbox(manifest, sockets, program, image, arguments, &manifest.service.name)?;
         // Few programs are written to be PID 1.
         order.plan.init = true;
+        order.plan.commands = commands(program);
+        order.plan.before = u32::try_from(program.before.len()).unwrap_or(0);
+        order.plan.forks =
+            (program.runs == Runs::Forks).then(|| Forks { pid_file: program.pid_file.clone() });
         order.plan.limits.processes_max =
             order.plan.limits.processes_max.map(|most| most.saturating_add(INIT));
         Ok(order)
@@ -105,18 +118,25 @@ impl House {
         label: &str,
     ) -> Result<Order, ProgramFault> {
         let name = manifest.service.name.as_str();
-        self.prepare_folder(name)?;
+        let account = self.account(name, program)?;
+        self.prepare_folder(name, account.owner)?;
+        self.give_sockets(name, sockets, &account)?;
         let has_network = manifest.sandbox.network == NetworkSwitch::Host;
         let (executable, descriptors, stored, fds) = Slots::default().finish(image, self.open_log(name)?);
         let mut plan = Plan::new(label, executable, Profile::Program);
         plan.arguments = arguments;
-        plan.environment = environment(manifest, program, sockets);
+        plan.environment = environment(manifest, program, sockets)?;
         plan.working_directory = program.cwd.clone().unwrap_or_else(|| "/".to_owned());
         plan.host_name = name.replace('_', "-");
-        plan.identity = self.identity_of(name);
+        plan.identity = account.identity;
+        plan.groups = account.groups;
+        plan.umask = program.umask.map(|mask| mask.0);
+        plan.capabilities_kept = kept(&program.privileges);
+        plan.namespaces.user = plan.capabilities_kept == 0;
         plan.namespaces.net = !has_network;
         plan.loopback = !has_network;
-        plan = plan.with_mounts(self.mounts(manifest, sockets, program, has_network));
+        let of_host = folders::of_host(program, account.owner)?;
+        plan = plan.with_mounts(self.mounts(manifest, sockets, program, has_network, of_host));
         if let Some(landlock) = plan.landlock.as_mut() {
             // The network namespace is the limit: with its own there is only loopback to reach.
             landlock.tcp = true;
@@ -137,6 +157,7 @@ impl House {
         sockets: &[Socket],
         program: &ProgramConfig,
         has_network: bool,
+        of_host: Vec<Mount>,
     ) -> Vec<Mount> {
         let network: &[&str] = if has_network { &SYSTEM_WITH_NETWORK } else { &[] };
         let system = SYSTEM.iter().chain(network).map(|path| Mount::Bind {
@@ -148,7 +169,23 @@ impl House {
         let granted =
             program.fs.iter().map(|grant| bind(Path::new(&grant.path), &grant.path, grant.writable));
         let base = [Mount::Proc, Mount::Dev];
-        base.into_iter().chain(system).chain(self.own_mounts(manifest, sockets)).chain(granted).collect()
+        let own = folders::run(program).into_iter().chain(self.own_mounts(manifest, sockets));
+        base.into_iter().chain(system).chain(own).chain(granted).chain(of_host).collect()
+    }
+
+    /// A socket's file belongs to who connects; a manifest may have made that somebody else since it was bound.
+    fn give_sockets(&self, name: &str, sockets: &[Socket], account: &Account) -> Result<(), PlanFault> {
+        let Some((uid, _)) = account.owner else { return Ok(()) };
+        let own = sockets.iter().filter(|socket| socket.client.as_deref() == Some(name));
+        for socket in own {
+            match ownership::give(&socket.path, uid) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(PlanFault::File { path: socket.path.clone(), source });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// The node's own folders below what is granted are covered; to grant one of them is refused.
@@ -177,37 +214,24 @@ impl House {
     }
 }
 
-fn open(path: &Path) -> Result<File, ProgramFault> {
-    File::open(path).map_err(|source| ProgramFault::Image { path: path.to_owned(), source })
+/// In the order of [`ProgramConfig::commands`].
+fn commands(program: &ProgramConfig) -> Vec<Command> {
+    let command = |words: &[String], may_fail| {
+        Some(Command { path: words.first()?.clone(), arguments: words.to_vec(), may_fail })
+    };
+    program.commands().into_iter().filter_map(|(_, words, may_fail)| command(words, may_fail)).collect()
 }
 
-fn environment(
-    manifest: &ServiceManifest,
-    program: &ProgramConfig,
-    sockets: &[Socket],
-) -> Vec<(String, String)> {
-    let mut environment: Vec<(String, String)> =
-        program.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-    let mut unless_given = |variable: &str, value: &str| {
-        if !environment.iter().any(|(known, _)| known == variable) {
-            environment.push((variable.to_owned(), value.to_owned()));
-        }
-    };
-    unless_given("PATH", PATH);
-    unless_given("HOME", kit::env::STATE_FOLDER);
-    let name = manifest.service.name.as_str();
-    let own = |socket: &&Socket| socket.purpose == Purpose::Notify && socket.client.as_deref() == Some(name);
-    if let Some(inside) = sockets.iter().find(own).and_then(Socket::inside) {
-        unless_given("NOTIFY_SOCKET", &inside);
-    }
-    if let Some((variable, value)) = sockets::workload_api(sockets, name) {
-        unless_given(&variable, &value);
-    }
-    // How often it is to say that it lives; with no WATCHDOG_PID, whichever of its processes says it.
-    if let HealthCheck::SdNotify { watchdog: Some(watchdog) } = manifest.health.check(true) {
-        unless_given("WATCHDOG_USEC", &watchdog.as_micros().to_string());
-    }
-    environment
+/// Its init stands with it in a pid namespace and passes signals on, whoever the program has become.
+fn kept(privileges: &[String]) -> u64 {
+    let bits =
+        privileges.iter().filter_map(|name| sandbox::capability_bit(name)).fold(0, |bits, bit| bits | bit);
+    let kill = sandbox::capability_bit("kill").unwrap_or(0);
+    if bits == 0 { 0 } else { bits | kill }
+}
+
+fn open(path: &Path) -> Result<File, ProgramFault> {
+    File::open(path).map_err(|source| ProgramFault::Image { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ impl House {
     ) -> Result<Order, PlanFault> {
         let name = manifest.service.name.as_str();
         self.image.check()?;
-        self.prepare_folder(name)?;
+        self.prepare_folder(name, self.uid_of(name).map(|uid| (uid, uid)))?;
         let extras = extras(self, name)?;
         let mut slots = Slots::default();
         let mut tokens = Vec::new();

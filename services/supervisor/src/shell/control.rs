@@ -1,0 +1,103 @@
+//! How a program that runs is told something: to end, to read its configuration again.
+
+use sandbox::process::Signal;
+
+use super::{inputs::Input, run::Shell};
+use crate::{
+    core::supervisor::{LaunchId, Reply, RequestId, Supervisor, SupervisorError},
+    manifest::{CommandRole, ControlSignal, ProgramConfig},
+};
+
+const fn number(signal: ControlSignal) -> Signal {
+    match signal {
+        ControlSignal::Term => Signal::TERM,
+        ControlSignal::Quit => Signal::QUIT,
+        ControlSignal::Int => Signal::INT,
+        ControlSignal::Hup => Signal::HUP,
+        ControlSignal::Usr1 => Signal::USR1,
+        ControlSignal::Usr2 => Signal::USR2,
+        ControlSignal::Winch => Signal::WINCH,
+        ControlSignal::Kill => Signal::KILL,
+    }
+}
+
+impl Shell {
+    pub(super) fn send_signal(&self, launch: LaunchId, signal: Signal) {
+        let sent = self.applier.keeper.signal(launch.0, signal.as_raw());
+        tokio::spawn(async move {
+            if let Err(error) = sent.await {
+                tracing::debug!(%error, %launch, "not signalled: it has ended");
+            }
+        });
+    }
+
+    /// By its command, and then by its signal; what does neither in time is killed by the machine.
+    pub(super) fn tell_to_end(&self, machine: &Supervisor, launch: LaunchId) {
+        let place = machine.program_of(launch).and_then(|program| program.place(CommandRole::Stop));
+        let Some(place) = place else { return self.send_stop_signal(machine, launch) };
+        let stop_signal = stop_signal(machine.program_of(launch));
+        let keeper = self.applier.keeper.clone();
+        let asked = keeper.run(launch.0, place);
+        tokio::spawn(async move {
+            if let Err(error) = asked.await {
+                tracing::warn!(%error, %launch, "the command that stops it does not run; it is sent its signal");
+                let _ = keeper.signal(launch.0, stop_signal.as_raw()).await;
+            }
+        });
+    }
+
+    pub(super) fn send_stop_signal(&self, machine: &Supervisor, launch: LaunchId) {
+        self.send_signal(launch, stop_signal(machine.program_of(launch)));
+    }
+
+    pub(super) fn reload(&mut self, machine: &Supervisor, launch: LaunchId, request: RequestId) {
+        if self.reloads.contains_key(&launch) {
+            let busy = SupervisorError::Busy { what: "reloads of one service", limit: 1 };
+            return self.answer(request, Err(busy));
+        }
+        let Some(program) = machine.program_of(launch) else { return };
+        if let Some(signal) = program.reload_signal {
+            self.send_signal(launch, number(signal));
+            let status = self.status(machine, launch);
+            return self.answer(request, status);
+        }
+        let Some(place) = program.place(CommandRole::Reload) else { return };
+        self.reloads.insert(launch, request);
+        let asked = self.applier.keeper.run(launch.0, place);
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            if let Err(error) = asked.await {
+                let _ = inputs.send(Input::NotReloaded { launch, text: error.to_string() });
+            }
+        });
+    }
+
+    /// Answers who waits for it, if anybody does.
+    pub(super) fn reloaded(&mut self, machine: &Supervisor, launch: LaunchId, result: Result<(), String>) {
+        let Some(request) = self.reloads.remove(&launch) else { return };
+        let answer = match result {
+            Ok(()) => self.status(machine, launch),
+            Err(text) => Err(SupervisorError::NotReloaded { service: self.name(launch), text }),
+        };
+        self.answer(request, answer);
+    }
+
+    fn name(&self, launch: LaunchId) -> String {
+        self.launches.get(&launch).cloned().unwrap_or_default()
+    }
+
+    fn status(&self, machine: &Supervisor, launch: LaunchId) -> Result<Reply, SupervisorError> {
+        let status = machine.status_of_launch(launch).map(|status| Reply::Status(Box::new(status)));
+        status.ok_or_else(|| SupervisorError::NotRunning(self.name(launch)))
+    }
+
+    fn answer(&mut self, request: RequestId, result: Result<Reply, SupervisorError>) {
+        if let Some((answer, _)) = self.callers.remove(&request) {
+            let _ = answer.send(result);
+        }
+    }
+}
+
+fn stop_signal(program: Option<&ProgramConfig>) -> Signal {
+    number(program.map_or(ControlSignal::Term, |program| program.stop_signal))
+}
