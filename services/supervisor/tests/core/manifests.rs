@@ -2,11 +2,12 @@ use std::time::Duration;
 
 use supervisor::core::restart::{ExhaustedAction, RestartPolicy, mode};
 use supervisor::manifest::limits::{
-    ARGUMENTS_MAX, BACKOFF_MAX, DEPENDENCIES_MAX, DESCRIPTION_BYTES_MAX, ENDPOINTS_MAX, MANIFEST_BYTES_MAX,
-    MEMORY_MB_MAX, PERMISSIONS_MAX, RESTARTS_MAX, SERVICE_NAME_BYTES_MAX, SERVICES_MAX, THRESHOLD_MAX,
+    ARGUMENTS_MAX, BACKOFF_MAX, BEFORE_MAX, DEPENDENCIES_MAX, DESCRIPTION_BYTES_MAX, ENDPOINTS_MAX,
+    ENV_FILES_MAX, FOLDERS_MAX, GROUPS_MAX, MANIFEST_BYTES_MAX, MEMORY_MB_MAX, PERMISSIONS_MAX, RESTARTS_MAX,
+    SERVICE_NAME_BYTES_MAX, SERVICES_MAX, THRESHOLD_MAX,
 };
 use supervisor::manifest::{
-    self, HealthCheck, Priority, RestartMode, ServiceManifest, ServiceType, load, parse,
+    self, CommandRole, HealthCheck, Priority, RestartMode, ServiceManifest, ServiceType, load, parse,
 };
 
 use crate::world::FIXTURES;
@@ -324,6 +325,68 @@ fn programs_and_switches_are_checked() {
     let manifest = good("[program]\nimage = \"/x\"\n");
     assert_eq!(manifest.service.binary, manifest::RUNNING_IMAGE);
     assert_eq!(manifest.key_path().unwrap().to_string(), "/orbital/services/a");
+}
+
+#[test]
+fn what_a_program_asks_of_the_host_is_checked() {
+    let program = |text: &str| format!("[program]\nimage = \"/x\"\n{text}\n");
+    let wrong = |text: &str, key: &str| {
+        let errors = parse("a", &format!("{HEAD}{}", program(text))).expect_err(text);
+        assert_eq!(errors[0].key, key, "{text}");
+    };
+    wrong("user = \"-x\"", "program.user");
+    wrong("user = \"a:\"", "program.user");
+    wrong("groups = [\"adm\"]", "program.groups");
+    wrong("user = \"root\"\nprivileges = [\"sys_admin\"]", "program.privileges[0]");
+    wrong("user = \"root\"\nprivileges = [\"CAP_CHOWN\"]", "program.privileges[0]");
+    wrong("privileges = [\"chown\"]", "program.privileges");
+    wrong("umask = \"1000\"", "program.umask");
+    wrong("umask = \"8\"", "program.umask");
+    wrong("pid_file = \"/run/x\"", "program.pid_file");
+    wrong("runs = \"forks\"\npid_file = \"x\"", "program.pid_file");
+    wrong("before = [{ command = [] }]", "program.before[0].command");
+    wrong("before = [{ command = [\"true\"] }]", "program.before[0].command");
+    wrong("stop = [\"bin/stop\"]", "program.stop");
+    wrong("reload = [\"/x\"]\nreload_signal = \"hup\"", "program.reload_signal");
+    wrong("reload_signal = \"kill\"", "program.reload_signal");
+    wrong("env_files = [{ path = \"/etc/../x\" }]", "program.env_files[0].path");
+    for path in ["/etc/x", "/run", "/runx/a", "/run/bailiwick/x", "/run/../etc", "/var/lib", "run/x"] {
+        wrong(&format!("folders = [{{ path = \"{path}\" }}]"), "program.folders[0].path");
+    }
+    wrong("folders = [{ path = \"/run/x\", mode = \"10000\" }]", "program.folders[0].mode");
+    let whole = "user = \"redis:redis\"\ngroups = [\"adm\", \"7\"]\nprivileges = [\"chown\"]\numask = \"0027\"\n\
+                 runs = \"forks\"\npid_file = \"/run/x.pid\"\nbefore = [{ command = [\"/x\", \"-t\"], may_fail = true }]\n\
+                 stop = [\"/x\"]\nstop_signal = \"quit\"\nreload = [\"/y\"]\n\
+                 env_files = [{ path = \"/etc/default/x\", optional = true }]\n\
+                 folders = [{ path = \"/run/x\", mode = \"2755\" }, { path = \"/var/lib/x/y\" }]";
+    let manifest = good(&program(whole));
+    let again: ServiceManifest = toml::from_str(&toml::to_string(&manifest).unwrap()).unwrap();
+    assert_eq!(again, manifest);
+    let program = manifest.program.unwrap();
+    let roles = [CommandRole::Before(0), CommandRole::Stop, CommandRole::Reload];
+    for (place, role) in roles.into_iter().enumerate() {
+        assert_eq!(program.place(role), u8::try_from(place).ok());
+        assert_eq!(program.role(u16::try_from(place).unwrap()), Some(role));
+    }
+    assert!(program.settles_later() && program.can_reload() && program.role(3).is_none());
+}
+
+#[test]
+fn what_a_program_asks_of_the_host_is_limited() {
+    let list = |key: &str, item: &str, count: usize| {
+        let items = std::iter::repeat_n(item, count).collect::<Vec<_>>().join(", ");
+        format!("[program]\nimage = \"/x\"\nuser = \"root\"\n{key} = [{items}]\n")
+    };
+    for (key, item, max) in [
+        ("before", "{ command = [\"/x\"] }", BEFORE_MAX),
+        ("groups", "\"adm\"", GROUPS_MAX),
+        ("env_files", "{ path = \"/x\" }", ENV_FILES_MAX),
+        ("folders", "{ path = \"/run/x\" }", FOLDERS_MAX),
+    ] {
+        limit(&list(key, item, max), &list(key, item, max + 1), &format!("program.{key}"));
+    }
+    let user = |bytes: usize| format!("[program]\nimage = \"/x\"\nuser = \"{}\"\n", "u".repeat(bytes));
+    limit(&user(32), &user(33), "program.user");
 }
 
 /// covers: SUP-65

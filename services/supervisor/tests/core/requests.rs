@@ -417,3 +417,27 @@ fn who_waits_for_a_restart_gives_up_when_what_it_requires_is_stopped() {
     world.start("a");
     assert_eq!((world.state("a"), world.state("b")), (RUNNING, RUNNING));
 }
+
+#[test]
+fn a_reload_is_decided_as_a_restart_and_reaches_what_runs() {
+    let program = |more: &str| format!("[program]\nimage = \"/bin/x\"\n{more}\n");
+    let mut setups = fixtures();
+    setups.push(user("mine", &program("reload_signal = \"hup\"")));
+    setups.push(user("plain", &program("")));
+    let mut world = World::booted(setups);
+    let request = world.reload("nobody");
+    assert_eq!(*world.error(request), SupervisorError::NotFound("nobody".to_owned()));
+    let request = world.reload("plain");
+    assert_eq!(*world.error(request), SupervisorError::NoReload("plain".to_owned()));
+    let request = world.reload("mine");
+    assert_eq!(world.reloads, [("mine".to_owned(), request)]);
+    assert_eq!(world.state("mine"), RUNNING, "it goes on running");
+    let allowed = std::mem::replace(&mut world.policy, ActOutcome::Denied { refusal: 71 });
+    let request = world.reload("mine");
+    assert_eq!(*world.error(request), SupervisorError::PolicyDenied { refusal: 71 });
+    world.policy = allowed;
+    world.stop("mine");
+    let request = world.reload("mine");
+    assert_eq!(*world.error(request), SupervisorError::NotRunning("mine".to_owned()));
+    assert_eq!(world.reloads.len(), 1);
+}

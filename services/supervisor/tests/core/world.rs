@@ -85,6 +85,8 @@ pub(crate) struct World {
     pub(crate) log_answers: bool,
     pub(crate) replies: BTreeMap<RequestId, Result<Reply, SupervisorError>>,
     pub(crate) events: Vec<ServiceEvent>,
+    /// Whose program was told to read its configuration again, for whom.
+    pub(crate) reloads: Vec<(String, RequestId)>,
     /// What was done, one line each, in order.
     pub(crate) trace: Vec<String>,
     pub(crate) finished: Option<(bool, Vec<String>)>,
@@ -131,6 +133,7 @@ impl World {
             log_answers: true,
             replies: BTreeMap::new(),
             events: Vec::new(),
+            reloads: Vec::new(),
             trace: Vec::new(),
             finished: None,
             inbox: VecDeque::new(),
@@ -202,6 +205,10 @@ impl World {
                 }
             }
             Effect::Signal { launch, signal } => self.signal(launch, signal),
+            Effect::Reload { launch, request } => {
+                let service = self.processes.get(&launch).map(|process| process.service.clone());
+                self.reloads.push((service.unwrap_or_default(), request));
+            }
             Effect::Act { act, service, operation, .. } => {
                 self.trace.push(format!("Act {operation:?} {service}"));
                 if self.policy_answers {
@@ -336,6 +343,12 @@ impl World {
     pub(crate) fn restart(&mut self, service: &str) -> RequestId {
         let request = self.request();
         self.event(Event::RestartRequested { request, service: service.to_owned() });
+        request
+    }
+
+    pub(crate) fn reload(&mut self, service: &str) -> RequestId {
+        let request = self.request();
+        self.event(Event::ReloadRequested { request, service: service.to_owned() });
         request
     }
 

@@ -1,0 +1,198 @@
+//! Programs that were written for another supervisor: what runs before them, daemons, reloads, users of the host.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that finds something wrong stops"
+)]
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    process::Output,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use system_tests::{TestNode, kill, within};
+
+/// Far below the time after which a stop becomes a kill.
+const AT_ONCE: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(15);
+
+fn status(node: &TestNode, name: &str) -> Value {
+    node.json(&["service", "status", name])
+}
+
+fn pid(node: &TestNode, name: &str) -> i64 {
+    status(node, name)["pid"].as_i64().unwrap_or_else(|| panic!("{name} does not run"))
+}
+
+fn log(node: &TestNode, name: &str) -> String {
+    node.ok(&["service", "logs", name])
+}
+
+fn shell(script: &str) -> String {
+    format!("['/bin/sh', '-c', '''{script}''']")
+}
+
+fn program(script: &str, more: &str) -> String {
+    format!("[program]\nimage = '/bin/sh'\nargs = ['-c', '''{script}''']\n{more}")
+}
+
+fn applied(output: &Output) {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
+#[test]
+fn commands_run_before_a_program_and_one_that_fails_is_named() {
+    let Some(node) = TestNode::boot() else { return };
+    let before = format!(
+        "before = [{{ command = {} }}, {{ command = {}, may_fail = true }}]",
+        shell("echo made > /run/made; echo first"),
+        shell("echo second; exit 3")
+    );
+    applied(&node.apply("ready", &program("cat /run/made; exec sleep 1000", &before)));
+    let shown = fs::read_to_string(format!("/proc/{}/cmdline", pid(&node, "ready"))).unwrap();
+    assert!(shown.starts_with("sleep"), "status shows what stays: {shown}");
+    assert!(within(SOON, || log(&node, "ready") == "first\nsecond\nmade\n"), "{}", log(&node, "ready"));
+    let started = node.log(&["ServiceStart"]);
+    let recorded = started.iter().find(|entry| entry["body"]["name"] == "ready").unwrap();
+    assert_eq!(recorded["body"]["pid"].as_i64(), Some(pid(&node, "ready")), "{recorded}");
+
+    let fails = format!("before = [{{ command = {} }}]\n[restart]\nmax_restarts = 0", shell("exit 3"));
+    let refused = node.apply("never", &program("echo begun", &fails));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("exit 3") && said.contains("code 3"), "{said}");
+    assert_eq!(log(&node, "never"), "");
+    let absent = "before = [{ command = ['/absent'] }]\n[restart]\nmax_restarts = 0";
+    let refused = node.apply("absent", &program("echo begun", absent));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("/absent"), "{said}");
+    let late = "before = [{ command = ['/bin/sleep', '1000'] }]\n[health]\nstartup_timeout_ms = 500\n[restart]\nmax_restarts = 0";
+    let refused = node.apply("late", &program("echo begun", late));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("not ready in time"), "{said}");
+    assert!(within(SOON, || status(&node, "late")["state"] == "Stopped"), "{}", status(&node, "late"));
+}
+
+const DAEMON: &str = "(trap \"echo told; exit 0\" TERM; trap \"echo again\" HUP; echo here; \
+                      while :; do sleep 0.05; done) & echo $! > /run/mine.pid";
+
+#[test]
+fn a_daemon_is_the_service_and_is_stopped_reloaded_and_restarted_as_one() {
+    let Some(node) = TestNode::boot() else { return };
+    let more = "runs = 'forks'\npid_file = '/run/mine.pid'\nreload_signal = 'hup'";
+    applied(&node.apply("mine", &program(DAEMON, more)));
+    let first = pid(&node, "mine");
+    assert!(within(SOON, || log(&node, "mine").contains("here")));
+    node.ok(&["service", "reload", "mine"]);
+    assert!(within(SOON, || log(&node, "mine").contains("again")), "{}", log(&node, "mine"));
+    // The supervisor's death changes nothing.
+    kill(node.json(&["status"])["supervisor_pid"].as_i64().unwrap());
+    node.settled();
+    assert_eq!(pid(&node, "mine"), first);
+    kill(first);
+    assert!(within(SOON, || status(&node, "mine")["pid"].as_i64().is_some_and(|pid| pid != first)));
+    assert_eq!(status(&node, "mine")["last_error"], "was ended by signal 9");
+    let begun = Instant::now();
+    node.ok(&["service", "stop", "mine"]);
+    assert!(begun.elapsed() < AT_ONCE && log(&node, "mine").ends_with("told\n"), "{}", log(&node, "mine"));
+
+    let nobody = node.apply("empty", &program("exit 0", "runs = 'forks'\n[restart]\nmax_restarts = 0"));
+    let said = String::from_utf8_lossy(&nobody.stderr).into_owned();
+    assert!(!nobody.status.success() && said.contains("no daemon"), "{said}");
+}
+
+#[test]
+fn commands_stop_and_reload_a_program() {
+    let Some(node) = TestNode::boot() else { return };
+    let script = "trap \"echo again\" HUP; trap \"echo told; exit 0\" INT; echo $$ > /run/own; echo here; \
+                  while :; do sleep 0.05; done";
+    let more = format!(
+        "stop = {}\nstop_signal = 'int'\nreload = {}",
+        shell("echo stopping; exit 1"),
+        shell("kill -HUP $(cat /run/own)")
+    );
+    applied(&node.apply("mine", &program(script, &more)));
+    assert!(within(SOON, || log(&node, "mine").contains("here")));
+    node.ok(&["service", "reload", "mine"]);
+    assert!(within(SOON, || log(&node, "mine").contains("again")), "{}", log(&node, "mine"));
+    node.ok(&["service", "stop", "mine"]);
+    assert!(log(&node, "mine").ends_with("stopping\ntold\n"), "{}", log(&node, "mine"));
+    // A reload is a decision like a restart.
+    let decided = node.log(&["PolicyDecision"]);
+    assert!(decided.iter().any(|entry| entry.to_string().contains("restart")), "no decision on record");
+
+    let refused = node.run(&["service", "reload", "mine"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("does not run"), "{said}");
+    applied(&node.apply("plain", &program("exec sleep 1000", "")));
+    let refused = node.run(&["service", "reload", "plain"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("service restart plain"), "{said}");
+    let fails = format!("reload = {}", shell("exit 9"));
+    applied(&node.apply("fails", &program("exec sleep 1000", &fails)));
+    let refused = node.run(&["service", "reload", "fails"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("code 9"), "{said}");
+}
+
+#[test]
+fn variables_come_from_files_and_folders_are_its_own() {
+    let Some(node) = TestNode::boot() else { return };
+    let first = node.file("first", "A=one\nB='two words'\n# nothing\nC=three\n");
+    let second = node.file("second", "B=later\n");
+    let more = format!(
+        "umask = '0027'\nenv = {{ C = 'mine' }}\nenv_files = [{{ path = '{first}' }}, {{ path = '{second}' }}, \
+         {{ path = '/absent', optional = true }}]\nfolders = [{{ path = '/run/own', mode = '2750' }}]"
+    );
+    let script =
+        "echo $A $B $C; stat -c '%a' /run/own; touch /run/own/x && echo made; umask; exec sleep 1000";
+    applied(&node.apply("mine", &program(&script.replace('\'', "\""), &more)));
+    assert!(
+        within(SOON, || log(&node, "mine") == "one later mine\n2750\nmade\n0027\n"),
+        "{}",
+        log(&node, "mine")
+    );
+    let refused = node.apply("other", &program("true", "env_files = [{ path = '/absent' }]"));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("/absent"), "{refused:?}");
+}
+
+#[test]
+fn a_program_is_a_user_of_the_host_as_far_as_the_node_may() {
+    let Some(node) = TestNode::boot() else { return };
+    let absent = node.apply("absent", &program("true", "user = 'nobody-of-this-name'"));
+    assert!(String::from_utf8_lossy(&absent.stderr).contains("nobody-of-this-name"), "{absent:?}");
+    let who = "id -u; id -g; exec sleep 1000";
+    if !is_root() {
+        let own = fs::metadata("/proc/self").unwrap().uid();
+        applied(&node.apply("own", &program(who, &format!("user = '{own}'"))));
+        assert!(within(SOON, || log(&node, "own").starts_with(&format!("{own}\n"))), "{}", log(&node, "own"));
+        for more in ["user = 'root'", "user = '0'\nprivileges = ['chown']"] {
+            let refused = node.apply("other", &program(who, more));
+            assert!(String::from_utf8_lossy(&refused.stderr).contains("root"), "{refused:?}");
+        }
+        return;
+    }
+    applied(&node.apply("daemon", &program(who, "user = 'daemon'\ngroups = ['adm']")));
+    assert!(within(SOON, || log(&node, "daemon") == "1\n1\n"), "{}", log(&node, "daemon"));
+    assert_eq!(fs::metadata(format!("/proc/{}", pid(&node, "daemon"))).unwrap().uid(), 1);
+    // Its own folder follows who it is.
+    let folder = node.root().join("state/daemon");
+    assert_eq!(fs::metadata(&folder).unwrap().uid(), 1);
+    node.ok(&["service", "stop", "daemon"]);
+    applied(&node.apply("daemon", &program("touch /state/x && id -u; exec sleep 1000", "")));
+    assert!(within(SOON, || log(&node, "daemon").ends_with("\n1000\n")), "{}", log(&node, "daemon"));
+
+    let rights = "grep CapEff /proc/self/status; chown 1:1 /state/owned 2>&1; \
+                  touch /state/owned; chown 1:1 /state/owned && echo given; exec sleep 1000";
+    applied(&node.apply("chief", &program(rights, "user = 'root'\nprivileges = ['chown', 'setuid']")));
+    let expected = "CapEff:\t00000000000000a1\n";
+    assert!(within(SOON, || log(&node, "chief").ends_with("given\n")), "{}", log(&node, "chief"));
+    assert!(log(&node, "chief").starts_with(expected), "{}", log(&node, "chief"));
+}
