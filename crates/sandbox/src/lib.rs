@@ -36,7 +36,7 @@ pub use plan::{
     ARGUMENT_BYTES_MAX, ARGUMENTS_MAX, Access, CAPABILITIES_UNTOUCHED, COMMANDS_MAX, Command,
     DESCRIPTOR_TARGET_MAX, DESCRIPTORS_MAX, Descriptor, Executable, Forks, GROUPS_MAX, HOST_NAME_BYTES_MAX,
     Identity, LANDLOCK_RULES_MAX, Landlock, Limits, MASKED_USUALLY, MOUNTS_MAX, Mount, Namespaces,
-    PATH_BYTES_MAX, PLAN_BYTES_MAX, PRIORITY_MAX, PRIORITY_NORMAL, PathRule, Plan, PlanError,
-    READ_ONLY_USUALLY, Resource, Rlimit, Seccomp, Sockets,
+    OVERLAY_UPPER, OVERLAY_WORK, PATH_BYTES_MAX, PLAN_BYTES_MAX, PRIORITY_MAX, PRIORITY_NORMAL, PathRule,
+    Plan, PlanError, READ_ONLY_USUALLY, Resource, Rlimit, Seccomp, Sockets,
 };
 pub use wait::wait_for;

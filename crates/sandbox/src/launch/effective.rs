@@ -233,7 +233,10 @@ fn outside(plan: &Plan, path: &str) -> Option<String> {
             Mount::Bind { source, target, .. } => Some((target.len(), format!("{source}{}", below(target)?))),
             Mount::Proc => Some((5, format!("/proc{}", below("/proc")?))),
             Mount::Dev => Some((4, format!("/dev{}", below("/dev")?))),
-            Mount::Tmpfs { .. } | Mount::Symlink { .. } | Mount::Folder { .. } => None,
+            // Without mounts there is no layer, and the folder itself must not be changed.
+            Mount::Tmpfs { .. } | Mount::Symlink { .. } | Mount::Folder { .. } | Mount::Overlay { .. } => {
+                None
+            }
         })
         .max_by_key(|(length, _)| *length)
         .map(|(_, path)| path)

@@ -4,6 +4,7 @@ mod child;
 mod effective;
 mod init;
 mod mounts;
+mod overlay;
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -18,7 +19,7 @@ use crate::cgroup::Group;
 use crate::fdpass::{Channel, PassError};
 use crate::features::Features;
 use crate::guard::{Enforced, Guard, Missing};
-use crate::plan::{Executable, Plan, PlanError};
+use crate::plan::{Executable, Mount, Plan, PlanError};
 use crate::sys::{self, Forked};
 
 use child::Report;
@@ -356,7 +357,10 @@ fn channel_error(error: PassError) -> LaunchError {
 fn subject(plan: &Plan, step: Step, detail: u16) -> String {
     let index = usize::from(detail);
     let text = match step {
-        Step::Sources | Step::Mount => plan.mounts.get(index).map(|mount| format!("{mount:?}")),
+        Step::Sources | Step::Mount => plan.mounts.get(index).map(|mount| match mount {
+            Mount::Overlay { .. } => format!("{mount:?} ({})", overlay::HINT),
+            mount => format!("{mount:?}"),
+        }),
         Step::Mask => plan.masked.iter().chain(&plan.read_only).nth(index).cloned(),
         Step::Limits => plan.rlimits.get(index).map(|limit| format!("{limit:?}")),
         Step::Descriptors => plan.descriptors.get(index).map(|descriptor| format!("{descriptor:?}")),

@@ -18,7 +18,7 @@ use rustix::mount::{
 use rustix::process::{Gid, Uid};
 
 use super::child::{At, Failure};
-use super::{Prepared, Step};
+use super::{Prepared, Step, overlay};
 use crate::plan::Mount;
 use crate::sys;
 
@@ -78,6 +78,7 @@ fn open_source(prepared: &Prepared<'_>, mount: &Mount) -> io::Result<Source> {
         // Without an own pid namespace there is no other /proc to be had than the host's.
         Mount::Proc => Source::Tree(clone_tree(CWD, "/proc", true)?),
         Mount::Dev => Source::Devices(open_devices()?),
+        Mount::Overlay { source, layer, .. } => Source::Tree(overlay::open(source, layer)?),
         Mount::Tmpfs { .. } | Mount::Symlink { .. } | Mount::Folder { .. } => Source::Nothing,
     })
 }
@@ -163,7 +164,9 @@ fn new_filesystem(kind: &str, folder: &str, flags: MountFlags, options: &str) ->
 
 fn put(prepared: &Prepared<'_>, mount: &Mount, source: Source) -> io::Result<()> {
     match (mount, source) {
-        (Mount::Bind { target, .. }, Source::Tree(tree)) => attach(&tree, target),
+        (Mount::Bind { target, .. } | Mount::Overlay { target, .. }, Source::Tree(tree)) => {
+            attach(&tree, target)
+        }
         (Mount::Proc, Source::Tree(tree)) => attach(&tree, "/proc"),
         (Mount::Dev, Source::Devices(devices)) => make_devices(prepared, devices),
         (Mount::Tmpfs { target, size_bytes_max, mode }, _) => {
@@ -176,7 +179,7 @@ fn put(prepared: &Prepared<'_>, mount: &Mount, source: Source) -> io::Result<()>
         }
         (Mount::Folder { target, mode }, _) => own_folder(prepared, target, *mode),
         // Optional and absent.
-        (Mount::Bind { .. } | Mount::Proc | Mount::Dev, _) => Ok(()),
+        (Mount::Bind { .. } | Mount::Overlay { .. } | Mount::Proc | Mount::Dev, _) => Ok(()),
     }
 }
 

@@ -121,6 +121,11 @@ impl Plan {
                     no_zero("a link", points_to)?;
                     at_most("bytes of link", points_to.len(), PATH_BYTES_MAX)?;
                 }
+                Mount::Overlay { source, target, layer } => {
+                    absolute("a mount's source", source)?;
+                    inside("a mount's target", target)?;
+                    inside("the layer of a mount", layer)?;
+                }
                 Mount::Proc | Mount::Dev => {}
             }
         }

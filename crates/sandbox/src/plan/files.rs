@@ -51,7 +51,23 @@ pub enum Mount {
         #[n(1)]
         mode: u32,
     },
+    /// A folder of the host that can be changed without being changed: the process writes into a layer above it
+    /// (overlayfs). What is mounted below the folder on the host is not shown.
+    #[n(6)]
+    Overlay {
+        #[n(0)]
+        source: String,
+        #[n(1)]
+        target: String,
+        /// Folder of the host for the layer; made if its parent is there. `upper` in it is what was written.
+        #[n(2)]
+        layer: String,
+    },
 }
+
+/// In the folder of an overlay's layer: what was written, and what the kernel needs to write it.
+pub const OVERLAY_UPPER: &str = "upper";
+pub const OVERLAY_WORK: &str = "work";
 
 /// Paths of `/proc` and `/sys` that tell or change things of the host.
 pub const MASKED_USUALLY: &[&str] = &[
@@ -119,7 +135,9 @@ impl Landlock {
             let (path, access) = match mount {
                 Mount::Bind { target, writable: true, .. } => (target.as_str(), Access::Write),
                 Mount::Bind { target, .. } => (target.as_str(), Access::Read),
-                Mount::Tmpfs { target, .. } => (target.as_str(), Access::Write),
+                Mount::Tmpfs { target, .. } | Mount::Overlay { target, .. } => {
+                    (target.as_str(), Access::Write)
+                }
                 Mount::Proc => ("/proc", Access::Modify),
                 Mount::Dev => ("/dev", Access::Modify),
                 Mount::Symlink { .. } | Mount::Folder { .. } => continue,

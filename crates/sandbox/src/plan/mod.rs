@@ -16,7 +16,9 @@ pub use check::{
     ARGUMENT_BYTES_MAX, ARGUMENTS_MAX, COMMANDS_MAX, DESCRIPTOR_TARGET_MAX, DESCRIPTORS_MAX, GROUPS_MAX,
     HOST_NAME_BYTES_MAX, LANDLOCK_RULES_MAX, MOUNTS_MAX, PATH_BYTES_MAX, PLAN_BYTES_MAX, PlanError,
 };
-pub use files::{Access, Landlock, MASKED_USUALLY, Mount, PathRule, READ_ONLY_USUALLY};
+pub use files::{
+    Access, Landlock, MASKED_USUALLY, Mount, OVERLAY_UPPER, OVERLAY_WORK, PathRule, READ_ONLY_USUALLY,
+};
 pub use limits::{Limits, PRIORITY_MAX, PRIORITY_NORMAL, Resource, Rlimit};
 
 /// No step is taken about capabilities.

@@ -10,5 +10,6 @@ mod init;
 mod isolation;
 #[cfg(test)]
 mod limits;
+mod overlay;
 #[cfg(test)]
 mod stages;
