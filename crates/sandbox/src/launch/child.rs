@@ -178,8 +178,9 @@ fn carry_out(prepared: &Prepared<'_>, channel: &Channel) -> Result<Infallible, F
     drop_capabilities(prepared).at(Step::Capabilities)?;
     // Again: a change of ids clears it.
     tie_to_parent(prepared, channel)?;
+    let own_pid = plan.own_pid.as_deref();
     if !plan.init {
-        return become_image(prepared, channel, &plan.arguments, image, &kept, &null);
+        return become_image(prepared, channel, &plan.arguments, own_pid, image, &kept, &null);
     }
     // One domain for all that stands behind the init: commands may signal the program, and nobody outside.
     if !plan.commands.is_empty() {
@@ -195,10 +196,10 @@ fn carry_out(prepared: &Prepared<'_>, channel: &Channel) -> Result<Infallible, F
             let _ = rustix::process::setsid();
         }
         match role.command(plan) {
-            None => become_image(prepared, channel, &plan.arguments, image, &kept, &null),
+            None => become_image(prepared, channel, &plan.arguments, own_pid, image, &kept, &null),
             Some(command) => {
                 let image = open_path(&command.path).at(Step::Open)?;
-                become_image(prepared, channel, &command.arguments, image, &kept, &null)
+                become_image(prepared, channel, &command.arguments, None, image, &kept, &null)
             }
         }
     };
@@ -217,6 +218,7 @@ fn become_image(
     prepared: &Prepared<'_>,
     channel: &Channel,
     arguments: &[String],
+    own_pid: Option<&str>,
     image: Image,
     kept: &[(OwnedFd, u32)],
     null: &OwnedFd,
@@ -238,9 +240,18 @@ fn become_image(
     }
     let arguments = arguments.iter().map(|text| CString::new(text.as_str())).collect::<Result<Vec<_>, _>>();
     let arguments = arguments.at(Step::Execute)?;
+    let environment = with_own_pid(prepared.environment.clone(), own_pid).at(Step::Execute)?;
     load_filter(prepared, channel).at(Step::Seccomp)?;
-    Err(sys::execute(image.file.as_raw_fd(), &image.path, &arguments, &prepared.environment))
-        .at(Step::Execute)
+    Err(sys::execute(image.file.as_raw_fd(), &image.path, &arguments, &environment)).at(Step::Execute)
+}
+
+/// Only the process itself knows its number in its own pid namespace.
+fn with_own_pid(mut environment: Vec<CString>, variable: Option<&str>) -> io::Result<Vec<CString>> {
+    if let Some(variable) = variable {
+        let pid = rustix::process::getpid().as_raw_nonzero();
+        environment.push(CString::new(format!("{variable}={pid}"))?);
+    }
+    Ok(environment)
 }
 
 fn enter_landlock(prepared: &Prepared<'_>, image: &Image) -> Result<(), Failure> {

@@ -79,7 +79,8 @@ impl Plan {
             no_zero("an argument", text)?;
             bytes += text.len() + 1;
         }
-        for (name, value) in &self.environment {
+        let given = self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        for (name, value) in given.chain(self.own_pid.as_deref().map(|name| (name, ""))) {
             no_zero("an environment entry", name)?;
             no_zero("an environment entry", value)?;
             if name.is_empty() || name.contains('=') {

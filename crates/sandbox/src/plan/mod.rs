@@ -226,6 +226,10 @@ pub struct Plan {
     pub before: u32,
     #[n(32)]
     pub forks: Option<Forks>,
+    /// A variable in which the program finds its own number, as it sees itself (`LISTEN_PID`); no command of the plan
+    /// gets it.
+    #[n(33)]
+    pub own_pid: Option<String>,
 }
 
 impl Plan {
@@ -270,6 +274,7 @@ impl Plan {
             commands: Vec::new(),
             before: 0,
             forks: None,
+            own_pid: None,
         }
     }
 

@@ -189,3 +189,27 @@ fn what_cannot_run_before_is_named() {
         assert!(plan.validate(1).is_err(), "commands without an init");
     }
 }
+
+/// What a program that is given sockets checks before it takes them.
+#[test]
+fn a_program_is_told_its_own_number_and_a_command_is_not() {
+    for launcher in launchers() {
+        for init in [false, true] {
+            let mut plan = shell("cat /tmp/seen 2>/dev/null; test \"$LISTEN_PID\" = $$");
+            plan.own_pid = Some("LISTEN_PID".to_owned());
+            plan.init = init;
+            if init {
+                plan.commands = vec![command("echo \"before:$LISTEN_PID.\" > /tmp/seen", false)];
+                plan.before = 1;
+            }
+            let text = run(*launcher, &plan, &[]);
+            line(&text, "exit 0");
+            assert_eq!(text.contains("before:."), init, "{text}");
+        }
+        let mut zero = shell("exit 0");
+        zero.own_pid = Some("A\0B".to_owned());
+        assert!(zero.validate(1).is_err());
+        zero.own_pid = Some("A=B".to_owned());
+        assert!(zero.validate(1).is_err());
+    }
+}
