@@ -3,19 +3,22 @@
 //! root, again on a node of an unprivileged user.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::Read,
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use sandbox::{
     Guard, GuardSet,
     attempts::{
-        Attempt, CANARY_VARIABLE, CLASSES, Canaries, Place, SUCCEEDED, Shown, TARGET, Verdict, examine,
+        Attempt, CANARY_VARIABLE, CLASSES, Canaries, Class, Examined, Place, SUCCEEDED, Shown, TARGET,
+        Verdict, examine,
     },
     wait_for,
 };
@@ -35,8 +38,10 @@ const SLOW: Duration = Duration::from_secs(1);
 /// The whole section on a second node, which also boots.
 const ROOTLESS_TIMEOUT: Duration = Duration::from_secs(180);
 /// Fewer would show little.
-const REFUSED_MIN: u64 = 40;
-const CLASSES_MIN: u64 = 8;
+const REFUSED_MIN: u64 = 150;
+const CLASSES_MIN: u64 = 12;
+/// Tries at the same time: most of one is waiting for the node.
+const WORKERS: usize = 3;
 /// An unprivileged user that every Linux has.
 const NOBODY: u32 = 65534;
 /// Counts of a run as an unprivileged user, beside their names there.
@@ -53,15 +58,15 @@ pub fn run(context: &mut Context) -> Result<Section> {
     let mut section = Section::new(NAME);
     let (seed, part) = (context.seed, context.broken.clone());
     let site = context.site()?;
-    let trial = Trial::new(site, part.as_deref().and_then(Guard::parse))?;
-    for (class, attempts) in CLASSES {
+    let examined = examine_all(site, part.as_deref().and_then(Guard::parse))?;
+    for class in CLASSES {
         let mut refused = 0;
-        for attempt in attempts {
-            refused += u64::from(trial.try_one(&mut section, class, attempt));
+        for attempt in class.attempts() {
+            let examined = examined.get(attempt.name).context("an attempt was left out")?;
+            refused += u64::from(tally(&mut section, class.name, attempt, examined, part.is_none()));
         }
         section.count("classes", u64::from(refused > 0));
     }
-    drop(trial);
     let count = |section: &Section, what| section.counts.get(what).copied().unwrap_or(0);
     let (refused, classes) = (count(&section, "refused"), count(&section, "classes"));
     if refused < REFUSED_MIN || classes < CLASSES_MIN {
@@ -71,6 +76,65 @@ pub fn run(context: &mut Context) -> Result<Section> {
         rootless(&mut section, site.exe(), seed, part.as_deref())?;
     }
     Ok(section)
+}
+
+/// Tries all, some at the same time, each worker with canaries of its own.
+fn examine_all(site: &Site, broken: Option<Guard>) -> Result<BTreeMap<&'static str, Examined>> {
+    let all: Vec<&Attempt> = CLASSES.iter().flat_map(Class::attempts).collect();
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<Vec<(&'static str, Examined)>> {
+        let trial = Trial::new(site, broken)?;
+        let mut examined = Vec::new();
+        while let Some(attempt) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+            examined.push((attempt.name, trial.examine(attempt)));
+        }
+        Ok(examined)
+    };
+    let mut examined = BTreeMap::new();
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(work)).collect();
+        for worker in workers {
+            examined.extend(worker.join().map_err(|_| anyhow!("a worker panicked"))??);
+        }
+        Ok(examined)
+    })
+}
+
+/// Counts one attempt; true if it was refused as it should be.
+fn tally(section: &mut Section, class: &str, attempt: &Attempt, examined: &Examined, whole: bool) -> bool {
+    section.count("attempts", 1);
+    section.count("bare", u64::from(examined.bare == Some(true)));
+    let refused = match &examined.verdict {
+        Verdict::Refused(_) => {
+            section.count("refused", 1);
+            true
+        }
+        Verdict::Untried(why) => {
+            section.count("untried", 1);
+            eprintln!("{REASON} {class}/{} is not tried: {why}", attempt.name);
+            false
+        }
+        Verdict::Missed(why) => {
+            section.count("missed", 1);
+            section.miss(format!("{class}/{} ({}, {}): {why}", attempt.name, attempt.aim, attempt.guard));
+            false
+        }
+    };
+    if !whole {
+        return refused;
+    }
+    match &examined.shown {
+        Shown::Without(_) => section.count("shown", 1),
+        Shown::Cannot(why) => {
+            section.count("cannot", 1);
+            eprintln!("{REASON} {class}/{} cannot succeed: {why}", attempt.name);
+        }
+        Shown::Not(why) => section.miss(format!(
+            "{class}/{} proves nothing: with its guards off it does not succeed either: {why}",
+            attempt.name
+        )),
+    }
+    refused
 }
 
 /// Everything that one attempt needs.
@@ -91,44 +155,10 @@ impl<'s> Trial<'s> {
         Ok(Self { site, canaries, privileged: rustix::process::geteuid().is_root(), broken })
     }
 
-    /// Counts one attempt; true if it was refused as it should be.
-    fn try_one(&self, section: &mut Section, class: &str, attempt: &Attempt) -> bool {
-        let examined = examine(attempt, self.privileged, self.broken, |place| {
+    fn examine(&self, attempt: &Attempt) -> Examined {
+        examine(attempt, self.privileged, self.broken, |place| {
             self.attempt(attempt, place).unwrap_or_else(|error| (None, format!("{error:#}")))
-        });
-        section.count("attempts", 1);
-        section.count("bare", u64::from(examined.bare == Some(true)));
-        let refused = match examined.verdict {
-            Verdict::Refused(_) => {
-                section.count("refused", 1);
-                true
-            }
-            Verdict::Untried(why) => {
-                section.count("untried", 1);
-                eprintln!("{REASON} {class}/{} is not tried: {why}", attempt.name);
-                false
-            }
-            Verdict::Missed(why) => {
-                section.count("missed", 1);
-                section.miss(format!("{class}/{} ({}, {}): {why}", attempt.name, attempt.aim, attempt.guard));
-                false
-            }
-        };
-        if !self.broken.is_empty() {
-            return refused;
-        }
-        match examined.shown {
-            Shown::Without(_) => section.count("shown", 1),
-            Shown::Cannot(why) => {
-                section.count("cannot", 1);
-                eprintln!("{REASON} {class}/{} cannot succeed: {why}", attempt.name);
-            }
-            Shown::Not(why) => section.miss(format!(
-                "{class}/{} proves nothing: with its guards off it does not succeed either: {why}",
-                attempt.name
-            )),
-        }
-        refused
+        })
     }
 
     /// One try; a refusal is believed only when no canary was touched.

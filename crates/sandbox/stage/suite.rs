@@ -50,8 +50,8 @@ impl Suite {
         let broken = words.iter().filter_map(|word| Guard::parse(word.strip_prefix("broken=")?));
         let broken = broken.fold(GuardSet::EMPTY, GuardSet::with);
         let chosen: Vec<&str> = words.iter().copied().filter(|word| Attempt::find(word).is_some()).collect();
-        for (class, attempts) in CLASSES {
-            for attempt in attempts {
+        for class in CLASSES {
+            for attempt in class.attempts() {
                 if !chosen.is_empty() && !chosen.contains(&attempt.name) {
                     continue;
                 }
@@ -62,7 +62,11 @@ impl Suite {
                     self.each_alone(attempt, &mut examined);
                 }
                 self.canaries.refresh()?;
-                println!("{} took {} ms", describe(class, attempt, &examined), start.elapsed().as_millis());
+                println!(
+                    "{} took {} ms",
+                    describe(class.name, attempt, &examined),
+                    start.elapsed().as_millis()
+                );
             }
         }
         Ok(())

@@ -1,6 +1,10 @@
 //! System calls that rustix lacks or wraps with more than an attempt wants.
 
+use std::ffi::CString;
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{Failure, held};
@@ -18,6 +22,29 @@ pub(super) unsafe fn call(number: libc::c_long, arguments: [u64; 5]) -> io::Resu
     // SAFETY: the caller vouches for pointers.
     let result = unsafe { libc::syscall(number, a, b, c, d, e) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// A right was there if the call went well, or if the kernel got as far as these mistakes, which were made on purpose.
+pub(super) fn reached(result: io::Result<i64>, mistakes: &[i32]) -> Result<(), Failure> {
+    match result {
+        Ok(_) => Ok(()),
+        Err(error) if error.raw_os_error().is_some_and(|errno| mistakes.contains(&errno)) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A path of a canary for the kernel.
+pub(super) fn c_path(path: &Path) -> Result<CString, Failure> {
+    Ok(CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?)
+}
+
+/// A new descriptor that a raw call returned.
+///
+/// # Safety
+/// The kernel made it just now; nothing else owns it.
+pub(super) unsafe fn owned(raw: i64) -> OwnedFd {
+    // SAFETY: as the caller vouches.
+    unsafe { OwnedFd::from_raw_fd(raw as RawFd) }
 }
 
 /// How a child of an attempt ended.

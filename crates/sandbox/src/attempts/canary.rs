@@ -1,14 +1,20 @@
 //! What attempts aim at: things of the same user outside of the sandbox, made for this and removed after it.
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::calls::call;
+use super::making::{
+    first_line, group, handle_of, keys, message_queue, program, queue, secret, semaphore, set_uid_file,
+    shared_memory, terminal,
+};
 use super::servers::Servers;
 use super::{Failure, SUCCEEDED};
 use crate::cgroup;
@@ -20,9 +26,6 @@ pub const TARGET: &str = "be-the-target";
 pub(super) const SECRET_VARIABLE: &str = "BAILIWICK_SECRET";
 /// Whom a set-uid file belongs to; no user of any host.
 pub(super) const OTHER_UID: u32 = 65533;
-/// POSSESSOR and USER, everything.
-const KEY_RIGHTS: u64 = 0x3f3f_0000;
-const PROCESS_KEYRING: u64 = -2i64 as u64;
 
 /// Where everything is, by name. For an attempt this is all; for whoever made them see [`Made`].
 #[derive(Debug, Default)]
@@ -40,22 +43,32 @@ struct Made {
     _terminal: Option<OwnedFd>,
     shared_memory: Option<i32>,
     queue: Option<i32>,
-    group: Option<PathBuf>,
+    semaphore: Option<i32>,
+    message_queue: Option<CString>,
+    groups: Vec<PathBuf>,
     shared_file: PathBuf,
 }
+
+/// One process may make canaries more than once.
+static MADE: AtomicU32 = AtomicU32::new(0);
 
 impl Canaries {
     /// Makes all that this host and user can have, in a new folder below `parent`. `target` starts the process that
     /// is a canary: this crate's [`super::main`] with [`TARGET`].
     pub fn make(parent: &Path, mut target: Command) -> io::Result<Canaries> {
         let secret = secret()?;
-        let folder = parent.join(format!("bailiwick-canaries-{}", std::process::id()));
+        let mark = format!("{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+        let folder = parent.join(format!("bailiwick-canaries-{mark}"));
         fs::create_dir(&folder)?;
         fs::set_permissions(&folder, PermissionsExt::from_mode(0o700))?;
+        fs::write(folder.join("secret"), &secret)?;
+        program(&folder.join("program"), &secret)?;
+        target.current_dir(&folder);
         target.env(SECRET_VARIABLE, &secret).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut target = target.spawn()?;
-        let address = first_line(&mut target)?;
-        let shared_file = PathBuf::from(format!("/dev/shm/bailiwick-canary-{}", std::process::id()));
+        let said = first_line(&mut target)?;
+        let (address, descriptor) = said.split_once(' ').unwrap_or_default();
+        let shared_file = PathBuf::from(format!("/dev/shm/bailiwick-canary-{mark}"));
         let mut names = BTreeMap::new();
         let mut name = |name: &str, value: String| {
             names.insert(name.to_owned(), value);
@@ -64,7 +77,12 @@ impl Canaries {
         servers.describe(&mut name);
         name("folder", path_text(&folder)?);
         name("process", target.id().to_string());
-        name("address", address);
+        name("address", address.to_owned());
+        name("descriptor", descriptor.to_owned());
+        if let Ok(handle) = handle_of(&folder.join("secret")) {
+            name("handle", handle.iter().map(|byte| format!("{byte:02x}")).collect());
+            name("disk", fs::metadata(folder.join("secret"))?.dev().to_string());
+        }
         name("uid", rustix::process::getuid().as_raw().to_string());
         name("host_name", rustix::system::uname().nodename().to_string_lossy().into_owned());
         let terminal = terminal().ok();
@@ -75,6 +93,10 @@ impl Canaries {
         shared_memory.iter().for_each(|id| name("shared_memory", id.to_string()));
         let queue = queue().ok();
         queue.iter().for_each(|id| name("queue", id.to_string()));
+        let semaphore = semaphore().ok();
+        semaphore.iter().for_each(|id| name("semaphore", id.to_string()));
+        let message_queue = message_queue(&mark).ok();
+        message_queue.iter().for_each(|queue| name("message_queue", queue.to_string_lossy().into_owned()));
         if let Ok((keyring, key)) = keys(&secret) {
             name("keyring", keyring.to_string());
             name("key", key.to_string());
@@ -82,9 +104,15 @@ impl Canaries {
         if fs::write(&shared_file, &secret).is_ok() {
             name("shared_file", path_text(&shared_file)?);
         }
-        let group = group();
-        if let Some(group) = &group {
+        let detected = cgroup::detect();
+        let limiting = detected.pids.or(detected.memory).map(|controller| controller.own);
+        let unified = detected.unified.and_then(|own| group(&own, &mark));
+        let limiting = limiting.and_then(|own| group(&own, &mark)).or_else(|| unified.clone());
+        if let Some(group) = &limiting {
             name("group", path_text(group)?);
+        }
+        if let Some(group) = &unified {
+            name("unified_group", path_text(group)?);
         }
         if let Some(file) = set_uid_file(&folder) {
             name("set_uid_file", path_text(&file)?);
@@ -97,7 +125,9 @@ impl Canaries {
             _terminal: terminal.map(|(fd, _)| fd),
             shared_memory,
             queue,
-            group,
+            semaphore,
+            message_queue,
+            groups: limiting.into_iter().chain(unified).collect(),
             shared_file,
         };
         let canaries = Canaries { names, made: Some(made) };
@@ -161,6 +191,14 @@ impl Canaries {
         self.get(name)?.parse().map_err(|_| Failure::Broken(format!("the canary {name:?} is no number")))
     }
 
+    /// Bytes that stand there as two digits each.
+    pub(super) fn bytes(&self, name: &'static str) -> Result<Vec<u8>, Failure> {
+        let digits = self.get(name)?.as_bytes();
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+        let bytes: Option<Vec<u8>> = digits.chunks(2).map(byte).collect();
+        bytes.ok_or_else(|| Failure::Broken(format!("the canary {name:?} is no bytes")))
+    }
+
     /// A file of the canaries' folder.
     pub(super) fn file(&self, file: &str) -> Result<PathBuf, Failure> {
         Ok(Path::new(self.get("folder")?).join(file))
@@ -177,13 +215,24 @@ impl Drop for Made {
         // Only when it does not end by itself; this handle is not reaped, so the number is its own.
         let _ = self.target.kill();
         let _ = self.target.wait();
-        for (number, id) in [(libc::SYS_shmctl, self.shared_memory), (libc::SYS_msgctl, self.queue)] {
+        // What is removed stands second, but for semaphores third.
+        let remove = libc::IPC_RMID as u64;
+        for (number, id, arguments) in [
+            (libc::SYS_shmctl, self.shared_memory, [remove, 0]),
+            (libc::SYS_msgctl, self.queue, [remove, 0]),
+            (libc::SYS_semctl, self.semaphore, [0, remove]),
+        ] {
+            let [second, third] = arguments;
             if let Some(id) = id {
                 // SAFETY: removing takes no pointer.
-                let _ = unsafe { call(number, [id as u64, libc::IPC_RMID as u64, 0, 0, 0]) };
+                let _ = unsafe { call(number, [id as u64, second, third, 0, 0]) };
             }
         }
-        if let Some(group) = &self.group {
+        if let Some(queue) = &self.message_queue {
+            // SAFETY: a C string.
+            unsafe { libc::mq_unlink(queue.as_ptr()) };
+        }
+        for group in &self.groups {
             let _ = fs::remove_dir(group);
         }
         let _ = fs::remove_file(&self.shared_file);
@@ -195,89 +244,6 @@ fn path_text(path: &Path) -> io::Result<String> {
     path.to_str().map(str::to_owned).ok_or_else(|| io::Error::other("the path of a canary is not UTF-8"))
 }
 
-fn secret() -> io::Result<String> {
-    let mut bytes = [0u8; 12];
-    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(bytes.iter().fold("canary-".to_owned(), |text, byte| format!("{text}{byte:02x}")))
-}
-
-fn first_line(child: &mut Child) -> io::Result<String> {
-    let mut line = String::new();
-    let out = child.stdout.take().ok_or_else(|| io::Error::other("the target has no output"))?;
-    BufReader::new(out).read_line(&mut line)?;
-    Ok(line.trim().to_owned())
-}
-
-/// A pseudo-terminal of the maker: its master, and the path of what others would write to.
-fn terminal() -> io::Result<(OwnedFd, String)> {
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
-    grantpt(&master)?;
-    unlockpt(&master)?;
-    let path = ptsname(&master, Vec::new())?;
-    Ok((master, path.to_string_lossy().into_owned()))
-}
-
-fn shared_memory(secret: &str) -> io::Result<i32> {
-    // SAFETY: plain numbers; the attached segment is as long as it was made, which is more than the secret, and is
-    // detached before anything else sees it.
-    unsafe {
-        let id = libc::shmget(libc::IPC_PRIVATE, 4096, 0o600 | libc::IPC_CREAT);
-        if id < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let at = libc::shmat(id, std::ptr::null(), 0);
-        if at as isize == -1 {
-            return Err(io::Error::last_os_error());
-        }
-        std::ptr::copy_nonoverlapping(secret.as_ptr(), at.cast(), secret.len().min(4096));
-        libc::shmdt(at);
-        Ok(id)
-    }
-}
-
-fn queue() -> io::Result<i32> {
-    // SAFETY: plain numbers.
-    match unsafe { libc::msgget(libc::IPC_PRIVATE, 0o600 | libc::IPC_CREAT) } {
-        -1 => Err(io::Error::last_os_error()),
-        id => Ok(id),
-    }
-}
-
-/// A keyring and a key in it, of this process: they go when it goes.
-fn keys(secret: &str) -> io::Result<(i64, i64)> {
-    let add = |kind: &std::ffi::CStr, name: &std::ffi::CStr, payload: &[u8], into: u64| {
-        let arguments =
-            [kind.as_ptr() as u64, name.as_ptr() as u64, payload.as_ptr() as u64, payload.len() as u64, into];
-        // SAFETY: two C strings and a slice with its length.
-        let key = unsafe { call(libc::SYS_add_key, arguments) }?;
-        // SAFETY: plain numbers.
-        unsafe {
-            call(libc::SYS_keyctl, [u64::from(libc::KEYCTL_SETPERM), key as u64, KEY_RIGHTS, 0, 0])?;
-        }
-        Ok::<i64, io::Error>(key)
-    };
-    let keyring = add(c"keyring", c"bailiwick-canaries", &[], PROCESS_KEYRING)?;
-    Ok((keyring, add(c"user", c"bailiwick-canary", secret.as_bytes(), keyring as u64)?))
-}
-
-/// A control group that this user may move processes to.
-fn group() -> Option<PathBuf> {
-    let detected = cgroup::detect();
-    let own = detected.pids.or(detected.memory).map(|controller| controller.own).or(detected.unified)?;
-    let group = own.join(format!("bailiwick-canary-{}", std::process::id()));
-    fs::create_dir(&group).ok().map(|()| group)
-}
-
-/// A program that says who it is, set-uid to somebody else; only root can make one.
-fn set_uid_file(folder: &Path) -> Option<PathBuf> {
-    let file = folder.join("id");
-    fs::copy("/usr/bin/id", &file).ok()?;
-    chown(&file, Some(OTHER_UID), None).ok()?;
-    fs::set_permissions(&file, PermissionsExt::from_mode(0o4755)).ok()?;
-    Some(file)
-}
-
 /// The process that is a canary: as open to its own user as a process can be, with the secret in its environment and
 /// memory. Ends with whoever made it.
 pub(super) fn be_target() -> u8 {
@@ -286,9 +252,18 @@ pub(super) fn be_target() -> u8 {
     let _ = sys::set_capabilities(0, 0);
     // SAFETY: plain numbers. Where only ancestors may trace, it lets everybody.
     unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY, 0, 0, 0) };
-    println!("{}", secret.as_ptr() as usize);
+    let file = memory_file(&secret);
+    println!("{} {}", secret.as_ptr() as usize, file.as_ref().map_or(-1, AsRawFd::as_raw_fd));
     let _ = io::stdout().flush();
     let _ = io::stdin().read_to_end(&mut Vec::new());
-    drop(secret);
+    drop((secret, file));
     SUCCEEDED
+}
+
+/// A file without a name, which only a descriptor of the process leads to.
+fn memory_file(secret: &str) -> io::Result<fs::File> {
+    let flags = rustix::fs::MemfdFlags::CLOEXEC;
+    let mut file = fs::File::from(rustix::fs::memfd_create("bailiwick-canary", flags)?);
+    file.write_all(secret.as_bytes())?;
+    Ok(file)
 }

@@ -18,6 +18,8 @@ const MEMORY_MIB: usize = 320;
 const FILES: usize = 300;
 /// Above the 64 MiB of a private `/dev/shm`.
 const SHARED_MIB: usize = 72;
+/// Above the 512 MiB of a private `/tmp`.
+const TEMPORARY_BYTES: u64 = 520 << 20;
 const MIB: usize = 1 << 20;
 
 pub(super) const ATTEMPTS: &[Attempt] = &[
@@ -26,6 +28,14 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
     Attempt::new("take_all_memory", "uses more memory than it may", &[Cgroup, Rlimits], memory),
     Attempt::new("open_without_end", "opens more files than it may", &[Rlimits], files),
     Attempt::new("fill_shared_memory", "fills the host's /dev/shm", &[Mountns, Landlock], shared_memory),
+    Attempt::new("thread_without_end", "starts more threads than it may", &[Cgroup], threads),
+    Attempt::new("pipe_without_end", "makes more pipes than it may", &[Rlimits], |_| {
+        let made: io::Result<Vec<_>> = (0..FILES / 2 + 1).map(|_| io::pipe()).collect();
+        made?;
+        Ok(())
+    }),
+    Attempt::new("leave_a_core_file", "may leave an image of its memory on the host", &[Rlimits], core_file),
+    Attempt::new("fill_the_temporary_files", "fills the host's /tmp", &[Mountns, Landlock], temporary),
     Attempt::new("starve_a_process", "lowers the limits of a process of the user", &[Pidns], starve),
     Attempt::new("slow_a_process", "lowers the priority of a process of the user", &[Pidns], slow),
 ];
@@ -43,6 +53,33 @@ fn fork(_: &Canaries) -> Result<(), Failure> {
     children.iter().for_each(|child| calls::kill(*child));
     children.iter().for_each(|child| drop(calls::wait(*child)));
     Ok(result?)
+}
+
+/// They end with the child in which they are.
+fn threads(_: &Canaries) -> Result<(), Failure> {
+    calls::in_child(|| {
+        for _ in 0..PROCESSES {
+            std::thread::Builder::new().stack_size(64 << 10).spawn(|| {
+                std::thread::sleep(Duration::from_secs(5));
+            })?;
+        }
+        Ok(())
+    })
+}
+
+fn core_file(_: &Canaries) -> Result<(), Failure> {
+    let limits = rustix::process::getrlimit(Resource::Core);
+    // No number is no limit.
+    if limits.maximum == Some(0) { Err(held("its core files have no bytes")) } else { Ok(()) }
+}
+
+/// Reserved at once, not written; let go of in the end.
+fn temporary(_: &Canaries) -> Result<(), Failure> {
+    let path = format!("/tmp/bailiwick-filled-{}", std::process::id());
+    let file = fs::OpenOptions::new().write(true).create_new(true).open(&path)?;
+    let reserved = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, TEMPORARY_BYTES);
+    fs::remove_file(&path)?;
+    Ok(reserved?)
 }
 
 /// In a child, which the kernel may end.

@@ -6,13 +6,17 @@ use std::io::{self, Read};
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use rustix::net::{AddressFamily, SocketType};
 
-use super::ring::{CONNECT, OPEN, Request, Ring, SOCKET};
+use super::calls::{c_path, call, reached};
+use super::ring::{
+    CONNECT, MAKE_FOLDER, OPEN, POLLED_BY_THE_KERNEL, RENAME, Request, Ring, SOCKET, STATX, SYMLINK, UNLINK,
+};
 use super::servers::hear;
-use super::{Attempt, Canaries, Failure, same};
-use crate::guard::Guard::{Landlock, Mountns, Netns, Seccomp};
+use super::{Attempt, Canaries, Failure, held, same};
+use crate::guard::Guard::{self, Landlock, Mountns, Netns, Seccomp};
 
 pub(super) const ATTEMPTS: &[Attempt] = &[
     Attempt::new("make_a_ring", "makes a ring, on which calls pass by the filter", &[Seccomp], make),
@@ -24,7 +28,107 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
         connect,
     ),
     Attempt::new("socket_by_a_ring", "makes a socket of a family that is refused", &[Seccomp], socket),
+    Attempt::new("delete_by_a_ring", "deletes a file of the user", ALL_THREE, |canaries| {
+        by_path(canaries.file("victim")?, UNLINK, None).map(drop)
+    }),
+    Attempt::new("rename_by_a_ring", "gives a file of the user another name", ALL_THREE, rename),
+    Attempt::new("link_by_a_ring", "makes a link in a folder of the user", ALL_THREE, link),
+    Attempt::new("make_a_folder_by_a_ring", "makes a folder among those of the user", ALL_THREE, folder),
+    Attempt::new("look_by_a_ring", "learns that a file of the user exists", &[Seccomp, Mountns], look),
+    Attempt::new("poll_by_the_kernel", "gets a thread of the kernel that does its calls", &[Seccomp], poll),
+    Attempt::new(
+        "register_with_a_ring",
+        "reaches the call that gives a ring memory and files",
+        &[Seccomp],
+        |_| {
+            // SAFETY: numbers; there is no such ring, which is only said to who may ask.
+            reached(
+                unsafe { call(libc::SYS_io_uring_register, [u64::MAX, 0, 0, 0, 0]) },
+                &[libc::EBADF, libc::EINVAL],
+            )
+        },
+    ),
+    Attempt::new("enter_a_ring", "reaches the call that a ring that was passed on needs", &[Seccomp], |_| {
+        // SAFETY: numbers; there is no such ring, which is only said to who may ask.
+        reached(
+            unsafe { call(libc::SYS_io_uring_enter, [u64::MAX, 0, 0, 0, 0]) },
+            &[libc::EBADF, libc::EINVAL],
+        )
+    }),
 ];
+
+const ALL_THREE: &[Guard] = &[Seccomp, Mountns, Landlock];
+
+/// One request about a path, or about two.
+fn by_path(path: PathBuf, operation: u8, second: Option<PathBuf>) -> Result<i32, Failure> {
+    let path = c_path(&path)?;
+    let second = second.as_deref().map(c_path).transpose()?;
+    let (offset, length) = match (&second, operation) {
+        (Some(second), _) => (second.as_ptr() as u64, libc::AT_FDCWD as u32),
+        (None, MAKE_FOLDER) => (0, 0o700),
+        (None, _) => (0, 0),
+    };
+    let request = Request {
+        operation,
+        fd: libc::AT_FDCWD,
+        address: path.as_ptr() as u64,
+        offset,
+        length,
+        ..Request::default()
+    };
+    Ok(Ring::new()?.carry_out(request)?)
+}
+
+fn rename(canaries: &Canaries) -> Result<(), Failure> {
+    let (old, new) = (canaries.file("victim")?, canaries.file("renamed")?);
+    by_path(old.clone(), RENAME, Some(new.clone()))?;
+    Ok(std::fs::rename(new, old)?)
+}
+
+fn link(canaries: &Canaries) -> Result<(), Failure> {
+    let (secret, link) = (canaries.file("secret")?, canaries.file("link")?);
+    let [points_to, at] = [c_path(&secret)?, c_path(&link)?];
+    let request = Request {
+        operation: SYMLINK,
+        fd: libc::AT_FDCWD,
+        address: points_to.as_ptr() as u64,
+        offset: at.as_ptr() as u64,
+        ..Request::default()
+    };
+    Ring::new()?.carry_out(request)?;
+    Ok(std::fs::remove_file(link)?)
+}
+
+fn folder(canaries: &Canaries) -> Result<(), Failure> {
+    let folder = canaries.file("folder")?;
+    by_path(folder.clone(), MAKE_FOLDER, None)?;
+    Ok(std::fs::remove_dir(folder)?)
+}
+
+fn look(canaries: &Canaries) -> Result<(), Failure> {
+    let path = c_path(&canaries.file("secret")?)?;
+    let mut found = [0u64; 32];
+    let request = Request {
+        operation: STATX,
+        fd: libc::AT_FDCWD,
+        address: path.as_ptr() as u64,
+        offset: found.as_mut_ptr() as u64,
+        length: libc::STATX_SIZE,
+        ..Request::default()
+    };
+    Ring::new()?.carry_out(request)?;
+    // `struct statx`: the size stands at byte 40.
+    if found.get(5).copied() == Some(canaries.get("secret")?.len() as u64) {
+        Ok(())
+    } else {
+        Err(held("another file"))
+    }
+}
+
+fn poll(_: &Canaries) -> Result<(), Failure> {
+    Ring::with_flags(POLLED_BY_THE_KERNEL)?;
+    Ok(())
+}
 
 fn make(_: &Canaries) -> Result<(), Failure> {
     Ring::new()?;

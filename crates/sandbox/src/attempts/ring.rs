@@ -25,6 +25,15 @@ const WAIT_FOR_IT: u64 = 1;
 pub(super) const OPEN: u8 = 18;
 pub(super) const CONNECT: u8 = 16;
 pub(super) const SOCKET: u8 = 45;
+pub(super) const STATX: u8 = 21;
+pub(super) const RENAME: u8 = 35;
+pub(super) const UNLINK: u8 = 36;
+pub(super) const MAKE_FOLDER: u8 = 37;
+pub(super) const SYMLINK: u8 = 38;
+/// Of a ring: a thread of the kernel takes requests in.
+pub(super) const POLLED_BY_THE_KERNEL: u32 = 1 << 1;
+/// The word of the parameters in which flags stand.
+const FLAGS: usize = 2;
 
 /// The head of `struct io_uring_sqe`; the rest of its 64 bytes is zero.
 #[repr(C)]
@@ -74,7 +83,12 @@ pub(super) struct Ring {
 
 impl Ring {
     pub(super) fn new() -> io::Result<Ring> {
+        Ring::with_flags(0)
+    }
+
+    pub(super) fn with_flags(flags: u32) -> io::Result<Ring> {
         let mut parameters: Parameters = [0; 30];
+        parameters[FLAGS] = flags;
         // SAFETY: the kernel reads and writes one structure of this size.
         let raw =
             unsafe { call(libc::SYS_io_uring_setup, [ENTRIES, parameters.as_mut_ptr() as u64, 0, 0, 0]) }?;

@@ -1,8 +1,10 @@
 //! Servers that are canaries: TCP and UDP on the loopback, abstract sockets, a socket file. Each answers with the
 //! secret and counts who came.
 
+use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -12,12 +14,15 @@ use std::thread::JoinHandle;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
+use crate::fdpass::Channel;
+
 #[derive(Debug)]
 pub(super) struct Servers {
     tcp_port: u16,
     udp_port: u16,
     stream_name: String,
     datagram_name: String,
+    descriptor_name: String,
     socket_file: PathBuf,
     visits: Arc<AtomicU64>,
     /// Closed, it ends the thread.
@@ -31,13 +36,17 @@ struct Sockets {
     udp: UdpSocket,
     stream: UnixListener,
     datagram: UnixDatagram,
+    /// Whoever comes is given a descriptor of the secret.
+    descriptor: UnixListener,
     file: UnixListener,
+    secret_file: fs::File,
 }
 
 impl Servers {
     pub(super) fn start(folder: &Path, secret: &str) -> io::Result<Servers> {
         let (stop, stopped) = UnixStream::pair()?;
-        let (stream_name, datagram_name) = (format!("{secret}-stream"), format!("{secret}-datagram"));
+        let [stream_name, datagram_name, descriptor_name] =
+            ["stream", "datagram", "descriptor"].map(|kind| format!("{secret}-{kind}"));
         let socket_file = folder.join("socket");
         let sockets = Sockets {
             stopped,
@@ -45,7 +54,9 @@ impl Servers {
             udp: UdpSocket::bind("127.0.0.1:0")?,
             stream: UnixListener::bind_addr(&SocketAddr::from_abstract_name(&stream_name)?)?,
             datagram: UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&datagram_name)?)?,
+            descriptor: UnixListener::bind_addr(&SocketAddr::from_abstract_name(&descriptor_name)?)?,
             file: UnixListener::bind(&socket_file)?,
+            secret_file: fs::File::open(folder.join("secret"))?,
         };
         let (tcp_port, udp_port) = (sockets.tcp.local_addr()?.port(), sockets.udp.local_addr()?.port());
         let visits = Arc::new(AtomicU64::new(0));
@@ -61,6 +72,7 @@ impl Servers {
             udp_port,
             stream_name,
             datagram_name,
+            descriptor_name,
             socket_file,
             visits,
             stop: Some(stop),
@@ -73,6 +85,7 @@ impl Servers {
         name("udp_port", self.udp_port.to_string());
         name("stream_name", self.stream_name.clone());
         name("datagram_name", self.datagram_name.clone());
+        name("descriptor_name", self.descriptor_name.clone());
         name("socket_file", self.socket_file.to_string_lossy().into_owned());
     }
 
@@ -101,10 +114,11 @@ impl Sockets {
             PollFd::new(&self.stream, PollFlags::IN),
             PollFd::new(&self.datagram, PollFlags::IN),
             PollFd::new(&self.file, PollFlags::IN),
+            PollFd::new(&self.descriptor, PollFlags::IN),
         ];
         poll(&mut polled, None)?;
         let ready = polled.map(|one| !one.revents().is_empty());
-        let [stopped, tcp, udp, stream, datagram, file] = ready;
+        let [stopped, tcp, udp, stream, datagram, file, descriptor] = ready;
         if stopped {
             return Ok(false);
         }
@@ -119,6 +133,11 @@ impl Sockets {
             self.stream.accept().and_then(|(mut one, _)| one.write_all(secret))
         } else if file {
             self.file.accept().and_then(|(mut one, _)| one.write_all(secret))
+        } else if descriptor {
+            self.descriptor.accept().and_then(|(one, _)| {
+                let channel = Channel::from(OwnedFd::from(one));
+                channel.send(b"x", &[self.secret_file.as_fd()]).map_err(io::Error::other)
+            })
         } else if datagram {
             self.datagram.recv(&mut buffer).map(|_| ())
         } else {

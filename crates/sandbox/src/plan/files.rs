@@ -81,6 +81,14 @@ pub const MASKED_USUALLY: &[&str] = &[
     "/proc/scsi",
     "/proc/interrupts",
     "/proc/pressure",
+    // Root's alone on the host; but a program of a node that runs as root is root's to files of `/proc`.
+    "/proc/slabinfo",
+    "/proc/vmallocinfo",
+    "/proc/pagetypeinfo",
+    "/proc/kpageflags",
+    "/proc/kpagecount",
+    "/proc/kpagecgroup",
+    "/proc/kallsyms",
 ];
 /// Parts of `/proc` that root of the host could write to without any capability.
 pub const READ_ONLY_USUALLY: &[&str] =

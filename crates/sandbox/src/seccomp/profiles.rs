@@ -273,6 +273,12 @@ const PROGRAM: &[Rule] = &[
         Errno(EPERM),
         "takes the console's output",
     ),
+    on(
+        &[SYS_ioctl],
+        Equals { argument: 1, value: TIOCSETD as u32 },
+        Errno(EPERM),
+        "line disciplines: protocols of the kernel, loaded for whoever asks",
+    ),
     on(&[SYS_socketpair], Equals { argument: 0, value: AF_UNIX as u32 }, Allow, "pairs are local"),
     on(&[SYS_socketpair], Always, Errno(EAFNOSUPPORT), "pairs of other families"),
     allow(
