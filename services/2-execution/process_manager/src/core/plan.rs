@@ -169,7 +169,11 @@ fn landlock(outer: &Plan, mounted: bool) -> Landlock {
                 }
                 Mount::Proc => ("/proc", Access::Modify),
                 Mount::Dev => ("/dev", Access::Modify),
-                Mount::Tmpfs { .. } | Mount::Symlink { .. } | Mount::Folder { .. } => continue,
+                // Without mounts there is no layer, and the folder itself must not be changed.
+                Mount::Tmpfs { .. }
+                | Mount::Symlink { .. }
+                | Mount::Folder { .. }
+                | Mount::Overlay { .. } => continue,
             };
             rules.push(PathRule { path: rule.0.to_owned(), access: rule.1 });
         }

@@ -43,7 +43,8 @@ pub(super) struct Account {
 impl House {
     pub(super) fn account(&self, service: &str, program: &ProgramConfig) -> Result<Account, AccountFault> {
         let privileged = self.features.privileged;
-        if !privileged && !(program.privileges.is_empty() && program.groups.is_empty()) {
+        let asks_for_more = !program.privileges.is_empty() || !program.groups.is_empty();
+        if asks_for_more && !privileged {
             return Err(AccountFault::NeedsRoot);
         }
         let Some(user) = &program.user else {
