@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use sandbox::fdpass::Channel;
 use sandbox::keeper_protocol::{Client, Reply, Request};
-use sandbox::{Executable, Features, Guard, GuardSet, Plan, Resource, Rlimit};
+use sandbox::{Command, Executable, Features, Forks, Guard, GuardSet, Plan, Resource, Rlimit};
 use supervisor::keeper::{KEEPER_FD, KeeperConfig, PROGRAMS_CHANNEL, run};
 
 fn main() -> ExitCode {
@@ -79,6 +79,11 @@ fn shell(text: &str) -> Plan {
     plan
 }
 
+fn command(text: &str) -> Command {
+    let arguments = ["sh", "-c", text].map(str::to_owned).to_vec();
+    Command { path: "/bin/sh".to_owned(), arguments, may_fail: false }
+}
+
 fn supervise() -> io::Result<()> {
     let own: OwnedFd = sandbox::inherited::adopt_descriptor(KEEPER_FD as i32)?;
     let mut clients = vec![Client::new(Channel::from(own))];
@@ -97,9 +102,14 @@ fn supervise() -> io::Result<()> {
                 client.hello(number(nonce)?).map_err(io::Error::other)?;
                 say("greeted");
             }
-            ["launch" | "behind" | "loose" | "large", id, text] => {
+            ["launch" | "behind" | "loose" | "large" | "daemon", id, text] => {
                 let mut plan = shell(text);
-                plan.init = line.starts_with("behind");
+                plan.init = line.starts_with("behind") || line.starts_with("daemon");
+                if line.starts_with("daemon") {
+                    plan.forks = Some(Forks::default());
+                    // Outside of any sandbox: found by the number that the kernel gave.
+                    plan.commands = ["exit 3", "exec sleep 60"].map(command).to_vec();
+                }
                 if line.starts_with("loose") {
                     plan.disabled = GuardSet::of(&[Guard::Cgroup]);
                 }
@@ -119,6 +129,10 @@ fn supervise() -> io::Result<()> {
             ["signal", id, signal] => {
                 let signal = number(signal)? as i32;
                 ask(&Request::Signal { id: number(id)?, signal }, &[])?;
+            }
+            ["run", id, place] => {
+                let command = number(place)? as u8;
+                ask(&Request::Run { id: number(id)?, command }, &[])?;
             }
             ["list"] => ask(&Request::List(0), &[])?,
             ["ack", id] => ask(&Request::Ack(number(id)?), &[])?,
@@ -152,7 +166,10 @@ fn reply(client: &mut Client) -> io::Result<()> {
     loop {
         let (reply, fds) = client.receive().map_err(io::Error::other)?;
         say(&format!("{reply:?} fds {}", fds.len()));
-        if !matches!(reply, Reply::Exited { .. } | Reply::ShutdownRequested) {
+        if !matches!(
+            reply,
+            Reply::Exited { .. } | Reply::Settled { .. } | Reply::Done { .. } | Reply::ShutdownRequested
+        ) {
             return Ok(());
         }
     }

@@ -243,6 +243,33 @@ mod tests {
     }
 
     #[test]
+    fn a_daemon_is_the_child_whose_commands_run_one_at_a_time() {
+        let mut keeper = Keeper::start("supervisor");
+        keeper.launch("daemon 1 sleep 60 & exit 0");
+        let settled = keeper.ask("wait", "Settled { id: 1");
+        let daemon: i32 = settled.split("pid: ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        let shown = fs::read_to_string(format!("/proc/{daemon}/cmdline")).unwrap();
+        assert!(shown.starts_with("sleep"), "{shown}");
+        keeper.ask("run 1 0", "Running");
+        assert!(keeper.ask("wait", "Done { id: 1, command: 0").contains("Code(3)"));
+        keeper.ask("run 1 1", "Running");
+        assert!(keeper.ask("run 1 0", "Refused").contains("runs already"));
+        assert!(keeper.ask("run 2 0", "Refused").contains("no child"));
+        // The next supervisor is told who the program is.
+        kill_process(Pid::from_raw(keeper.supervisor).unwrap(), Signal::KILL).unwrap();
+        keeper.greet();
+        assert!(keeper.ask("list", "Children").contains(&format!("id: 1, pid: {daemon}, exit: None")));
+        kill(daemon, "TERM");
+        assert!(keeper.ask("wait", "Exited { id: 1").contains("Signal(15)"));
+        assert!(keeper.ask("run 1 0", "Refused").contains("runs"));
+        keeper.launch("behind 2 exec sleep 60");
+        // One that was never laid down is not run, and the child is none the worse.
+        keeper.ask("run 2 0", "Running");
+        keeper.ask("signal 2 15", "Signalled");
+        assert!(keeper.ask("wait", "Exited { id: 2").contains("Signal(15)"));
+    }
+
+    #[test]
     fn orphans_come_to_the_keeper_and_end_with_it() {
         let mut keeper = Keeper::start("supervisor");
         let folder = tempfile::tempdir().unwrap();
