@@ -10,6 +10,7 @@ mod clients;
 mod contract;
 mod control;
 mod grants;
+mod host_manager;
 mod idle;
 mod inputs;
 mod keeper_client;

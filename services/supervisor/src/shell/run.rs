@@ -16,6 +16,7 @@ use super::{
     acts,
     apply::Applier,
     contract::NodeProgress,
+    host_manager::HostManager,
     inputs::{Answer, Input, Told},
     keeper_client::Notice,
     launches::{self, Launching},
@@ -46,6 +47,7 @@ pub(super) struct Shell {
     pub(super) records: mpsc::UnboundedSender<Record>,
     pub(super) inputs: mpsc::UnboundedSender<Input>,
     pub(super) marker: Marker,
+    host: HostManager,
     pub(super) progress: Arc<NodeProgress>,
     pub(super) boot_began_ns: u64,
     pub(super) links: BTreeMap<LaunchId, Link>,
@@ -90,6 +92,7 @@ impl Shell {
             records,
             inputs,
             marker,
+            host: HostManager::find(),
             progress: Arc::new(NodeProgress::default()),
             boot_began_ns,
             links: BTreeMap::new(),
@@ -198,6 +201,9 @@ impl Shell {
     pub(super) fn step(&mut self, machine: &mut Supervisor, event: Event) {
         for effect in machine.step(now(), event) {
             self.perform(machine, effect);
+        }
+        if machine.is_ending() {
+            self.host.ends();
         }
     }
 
@@ -320,6 +326,7 @@ impl Shell {
         let boot_ms = kit::boot_time_ns().saturating_sub(self.boot_began_ns) / 1_000_000;
         self.progress.boot_ms.store(boot_ms.max(1), Ordering::Release);
         self.marker.clear();
+        self.host.ready(missing);
         tracing::info!(boot_ms, missing = missing.join(" "), "the node has booted");
         if !self.progress.is_recovery.load(Ordering::Acquire) {
             tokio::spawn(self.applier.clone().apply_folder());

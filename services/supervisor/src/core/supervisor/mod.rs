@@ -315,7 +315,9 @@ impl Supervisor {
         id
     }
 
-    fn is_ending(&self) -> bool {
+    /// A shutdown has begun.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
         self.shutdown.is_some()
     }
 
