@@ -33,6 +33,12 @@ pub fn parse_millicores(text: &str) -> Result<u32> {
     cores.filter(|cores| *cores > 0).with_context(wrong)
 }
 
+/// A time of the wall clock, milliseconds since 1970, in UTC and to the second.
+pub fn date(time_ms: u64) -> String {
+    let time = i64::try_from(time_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    time.map_or_else(|| "-".to_owned(), |time| time.strftime("%Y-%m-%d %H:%M:%S").to_string())
+}
+
 fn split(text: &str, units: &[(&str, u32)]) -> Result<(u64, u32)> {
     for (unit, value) in units {
         if let Some(number) = text.strip_suffix(unit)
@@ -59,6 +65,12 @@ mod tests {
         assert_eq!(parse_duration_ms("2").unwrap(), 2_000);
         assert_eq!(parse_duration_ms("7d").unwrap(), 604_800_000);
         assert!(parse_duration_ms("soon").is_err());
+    }
+
+    #[test]
+    fn dates_are_readable_and_an_impossible_one_is_none() {
+        assert_eq!(date(1_795_000_000_999), "2026-11-18 11:06:40");
+        assert_eq!(date(u64::MAX), "-");
     }
 
     #[test]

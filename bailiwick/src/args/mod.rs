@@ -95,6 +95,20 @@ pub enum Command {
         #[arg(short = 'f', long = "file", value_name = "FILE", required = true, num_args = 1..)]
         files: Vec<PathBuf>,
     },
+    /// Show what `apply` would change: differences, what policy would say, which services start anew.
+    Plan {
+        /// Manifests, or folders of them.
+        #[arg(short = 'f', long = "file", value_name = "FILE", required = true, num_args = 1..)]
+        files: Vec<PathBuf>,
+    },
+    /// Put the services of an earlier generation back; `service generations` lists them.
+    Rollback {
+        /// By default the one before the last change.
+        number: Option<u64>,
+        /// Only say what would be done.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Read and verify the log.
     #[command(subcommand)]
     Log(Log),
@@ -248,6 +262,8 @@ pub enum Service {
     },
     /// Follow what happens to services.
     Events,
+    /// List the changes of the configuration, to each of which `rollback` can go back.
+    Generations,
 }
 
 #[derive(Debug, Args)]

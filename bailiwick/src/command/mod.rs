@@ -11,6 +11,7 @@ mod lock;
 mod log;
 mod logs;
 mod passkey;
+mod plan;
 mod policy;
 mod process;
 mod publish;
@@ -119,6 +120,8 @@ async fn ask(node: &Node, output: Output, command: Command) -> Result<()> {
         Command::Ps => process::list(node, output).await,
         Command::Kill(args) => process::kill(node, output, args).await,
         Command::Apply { files } => service::apply(node, output, &files).await,
+        Command::Plan { files } => plan::show(node, output, &files).await,
+        Command::Rollback { number, dry_run } => plan::rollback(node, output, number, dry_run).await,
         Command::Service(args) => service::run(node, output, args).await,
         Command::Log(args) => log::online(node, output, args).await,
         Command::Policy(args) => policy::run(node, output, args).await,

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use contracts::supervisor::v1 as pb;
 
 use super::{
-    logs,
+    logs, plan,
     status::{list_services, show_service, show_services},
 };
 use crate::{
@@ -21,6 +21,7 @@ pub async fn run(node: &Node, output: Output, command: Service) -> Result<()> {
         Service::List => return list_services(node, output).await,
         Service::Logs { name, follow, lines } => return logs::show(node, &name, follow, lines),
         Service::Events => return events(node, output).await,
+        Service::Generations => return plan::generations(node, output).await,
         Service::Remove { name } => return remove(node, output, name).await,
         Service::Apply { manifests } => return apply(node, output, &manifests).await,
         Service::Status { name } => {
@@ -91,7 +92,7 @@ async fn apply_one(node: &Node, path: &Path) -> Result<pb::ServiceStatus> {
 }
 
 /// A folder means every manifest in it, by name.
-fn manifests(named: &[PathBuf]) -> Result<Vec<PathBuf>> {
+pub fn manifests(named: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in named {
         if !path.is_dir() {

@@ -133,6 +133,85 @@ pub struct ApplyManifestRequest {
     #[prost(string, tag = "2")]
     pub file: ::prost::alloc::string::String,
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PlanRequest {
+    /// At most 1 024.
+    #[prost(message, repeated, tag = "1")]
+    pub manifests: ::prost::alloc::vec::Vec<ApplyManifestRequest>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PlanReply {
+    /// One for each manifest, in their order.
+    #[prost(message, repeated, tag = "1")]
+    pub changes: ::prost::alloc::vec::Vec<PlannedChange>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PlannedChange {
+    /// Empty where the manifest cannot be read.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// `new changed unchanged refused`.
+    #[prost(string, tag = "2")]
+    pub change: ::prost::alloc::string::String,
+    /// Text of the manifest that it replaces.
+    #[prost(string, tag = "3")]
+    pub before: ::prost::alloc::string::String,
+    /// Services that start anew, the changed one first.
+    #[prost(string, repeated, tag = "4")]
+    pub restarts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Why it is refused.
+    #[prost(string, tag = "5")]
+    pub why: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListGenerationsRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Generations {
+    #[prost(uint64, tag = "1")]
+    pub current: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub changes: ::prost::alloc::vec::Vec<GenerationChange>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GenerationChange {
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// Wall clock, milliseconds since 1970.
+    #[prost(uint64, tag = "2")]
+    pub time_ms: u64,
+    #[prost(string, tag = "3")]
+    pub service: ::prost::alloc::string::String,
+    /// BLAKE3 of the manifest's text; empty where the service was taken away.
+    #[prost(bytes = "vec", tag = "4")]
+    pub manifest: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetGenerationRequest {
+    /// 0: without services of the user.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Generation {
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub services: ::prost::alloc::vec::Vec<GenerationService>,
+    /// Of services that are registered now and not in this generation.
+    #[prost(string, repeated, tag = "3")]
+    pub absent: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GenerationService {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Text of its manifest.
+    #[prost(string, tag = "2")]
+    pub manifest: ::prost::alloc::string::String,
+    /// It is in force as it is.
+    #[prost(bool, tag = "3")]
+    pub in_force: bool,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UnregisterRequest {
     #[prost(string, tag = "1")]
@@ -203,7 +282,8 @@ pub mod supervisor_client {
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
     /// Errors: NotFound, NotRunning, NoEndpoint, CoreService, PolicyDenied, InvalidManifest, DependencyNotRunning,
-    /// StartupTimeout, ServiceCrashed, IncompatibleVersion, NoReload, NotReloaded.
+    /// StartupTimeout, ServiceCrashed, IncompatibleVersion, NoReload, NotReloaded,
+    /// NoGeneration.
     #[derive(Debug, Clone)]
     pub struct SupervisorClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -500,6 +580,82 @@ pub mod supervisor_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// What these manifests would change; nothing is decided, recorded or done.
+        pub async fn plan(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PlanRequest>,
+        ) -> std::result::Result<tonic::Response<super::PlanReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailiwick.supervisor.v1.Supervisor/Plan",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("bailiwick.supervisor.v1.Supervisor", "Plan"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The node's configuration after each change of a service of the user, the oldest first.
+        pub async fn list_generations(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListGenerationsRequest>,
+        ) -> std::result::Result<tonic::Response<super::Generations>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailiwick.supervisor.v1.Supervisor/ListGenerations",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "bailiwick.supervisor.v1.Supervisor",
+                        "ListGenerations",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// The manifests of one of them, and of what is in force now.
+        pub async fn get_generation(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetGenerationRequest>,
+        ) -> std::result::Result<tonic::Response<super::Generation>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailiwick.supervisor.v1.Supervisor/GetGeneration",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "bailiwick.supervisor.v1.Supervisor",
+                        "GetGeneration",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn unregister(
             &mut self,
             request: impl tonic::IntoRequest<super::UnregisterRequest>,
@@ -695,6 +851,21 @@ pub mod supervisor_server {
             &self,
             request: tonic::Request<super::ApplyManifestRequest>,
         ) -> std::result::Result<tonic::Response<super::ServiceStatus>, tonic::Status>;
+        /// What these manifests would change; nothing is decided, recorded or done.
+        async fn plan(
+            &self,
+            request: tonic::Request<super::PlanRequest>,
+        ) -> std::result::Result<tonic::Response<super::PlanReply>, tonic::Status>;
+        /// The node's configuration after each change of a service of the user, the oldest first.
+        async fn list_generations(
+            &self,
+            request: tonic::Request<super::ListGenerationsRequest>,
+        ) -> std::result::Result<tonic::Response<super::Generations>, tonic::Status>;
+        /// The manifests of one of them, and of what is in force now.
+        async fn get_generation(
+            &self,
+            request: tonic::Request<super::GetGenerationRequest>,
+        ) -> std::result::Result<tonic::Response<super::Generation>, tonic::Status>;
         async fn unregister(
             &self,
             request: tonic::Request<super::UnregisterRequest>,
@@ -729,7 +900,8 @@ pub mod supervisor_server {
         ) -> std::result::Result<tonic::Response<super::ShutdownReply>, tonic::Status>;
     }
     /// Errors: NotFound, NotRunning, NoEndpoint, CoreService, PolicyDenied, InvalidManifest, DependencyNotRunning,
-    /// StartupTimeout, ServiceCrashed, IncompatibleVersion, NoReload, NotReloaded.
+    /// StartupTimeout, ServiceCrashed, IncompatibleVersion, NoReload, NotReloaded,
+    /// NoGeneration.
     #[derive(Debug)]
     pub struct SupervisorServer<T> {
         inner: Arc<T>,
@@ -1197,6 +1369,139 @@ pub mod supervisor_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ApplyManifestSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailiwick.supervisor.v1.Supervisor/Plan" => {
+                    #[allow(non_camel_case_types)]
+                    struct PlanSvc<T: Supervisor>(pub Arc<T>);
+                    impl<T: Supervisor> tonic::server::UnaryService<super::PlanRequest>
+                    for PlanSvc<T> {
+                        type Response = super::PlanReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PlanRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Supervisor>::plan(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PlanSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailiwick.supervisor.v1.Supervisor/ListGenerations" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListGenerationsSvc<T: Supervisor>(pub Arc<T>);
+                    impl<
+                        T: Supervisor,
+                    > tonic::server::UnaryService<super::ListGenerationsRequest>
+                    for ListGenerationsSvc<T> {
+                        type Response = super::Generations;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListGenerationsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Supervisor>::list_generations(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListGenerationsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailiwick.supervisor.v1.Supervisor/GetGeneration" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetGenerationSvc<T: Supervisor>(pub Arc<T>);
+                    impl<
+                        T: Supervisor,
+                    > tonic::server::UnaryService<super::GetGenerationRequest>
+                    for GetGenerationSvc<T> {
+                        type Response = super::Generation;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetGenerationRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Supervisor>::get_generation(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetGenerationSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -4,6 +4,7 @@
 
 pub mod catalogue;
 pub mod elf;
+pub mod generations;
 pub mod graph;
 pub mod health;
 pub mod idle;

@@ -9,6 +9,7 @@ use durable::RealDisk;
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
+    history::History,
     inputs::{Answer, Inbox, Input},
     keeper_client::Keeper,
     knowledge::Knowledge,
@@ -41,6 +42,16 @@ pub(super) struct Applier {
     /// Held while the node's sockets change.
     pub(super) changing: Arc<tokio::sync::Mutex<()>>,
     pub(super) inputs: mpsc::UnboundedSender<Input>,
+    pub(super) history: History,
+}
+
+/// See [`Applier::plan`].
+#[derive(Debug)]
+pub(super) struct Planned {
+    pub(super) name: String,
+    /// None: it is new.
+    pub(super) before: Option<String>,
+    pub(super) restarts: Vec<String>,
 }
 
 impl Applier {
@@ -65,6 +76,7 @@ impl Applier {
         self.close_sockets(&name, registered, left).await;
         if by.is_some() && is_this {
             self.keep(&name, text)?;
+            self.remember(&name, Some(text))?;
         }
         answer
     }
@@ -101,8 +113,37 @@ impl Applier {
         })
     }
 
+    /// The change is a generation, to which one can go back.
+    fn remember(&self, name: &str, text: Option<&str>) -> Result<(), SupervisorError> {
+        self.history.add(name, text).map_err(|error| {
+            SupervisorError::Unavailable(format!(
+                "{name} is as asked, but the change is in no generation: {error}"
+            ))
+        })
+    }
+
+    /// What a manifest would change: the text that it replaces, and which services would start anew.
+    pub(super) async fn plan(&self, file: &str, text: &str) -> Result<Planned, SupervisorError> {
+        let manifest = Arc::new(self.read(file, text)?);
+        let name = manifest.name().to_owned();
+        // Who it is does not matter to what it does to others.
+        let identity = self.knowledge.own;
+        let setup = ServiceSetup { manifest, identity, capabilities: Vec::new() };
+        let (before, restarts) = self
+            .inbox
+            .view(move |machine| {
+                let before = machine.manifest_to_be(setup.name()).map(|manifest| manifest.text.clone());
+                machine.consequences(&setup).map(|restarts| (before, restarts))
+            })
+            .await??;
+        Ok(Planned { name, before, restarts })
+    }
+
     /// After a service was unregistered.
     pub(super) async fn forget(&self, name: &str) {
+        if let Err(error) = self.remember(name, None) {
+            tracing::error!(%error, "a service was removed");
+        }
         let file = self.folder().join(format!("{name}.toml"));
         if let Err(error) = std::fs::remove_file(&file)
             && error.kind() != std::io::ErrorKind::NotFound

@@ -42,7 +42,7 @@ macro_rules! operation {
     };
 }
 
-static TABLE: [Operation; 14] = [
+static TABLE: [Operation; 17] = [
     operation!(acts, "StartService", Heavy, "start_service").long(),
     operation!(acts, "StopService", Heavy, "stop_service").long(),
     operation!(acts, "RestartService", Heavy, "restart_service").long(),
@@ -52,6 +52,9 @@ static TABLE: [Operation; 14] = [
     operation!(reads, "Subscribe", Light, "subscribe").long(),
     operation!(reads, "LookupService", Light, "lookup_service"),
     operation!(acts, "ApplyManifest", Heavy, "apply_manifest").callers(Callers::Admin).long(),
+    operation!(reads, "Plan", Medium, "plan").callers(Callers::Admin),
+    operation!(reads, "ListGenerations", Light, "list_generations").callers(Callers::Admin),
+    operation!(reads, "GetGeneration", Medium, "get_generation").callers(Callers::Admin),
     operation!(acts, "Unregister", Medium, "unregister").callers(Callers::Admin),
     operation!(reads, "GetNode", Light, "get_node"),
     operation!(acts, "ReportMisuse", Medium, "report_misuse"),
@@ -69,6 +72,7 @@ impl IntoRefusal for SupervisorError {
             Self::NoEndpoint(_) => "NoEndpoint",
             Self::IncompatibleVersion { .. } => "IncompatibleVersion",
             Self::CoreService { .. } => "CoreService",
+            Self::NoGeneration { .. } => "NoGeneration",
             Self::NoReload(_) => "NoReload",
             Self::NotReloaded { .. } => "NotReloaded",
             Self::PolicyDenied { .. } => "PolicyDenied",
@@ -387,6 +391,25 @@ impl Contract for Handlers {
         let applier = self.0.applier.clone();
         let answer = kit::uncancelled(async move { applier.apply(by, &file, &manifest).await }).await;
         self.status(answer).map(Response::new)
+    }
+
+    async fn plan(&self, request: Request<PlanRequest>) -> Result<Response<PlanReply>, Status> {
+        self.0.applier.planned(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_generations(
+        &self,
+        _request: Request<ListGenerationsRequest>,
+    ) -> Result<Response<Generations>, Status> {
+        Ok(Response::new(self.0.applier.generations()?))
+    }
+
+    async fn get_generation(
+        &self,
+        request: Request<GetGenerationRequest>,
+    ) -> Result<Response<Generation>, Status> {
+        let number = request.into_inner().number;
+        Ok(Response::new(self.0.applier.generation(number).await?))
     }
 
     async fn unregister(

@@ -17,6 +17,7 @@ use super::{
     arguments::Arguments,
     clients,
     contract::{NodeFacts, SupervisorService},
+    history::History,
     idle,
     inputs::Inbox,
     keeper_client::{Keeper, KeeperError, Notice},
@@ -123,6 +124,7 @@ async fn with_keeper(
         inbox,
         changing: Arc::default(),
         inputs: inputs.clone(),
+        history: History::new(&house.layout),
     };
     let authority = Authority::at(
         house.layout.socket("authority", SUPERVISOR),

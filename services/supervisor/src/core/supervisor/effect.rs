@@ -120,6 +120,8 @@ pub enum SupervisorError {
     NoReload(String),
     #[error("service {service} was not reloaded: {text}; `bailiwick service logs {service}` may say more")]
     NotReloaded { service: String, text: String },
+    #[error("there is no generation {number}; {text}")]
+    NoGeneration { number: u64, text: String },
     #[error("policy refuses; the refusal has id {refusal}")]
     PolicyDenied { refusal: u64 },
     #[error("the manifest is refused: {0}")]

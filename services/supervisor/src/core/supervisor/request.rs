@@ -211,6 +211,31 @@ impl Supervisor {
         Some(SupervisorError::InvalidManifest(error.to_string()))
     }
 
+    /// Which services would start anew if this manifest took its place: the service itself if it runs with another one, and
+    /// whatever that runs requires it. Nothing changes.
+    pub fn consequences(&self, setup: &ServiceSetup) -> Result<Vec<String>, SupervisorError> {
+        if let Some(error) = self.register_refusal(setup) {
+            return Err(error);
+        }
+        let same = |service: &Service| service.setup.manifest.hash == setup.manifest.hash;
+        match self.services.get(setup.name()) {
+            Some(service) if service.is_live() && !same(service) => {}
+            _ => return Ok(Vec::new()),
+        }
+        let mut reached = vec![setup.name().to_owned()];
+        let mut index = 0;
+        while let Some(current) = reached.get(index).cloned() {
+            index += 1;
+            for dependent in self.graph.dependents(&current) {
+                let lives = self.services.get(dependent).is_some_and(Service::is_live);
+                if lives && !reached.contains(dependent) {
+                    reached.push(dependent.clone());
+                }
+            }
+        }
+        Ok(reached)
+    }
+
     fn graph_with(&self, setup: &ServiceSetup) -> Result<Graph, GraphError> {
         let coming = |service: &Service| service.name() == setup.name();
         let others = self.services.values().filter(|service| !coming(service)).map(|service| {
