@@ -33,6 +33,10 @@ struct Service {
     /// Parts that are not well, each with the reason.
     limited: Vec<String>,
     missing: Vec<String>,
+    /// It is down, and the next connection starts it.
+    listening: bool,
+    /// `NAME ADDRESS` of each that it is handed.
+    sockets: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -66,6 +70,8 @@ fn service(status: ServiceStatus) -> Service {
         memory_bytes: status.memory_bytes,
         last_error: status.last_error.or_else(|| Some(status.error).filter(|error| !error.is_empty())),
         missing: status.missing,
+        listening: status.listening,
+        sockets: status.sockets.iter().map(|socket| format!("{} {}", socket.name, socket.listen)).collect(),
     }
 }
 
@@ -128,7 +134,7 @@ fn table(services: &[Service]) -> String {
     let row = |service: &Service| {
         vec![
             service.name.clone(),
-            service.state.clone(),
+            if service.listening { "listening".to_owned() } else { service.state.clone() },
             service.pid.map_or_else(dash, |pid| pid.to_string()),
             service.uptime_ms.map_or_else(dash, output::duration),
             service.restarts.to_string(),
@@ -150,6 +156,9 @@ pub fn show_service(output: Output, status: ServiceStatus) -> Result<()> {
         }
         for missing in &service.missing {
             text.push_str(&format!("missing: {missing}\n"));
+        }
+        for socket in &service.sockets {
+            text.push_str(&format!("socket: {socket}\n"));
         }
         text
     })

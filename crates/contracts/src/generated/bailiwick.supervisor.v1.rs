@@ -78,6 +78,34 @@ pub struct ServiceStatus {
     /// Resident memory shared out (PSS), bytes.
     #[prost(uint64, tag = "12")]
     pub memory_bytes: u64,
+    /// What it is handed when it starts.
+    #[prost(message, repeated, tag = "13")]
+    pub sockets: ::prost::alloc::vec::Vec<ServiceSocket>,
+    /// It is down, and the next connection to one of its sockets starts it.
+    #[prost(bool, tag = "14")]
+    pub listening: bool,
+    /// What starts it by time; absent if nothing does.
+    #[prost(message, optional, tag = "15")]
+    pub timer: ::core::option::Option<ServiceTimer>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ServiceSocket {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// `tcp:HOST:PORT udp:HOST:PORT unix:PATH unix-dgram:PATH`.
+    #[prost(string, tag = "2")]
+    pub listen: ::prost::alloc::string::String,
+    #[prost(bool, tag = "3")]
+    pub on_demand: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ServiceTimer {
+    /// By the wall clock, Unix time. Absent: it is stopped, or no time is left.
+    #[prost(uint64, optional, tag = "1")]
+    pub next_ms: ::core::option::Option<u64>,
+    /// Its last start, whoever asked for it. Absent: never.
+    #[prost(uint64, optional, tag = "2")]
+    pub last_ms: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ServiceList {
@@ -282,8 +310,7 @@ pub mod supervisor_client {
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
     /// Errors: NotFound, NotRunning, NoEndpoint, CoreService, PolicyDenied, InvalidManifest, DependencyNotRunning,
-    /// StartupTimeout, ServiceCrashed, IncompatibleVersion, NoReload, NotReloaded,
-    /// NoGeneration.
+    /// StartupTimeout, ServiceCrashed, IncompatibleVersion, NoReload, NotReloaded, NoGeneration, CannotListen.
     #[derive(Debug, Clone)]
     pub struct SupervisorClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -900,8 +927,7 @@ pub mod supervisor_server {
         ) -> std::result::Result<tonic::Response<super::ShutdownReply>, tonic::Status>;
     }
     /// Errors: NotFound, NotRunning, NoEndpoint, CoreService, PolicyDenied, InvalidManifest, DependencyNotRunning,
-    /// StartupTimeout, ServiceCrashed, IncompatibleVersion, NoReload, NotReloaded,
-    /// NoGeneration.
+    /// StartupTimeout, ServiceCrashed, IncompatibleVersion, NoReload, NotReloaded, NoGeneration, CannotListen.
     #[derive(Debug)]
     pub struct SupervisorServer<T> {
         inner: Arc<T>,

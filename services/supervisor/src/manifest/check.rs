@@ -1,5 +1,7 @@
 //! What the types of the schema do not say: lengths, ranges, names, and what belongs to which kind.
 
+mod activation;
+
 use std::time::Duration;
 
 use super::{
@@ -49,6 +51,7 @@ pub(super) fn check(manifest: &ServiceManifest) -> Vec<Fault> {
         program(&mut faults, table, manifest.service.service_type);
     }
     sandbox(&mut faults, manifest);
+    activation::check(&mut faults, manifest);
     faults.0
 }
 

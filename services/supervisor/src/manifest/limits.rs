@@ -29,6 +29,16 @@ pub const ENV_FILES_MAX: usize = 16;
 pub const ENV_FILE_BYTES_MAX: u64 = 64 * 1024;
 /// Folders that are made for a program.
 pub const FOLDERS_MAX: usize = 32;
+/// Sockets that one service is handed.
+pub const SOCKETS_MAX: usize = 16;
+/// Descriptors that one service leaves with the keeper over its restarts (`FDSTORE=1`).
+pub const STORED_DESCRIPTORS_MAX: usize = 16;
+/// Bytes of the path of a unix socket: the kernel's 108 with the terminating zero.
+pub const UNIX_PATH_BYTES_MAX: usize = 107;
+/// Connections that wait to be accepted, where a manifest does not say it: the kernel's own default.
+pub const SOCKET_BACKLOG_DEFAULT: u32 = 4096;
+/// Most that the kernel counts.
+pub const SOCKET_BACKLOG_MAX: u32 = 65_535;
 /// Bytes of a name that becomes part of socket paths: two of them and the runtime folder stay below the kernel's 107.
 pub const SERVICE_NAME_BYTES_MAX: usize = 32;
 /// Bytes of an endpoint, capability, permission or protocol name.

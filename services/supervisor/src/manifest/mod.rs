@@ -14,6 +14,7 @@ mod protocol;
 mod restart;
 mod schema;
 pub mod shipped;
+mod sockets;
 
 pub use chain::payload::service::ServiceType;
 pub use health::{HealthCheck, HealthConfig, HealthKind};
@@ -28,3 +29,4 @@ pub use schema::{
     CapabilityRequirement, CapabilityRequirements, Dependency, EndpointDefinition, Permission, Priority,
     RUNNING_IMAGE, ResourceRequirements, ServiceIdentityConfig, ServiceInfo, ServiceManifest,
 };
+pub use sockets::{ListenAddress, SocketConfig};

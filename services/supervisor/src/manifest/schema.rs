@@ -3,7 +3,9 @@ use chain::payload::capability::Permissions;
 use semver::{Version, VersionReq};
 use serde::{Deserialize, Serialize};
 
-use super::{HealthConfig, ProgramConfig, Protocol, RestartTable, SandboxSwitches, ServiceType};
+use super::{
+    HealthConfig, ProgramConfig, Protocol, RestartTable, SandboxSwitches, ServiceType, SocketConfig,
+};
 
 /// Stands for the hash of the image that the node runs from. `up` puts the real hash in its place, so that a shipped
 /// manifest needs no edit when the binary is built; it is no hash, so it can never be taken for one.
@@ -37,9 +39,18 @@ pub struct ServiceManifest {
     pub dependencies: Vec<Dependency>,
     #[serde(default)]
     pub endpoints: Vec<EndpointDefinition>,
+    /// What a `[program]` listens on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sockets: Vec<SocketConfig>,
 }
 
 impl ServiceManifest {
+    /// It is started by a connection, and rests until one comes.
+    #[must_use]
+    pub fn is_on_demand(&self) -> bool {
+        self.sockets.iter().any(|socket| socket.on_demand)
+    }
+
     /// Where the service's key is, named or not.
     #[must_use]
     pub fn key_path(&self) -> Option<KeyPath> {

@@ -13,6 +13,7 @@ use super::{
     inputs::{Answer, Inbox, Input},
     keeper_client::Keeper,
     knowledge::Knowledge,
+    listeners::Listeners,
     plans::House,
     registry::Registry,
     sockets,
@@ -37,6 +38,8 @@ pub(super) struct Applier {
     pub(super) house: Arc<House>,
     pub(super) keeper: Keeper,
     pub(super) registry: Registry,
+    /// The sockets that programs are handed.
+    pub(super) listeners: Listeners,
     pub(super) knowledge: Knowledge,
     pub(super) inbox: Inbox,
     /// Held while the node's sockets change.
@@ -63,6 +66,29 @@ impl Applier {
     pub(super) async fn apply(&self, by: Option<IdentityId>, file: &str, text: &str) -> Answer {
         let manifest = Arc::new(self.read(file, text)?);
         let name = manifest.name().to_owned();
+        // First, because it is what fails most, and nothing has been asked for or recorded yet.
+        self.listeners.open(&self.keeper, &self.house, &manifest.manifest).await?;
+        let answer = self.register(by, &manifest).await;
+        // Those of the manifest that the service has now; none if it has come to nothing.
+        let in_force = self.registry.manifest(&name);
+        let in_force = in_force.as_ref().map(|manifest| &manifest.manifest);
+        self.listeners.keep_only(&self.keeper, &name, in_force).await;
+        let (answer, is_this) = answer?;
+        if by.is_some() && is_this {
+            self.keep(&name, text)?;
+            self.remember(&name, Some(text))?;
+        }
+        answer
+    }
+
+    /// The answer, and whether this manifest is the one that the service has from now on.
+    async fn register(
+        &self,
+        by: Option<IdentityId>,
+        manifest: &Arc<LoadedManifest>,
+    ) -> Result<(Answer, bool), SupervisorError> {
+        let name = manifest.name().to_owned();
+        let manifest = Arc::clone(manifest);
         let (identity, capabilities) = self.rights(&manifest, by.is_some()).await?;
         let left = self.open_sockets(&manifest).await?;
         let hash = manifest.hash;
@@ -74,11 +100,7 @@ impl Applier {
         let registered = self.inbox.view(move |machine| machine.manifest_to_be(&service)).await?;
         let is_this = registered.as_ref().is_some_and(|manifest| manifest.hash == hash);
         self.close_sockets(&name, registered, left).await;
-        if by.is_some() && is_this {
-            self.keep(&name, text)?;
-            self.remember(&name, Some(text))?;
-        }
-        answer
+        Ok((answer, is_this))
     }
 
     fn read(&self, file: &str, text: &str) -> Result<LoadedManifest, SupervisorError> {
@@ -151,6 +173,7 @@ impl Applier {
             tracing::warn!(%error, file = %file.display(), "a manifest stays and will be taken in again at the next boot");
         }
         self.close_sockets(name, None, Vec::new()).await;
+        self.listeners.keep_only(&self.keeper, name, None).await;
     }
 
     /// The services of the user that the folder names, several at a time; a bad one does not stop the others. Those that

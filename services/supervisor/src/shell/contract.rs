@@ -29,7 +29,7 @@ use crate::{
         state::ServiceState,
         supervisor::{self as core, Event, NodeState, Reply, SupervisorError},
     },
-    manifest::ProtocolVersion,
+    manifest::{ProtocolVersion, ServiceManifest, SocketConfig},
 };
 
 macro_rules! operation {
@@ -81,6 +81,7 @@ impl IntoRefusal for SupervisorError {
             Self::StartupTimeout(_) => "StartupTimeout",
             Self::ServiceCrashed { .. } => "ServiceCrashed",
             Self::RolledBack { .. } => "RolledBack",
+            Self::CannotListen { .. } => "CannotListen",
             Self::NotStopped(_) => "NotStopped",
             Self::Superseded(_) => "Superseded",
             Self::Unavailable(_) => "Unavailable",
@@ -222,7 +223,7 @@ impl Handlers {
         let companion = status.pid.and_then(|_| companions.get(&status.name).copied());
         drop(companions);
         let manifest = self.0.applier.registry.manifest(&status.name);
-        let measure = match manifest.is_some_and(|manifest| manifest.manifest.program.is_some()) {
+        let measure = match manifest.as_ref().is_some_and(|manifest| manifest.manifest.program.is_some()) {
             true => measure::tree_pss_bytes,
             false => measure::pss_bytes,
         };
@@ -265,8 +266,20 @@ impl Handlers {
                 description: status.info.description,
             }),
             missing: status.missing,
+            sockets: manifest.map(|manifest| sockets(&manifest.manifest)).unwrap_or_default(),
+            listening: status.listening,
+            timer: None,
         }
     }
+}
+
+fn sockets(manifest: &ServiceManifest) -> Vec<ServiceSocket> {
+    let of = |socket: &SocketConfig| ServiceSocket {
+        name: socket.name.clone(),
+        listen: socket.listen.to_string(),
+        on_demand: socket.on_demand,
+    };
+    manifest.sockets.iter().map(of).collect()
 }
 
 fn millis(duration: std::time::Duration) -> u64 {

@@ -43,6 +43,16 @@ pub(super) enum Input {
         launch: LaunchId,
         text: String,
     },
+    /// A program leaves descriptors to be given back to its next process.
+    StoreDescriptors {
+        service: String,
+        name: String,
+        fds: Vec<OwnedFd>,
+    },
+    ForgetDescriptors {
+        service: String,
+        name: String,
+    },
     /// The keeper's answer to a launch.
     Launched {
         launch: LaunchId,

@@ -16,6 +16,7 @@ use super::{
     inputs::Input,
     keeper_client::{Keeper, Started},
     knowledge::read_genesis,
+    listeners::HandedOver,
     plans::{self, House, Order},
     registry::Registry,
     run::Shell,
@@ -124,6 +125,7 @@ impl Shell {
             keeper: self.applier.keeper.clone(),
             registry: self.applier.registry.clone(),
             progress: Arc::clone(&self.progress),
+            handed_over: self.handed_over(&manifest.manifest),
             manifest,
         };
         let inputs = self.inputs.clone();
@@ -329,6 +331,8 @@ struct Task {
     registry: Registry,
     progress: Arc<super::contract::NodeProgress>,
     manifest: Arc<LoadedManifest>,
+    /// To a program.
+    handed_over: Vec<HandedOver>,
 }
 
 impl Task {
@@ -369,8 +373,10 @@ impl Task {
     /// Opening and hashing an image may take a while.
     async fn program(&self) -> Result<Order, Fault> {
         let (house, manifest) = (Arc::clone(&self.house), Arc::clone(&self.manifest));
-        let sockets = self.sockets();
-        let made = tokio::task::spawn_blocking(move || house.program(&manifest.manifest, &sockets)).await;
+        let (sockets, handed_over) = (self.sockets(), self.handed_over.clone());
+        let made =
+            tokio::task::spawn_blocking(move || house.program(&manifest.manifest, &sockets, &handed_over));
+        let made = made.await;
         made.map_err(failed)?.map_err(|error| match error {
             plans::ProgramFault::Mismatch { .. } => (ServiceError::BinaryMismatch, error.to_string()),
             error => failed(error),
@@ -428,7 +434,7 @@ pub(super) fn listen(shell: &mut Shell, service: &str, fd: OwnedFd) {
     // One that ran before this supervisor goes on saying that it lives.
     let running = shell.launches.iter().rfind(|(_, name)| *name == service).map(|(launch, _)| *launch);
     let (current, watcher) = tokio::sync::watch::channel(running);
-    if let Err(error) = super::notify::listen(fd, watcher, shell.inputs.clone()) {
+    if let Err(error) = super::notify::listen(service, fd, watcher, shell.inputs.clone()) {
         tracing::error!(%error, service, "cannot listen to what the service says");
     }
     shell.current.insert(service.to_owned(), current);

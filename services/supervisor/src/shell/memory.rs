@@ -15,6 +15,7 @@ use base::{CapabilityId, Hash, IdentityId};
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::fd_store::FdStore;
 use crate::{
     core::supervisor::{Memory, ServiceSetup},
     manifest::parse,
@@ -34,6 +35,8 @@ pub(super) struct Remembered {
     pub(super) is_recovery: bool,
     /// None before the boot was done.
     pub(super) boot_ms: Option<u64>,
+    #[serde(default)]
+    pub(super) fd_store: FdStore,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -92,7 +95,13 @@ mod tests {
             capabilities: vec![CapabilityId([5; 16])],
         };
         let launches = vec![(3, "keys".to_owned())];
-        let remembered = Remembered { machine, launches, is_recovery: true, boot_ms: Some(5) };
+        let remembered = Remembered {
+            machine,
+            launches,
+            is_recovery: true,
+            boot_ms: Some(5),
+            fd_store: FdStore::default(),
+        };
         let fd = write(&remembered).unwrap();
         let again = fd.try_clone().unwrap();
         assert_eq!(read::<Remembered>(fd).unwrap(), remembered);

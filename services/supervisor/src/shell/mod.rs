@@ -3,12 +3,14 @@
 //! Reading order: `start` from the command line to the first step; `run` the loop; `launches` and `plans` how a
 //! service comes into being; `sockets` who can talk to whom, `clients` how a running service learns of it; `contract` what callers see.
 
+mod activation;
 mod acts;
 mod apply;
 mod arguments;
 mod clients;
 mod contract;
 mod control;
+mod fd_store;
 mod foresight;
 mod grants;
 mod history;
@@ -19,6 +21,7 @@ mod keeper_client;
 mod knowledge;
 mod launches;
 mod lifecycle;
+mod listeners;
 mod marker;
 mod measure;
 mod memory;

@@ -10,12 +10,16 @@ use std::{
 use base::IdentityId;
 use kit::authority::Authority;
 use sandbox::{keeper_protocol::Exit, process};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::AbortHandle,
+};
 
 use super::{
     acts,
     apply::Applier,
     contract::NodeProgress,
+    fd_store::FdStore,
     host_manager::HostManager,
     inputs::{Answer, Input, Told},
     keeper_client::Notice,
@@ -62,10 +66,13 @@ pub(super) struct Shell {
     /// Who waits for the end of a reload.
     pub(super) reloads: BTreeMap<LaunchId, RequestId>,
     pub(super) callers: BTreeMap<RequestId, (oneshot::Sender<Answer>, Option<IdentityId>)>,
+    /// Those who wait for a connection to a service.
+    pub(super) waiting: BTreeMap<String, AbortHandle>,
+    pub(super) fd_store: FdStore,
     subscribers: BTreeMap<SubscriberId, mpsc::Sender<Told>>,
     next_caller: u64,
     /// The machine's memory is not what the keeper holds.
-    unremembered: bool,
+    pub(super) unremembered: bool,
     /// The user's services as the keeper holds them.
     users_stored: Vec<Arc<LoadedManifest>>,
     end: Option<End>,
@@ -102,6 +109,8 @@ impl Shell {
             next_check: 1,
             reloads: BTreeMap::new(),
             current: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            fd_store: FdStore::default(),
             callers: BTreeMap::new(),
             subscribers: BTreeMap::new(),
             next_caller: 1,
@@ -165,6 +174,8 @@ impl Shell {
             Input::Listen { service, socket } => launches::listen(self, &service, socket),
             Input::StopListening { service } => drop(self.current.remove(&service)),
             Input::NotReloaded { launch, text } => self.reloaded(machine, launch, Err(text)),
+            Input::StoreDescriptors { service, name, fds } => self.store_descriptors(&service, &name, fds),
+            Input::ForgetDescriptors { service, name } => self.forget_descriptors(&service, &name),
             Input::Launched { launch, result } => self.launched(machine, launch, result),
         }
     }
@@ -239,6 +250,8 @@ impl Shell {
             }
             Effect::Signal { launch, signal } => self.signal(machine, launch, signal),
             Effect::Reload { launch, request } => self.reload(machine, launch, request),
+            Effect::AwaitDemand { service } => self.await_demand(machine, service),
+            Effect::Rested { service } => self.rested(&service),
             Effect::Acknowledge { launch } => {
                 self.launches.remove(&launch);
                 self.acknowledge(launch.0);
@@ -285,6 +298,7 @@ impl Shell {
             launches: machine.live().map(|(launch, name)| (launch.0, name.to_owned())).collect(),
             is_recovery: self.progress.is_recovery.load(Ordering::Acquire),
             boot_ms,
+            fd_store: self.fd_store.clone(),
         };
         self.keep(memory::NAME, memory::write(&remembered));
     }
@@ -424,6 +438,7 @@ const fn leaves_a_trace(effect: &Effect) -> bool {
         effect,
         Effect::Remember
             | Effect::Probe { .. }
+            | Effect::AwaitDemand { .. }
             | Effect::Notify { .. }
             | Effect::RefuseSubscriber { .. }
             | Effect::Warn(_)

@@ -23,6 +23,7 @@ use super::{
     keeper_client::{Keeper, KeeperError, Notice},
     knowledge::{GenesisFault, Knowledge, read_genesis},
     launches::{self, Kind},
+    listeners::Listeners,
     memory::{self, Remembered, UserService},
     plans::{House, Image},
     records,
@@ -112,6 +113,13 @@ async fn with_keeper(
         let fd = sockets::ensure(&keeper, &house, &socket).await?;
         held.push((socket, fd));
     }
+    let listeners = Listeners::default();
+    for setup in &setups {
+        // Held by the keeper: taken up, not bound.
+        if let Err(error) = listeners.open(&keeper, &house, &setup.manifest.manifest).await {
+            tracing::error!(%error, "a socket of a service cannot be taken up");
+        }
+    }
     let machine = Supervisor::new(setups, nonce)?;
 
     let (inputs, received) = mpsc::unbounded_channel();
@@ -120,6 +128,7 @@ async fn with_keeper(
         house: Arc::clone(&house),
         keeper: keeper.clone(),
         registry,
+        listeners,
         knowledge,
         inbox,
         changing: Arc::default(),
@@ -140,6 +149,9 @@ async fn with_keeper(
     });
     applier.knowledge.follow(house.layout.socket("feed", SUPERVISOR), uses);
     let mut shell = Shell::new(applier, authority, records, inputs.clone(), arguments.boot_began_boottime_ns);
+    if let Some(remembered) = &remembered {
+        shell.fd_store = remembered.fd_store.clone();
+    }
     let first = first_event(&mut shell, &keeper, remembered).await?;
     let mut own = Vec::new();
     for (socket, fd) in held {
@@ -153,6 +165,7 @@ async fn with_keeper(
     }
     serve(&shell, facts, own);
     let end = shell.run(machine, first, received, notices).await;
+    shell.applier.listeners.remove_files();
     if !end.survivors.is_empty() {
         tracing::error!(survivors = end.survivors.join(" "), "not even SIGKILL ended these");
     }

@@ -4,7 +4,7 @@ use supervisor::core::restart::{ExhaustedAction, RestartPolicy, mode};
 use supervisor::manifest::limits::{
     ARGUMENTS_MAX, BACKOFF_MAX, BEFORE_MAX, DEPENDENCIES_MAX, DESCRIPTION_BYTES_MAX, ENDPOINTS_MAX,
     ENV_FILES_MAX, FOLDERS_MAX, GROUPS_MAX, MANIFEST_BYTES_MAX, MEMORY_MB_MAX, PERMISSIONS_MAX, RESTARTS_MAX,
-    SERVICE_NAME_BYTES_MAX, SERVICES_MAX, THRESHOLD_MAX,
+    SERVICE_NAME_BYTES_MAX, SERVICES_MAX, SOCKETS_MAX, THRESHOLD_MAX,
 };
 use supervisor::manifest::{
     self, CommandRole, HealthCheck, Priority, RestartMode, ServiceManifest, ServiceType, load, parse,
@@ -430,4 +430,35 @@ fn two_manifests_with_one_name_are_refused() {
     let loading = load([FIXTURES[0], ("thief.toml", thief.as_str())]);
     assert_eq!(loading.manifests[0].file, FIXTURES[0].0);
     assert_eq!(loading.errors.iter().map(|e| e.file.as_str()).collect::<Vec<_>>(), ["thief.toml"]);
+}
+
+#[test]
+fn sockets_are_a_programs_and_bounded() {
+    let program = "[program]\nimage = \"/bin/true\"\n";
+    let sockets = |count: usize| -> String {
+        let of = |n: usize| format!("[[sockets]]\nname = \"s\"\nlisten = \"udp:127.0.0.1:{}\"\n", 4000 + n);
+        (0..count).map(of).collect()
+    };
+    let manifest = good(&format!("{program}{}", sockets(SOCKETS_MAX)));
+    assert_eq!(manifest.sockets.len(), SOCKETS_MAX);
+    assert!(!manifest.is_on_demand());
+    assert_eq!(toml::from_str(&toml::to_string(&manifest).unwrap()), Ok(manifest));
+    let many = format!("{program}{}", sockets(SOCKETS_MAX + 1));
+    refused_after_head(&many, "a.toml:8:1: key `sockets`: at most 16");
+    refused_after_head(&sockets(1), "a.toml:6:1: key `sockets`: only a [program]");
+    let one = |more: &str| format!("{program}[[sockets]]\nname = \"s\"\nlisten = \"unix:/run/s\"\n{more}");
+    for (more, key) in [
+        ("backlog = 0", "sockets[0].backlog"),
+        ("backlog = 65536", "sockets[0].backlog"),
+        ("mode = \"1666\"", "sockets[0].mode"),
+        ("[[sockets]]\nname = \"a:b\"\nlisten = \"unix:/run/t\"", "sockets[1].name"),
+        ("[[sockets]]\nname = \"b\"\nlisten = \"unix:/run/s\"", "sockets[1].listen"),
+        ("[[sockets]]\nname = \"b\"\nlisten = \"udp:[::]:5\"\nuser = \"root\"", "sockets[1].user"),
+    ] {
+        let errors = parse("a.toml", &format!("{HEAD}{}", one(more))).unwrap_err();
+        assert_eq!(errors[0].key, key, "{more}");
+    }
+    assert_eq!(good(&one("backlog = 65535\nmode = \"0777\"")).sockets[0].backlog, 65_535);
+    let taken = format!("{program}env = {{ LISTEN_FDS = \"1\" }}\n");
+    refused_after_head(&taken, "a.toml:8:9: key `program.env.LISTEN_FDS`");
 }

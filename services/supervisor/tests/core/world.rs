@@ -1,7 +1,7 @@
 //! What stands around the machine in a test: processes, log, Policy Engine and time, all obedient unless told otherwise.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -91,6 +91,10 @@ pub(crate) struct World {
     pub(crate) trace: Vec<String>,
     pub(crate) finished: Option<(bool, Vec<String>)>,
     pub(crate) inbox: VecDeque<Event>,
+    /// Services whose connections are waited for.
+    pub(crate) awaited: BTreeSet<String>,
+    /// Services with a connection that nobody has accepted.
+    pub(crate) clients: BTreeSet<String>,
     next_request: u64,
 }
 
@@ -137,6 +141,8 @@ impl World {
             trace: Vec::new(),
             finished: None,
             inbox: VecDeque::new(),
+            awaited: BTreeSet::new(),
+            clients: BTreeSet::new(),
             next_request: 1,
         }
     }
@@ -236,6 +242,15 @@ impl World {
                 assert!(self.finished.is_none(), "finished twice");
                 self.finished = Some((emergency, survivors));
             }
+            Effect::AwaitDemand { service } => {
+                self.trace.push(format!("Await {service}"));
+                if self.clients.contains(&service) {
+                    self.inbox.push_back(Event::Demanded { service, waited: true });
+                } else {
+                    self.awaited.insert(service);
+                }
+            }
+            Effect::Rested { service } => self.trace.push(format!("Rested {service}")),
             Effect::Remember => self.trace.push("Remember".to_owned()),
             Effect::Acknowledge { launch } => self.trace.push(format!("Acknowledge {launch}")),
             Effect::Warn(text) => self.trace.push(format!("Warn {text}")),
@@ -298,6 +313,14 @@ impl World {
     fn exit(&mut self, launch: LaunchId, status: ExitStatus) {
         if self.processes.remove(&launch).is_some() {
             self.inbox.push_back(Event::Exited { launch, status });
+        }
+    }
+
+    /// Somebody connects to a service and stays in the queue.
+    pub(crate) fn connect(&mut self, service: &str) {
+        self.clients.insert(service.to_owned());
+        if self.awaited.remove(service) {
+            self.event(Event::Demanded { service: service.to_owned(), waited: false });
         }
     }
 

@@ -42,6 +42,9 @@ pub struct ServiceMemory {
     pub state: ServiceState,
     pub wanted: bool,
     pub given_up: bool,
+    /// What its manifest names may start it.
+    #[serde(default)]
+    pub armed: bool,
     /// Its start was decided, or needed no decision.
     pub permitted: bool,
     pub authorization: Option<Hash>,
@@ -66,6 +69,7 @@ impl Supervisor {
             state: service.state,
             wanted: service.goal == Goal::Up,
             given_up: service.given_up,
+            armed: service.armed,
             permitted: matches!(service.permit, Permit::Granted(_)),
             authorization: match service.permit {
                 Permit::Granted(authorization) => authorization,
@@ -98,7 +102,12 @@ impl Supervisor {
         self.booted_at = self.now;
         self.boot = BootProgress::Phase(Phase::Authority);
         // Without memory: everything is wanted, and a Policy Engine that runs has run before.
-        self.services.values_mut().for_each(|service| service.goal = Goal::Up);
+        for service in self.services.values_mut() {
+            service.want_usual();
+            if children.iter().any(|child| child.service == service.name()) {
+                service.goal = Goal::Up;
+            }
+        }
         self.gated = children.iter().any(|child| child.service == catalogue::DECIDER);
         let ran: Ran = match &memory {
             Some(memory) => {
@@ -142,6 +151,8 @@ impl Supervisor {
             let Some(service) = self.services.get_mut(&known.name) else { continue };
             service.goal = if known.wanted { Goal::Up } else { Goal::Down };
             service.given_up = known.given_up;
+            service.armed = known.armed;
+            service.has_run = known.last_start != Monotonic(0);
             service.permit =
                 if known.permitted { Permit::Granted(known.authorization) } else { Permit::None };
             service.restarts = known.restarts;

@@ -33,7 +33,7 @@ impl Supervisor {
             self.announce(name, None);
             let Some(service) = self.services.get_mut(name) else { continue };
             if mode == BootMode::Normal || service.phase <= Phase::RECOVERY {
-                service.goal = Goal::Up;
+                service.want_usual();
             }
         }
         self.boot = BootProgress::Phase(Phase::Authority);
@@ -112,7 +112,7 @@ impl Supervisor {
             let Some(service) = self.services.get(name) else { continue };
             let failed = service.failed_once && !catalogue::is_critical(name);
             // Dependencies stand before their dependents in this order.
-            let lost = |dependency: &str| !self.serves(dependency) && settled.contains(dependency);
+            let lost = |dependency: &str| !self.is_there(dependency) && settled.contains(dependency);
             let impossible = self.graph.check(name).is_err() || self.graph.required(name).any(lost);
             if service.state.serves() || !service.is_wanted() || failed || impossible {
                 settled.insert(name);
@@ -134,7 +134,7 @@ impl Supervisor {
         if let Err(fault) = self.graph.check(name) {
             return Some(fault.to_string());
         }
-        let down = self.graph.required(name).find(|dependency| !self.serves(dependency))?;
+        let down = self.graph.required(name).find(|dependency| !self.is_there(dependency))?;
         let state = self.state_of(down).map_or("unknown", ServiceState::name);
         Some(format!("required service {down} is {state}"))
     }

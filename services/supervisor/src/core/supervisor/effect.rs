@@ -54,6 +54,15 @@ pub enum Effect {
         launch: LaunchId,
         request: RequestId,
     },
+    /// Say when something waits on a socket of this service that starts it; answered by `Demanded`, once. A later one
+    /// replaces it.
+    AwaitDemand {
+        service: String,
+    },
+    /// It is down and nobody wants it up: what it left to be given back to it is let go.
+    Rested {
+        service: String,
+    },
     /// The exit was taken in: the keeper may forget it.
     Acknowledge {
         launch: LaunchId,
@@ -134,6 +143,8 @@ pub enum SupervisorError {
     ServiceCrashed { service: String, error: ServiceError, text: String },
     #[error("the new manifest of service {service} failed, the one before is in its place again: {text}")]
     RolledBack { service: String, text: String },
+    #[error("service {service} cannot listen on {listen}: {why}")]
+    CannotListen { service: String, listen: String, why: String },
     #[error("service {0} must be stopped first: `bailiwick service stop {0}`")]
     NotStopped(String),
     #[error("service {0} was asked for something else before this was done")]

@@ -61,6 +61,12 @@ pub enum Event {
         service: String,
     },
 
+    /// A connection or datagram waits for a service that listens; `waited` if it was there when the service came to do so.
+    Demanded {
+        service: String,
+        waited: bool,
+    },
+
     Launched {
         launch: LaunchId,
         pid: u32,

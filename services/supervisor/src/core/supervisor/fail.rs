@@ -76,7 +76,9 @@ impl Supervisor {
     }
 
     fn has_lost_dependency(&self, name: &str) -> bool {
-        let lost = |on: &str| self.services.get(on).is_none_or(|s| s.state.rests() && !s.is_wanted());
+        let lost = |on: &str| {
+            self.services.get(on).is_none_or(|s| s.state.rests() && !s.is_wanted() && !s.listens())
+        };
         self.graph.required(name).any(lost)
     }
 

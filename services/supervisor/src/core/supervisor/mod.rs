@@ -12,13 +12,14 @@
 //! 4. While `Starting` nothing but the start's own end counts; a stop is remembered until then.
 //!
 //! Where things are: `boot` phases; `start` from permission to ready; `stop` one service; `shutdown` all; `fail` what
-//! follows a failure; `check` health; `request` what callers ask; `act` decisions; `record` entries for the log;
+//! follows a failure; `demand` what waits to be started by a connection; `check` health; `request` what callers ask; `act` decisions; `record` entries for the log;
 //! `adopt` after the supervisor itself died; `view` what can be looked up.
 
 mod act;
 mod adopt;
 mod boot;
 mod check;
+mod demand;
 mod effect;
 mod event;
 mod fail;
@@ -169,6 +170,7 @@ impl Supervisor {
                 self.subscribers.remove(&subscriber);
             }
             Event::Laggard { service } => self.laggard(&service),
+            Event::Demanded { service, waited } => self.demanded(&service, waited),
             Event::Launched { launch, pid, missing } => self.launched(launch, pid, missing),
             Event::LaunchFailed { launch, error, text } => self.launch_failed(launch, error, text),
             Event::Exited { launch, status } => self.exited(launch, status),
@@ -198,7 +200,7 @@ impl Supervisor {
             self.advance_shutdown();
             self.flush_records();
             if !self.changed {
-                return;
+                return self.await_demand();
             }
         }
         self.effects.push(Effect::Warn(
@@ -221,7 +223,11 @@ impl Supervisor {
             service::Permit::RetryAt(at) => Some(at).filter(|at| *at > self.now),
             _ => None,
         };
-        [restart, ask_again, self.instance_deadline(service)].into_iter().flatten().min()
+        let demand = match service.demand {
+            demand::Demand::Due(at) => Some(at),
+            _ => None,
+        };
+        [restart, ask_again, demand, self.instance_deadline(service)].into_iter().flatten().min()
     }
 
     fn instance_deadline(&self, service: &Service) -> Option<Monotonic> {
@@ -236,6 +242,7 @@ impl Supervisor {
     /// Everything whose time has come.
     fn expire(&mut self) {
         self.expire_acts();
+        self.expire_demand();
         let due = |service: &&Service| self.instance_deadline(service).is_some_and(|at| at <= self.now);
         let due: Vec<String> = self.services.values().filter(due).map(|s| s.name().to_owned()).collect();
         for name in due {

@@ -55,6 +55,7 @@ impl Supervisor {
         let now = self.now;
         let Some(service) = self.services.get_mut(name) else { return };
         service.goal = Goal::Up;
+        service.armed = service.is_triggered();
         service.given_up = false;
         service.failed_once = false;
         service.permit = Permit::Granted(authorization);
@@ -108,6 +109,7 @@ impl Supervisor {
         self.drain_start_waiters(name, &SupervisorError::Superseded(name.to_owned()));
         let Some(service) = self.services.get_mut(name) else { return };
         service.goal = Goal::Down;
+        service.armed = false;
         service.bounce = false;
         service.stop_authorization = authorization;
         let rests = service.state.rests();
@@ -262,6 +264,7 @@ impl Supervisor {
         }
         self.graph = graph;
         self.drain_start_waiters(&name, &SupervisorError::Superseded(name.clone()));
+        let armed = setup.manifest.manifest.is_on_demand();
         match self.services.get_mut(&name) {
             Some(service) => service.replacement = Some((setup, authorization)),
             None => {
@@ -270,7 +273,8 @@ impl Supervisor {
             }
         }
         let Some(service) = self.services.get_mut(&name) else { return };
-        service.goal = Goal::Up;
+        service.armed = armed;
+        service.goal = if armed { Goal::Down } else { Goal::Up };
         service.given_up = false;
         service.failed_once = false;
         // Starting is a decision of its own.
@@ -291,7 +295,9 @@ impl Supervisor {
         let Some(service) = self.services.get(name) else {
             return Some(SupervisorError::NotFound(name.to_owned()));
         };
-        let stopped = service.state == ServiceState::Stopped && service.instance.is_none();
+        // One that was never started has nothing to stop.
+        let never_started = service.state == ServiceState::Registered && service.goal == Goal::Down;
+        let stopped = (service.state == ServiceState::Stopped || never_started) && service.instance.is_none();
         (!stopped).then(|| SupervisorError::NotStopped(name.to_owned()))
     }
 
@@ -300,7 +306,8 @@ impl Supervisor {
             return self.reply(request, Err(error));
         }
         let from = self.state_of(name);
-        if state::next(from, Transition::Unregister) != Ok(None) {
+        let never_started = from == Some(ServiceState::Registered);
+        if !never_started && state::next(from, Transition::Unregister) != Ok(None) {
             return self.reply(request, Err(SupervisorError::NotStopped(name.to_owned())));
         }
         let others = self.services.values().filter(|service| service.name() != name).map(Service::manifest);

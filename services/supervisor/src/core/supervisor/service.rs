@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use base::{CapabilityId, Hash, IdentityId, ServiceId};
 
-use super::{ActId, CallId, LaunchId, Monotonic, RequestId};
+use super::{ActId, CallId, LaunchId, Monotonic, RequestId, demand::Demand};
 use crate::{
     core::{
         catalogue::{self, Phase},
@@ -62,6 +62,11 @@ pub(super) struct Service {
     pub(super) goal: Goal,
     /// Failed for good, refused, or impossible: stays down until somebody asks again.
     pub(super) given_up: bool,
+    /// What its manifest names may start it.
+    pub(super) armed: bool,
+    pub(super) demand: Demand,
+    /// It was launched with the manifest that it has.
+    pub(super) has_run: bool,
     /// Must stop once, then start again.
     pub(super) bounce: bool,
     pub(super) permit: Permit,
@@ -149,6 +154,9 @@ impl Service {
             state: ServiceState::Registered,
             goal: Goal::Down,
             given_up: false,
+            armed: false,
+            demand: Demand::None,
+            has_run: false,
             bounce: false,
             permit: Permit::None,
             stop_authorization: None,
@@ -178,6 +186,7 @@ impl Service {
         self.policy = fresh.policy;
         self.mode = fresh.mode;
         self.check = fresh.check;
+        self.has_run = false;
         self.ledger.clear();
     }
 

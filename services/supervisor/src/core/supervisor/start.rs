@@ -25,7 +25,10 @@ impl Supervisor {
             return;
         }
         let names = self.names();
-        names.iter().for_each(|name| self.exchange(name));
+        for name in names.iter() {
+            self.exchange(name);
+            self.answer_armed(name);
+        }
         // A dependency that still serves but is about to stop is none to start on: its dependents would take turns
         // and it would never come to stop.
         let leaving = self.leaving();
@@ -44,7 +47,8 @@ impl Supervisor {
         if let Some((setup, authorization)) = service.replacement.take() {
             let before = service.setup.clone();
             service.install(setup);
-            service.previous = Some(before);
+            // One that waits may be started when everybody has forgotten what it was before.
+            service.previous = Some(before).filter(|_| !service.armed);
             self.announce(name, authorization);
         }
     }
@@ -59,7 +63,7 @@ impl Supervisor {
             ServiceState::Failed { .. } if service.restart_at.is_some_and(|at| at <= self.now) => true,
             _ => return,
         };
-        if self.graph.check(name).is_err() || self.graph.required(name).any(|on| !self.serves(on)) {
+        if self.graph.check(name).is_err() || self.graph.required(name).any(|on| !self.is_there(on)) {
             return;
         }
         if self.waits_for_preferred(name) {
@@ -111,6 +115,7 @@ impl Supervisor {
         service.uncounted = false;
         service.restart_at = None;
         service.last_start = now;
+        service.has_run = true;
         let manifest = Arc::clone(&service.setup.manifest);
         match manifest.manifest.binary_hash() {
             Ok(binary) => {

@@ -42,11 +42,16 @@ impl Supervisor {
         let mut leaving: BTreeSet<String> = BTreeSet::new();
         for name in self.graph.start_order().iter() {
             let Some(service) = self.services.get(name) else { continue };
-            let asked = service.goal == Goal::Down || service.bounce || service.replacement.is_some();
+            let asked = (service.goal == Goal::Down && !service.listens())
+                || service.bounce
+                || service.replacement.is_some();
             let ends = phase.is_some_and(|phase| service.phase >= phase);
             let lost = |dependency: &str| match self.services.get(dependency) {
                 None => true,
-                Some(other) => leaving.contains(dependency) || (other.state.rests() && !returns(other)),
+                Some(other) => {
+                    leaving.contains(dependency)
+                        || (other.state.rests() && !returns(other) && !other.listens())
+                }
             };
             if asked || ends || self.graph.check(name).is_err() || self.graph.required(name).any(lost) {
                 leaving.insert(name.clone());
@@ -214,7 +219,8 @@ impl Supervisor {
     pub(super) fn ended(&mut self, name: &str, status: ExitStatus) {
         let Some(service) = self.services.get_mut(name) else { return };
         service.instance = None;
-        let is_done = status.is_success() && service.mode != RestartMode::Always;
+        // What is started by something comes back by that.
+        let is_done = status.is_success() && (service.mode != RestartMode::Always || service.is_triggered());
         match service.state {
             ServiceState::Stopping => self.stopped(name),
             ServiceState::Failed { .. } => self.settle_failed(name),
@@ -252,8 +258,10 @@ impl Supervisor {
         if !service.is_wanted() {
             // The next start needs a decision of its own.
             service.permit = Permit::None;
+            self.effects.push(Effect::Rested { service: name.to_owned() });
         }
-        for request in std::mem::take(&mut service.stop_waiters) {
+        let waiters = std::mem::take(&mut service.stop_waiters);
+        for request in waiters {
             self.reply_status(request, name);
         }
     }

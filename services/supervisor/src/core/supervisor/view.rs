@@ -31,6 +31,8 @@ pub struct ServiceStatus {
     pub info: ServiceInfo,
     /// What the host could not give its sandbox.
     pub missing: Vec<String>,
+    /// It is down, and the next connection starts it.
+    pub listening: bool,
 }
 
 /// Empty lists let everything through.
@@ -143,6 +145,7 @@ impl Supervisor {
             health: HealthStatus { uptime: uptime.unwrap_or_default(), ..health },
             info: service.manifest().service.clone(),
             missing: service.missing.clone(),
+            listening: service.listens(),
         }
     }
 
@@ -200,10 +203,12 @@ impl Supervisor {
         }
     }
 
-    /// True while something that a manifest of the user describes is up, or on its way there.
+    /// True while something that a manifest of the user describes is up, on its way there, or waits to be started.
     #[must_use]
     pub fn runs_service_of_user(&self) -> bool {
-        self.services.values().any(|s| s.instance.is_some() && catalogue::find(s.name()).is_none())
+        self.services
+            .values()
+            .any(|s| (s.instance.is_some() || s.rests_armed()) && catalogue::find(s.name()).is_none())
     }
 
     /// What is registered, as it is in force now.

@@ -18,7 +18,7 @@ const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(in crate::shell) enum AccountFault {
-    #[error("there is no {what} {name:?} in {file}; make it, or name another in program.user")]
+    #[error("there is no {what} {name:?} in {file}; make it, or name another")]
     Unknown { what: &'static str, name: String, file: &'static str },
     #[error("cannot read {file}: {why}")]
     File { file: &'static str, why: String },
@@ -52,7 +52,7 @@ impl House {
             let identity = Identity { uid: INSIDE_UID, gid: INSIDE_UID, host_uid: owner, host_gid: owner };
             return Ok(Account { identity, groups: Vec::new(), owner: owner.map(|uid| (uid, uid)) });
         };
-        let (uid, gid) = look_up(user, &read(PASSWD)?, &read(GROUP)?)?;
+        let (uid, gid) = ids_of(user)?;
         if !privileged && uid != self.own_uid {
             return Err(AccountFault::NotPermitted { wanted: uid, own: self.own_uid });
         }
@@ -65,6 +65,11 @@ impl House {
         let identity = Identity { uid, gid, host_uid: host(uid), host_gid: host(gid) };
         Ok(Account { identity, groups, owner: privileged.then_some((uid, gid)) })
     }
+}
+
+/// User and group of `NAME`, `UID` or `NAME:GROUP` on this host.
+pub(in crate::shell) fn ids_of(user: &str) -> Result<(u32, u32), AccountFault> {
+    look_up(user, &read(PASSWD)?, &read(GROUP)?)
 }
 
 fn read(path: &'static str) -> Result<String, AccountFault> {

@@ -38,6 +38,7 @@ use crate::{
     signing::SEALED_KEY_FILE,
 };
 
+pub(super) use account::ids_of;
 pub(super) use boundary::boundary_pair;
 pub(super) use program::ProgramFault;
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use base::Hash;
-use sandbox::{Command, Forks, Mount, Plan, Sockets, seccomp::Profile};
+use sandbox::{Command, Descriptor, Executable, Forks, Mount, Plan, Sockets, seccomp::Profile};
 use thiserror::Error;
 
 use super::{
@@ -17,11 +17,11 @@ use super::{
     bind,
     environment::{EnvironmentFault, environment},
     folders, limits, ownership,
-    slots::Slots,
+    slots::{FIRST_TARGET, Slots},
 };
 use crate::{
     manifest::{NetworkSwitch, ProgramConfig, Runs, ServiceManifest},
-    shell::sockets::Socket,
+    shell::{listeners::HandedOver, sockets::Socket},
 };
 
 /// What every program sees of the host, read-only: the system's programs and libraries, and of `/etc` what the C
@@ -76,6 +76,7 @@ impl House {
         &self,
         manifest: &ServiceManifest,
         sockets: &[Socket],
+        handed_over: &[HandedOver],
     ) -> Result<Order, ProgramFault> {
         let program = manifest.program.as_ref().ok_or(ProgramFault::NoProgram)?;
         let mut arguments = vec![program.image.clone()];
@@ -83,6 +84,7 @@ impl House {
         let image = self.open_image(&program.image)?;
         let mut order =
             self.in_sandbox(manifest, sockets, program, image, arguments, &manifest.service.name)?;
+        hand_over(&mut order, handed_over);
         // Few programs are written to be PID 1.
         order.plan.init = true;
         order.plan.commands = commands(program);
@@ -222,6 +224,29 @@ fn commands(program: &ProgramConfig) -> Vec<Command> {
     program.commands().into_iter().filter_map(|(_, words, may_fail)| command(words, may_fail)).collect()
 }
 
+/// As systemd does it: numbers from 3 on, with their count, their names and whom they are meant for.
+fn hand_over(order: &mut Order, all: &[HandedOver]) {
+    if all.is_empty() {
+        return;
+    }
+    let count = u32::try_from(all.len()).unwrap_or(u32::MAX);
+    let Order { plan, stored, .. } = order;
+    // What the keeper holds comes before what is sent.
+    plan.descriptors
+        .iter_mut()
+        .for_each(|descriptor| descriptor.slot = descriptor.slot.saturating_add(count));
+    if let Executable::Slot(slot) = &mut plan.executable {
+        *slot = slot.saturating_add(count);
+    }
+    let numbers = (0..count).map(|slot| Descriptor { slot, target: FIRST_TARGET.saturating_add(slot) });
+    plan.descriptors.extend(numbers);
+    stored.splice(0..0, all.iter().map(|one| one.stored.clone()));
+    let names: Vec<&str> = all.iter().map(|one| one.name.as_str()).collect();
+    plan.environment.push(("LISTEN_FDS".to_owned(), count.to_string()));
+    plan.environment.push(("LISTEN_FDNAMES".to_owned(), names.join(":")));
+    plan.own_pid = Some("LISTEN_PID".to_owned());
+}
+
 /// Its init stands with it in a pid namespace and passes signals on, whoever the program has become.
 fn kept(privileges: &[String]) -> u64 {
     let bits =
@@ -266,13 +291,13 @@ mod tests {
         let hash = Hash::of(b"program");
         let file = house.layout.images().join(format!("blake3-{}", hash.to_hex()));
         let manifest = manifest(&format!("image = \"{hash}\""), "");
-        assert!(matches!(house.program(&manifest, &[]), Err(ProgramFault::Image { .. })));
+        assert!(matches!(house.program(&manifest, &[], &[]), Err(ProgramFault::Image { .. })));
         std::fs::write(&file, "program").unwrap();
-        let order = house.program(&manifest, &[]).unwrap();
+        let order = house.program(&manifest, &[], &[]).unwrap();
         order.plan.validate(order.fds.len()).unwrap();
         std::fs::write(&file, "another").unwrap();
         assert!(
-            matches!(house.program(&manifest, &[]), Err(ProgramFault::Mismatch { wanted, .. }) if wanted == hash)
+            matches!(house.program(&manifest, &[], &[]), Err(ProgramFault::Mismatch { wanted, .. }) if wanted == hash)
         );
     }
 
@@ -281,21 +306,21 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let house = house(root.path());
         let around = manifest(&format!("image = \"/bin/true\"\nfs = [\"{}:rw\"]", root.path().display()), "");
-        let plan = house.program(&around, &[]).unwrap().plan;
+        let plan = house.program(&around, &[], &[]).unwrap().plan;
         assert!(house.hidden().iter().all(|hidden| plan.masked.contains(hidden)));
         let inside = house.layout.service_state("keys");
         let inside = manifest(&format!("image = \"/bin/true\"\nfs = [\"{}\"]", inside.display()), "");
-        assert!(matches!(house.program(&inside, &[]), Err(ProgramFault::Hidden(_))));
+        assert!(matches!(house.program(&inside, &[], &[]), Err(ProgramFault::Hidden(_))));
     }
 
     #[test]
     fn a_program_has_a_network_of_its_own_unless_it_is_given_the_hosts() {
         let root = tempfile::tempdir().unwrap();
         let house = house(root.path());
-        let own = house.program(&manifest("image = \"/bin/true\"", ""), &[]).unwrap().plan;
+        let own = house.program(&manifest("image = \"/bin/true\"", ""), &[], &[]).unwrap().plan;
         assert!(own.namespaces.net && own.loopback);
         let host = manifest("image = \"/bin/true\"", "[sandbox]\nnetwork = \"host\"\n");
-        let host = house.program(&host, &[]).unwrap().plan;
+        let host = house.program(&host, &[], &[]).unwrap().plan;
         assert!(!host.namespaces.net && !host.loopback);
     }
 
@@ -305,7 +330,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let house = house(root.path());
         let manifest = manifest("image = \"/bin/true\"", "[sandbox]\nprocesses_max = 3\n");
-        let plan = house.program(&manifest, &[]).unwrap().plan;
+        let plan = house.program(&manifest, &[], &[]).unwrap().plan;
         assert!(plan.init);
         assert_eq!(plan.limits.processes_max, Some(4));
         let check = house.check_command(&manifest, &[], &["/bin/true".to_owned()]).unwrap().plan;
@@ -314,14 +339,32 @@ mod tests {
     }
 
     #[test]
+    fn sockets_are_handed_over_before_what_was_left_and_are_counted_and_named() {
+        let root = tempfile::tempdir().unwrap();
+        let of = |stored: &str, name: &str| HandedOver { stored: stored.to_owned(), name: name.to_owned() };
+        let handed = [of("listen:mine:1", "http"), of("fd:mine:9", "left")];
+        let order = house(root.path()).program(&manifest("image = \"/bin/true\"", ""), &[], &handed).unwrap();
+        assert_eq!(order.stored, ["listen:mine:1", "fd:mine:9"]);
+        order.plan.validate(order.stored.len() + order.fds.len()).unwrap();
+        let slot_of = |target| order.plan.descriptors.iter().find(|d| d.target == target).unwrap().slot;
+        // The log and the image are what is sent, after what the keeper has.
+        assert_eq!([3, 4, 1, 2].map(slot_of), [0, 1, 2, 2]);
+        assert_eq!(order.plan.executable, Executable::Slot(3));
+        let has =
+            |name: &str, value: &str| order.plan.environment.contains(&(name.to_owned(), value.to_owned()));
+        assert!(has("LISTEN_FDS", "2") && has("LISTEN_FDNAMES", "http:left"));
+        assert_eq!(order.plan.own_pid.as_deref(), Some("LISTEN_PID"));
+    }
+
+    #[test]
     fn a_watchdog_tells_its_program_the_interval() {
         let root = tempfile::tempdir().unwrap();
         let watched = "[health]\nkind = \"sd_notify\"\nwatchdog_ms = 1500\n";
         let watched = manifest("image = \"/bin/true\"", watched);
-        let plan = house(root.path()).program(&watched, &[]).unwrap().plan;
+        let plan = house(root.path()).program(&watched, &[], &[]).unwrap().plan;
         assert!(plan.environment.contains(&("WATCHDOG_USEC".to_owned(), "1500000".to_owned())));
         let plain = manifest("image = \"/bin/true\"", "[health]\nkind = \"sd_notify\"\n");
-        let plan = house(root.path()).program(&plain, &[]).unwrap().plan;
+        let plan = house(root.path()).program(&plain, &[], &[]).unwrap().plan;
         assert!(!plan.environment.iter().any(|(name, _)| name == "WATCHDOG_USEC"));
     }
 
@@ -329,7 +372,7 @@ mod tests {
     fn a_service_sees_no_environment_but_its_own() {
         let root = tempfile::tempdir().unwrap();
         let plan = house(root.path())
-            .program(&manifest("image = \"/bin/true\"\nenv = { PATH = \"/x\" }", ""), &[])
+            .program(&manifest("image = \"/bin/true\"\nenv = { PATH = \"/x\" }", ""), &[], &[])
             .unwrap()
             .plan;
         let expected = [("PATH", "/x"), ("HOME", "/state")].map(|(n, v)| (n.to_owned(), v.to_owned()));

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use sandbox::{Descriptor, Executable};
 
 /// Numbers below are standard streams.
-const FIRST_TARGET: u32 = 3;
+pub(super) const FIRST_TARGET: u32 = 3;
 
 /// Slots of a plan: stored ones first, then those that are sent, and their numbers in the new process.
 #[derive(Debug, Default)]

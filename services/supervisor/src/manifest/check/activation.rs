@@ -1,0 +1,54 @@
+//! What starts a service, or is handed to it: its sockets.
+
+use super::{
+    super::limits::{NAME_BYTES_MAX, SOCKET_BACKLOG_MAX, SOCKETS_MAX, TEXT_BYTES_MAX},
+    super::{ListenAddress, ServiceManifest, SocketConfig},
+    Faults,
+};
+
+/// Variables that say what is handed over; the node sets them.
+const OWN_VARIABLES: [&str; 3] = ["LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID"];
+
+pub(super) fn check(faults: &mut Faults, manifest: &ServiceManifest) {
+    sockets(faults, &manifest.sockets);
+    let Some(program) = &manifest.program else {
+        if !manifest.sockets.is_empty() {
+            faults.add("sockets", "only a [program] is handed sockets");
+        }
+        return;
+    };
+    for name in OWN_VARIABLES.into_iter().filter(|name| program.env.contains_key(*name)) {
+        faults.add(format!("program.env.{name}"), "the node sets it; leave it out");
+    }
+}
+
+fn sockets(faults: &mut Faults, sockets: &[SocketConfig]) {
+    faults.count("sockets", sockets.len(), SOCKETS_MAX);
+    let mut seen: Vec<&ListenAddress> = Vec::new();
+    for (index, socket) in sockets.iter().enumerate().take(SOCKETS_MAX) {
+        let key = |field: &str| format!("sockets[{index}].{field}");
+        let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+        let name = &socket.name;
+        if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(legal) {
+            faults.add(
+                key("name"),
+                format!(
+                    "{name:?} is no name of a socket; allowed are 1 to {NAME_BYTES_MAX} bytes of A-Z a-z 0-9 _ - ."
+                ),
+            );
+        }
+        if seen.contains(&&socket.listen) {
+            faults.add(key("listen"), format!("{} is named twice; one address is one socket", socket.listen));
+        }
+        seen.push(&socket.listen);
+        faults.range(&key("backlog"), socket.backlog, 1, SOCKET_BACKLOG_MAX);
+        if socket.mode.0 > 0o777 {
+            faults.add(key("mode"), "the mode of a socket is 0000 to 0777");
+        }
+        let Some(user) = &socket.user else { continue };
+        faults.text(&key("user"), user, TEXT_BYTES_MAX);
+        if socket.listen.path().is_none() {
+            faults.add(key("user"), "only the file of a unix socket has an owner");
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The sockets of `[[sockets]]`: bound on the host's network when a manifest is taken in, held by the keeper until the
+//! service is removed, and named in each launch. Nothing is accepted here.
+//!
+//! A socket is known by its service and its address, so a changed manifest that keeps an address keeps the socket, with
+//! whoever waits in its queue. `bind` makes one, `demand` waits for somebody to come.
+
+mod bind;
+mod demand;
+
+use std::{
+    collections::BTreeMap,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use base::Hash;
+
+use super::{keeper_client::Keeper, plans::House};
+use crate::{
+    core::supervisor::SupervisorError,
+    manifest::{ListenAddress, ServiceManifest, SocketConfig},
+};
+
+pub(super) use demand::watch;
+
+/// Sockets of one service, by address.
+type Held = BTreeMap<ListenAddress, Arc<OwnedFd>>;
+
+/// What is held. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Listeners {
+    held: Arc<Mutex<BTreeMap<String, Held>>>,
+}
+
+/// A descriptor of the keeper's that a program is handed, and how the program knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct HandedOver {
+    pub(super) stored: String,
+    pub(super) name: String,
+}
+
+/// Under which the keeper holds a socket. An address may be longer than a name.
+#[must_use]
+pub(super) fn stored_name(service: &str, address: &ListenAddress) -> String {
+    let [a, b, c, d, e, f, g, h, ..] = Hash::of(address.to_string().as_bytes()).0;
+    let short = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+    format!("listen:{service}:{short:016x}")
+}
+
+/// In the order of the manifest, which is the order of their numbers.
+#[must_use]
+pub(super) fn handed_over(manifest: &ServiceManifest) -> Vec<HandedOver> {
+    let service = manifest.service.name.as_str();
+    let of = |socket: &SocketConfig| HandedOver {
+        stored: stored_name(service, &socket.listen),
+        name: socket.name.clone(),
+    };
+    manifest.sockets.iter().map(of).collect()
+}
+
+impl Listeners {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn of(&self, service: &str) -> Held {
+        self.lock().get(service).cloned().unwrap_or_default()
+    }
+
+    /// Binds what is not held yet. All or nothing: after an error, what is held is what was held before.
+    pub(super) async fn open(
+        &self,
+        keeper: &Keeper,
+        house: &House,
+        manifest: &ServiceManifest,
+    ) -> Result<(), SupervisorError> {
+        let service = manifest.service.name.as_str();
+        let before = self.of(service);
+        for socket in &manifest.sockets {
+            if let Err(why) = self.open_one(keeper, house, service, socket).await {
+                self.keep(keeper, service, |address| before.contains_key(address)).await;
+                let listen = socket.listen.to_string();
+                return Err(SupervisorError::CannotListen { service: service.to_owned(), listen, why });
+            }
+        }
+        Ok(())
+    }
+
+    async fn open_one(
+        &self,
+        keeper: &Keeper,
+        house: &House,
+        service: &str,
+        socket: &SocketConfig,
+    ) -> Result<(), String> {
+        let name = stored_name(service, &socket.listen);
+        let owner = bind::owner(socket, house.own_uid, house.features.privileged)?;
+        let known = match self.of(service).get(&socket.listen) {
+            Some(known) => Some(Arc::clone(known)),
+            None => keeper.fetch(&name).await.map_err(|error| error.to_string())?.map(Arc::new),
+        };
+        let fd = match known {
+            Some(known) => {
+                bind::adjust(&known, socket, owner)?;
+                known
+            }
+            None => {
+                let bound = bind::bind(socket, owner, &house.hidden())?;
+                let kept = bound.try_clone().map_err(|error| error.to_string())?;
+                if let Err(error) = keeper.store(&name, kept).await {
+                    bind::remove_file(&socket.listen);
+                    return Err(error.to_string());
+                }
+                Arc::new(bound)
+            }
+        };
+        self.lock().entry(service.to_owned()).or_default().insert(socket.listen.clone(), fd);
+        Ok(())
+    }
+
+    /// Lets go of every socket of a service that its manifest does not name.
+    pub(super) async fn keep_only(&self, keeper: &Keeper, service: &str, manifest: Option<&ServiceManifest>) {
+        let named = |address: &ListenAddress| {
+            manifest.is_some_and(|manifest| manifest.sockets.iter().any(|s| s.listen == *address))
+        };
+        self.keep(keeper, service, named).await;
+    }
+
+    async fn keep(&self, keeper: &Keeper, service: &str, stays: impl Fn(&ListenAddress) -> bool) {
+        let gone: Vec<ListenAddress> =
+            self.of(service).into_keys().filter(|address| !stays(address)).collect();
+        for address in gone {
+            if let Err(error) = keeper.forget(&stored_name(service, &address)).await {
+                tracing::warn!(%error, service, %address, "the keeper holds on to a socket");
+            }
+            if let Some(held) = self.lock().get_mut(service) {
+                held.remove(&address);
+            }
+            bind::remove_file(&address);
+        }
+        self.lock().retain(|_, held| !held.is_empty());
+    }
+
+    /// Of those that start their service.
+    pub(super) fn on_demand(&self, manifest: &ServiceManifest) -> Vec<Arc<OwnedFd>> {
+        let held = self.of(&manifest.service.name);
+        let wanted = manifest.sockets.iter().filter(|socket| socket.on_demand);
+        wanted.filter_map(|socket| held.get(&socket.listen).cloned()).collect()
+    }
+
+    /// At the end of the node: nothing answers at these paths any more.
+    pub(super) fn remove_files(&self) {
+        let all = std::mem::take(&mut *self.lock());
+        all.values().flat_map(Held::keys).for_each(bind::remove_file);
+    }
+}

@@ -1,0 +1,205 @@
+//! Services that a connection starts.
+
+use base::Hash;
+use supervisor::core::state::ServiceState;
+use supervisor::core::supervisor::{
+    ActOutcome, BootMode, Child, Event, ExitStatus, Monotonic, RecordBody, Reply, Supervisor, SupervisorError,
+};
+
+use crate::world::{World, fixtures, requires, user};
+
+const RUNNING: ServiceState = ServiceState::Running;
+const STOPPED: ServiceState = ServiceState::Stopped;
+const REGISTERED: ServiceState = ServiceState::Registered;
+const DONE: ExitStatus = ExitStatus::Code(0);
+const CRASH: ExitStatus = ExitStatus::Signal(11);
+
+fn manifest(more: &str) -> String {
+    format!(
+        "[program]\nimage = \"/bin/true\"\n{more}\n[[sockets]]\nname = \"s\"\nlisten = \"tcp:127.0.0.1:7000\"\non_demand = true\n"
+    )
+}
+
+/// A node with one service that listens.
+fn listening(more: &str) -> World {
+    let mut world = World::booted(fixtures());
+    let request = world.register(user("web", &manifest(more)));
+    assert!(matches!(world.reply(request), Ok(Reply::Status(status)) if status.listening));
+    world
+}
+
+fn launches(world: &World) -> usize {
+    world.traced("Launch").iter().filter(|launched| **launched == "web").count()
+}
+
+fn acts(world: &World) -> usize {
+    world.traced("Act").iter().filter(|act| **act == "Start web").count()
+}
+
+#[test]
+fn it_rests_until_a_connection_comes_and_each_start_is_decided() {
+    let mut world = listening("");
+    assert_eq!((world.state("web"), launches(&world), acts(&world)), (REGISTERED, 0, 0));
+    world.connect("web");
+    assert_eq!((world.state("web"), launches(&world), acts(&world)), (RUNNING, 1, 1));
+    assert!(!world.status("web").listening);
+    world.clients.clear();
+    world.advance_ms(10_000);
+    world.crash("web", DONE);
+    assert_eq!(world.state("web"), STOPPED);
+    assert!(world.status("web").listening);
+    world.advance_ms(1);
+    world.connect("web");
+    assert_eq!((world.state("web"), launches(&world), acts(&world)), (RUNNING, 2, 2));
+    assert_eq!(world.status("web").restarts, 0, "a start by a connection is no restart");
+    let starts = world.log.iter().filter(|r| matches!(&r.body, RecordBody::Start(s) if s.name == "web"));
+    assert!(starts.into_iter().all(|record| record.authorization == Some(Hash([9; 32]))));
+}
+
+#[test]
+fn one_that_never_takes_the_connection_does_not_loop() {
+    let mut world = listening("[restart]\nmax_restarts = 3\ndelay_ms = 100\nbackoff = 1.0\n");
+    world.connect("web");
+    for started in 1..=4 {
+        assert_eq!(launches(&world), started);
+        world.crash("web", DONE);
+        if started < 4 {
+            assert_eq!(launches(&world), started, "not at once");
+            world.advance_ms(99);
+            assert_eq!(launches(&world), started);
+            world.advance_ms(1);
+        }
+    }
+    world.advance_ms(1_000_000);
+    assert_eq!((launches(&world), world.state("web")), (4, STOPPED));
+    let status = world.status("web");
+    assert!(!status.listening);
+    assert!(status.last_error.unwrap().contains("without taking the connection"));
+    assert!(world.log.iter().any(|r| matches!(&r.body, RecordBody::Failed(f) if f.name == "web")));
+    // Somebody who asks begins a new account.
+    world.clients.clear();
+    world.start("web");
+    assert_eq!(world.state("web"), RUNNING);
+}
+
+#[test]
+fn a_crash_with_a_connection_pending_is_an_ordinary_failure() {
+    let mut world = listening("[restart]\nmax_restarts = 2\ndelay_ms = 100\nbackoff = 1.0\n");
+    world.connect("web");
+    for started in 1..=3 {
+        assert_eq!(launches(&world), started);
+        world.crash("web", CRASH);
+        world.advance_ms(100);
+    }
+    assert_eq!((launches(&world), world.state("web")), (3, STOPPED));
+    assert!(!world.status("web").listening);
+}
+
+#[test]
+fn stop_disarms_and_start_arms_again() {
+    let mut world = listening("");
+    let request = world.stop("web");
+    assert!(world.reply(request).is_ok());
+    assert!(!world.status("web").listening);
+    world.connect("web");
+    assert_eq!(launches(&world), 0);
+    world.start("web");
+    assert_eq!(launches(&world), 1);
+    world.clients.clear();
+    world.crash("web", DONE);
+    assert!(world.status("web").listening);
+}
+
+#[test]
+fn one_that_was_never_started_can_be_removed() {
+    let mut world = listening("");
+    let request = world.unregister("web");
+    assert_eq!(world.reply(request), &Ok(Reply::Done));
+    assert_eq!(world.machine.status_by_name("web"), Err(SupervisorError::NotFound("web".to_owned())));
+}
+
+#[test]
+fn who_requires_it_need_not_wait_for_it() {
+    let mut world = listening("");
+    world.register(user("client", &format!("[program]\nimage = \"/bin/true\"\n{}", requires("web"))));
+    assert_eq!((world.state("client"), world.state("web")), (RUNNING, REGISTERED));
+    world.connect("web");
+    world.clients.clear();
+    world.crash("web", DONE);
+    assert_eq!(world.state("client"), RUNNING);
+    world.stop("web");
+    assert_eq!(world.state("client"), STOPPED, "nobody answers any more");
+}
+
+#[test]
+fn a_refusal_is_not_asked_for_over_and_over() {
+    let mut world = listening("");
+    world.policy = ActOutcome::Denied { refusal: 7 };
+    world.connect("web");
+    world.advance_ms(100_000);
+    assert_eq!((acts(&world), launches(&world)), (1, 0));
+    assert!(!world.status("web").listening);
+    assert!(world.status("web").last_error.is_some());
+}
+
+#[test]
+fn a_changed_manifest_listens_again_when_the_old_one_has_ended() {
+    let mut world = listening("");
+    world.connect("web");
+    world.clients.clear();
+    let request = world.register(user("web", &manifest("args = [\"x\"]")));
+    assert!(matches!(world.reply(request), Ok(Reply::Status(status)) if status.listening));
+    assert_eq!(launches(&world), 1);
+    world.connect("web");
+    assert_eq!((launches(&world), world.state("web")), (2, RUNNING));
+    let request = world.register(user("web", "[program]\nimage = \"/bin/true\"\n"));
+    assert!(world.reply(request).is_ok());
+    assert_eq!((launches(&world), world.state("web")), (3, RUNNING), "not on demand any more");
+}
+
+#[test]
+fn what_it_left_is_let_go_when_it_rests_and_not_between_two_lives() {
+    let mut world = listening("");
+    world.connect("web");
+    world.clients.clear();
+    world.restart("web");
+    world.crash("web", CRASH);
+    world.advance_ms(10_000);
+    assert_eq!((world.state("web"), world.traced("Rested")), (RUNNING, Vec::new()));
+    world.crash("web", DONE);
+    assert_eq!(world.traced("Rested"), ["web"]);
+}
+
+#[test]
+fn the_next_supervisor_waits_for_connections_too() {
+    let mut world = listening("");
+    let setups: Vec<_> = world.machine.setups().cloned().collect();
+    let memory = world.machine.memory();
+    let mut next = World::new(setups.clone());
+    next.machine = Supervisor::new(setups, [8; 16]).unwrap();
+    next.processes = std::mem::take(&mut world.processes);
+    let children = {
+        let all = next.processes.iter();
+        let of = all.map(|(launch, p)| Child { launch: *launch, service: p.service.clone(), pid: p.pid });
+        of.collect::<Vec<_>>()
+    };
+    next.event(Event::Adopted { memory: Some(Box::new(memory)), children, exits: Vec::new() });
+    assert!(next.status("web").listening);
+    assert!(next.awaited.contains("web"));
+    next.connect("web");
+    assert_eq!(next.state("web"), RUNNING);
+}
+
+#[test]
+fn a_boot_starts_nothing_that_waits_and_ends_without_it() {
+    let mut setups = fixtures();
+    setups.push(user("web", &manifest("")));
+    let mut world = World::new(setups);
+    world.now = Monotonic::from_ms(5);
+    world.event(Event::Boot { mode: BootMode::Normal });
+    assert_eq!(launches(&world), 0);
+    assert_eq!(world.traced("Booted"), ["without []"]);
+    assert!(world.machine.runs_service_of_user(), "a node that waits for connections is in use");
+    world.shutdown();
+    assert_eq!(world.finished, Some((false, Vec::new())));
+}
