@@ -50,12 +50,20 @@ pub(crate) fn run(extent: Extent) -> Result<()> {
     });
     fuzz(&mut steps, if extent == Extent::Nightly { fuzz::SECONDS_NIGHTLY } else { fuzz::SECONDS });
     if extent == Extent::Nightly {
+        steps.run("simulation", simulation);
         steps.run("mutants", || mutants::run(&mutants::Options::tonight()?));
         steps.run("bench", || bench::run(&["--quick"]));
     } else if steps.elapsed() > BUDGET {
         println!("ci: took longer than the {} minutes it may take", BUDGET.as_secs() / 60);
     }
     steps.finish()
+}
+
+/// A million random events on the supervisor's core; every change rolls 20 000.
+fn simulation() -> Result<()> {
+    let mut command =
+        proc::cargo(&["test", "--release", "--package", "supervisor", "--test", "core", "random_events"]);
+    proc::check(command.env("SUPERVISOR_SIM_EVENTS", "1000000").current_dir(workspace::root()?), LONG_LIMIT)
 }
 
 pub(crate) fn contracts(options: &[&str]) -> Result<()> {

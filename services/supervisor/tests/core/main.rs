@@ -11,6 +11,7 @@
 mod adoption;
 mod boot;
 mod catalogue;
+mod defects;
 mod demand;
 mod failures;
 mod health;

@@ -128,6 +128,20 @@ fn a_stop_while_starting_is_remembered_and_one_while_waiting_gives_up() {
     assert_eq!(world.state("a"), STOPPED);
 }
 
+/// Found by the simulation: the stop had to kill, which is a failure, and the service came up for the later request.
+#[test]
+fn a_stop_that_a_start_overtakes_is_answered() {
+    let mut world = World::booted(vec![user("a", "[restart]\ndelay_ms = 1\n")]);
+    world.manners("a").stops = false;
+    let stop = world.stop("a");
+    let start = world.start("a");
+    world.advance_ms(60_000);
+    assert_eq!(world.traced("Kill"), ["a"]);
+    assert_eq!(*world.error(stop), SupervisorError::Superseded("a".to_owned()));
+    assert!(world.reply(start).is_ok());
+    assert_eq!(world.state("a"), ServiceState::Running);
+}
+
 /// covers: SUP-102
 #[test]
 fn dependents_stop_first_and_come_back_after_a_restart() {

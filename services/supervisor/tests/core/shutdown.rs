@@ -114,3 +114,16 @@ fn a_shutdown_before_the_boot_ends_at_once() {
     world.boot();
     assert!(world.traced("Launch").is_empty());
 }
+
+/// Found by the simulation: the wait for the last entries went on for good, and time with it.
+#[test]
+fn a_log_that_ends_by_itself_is_not_waited_for() {
+    let mut world = World::booted(fixtures());
+    world.log_answers = false;
+    world.shutdown();
+    world.advance_ms(100);
+    world.crash("axiom", supervisor::core::supervisor::ExitStatus::Code(1));
+    world.advance_ms(60_000);
+    assert_eq!(world.finished, Some((false, vec![])));
+    assert_eq!(world.machine.deadline(), None);
+}

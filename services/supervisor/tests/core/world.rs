@@ -190,7 +190,7 @@ impl World {
         self.event(Event::Timer);
     }
 
-    fn perform(&mut self, effect: Effect) {
+    pub(crate) fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Launch { launch, service, .. } => self.launch(launch, service),
             Effect::SendLifecycle { launch, call, message } => {
@@ -409,7 +409,7 @@ impl World {
 
     /// The end of the trace, newest first.
     pub(crate) fn recent(&self) -> Vec<&str> {
-        self.trace.iter().rev().take(40).map(String::as_str).collect()
+        self.trace.iter().rev().take(60).map(String::as_str).collect()
     }
 
     /// Lines of the trace that begin with a word, without it.

@@ -64,8 +64,13 @@ impl Supervisor {
         match next_verdict(service, error, now) {
             Verdict::RestartAt(at) => {
                 service.restart_at = Some(at);
+                // Who wanted it down, before somebody wanted it up again, would wait for a rest that does not come.
+                let overtaken = std::mem::take(&mut service.stop_waiters);
                 self.changed = true;
                 self.unremembered = true;
+                for request in overtaken {
+                    self.reply(request, Err(SupervisorError::Superseded(name.to_owned())));
+                }
             }
             Verdict::GiveUp => self.give_up_for_good(name),
             Verdict::Panic => {

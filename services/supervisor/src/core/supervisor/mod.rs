@@ -213,7 +213,9 @@ impl Supervisor {
     pub fn deadline(&self) -> Option<Monotonic> {
         let services = self.services.values().filter_map(|service| self.service_deadline(service));
         let acts = self.acts.values().map(|act| act.due);
-        let others = [self.records.retry_at(), self.shutdown.as_ref().and_then(Shutdown::deadline)];
+        // Nobody waits for the log's last entries any more when it ended by itself in the meantime.
+        let last_entries = self.shutdown.as_ref().and_then(Shutdown::deadline).filter(|at| *at > self.now);
+        let others = [self.records.retry_at(), last_entries];
         services.chain(acts).chain(others.into_iter().flatten()).min()
     }
 
