@@ -460,5 +460,5 @@ fn sockets_are_a_programs_and_bounded() {
     }
     assert_eq!(good(&one("backlog = 65535\nmode = \"0777\"")).sockets[0].backlog, 65_535);
     let taken = format!("{program}env = {{ LISTEN_FDS = \"1\" }}\n");
-    refused_after_head(&taken, "a.toml:8:9: key `program.env.LISTEN_FDS`");
+    refused_after_head(&taken, "a.toml:8:22: key `program.env.LISTEN_FDS`");
 }
