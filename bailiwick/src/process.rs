@@ -18,6 +18,7 @@ pub fn become_process(process: &Process) -> ExitCode {
         },
         Process::Boundary => keys::boundary::run(),
         Process::Monitor => process_manager::monitor::main(),
+        Process::Layer => process_manager::layer::main(),
         Process::Attempt { name } => ExitCode::from(sandbox::attempts::main(name)),
         Process::Service { name } => match name.as_str() {
             "axiom" => axiom::main(),

@@ -86,6 +86,17 @@ pub enum Command {
     Ps,
     /// Send a signal to a program.
     Kill(Kill),
+    /// List programs whose changes to copy-on-write folders are kept.
+    Layers,
+    /// Show what a program changed in its copy-on-write folders.
+    Diff(Diff),
+    /// Apply on the host what a program changed in its copy-on-write folders.
+    Commit(Commit),
+    /// Throw away what a program changed in its copy-on-write folders.
+    Discard {
+        /// The program's number.
+        pid: u64,
+    },
     /// Control services.
     #[command(subcommand)]
     Service(Service),
@@ -166,8 +177,9 @@ pub struct Up {
 
 #[derive(Debug, Args)]
 pub struct Run {
-    /// Make a host path visible: PATH, PATH:ro or PATH:rw, or PATH:rw:INSIDE.
-    #[arg(long = "fs", value_name = "PATH[:ro|:rw[:INSIDE]]")]
+    /// Make a host path visible: PATH, PATH:ro, PATH:rw, or PATH:cow, which keeps changes apart until `commit`; and
+    /// PATH:rw:INSIDE.
+    #[arg(long = "fs", value_name = "PATH[:ro|:rw|:cow[:INSIDE]]")]
     pub paths: Vec<String>,
     /// Set a variable of the program's environment; nothing is inherited but TERM, LANG and PATH.
     #[arg(short, long = "env", value_name = "NAME=VALUE")]
@@ -226,6 +238,25 @@ pub struct Kill {
     /// `term kill stop cont user1 user2`
     #[arg(short, long, default_value = "term")]
     pub signal: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// The program's number.
+    pub pid: u64,
+    /// Only this path and what is below it.
+    pub path: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Commit {
+    /// The program's number.
+    pub pid: u64,
+    /// Only this path and what is below it.
+    pub path: Option<PathBuf>,
+    /// Apply also what was changed on the host since the program started.
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -296,6 +327,8 @@ pub enum Process {
     },
     Boundary,
     Monitor,
+    /// Works on the changes to copy-on-write folders.
+    Layer,
     /// One escape attempt of `prove`, made from inside the sandbox.
     Attempt {
         name: String,

@@ -7,6 +7,7 @@ mod credential;
 mod evidence;
 mod identity;
 mod key;
+mod layer;
 mod lock;
 mod log;
 mod logs;
@@ -119,6 +120,10 @@ async fn ask(node: &Node, output: Output, command: Command) -> Result<()> {
         Command::Why(args) => why::run(node, output, &args.what).await,
         Command::Ps => process::list(node, output).await,
         Command::Kill(args) => process::kill(node, output, args).await,
+        Command::Layers => layer::list(node, output).await,
+        Command::Diff(args) => layer::diff(node, output, args).await,
+        Command::Commit(args) => layer::commit(node, output, args).await,
+        Command::Discard { pid } => layer::discard(node, output, pid).await,
         Command::Apply { files } => service::apply(node, output, &files).await,
         Command::Plan { files } => plan::show(node, output, &files).await,
         Command::Rollback { number, dry_run } => plan::rollback(node, output, number, dry_run).await,

@@ -47,6 +47,11 @@ pub fn on_own_node(layout: Layout, output: Output, args: Run) -> Result<ExitCode
 
 /// On a node for this run alone, which is removed with its log.
 pub fn ephemeral(output: Output, args: Run) -> Result<ExitCode> {
+    if args.paths.iter().any(|text| parse_grant(text).is_ok_and(|grant| grant.copy_on_write)) {
+        bail!(
+            "changes to a copy-on-write folder are kept by the node, and an ephemeral one is removed; use `:rw` or `:ro`"
+        );
+    }
     let site = Site::start("e", &["--name", "ephemeral", "--idle-stop", EPHEMERAL_IDLE_STOP])?;
     let node = site.node()?;
     let code = runtime()?.block_on(run(&node, output, args));
@@ -78,7 +83,11 @@ async fn run(node: &Node, output: Output, args: Run) -> Result<ExitCode> {
         output::show(output, &started, || format!("{}\n", started.pid))?;
         return Ok(ExitCode::SUCCESS);
     }
-    attach(node, spawned.pid).await
+    let code = attach(node, spawned.pid).await;
+    if args.paths.iter().any(|text| parse_grant(text).is_ok_and(|grant| grant.copy_on_write)) {
+        super::layer::tell(node, spawned.pid).await;
+    }
+    code
 }
 
 #[derive(Serialize)]
@@ -163,22 +172,26 @@ fn working_folder(given: Option<&str>, paths: &[pb::PathGrant]) -> String {
     if visible { current.to_string_lossy().into_owned() } else { "/".to_owned() }
 }
 
-/// `PATH`, `PATH:ro`, `PATH:rw` or `PATH:rw:INSIDE`; relative paths are taken from here.
+/// `PATH`, `PATH:ro`, `PATH:rw`, `PATH:cow` or `PATH:rw:INSIDE`; relative paths are taken from here.
 fn parse_grant(text: &str) -> Result<pb::PathGrant> {
     let mut parts = text.split(':');
     let path = parts.next().unwrap_or_default();
-    let writable = match parts.next() {
-        None | Some("ro") => false,
-        Some("rw") => true,
-        Some(other) => bail!("{text:?}: after the path comes `ro` or `rw`, not {other:?}"),
+    let (writable, copy_on_write) = match parts.next() {
+        None | Some("ro") => (false, false),
+        Some("rw") => (true, false),
+        Some("cow") => (false, true),
+        Some(other) => bail!("{text:?}: after the path comes `ro`, `rw` or `cow`, not {other:?}"),
     };
     let inside = parts.next().unwrap_or_default().to_owned();
     if parts.next().is_some() {
         bail!("{text:?} has too many parts; write PATH, PATH:rw or PATH:rw:INSIDE");
     }
     let path = std::fs::canonicalize(path).with_context(|| format!("--fs {path:?}"))?;
+    if copy_on_write && !path.is_dir() {
+        bail!("{text:?}: {} is not a folder, and only folders can be shown copy-on-write", path.display());
+    }
     let path = path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?.to_owned();
-    Ok(pb::PathGrant { path, writable, inside })
+    Ok(pb::PathGrant { path, writable, inside, copy_on_write })
 }
 
 /// A shell's codes for what cannot be run.
@@ -428,6 +441,9 @@ mod tests {
         let grant = |text: &str| parse_grant(text).map(|grant| (grant.path, grant.writable, grant.inside));
         assert_eq!(grant("/usr").unwrap(), ("/usr".into(), false, String::new()));
         assert_eq!(grant("/usr:rw:/data").unwrap(), ("/usr".into(), true, "/data".into()));
+        let copied = parse_grant("/usr:cow:/data").unwrap();
+        assert!(copied.copy_on_write && !copied.writable && copied.inside == "/data");
+        assert!(grant("/etc/passwd:cow").is_err());
         assert!(grant("/usr:xx").is_err());
         assert!(grant("/usr:ro:/a:b").is_err());
         assert!(grant("/no/such/folder").is_err());
@@ -436,7 +452,7 @@ mod tests {
     #[test]
     fn the_current_folder_is_kept_only_if_it_is_visible() {
         let here = std::env::current_dir().unwrap().to_string_lossy().into_owned();
-        let grant = pb::PathGrant { path: here.clone(), writable: false, inside: String::new() };
+        let grant = pb::PathGrant { path: here.clone(), ..Default::default() };
         assert_eq!(working_folder(None, std::slice::from_ref(&grant)), here);
         assert_eq!(working_folder(None, &[]), "/");
         assert_eq!(working_folder(Some("/x"), &[grant]), "/x");

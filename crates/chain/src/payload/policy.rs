@@ -242,6 +242,14 @@ pub enum ProcessOperation {
     Suspend,
     #[n(1)]
     Resume,
+    /// What it changed in copy-on-write folders is applied on the host, or thrown away.
+    #[n(2)]
+    Commit,
+    #[n(3)]
+    Discard,
+    /// Another command is run in its sandbox.
+    #[n(4)]
+    Execute,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize, Deserialize)]

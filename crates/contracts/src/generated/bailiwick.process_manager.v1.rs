@@ -80,6 +80,9 @@ pub struct PathGrant {
     /// Path inside; the same as `path` when empty.
     #[prost(string, tag = "3")]
     pub inside: ::prost::alloc::string::String,
+    /// A folder that looks writable: what is changed is kept apart until it is committed or discarded. Not with `writable`.
+    #[prost(bool, tag = "4")]
+    pub copy_on_write: bool,
 }
 /// 0 means unlimited for cpu_time_ms, cpu_millicores and the bandwidths, the default (PRC-30) for the others.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -274,6 +277,100 @@ pub mod attach_output {
         Exit(super::WaitReply),
     }
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LayerFilter {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Layer {
+    #[prost(uint64, tag = "1")]
+    pub pid: u64,
+    #[prost(bytes = "vec", tag = "2")]
+    pub identity: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+    /// Folders of the host that were shown copy-on-write.
+    #[prost(string, repeated, tag = "4")]
+    pub folders: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bool, tag = "5")]
+    pub running: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LayerList {
+    #[prost(message, repeated, tag = "1")]
+    pub layers: ::prost::alloc::vec::Vec<Layer>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DiffRequest {
+    #[prost(uint64, tag = "1")]
+    pub pid: u64,
+    /// Only this path of the host and what is below it; empty for all.
+    #[prost(string, tag = "2")]
+    pub path: ::prost::alloc::string::String,
+}
+/// One name that a program added, changed or removed. Times alone are no change, and sockets are left out.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Change {
+    /// Of the host.
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    /// `added changed removed`.
+    #[prost(string, tag = "2")]
+    pub what: ::prost::alloc::string::String,
+    /// `file folder symlink fifo device`: of what is there afterwards, or of what was removed.
+    #[prost(string, tag = "3")]
+    pub kind: ::prost::alloc::string::String,
+    /// Of a file.
+    #[prost(uint64, tag = "4")]
+    pub size_bytes: u64,
+    /// Why a commit would not apply it; empty if it would.
+    #[prost(string, tag = "5")]
+    pub blocked: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DiffReply {
+    /// At most 4 096, and 512 KiB of paths.
+    #[prost(message, repeated, tag = "1")]
+    pub changes: ::prost::alloc::vec::Vec<Change>,
+    /// Not listed.
+    #[prost(uint64, tag = "2")]
+    pub more: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CommitRequest {
+    #[prost(uint64, tag = "1")]
+    pub pid: u64,
+    /// As of `DiffRequest`.
+    #[prost(string, tag = "2")]
+    pub path: ::prost::alloc::string::String,
+    /// Apply also what was changed on the host since the program started.
+    #[prost(bool, tag = "3")]
+    pub force: bool,
+    /// At most 256 bytes.
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CommitReply {
+    #[prost(message, optional, tag = "1")]
+    pub axiom_ref: ::core::option::Option<super::super::common::v1::AxiomRef>,
+    #[prost(uint64, tag = "2")]
+    pub applied: u64,
+    /// Nothing is left to commit or discard.
+    #[prost(bool, tag = "3")]
+    pub complete: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DiscardRequest {
+    #[prost(uint64, tag = "1")]
+    pub pid: u64,
+    /// At most 256 bytes.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DiscardReply {
+    #[prost(message, optional, tag = "1")]
+    pub axiom_ref: ::core::option::Option<super::super::common::v1::AxiomRef>,
+}
 /// Generated client implementations.
 pub mod processes_client {
     #![allow(
@@ -286,7 +383,7 @@ pub mod processes_client {
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
     /// Errors: ImageNotFound, InvalidImage, PolicyDenied, UnknownIdentity, CapabilityDenied, NoSuchProcess,
-    /// SystemProcess, ResourceShortage, Internal.
+    /// SystemProcess, ResourceShortage, NoLayer, LayersFull, StillRuns, Blocked, Internal.
     #[derive(Debug, Clone)]
     pub struct ProcessesClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -523,6 +620,105 @@ pub mod processes_client {
                 );
             self.inner.streaming(req, path, codec).await
         }
+        /// Programs whose changes to copy-on-write folders are kept.
+        pub async fn list_layers(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LayerFilter>,
+        ) -> std::result::Result<tonic::Response<super::LayerList>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailiwick.process_manager.v1.Processes/ListLayers",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "bailiwick.process_manager.v1.Processes",
+                        "ListLayers",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// What such a program changed; while it runs, as far as it has come.
+        pub async fn diff(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DiffRequest>,
+        ) -> std::result::Result<tonic::Response<super::DiffReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailiwick.process_manager.v1.Processes/Diff",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("bailiwick.process_manager.v1.Processes", "Diff"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Applies it on the host, after the program's end. Said again it completes what was cut.
+        pub async fn commit(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CommitRequest>,
+        ) -> std::result::Result<tonic::Response<super::CommitReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailiwick.process_manager.v1.Processes/Commit",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("bailiwick.process_manager.v1.Processes", "Commit"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Throws it away.
+        pub async fn discard(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DiscardRequest>,
+        ) -> std::result::Result<tonic::Response<super::DiscardReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailiwick.process_manager.v1.Processes/Discard",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("bailiwick.process_manager.v1.Processes", "Discard"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -575,9 +771,29 @@ pub mod processes_server {
             &self,
             request: tonic::Request<tonic::Streaming<super::AttachInput>>,
         ) -> std::result::Result<tonic::Response<Self::AttachStream>, tonic::Status>;
+        /// Programs whose changes to copy-on-write folders are kept.
+        async fn list_layers(
+            &self,
+            request: tonic::Request<super::LayerFilter>,
+        ) -> std::result::Result<tonic::Response<super::LayerList>, tonic::Status>;
+        /// What such a program changed; while it runs, as far as it has come.
+        async fn diff(
+            &self,
+            request: tonic::Request<super::DiffRequest>,
+        ) -> std::result::Result<tonic::Response<super::DiffReply>, tonic::Status>;
+        /// Applies it on the host, after the program's end. Said again it completes what was cut.
+        async fn commit(
+            &self,
+            request: tonic::Request<super::CommitRequest>,
+        ) -> std::result::Result<tonic::Response<super::CommitReply>, tonic::Status>;
+        /// Throws it away.
+        async fn discard(
+            &self,
+            request: tonic::Request<super::DiscardRequest>,
+        ) -> std::result::Result<tonic::Response<super::DiscardReply>, tonic::Status>;
     }
     /// Errors: ImageNotFound, InvalidImage, PolicyDenied, UnknownIdentity, CapabilityDenied, NoSuchProcess,
-    /// SystemProcess, ResourceShortage, Internal.
+    /// SystemProcess, ResourceShortage, NoLayer, LayersFull, StillRuns, Blocked, Internal.
     #[derive(Debug)]
     pub struct ProcessesServer<T> {
         inner: Arc<T>,
@@ -956,6 +1172,178 @@ pub mod processes_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailiwick.process_manager.v1.Processes/ListLayers" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListLayersSvc<T: Processes>(pub Arc<T>);
+                    impl<T: Processes> tonic::server::UnaryService<super::LayerFilter>
+                    for ListLayersSvc<T> {
+                        type Response = super::LayerList;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LayerFilter>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Processes>::list_layers(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListLayersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailiwick.process_manager.v1.Processes/Diff" => {
+                    #[allow(non_camel_case_types)]
+                    struct DiffSvc<T: Processes>(pub Arc<T>);
+                    impl<T: Processes> tonic::server::UnaryService<super::DiffRequest>
+                    for DiffSvc<T> {
+                        type Response = super::DiffReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DiffRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Processes>::diff(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DiffSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailiwick.process_manager.v1.Processes/Commit" => {
+                    #[allow(non_camel_case_types)]
+                    struct CommitSvc<T: Processes>(pub Arc<T>);
+                    impl<T: Processes> tonic::server::UnaryService<super::CommitRequest>
+                    for CommitSvc<T> {
+                        type Response = super::CommitReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CommitRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Processes>::commit(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CommitSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailiwick.process_manager.v1.Processes/Discard" => {
+                    #[allow(non_camel_case_types)]
+                    struct DiscardSvc<T: Processes>(pub Arc<T>);
+                    impl<T: Processes> tonic::server::UnaryService<super::DiscardRequest>
+                    for DiscardSvc<T> {
+                        type Response = super::DiscardReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DiscardRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Processes>::discard(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DiscardSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -10,6 +10,7 @@
 //! When a monitor dies, its program dies with it and its exit is recorded as `Unknown`.
 
 pub mod core;
+pub mod layer;
 pub mod monitor;
 mod shell;
 

@@ -2,7 +2,10 @@ use base::{CapabilityId, Hash, IdentityId, ProcessId};
 use kit::{Guilty, IntoRefusal, Retry};
 use thiserror::Error;
 
-use super::{ProcessState, limits::PROCESSES_MAX};
+use super::{
+    ProcessState,
+    limits::{LAYERS_MAX, PROCESSES_MAX},
+};
 
 /// Why a program was not started, signalled, shown or waited for. Nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -23,6 +26,21 @@ pub enum ProcessError {
     WrongState { pid: ProcessId, state: ProcessState },
     #[error("{PROCESSES_MAX} programs are kept already; wait for ended ones")]
     ResourceShortage,
+    #[error(
+        "of process {0} no changes are kept: it was shown nothing copy-on-write, changed nothing, or they were \
+         committed or discarded"
+    )]
+    NoLayer(ProcessId),
+    #[error(
+        "the changes of {LAYERS_MAX} programs are kept already; commit or discard some (`bailiwick layers`)"
+    )]
+    LayersFull,
+    #[error("process {0} still runs; stop it first, or wait for its end")]
+    StillRuns(ProcessId),
+    #[error("the changes of process {pid} are not applied: {text}; nothing was changed")]
+    Blocked { pid: ProcessId, text: String },
+    #[error("the layer of process {pid}: {text}; say it again to go on")]
+    Layer { pid: ProcessId, text: String },
     #[error("field `{field}`: {text}")]
     Invalid { field: &'static str, text: String },
     #[error("the token is refused: {0}")]
@@ -54,6 +72,11 @@ impl IntoRefusal for ProcessError {
             Self::SystemProcess(_) => "SystemProcess",
             Self::WrongState { .. } => "WrongState",
             Self::ResourceShortage => "ResourceShortage",
+            Self::NoLayer(_) => "NoLayer",
+            Self::LayersFull => "LayersFull",
+            Self::StillRuns(_) => "StillRuns",
+            Self::Blocked { .. } => "Blocked",
+            Self::Layer { .. } => "LayerFailed",
             Self::Invalid { .. } => "InvalidRequest",
             Self::Unauthenticated(_) => "Unauthenticated",
             Self::Launch { .. } => "LaunchFailed",
@@ -81,14 +104,17 @@ impl IntoRefusal for ProcessError {
     fn code(&self) -> tonic::Code {
         use tonic::Code;
         match self {
-            Self::ImageNotFound(_) | Self::NoSuchProcess(_) => Code::NotFound,
+            Self::ImageNotFound(_) | Self::NoSuchProcess(_) | Self::NoLayer(_) => Code::NotFound,
             Self::UnknownIdentity { .. } | Self::CapabilityDenied(_) | Self::SystemProcess(_) => {
                 Code::PermissionDenied
             }
-            Self::InvalidImage { .. } | Self::WrongState { .. } | Self::Launch { .. } => {
-                Code::FailedPrecondition
-            }
-            Self::ResourceShortage => Code::ResourceExhausted,
+            Self::InvalidImage { .. }
+            | Self::WrongState { .. }
+            | Self::Launch { .. }
+            | Self::StillRuns(_)
+            | Self::Blocked { .. } => Code::FailedPrecondition,
+            Self::ResourceShortage | Self::LayersFull => Code::ResourceExhausted,
+            Self::Layer { .. } => Code::Aborted,
             Self::Invalid { .. } => Code::InvalidArgument,
             Self::Unauthenticated(_) => Code::Unauthenticated,
             Self::Recovering => Code::Unavailable,
@@ -152,6 +178,17 @@ mod tests {
                 Retry::After(1000),
                 Code::ResourceExhausted,
             ),
+            (ProcessError::NoLayer(pid), "NoLayer", refused, never, Code::NotFound),
+            (ProcessError::LayersFull, "LayersFull", refused, never, Code::ResourceExhausted),
+            (ProcessError::StillRuns(pid), "StillRuns", refused, never, Code::FailedPrecondition),
+            (
+                ProcessError::Blocked { pid, text: text() },
+                "Blocked",
+                refused,
+                never,
+                Code::FailedPrecondition,
+            ),
+            (ProcessError::Layer { pid, text: text() }, "LayerFailed", refused, never, Code::Aborted),
             (ProcessError::invalid("f", "x"), "InvalidRequest", Guilty::Misuse, never, Code::InvalidArgument),
             (ProcessError::Unauthenticated(text()), "Unauthenticated", refused, never, Code::Unauthenticated),
             (

@@ -10,6 +10,9 @@ pub const ENVIRONMENT_MAX: usize = 1024;
 pub const ENVIRONMENT_BYTES_MAX: usize = 256 * 1024;
 /// Host paths granted to one program; each costs a mount.
 pub const PATHS_MAX: usize = 64;
+/// Programs whose changes to copy-on-write folders are kept at once; the next one is refused until some are committed
+/// or discarded, for nobody's work is thrown away to make room.
+pub const LAYERS_MAX: usize = 64;
 /// Bytes of a program's name: a path on the host.
 pub const NAME_BYTES_MAX: usize = 1024;
 /// Bytes of a name as the log keeps it.

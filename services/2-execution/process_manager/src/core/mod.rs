@@ -1,6 +1,7 @@
 //! What process_manager decides, without doing any of it.
 
 mod error;
+mod layer;
 mod ledger;
 pub mod limits;
 mod plan;
@@ -10,6 +11,7 @@ mod table;
 mod watch;
 
 pub use error::ProcessError;
+pub use layer::{JOB_SLOTS, Layer, copied, job_plan};
 pub use ledger::{Ledger, Open, Started};
 pub use plan::{Host, IMAGE_SLOT, MONITOR_SLOTS, Plans, plans};
 pub use request::{PathGrant, Spawn, WindowSize};

@@ -1,5 +1,6 @@
 //! The two plans of a program: the monitor's with the house around it, and the program's inside.
 
+use base::ProcessId;
 use chain::payload::process::ResourceLimits;
 use sandbox::{
     Access, Descriptor, Executable, Guard, GuardSet, Landlock, Limits, Mount, Namespaces, PathRule, Plan,
@@ -66,15 +67,17 @@ pub struct Plans {
     pub image_path: Option<String>,
 }
 
-/// Builds both. `label` names cgroup and logs.
+/// Builds both. The number names cgroup, logs and the layers of copy-on-write folders.
 #[must_use]
-pub fn plans(spawn: &Spawn, host: &Host, label: &str) -> Plans {
+pub fn plans(spawn: &Spawn, host: &Host, pid: ProcessId) -> Plans {
+    let label = &format!("program-{pid}");
     let mounted = !spawn.disabled.contains(Guard::Mountns);
     let image_path = image_path(spawn);
-    let mounts = mounts(spawn, host, &image_path);
+    let mounts = mounts(spawn, host, pid, &image_path);
     let mut outer = Plan::new(label, Executable::Slot(0), Profile::Program).with_mounts(mounts);
     outer.masked.extend(SECRETS.iter().map(|path| (*path).to_owned()));
-    outer.masked.extend(hidden_inside(spawn, host));
+    let shown = spawn.paths.iter().map(|grant| (grant.source.as_str(), grant.inside.as_str()));
+    outer.masked.extend(hidden_inside(shown.chain(SHOWN.iter().map(|path| (*path, *path))), host));
     let watch = Watch {
         granted: spawn.paths.iter().map(|grant| grant.inside.clone()).collect(),
         home: HOME.to_owned(),
@@ -115,7 +118,12 @@ fn image_path(spawn: &Spawn) -> String {
     format!("{IMAGE_FOLDER}/{}", name.rsplit('/').next().unwrap_or_default())
 }
 
-fn mounts(spawn: &Spawn, host: &Host, image_path: &str) -> Vec<Mount> {
+/// Where the layers of a program lie on the host, one folder for each.
+pub(super) fn layer_folder(host: &Host, pid: ProcessId) -> String {
+    format!("{}/layers/{pid}", host.images)
+}
+
+fn mounts(spawn: &Spawn, host: &Host, pid: ProcessId, image_path: &str) -> Vec<Mount> {
     let tmpfs =
         |target: &str, size_bytes_max, mode| Mount::Tmpfs { target: target.to_owned(), size_bytes_max, mode };
     let bind = |source: &str, target: &str, writable, optional| Mount::Bind {
@@ -134,14 +142,18 @@ fn mounts(spawn: &Spawn, host: &Host, image_path: &str) -> Vec<Mount> {
         tmpfs("/root", 4096, 0o700),
         Mount::Symlink { target: "/var/tmp".to_owned(), points_to: "../tmp".to_owned() },
     ]);
-    mounts.extend(spawn.paths.iter().map(|grant| bind(&grant.source, &grant.inside, grant.writable, false)));
+    let mut layers = (0..).map(|number: u32| format!("{}/{number}", layer_folder(host, pid)));
+    mounts.extend(spawn.paths.iter().map(|grant| match grant.copied.then(|| layers.next()).flatten() {
+        Some(layer) => Mount::Overlay { source: grant.source.clone(), target: grant.inside.clone(), layer },
+        None => bind(&grant.source, &grant.inside, grant.writable, false),
+    }));
     let image = format!("{}/blake3-{}", host.images, spawn.image.to_hex());
     mounts.push(bind(&image, image_path, false, false));
     mounts
 }
 
-/// Where the node's own folders would show through a grant.
-fn hidden_inside(spawn: &Spawn, host: &Host) -> Vec<String> {
+/// Where the node's own folders would show through what is mounted: pairs of a host's path and where it is inside.
+pub(super) fn hidden_inside<'a>(shown: impl Iterator<Item = (&'a str, &'a str)>, host: &Host) -> Vec<String> {
     let inside = |hidden: &str, source: &str, target: &str| {
         if is_below(source, hidden) {
             return Some(target.to_owned());
@@ -149,8 +161,7 @@ fn hidden_inside(spawn: &Spawn, host: &Host) -> Vec<String> {
         let rest = hidden.strip_prefix(source.trim_end_matches('/')).filter(|_| is_below(hidden, source))?;
         Some(format!("{}{rest}", target.trim_end_matches('/')))
     };
-    let grants = spawn.paths.iter().map(|grant| (grant.source.as_str(), grant.inside.as_str()));
-    let all: Vec<(&str, &str)> = grants.chain(SHOWN.iter().map(|path| (*path, *path))).collect();
+    let all: Vec<(&str, &str)> = shown.collect();
     host.hidden
         .iter()
         .flat_map(|hidden| all.iter().filter_map(move |(source, target)| inside(hidden, source, target)))
@@ -170,10 +181,8 @@ fn landlock(outer: &Plan, mounted: bool) -> Landlock {
                 Mount::Proc => ("/proc", Access::Modify),
                 Mount::Dev => ("/dev", Access::Modify),
                 // Without mounts there is no layer, and the folder itself must not be changed.
-                Mount::Tmpfs { .. }
-                | Mount::Symlink { .. }
-                | Mount::Folder { .. }
-                | Mount::Overlay { .. } => continue,
+                Mount::Overlay { source, .. } => (source.as_str(), Access::Read),
+                Mount::Tmpfs { .. } | Mount::Symlink { .. } | Mount::Folder { .. } => continue,
             };
             rules.push(PathRule { path: rule.0.to_owned(), access: rule.1 });
         }
@@ -276,13 +285,14 @@ mod tests {
     }
 
     fn grant(path: &str, inside: &str, writable: bool) -> pb::PathGrant {
-        pb::PathGrant { path: path.to_owned(), inside: inside.to_owned(), writable }
+        let (path, inside) = (path.to_owned(), inside.to_owned());
+        pb::PathGrant { path, inside, writable, copy_on_write: false }
     }
 
     /// covers: PRC-10
     #[test]
     fn both_plans_are_valid_and_arguments_stay_in_order() {
-        let plans = plans(&spawn(|_| {}), &host(), "p1");
+        let plans = plans(&spawn(|_| {}), &host(), ProcessId(1));
         assert_eq!(plans.monitor.validate(MONITOR_SLOTS as usize), Ok(()));
         assert_eq!(plans.program.validate(4), Ok(()));
         assert_eq!(plans.program.arguments, ["cat", "a b", "c"]);
@@ -299,7 +309,7 @@ mod tests {
                 r.name = name.to_owned();
                 r.paths = vec![grant("/home/me/repo", "/repo", false)];
             });
-            plans(&spawn, &host(), "p1").image_path.unwrap()
+            plans(&spawn, &host(), ProcessId(1)).image_path.unwrap()
         };
         assert_eq!(path("/usr/bin/cc"), "/usr/bin/cc");
         assert_eq!(path("/repo/tool"), "/repo/tool");
@@ -309,10 +319,28 @@ mod tests {
     }
 
     #[test]
+    fn copied_folders_have_a_layer_each_and_the_others_none() {
+        let copied = |path: &str| pb::PathGrant { copy_on_write: true, ..grant(path, "", false) };
+        let spawn = spawn(|r| r.paths = vec![copied("/a"), grant("/b", "", true), copied("/c")]);
+        let plans = plans(&spawn, &host(), ProcessId(9));
+        let overlays: Vec<(String, String)> = plans
+            .monitor
+            .mounts
+            .iter()
+            .filter_map(|mount| match mount {
+                Mount::Overlay { target, layer, .. } => Some((target.clone(), layer.clone())),
+                _ => None,
+            })
+            .collect();
+        let layer = |number: u32| format!("/srv/node/state/images/layers/9/{number}");
+        assert_eq!(overlays, [("/a".to_owned(), layer(0)), ("/c".to_owned(), layer(1))]);
+    }
+
+    #[test]
     fn the_nodes_own_folders_do_not_show_through_a_grant() {
         let masked = |source: &str, inside: &str| {
             let spawn = spawn(|r| r.paths = vec![grant(source, inside, true)]);
-            plans(&spawn, &host(), "p1").monitor.masked
+            plans(&spawn, &host(), ProcessId(1)).monitor.masked
         };
         assert!(masked("/home/me", "").contains(&"/home/me/.local/state/bailiwick".to_owned()));
         assert!(masked("/home/me", "/m").contains(&"/m/.local/state/bailiwick".to_owned()));
@@ -331,7 +359,7 @@ mod tests {
     fn a_limit_of_processor_time_holds_each_process_and_none_is_none() {
         let limit = |cpu_time_ms| {
             let limits = pb::ResourceLimits { cpu_time_ms, ..Default::default() };
-            let plan = plans(&spawn(|r| r.resource_limits = Some(limits)), &host(), "p1").program;
+            let plan = plans(&spawn(|r| r.resource_limits = Some(limits)), &host(), ProcessId(1)).program;
             plan.rlimits.into_iter().find(|limit| limit.resource == Resource::CpuSeconds)
         };
         assert!(limit(0).is_none());
@@ -344,7 +372,7 @@ mod tests {
 
     #[test]
     fn private_folders_have_room_and_streams_stand_in_order() {
-        let plans = plans(&spawn(|_| {}), &host(), "p1");
+        let plans = plans(&spawn(|_| {}), &host(), ProcessId(1));
         let sizes = plans.monitor.mounts.iter().filter_map(|mount| match mount {
             Mount::Tmpfs { size_bytes_max, .. } => Some(*size_bytes_max),
             _ => None,
@@ -362,7 +390,7 @@ mod tests {
         let spawn = spawn(|r| {
             r.env = [("PATH", "/x"), ("A", "1")].map(|(n, v)| (n.to_owned(), v.to_owned())).into();
         });
-        let plan = plans(&spawn, &host(), "p1").program;
+        let plan = plans(&spawn, &host(), ProcessId(1)).program;
         let pairs: Vec<String> =
             plan.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
         assert_eq!(pairs, ["A=1", "PATH=/x", "HOME=/home/program", "TMPDIR=/tmp"]);
@@ -375,7 +403,7 @@ mod tests {
             r.env = [(CAPABILITIES_VARIABLE.to_owned(), "made up".to_owned())].into();
             r.capabilities = vec![vec![1; 16], vec![2; 16]];
         });
-        let plan = plans(&spawn, &host(), "p1").program;
+        let plan = plans(&spawn, &host(), ProcessId(1)).program;
         let told: Vec<&str> = plan
             .environment
             .iter()
@@ -391,7 +419,7 @@ mod tests {
             r.disabled_guards = vec!["mountns".to_owned()];
             r.paths = vec![grant("/data", "/inside", true)];
         });
-        let plans = plans(&spawn, &host(), "p1");
+        let plans = plans(&spawn, &host(), ProcessId(1));
         assert_eq!(plans.program.executable, Executable::Slot(0));
         let rules = plans.program.landlock.unwrap().rules;
         assert!(rules.contains(&PathRule { path: "/data".to_owned(), access: Access::Write }));

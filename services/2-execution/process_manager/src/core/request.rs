@@ -24,6 +24,8 @@ pub struct PathGrant {
     pub source: String,
     pub inside: String,
     pub writable: bool,
+    /// Looks writable; what is changed lies in a layer.
+    pub copied: bool,
 }
 
 /// Of a terminal, in characters.
@@ -231,7 +233,14 @@ fn paths(grants: &[pb::PathGrant]) -> Result<Vec<PathGrant>, ProcessError> {
             let text = format!("{inside:?} belongs to the sandbox; name another place with PATH:ro:INSIDE");
             return Err(ProcessError::invalid("paths", text));
         }
-        paths.push(PathGrant { source: super::normalize(&grant.path), inside, writable: grant.writable });
+        if grant.writable && grant.copy_on_write {
+            return Err(ProcessError::invalid("paths", format!("{inside:?} is either writable or copied")));
+        }
+        let source = super::normalize(&grant.path);
+        if grant.copy_on_write && source == "/" {
+            return Err(ProcessError::invalid("paths", "the whole host cannot be shown copy-on-write"));
+        }
+        paths.push(PathGrant { source, inside, writable: grant.writable, copied: grant.copy_on_write });
     }
     Ok(paths)
 }
@@ -369,11 +378,23 @@ mod tests {
             assert_eq!(refused(|r| r.name = name.to_owned()), "name", "{name:?}");
         }
         for inside in ["/", "/proc/1", "/dev", "/run/bailiwick/x", "/a/../b", "a"] {
-            let grant = pb::PathGrant { path: "/a".to_owned(), inside: inside.to_owned(), writable: true };
+            let (path, inside) = ("/a".to_owned(), inside.to_owned());
+            let grant = pb::PathGrant { path, inside: inside.clone(), writable: true, ..Default::default() };
             assert_eq!(refused(|r| r.paths = vec![grant]), "paths", "{inside}");
         }
-        let named = pb::PathGrant { path: "/a".to_owned(), inside: "/process".to_owned(), writable: true };
-        assert!(parse(|r| r.paths = vec![named]).is_ok(), "whole parts count");
+        let named = pb::PathGrant {
+            path: "/a".to_owned(),
+            inside: "/process".to_owned(),
+            writable: true,
+            copy_on_write: false,
+        };
+        assert!(parse(|r| r.paths = vec![named.clone()]).is_ok(), "whole parts count");
+        let both = pb::PathGrant { copy_on_write: true, ..named };
+        assert_eq!(refused(|r| r.paths = vec![both.clone()]), "paths");
+        let copied = pb::PathGrant { writable: false, ..both };
+        assert!(parse(|r| r.paths = vec![copied.clone()]).unwrap().paths[0].copied);
+        let whole = pb::PathGrant { path: "/".to_owned(), ..copied };
+        assert_eq!(refused(|r| r.paths = vec![whole]), "paths");
         for cwd in ["x", "/a/../b", "/..", "/a\0"] {
             assert_eq!(refused(|r| r.cwd = Some(cwd.to_owned())), "cwd", "{cwd:?}");
         }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use base::ProcessId;
 use chain::payload::{ReceiptStatus, process::ExitStatus};
 
-use super::{exits::unseen, keeper::KeeperError, manager::Manager};
+use super::{exits::unseen, keeper::KeeperError, layers::HELPERS_MIN, manager::Manager};
 use crate::{
     core::{Event, Open, PathGrant, Process, ProcessState},
     monitor::protocol::{Phase, Reply, Request, Status},
@@ -17,13 +17,17 @@ impl Manager {
     pub(super) async fn take_over(self: &Arc<Self>) -> Result<(), KeeperError> {
         let children = self.keeper.children().await?;
         let open: BTreeMap<ProcessId, Open> = self.state().ledger.open().clone();
-        for child in &children {
+        // Work on a layer goes on to its end, which is told when it comes.
+        for child in children.iter().filter(|child| child.id < HELPERS_MIN) {
             let pid = ProcessId(child.id);
             self.state().table.saw(child.id);
             match (open.get(&pid), child.exit) {
                 (Some(open), None) => self.adopt(pid, open, child.pid).await,
                 // Started before its commit, by a process that is gone: nobody was told of it.
-                (None, None) => self.abandon(pid).await,
+                (None, None) => {
+                    self.abandon(pid).await;
+                    self.prune(pid);
+                }
                 (Some(open), Some(exit)) => {
                     self.insert(open, child.pid, ProcessState::Running);
                     let (status, usage) = unseen(&exit);
@@ -122,9 +126,16 @@ impl Manager {
     }
 }
 
+/// How a grant is shown: what follows its path, whether it is writable, whether it is copied.
+const MODES: [(&str, bool, bool); 3] = [(":rw", true, false), (":ro", false, false), (":cow", false, true)];
+
 /// As `grants` of an entry has it.
 pub(super) fn format_grant(grant: &PathGrant) -> String {
-    let mode = if grant.writable { "rw" } else { "ro" };
+    let mode = match grant {
+        PathGrant { copied: true, .. } => "cow",
+        PathGrant { writable: true, .. } => "rw",
+        _ => "ro",
+    };
     if grant.inside == grant.source {
         format!("{}:{mode}", grant.source)
     } else {
@@ -133,14 +144,16 @@ pub(super) fn format_grant(grant: &PathGrant) -> String {
 }
 
 fn parse_grant(text: &str) -> Option<PathGrant> {
-    for (mark, writable) in [(":rw", true), (":ro", false)] {
+    for (mark, writable, copied) in MODES {
         if let Some(source) = text.strip_suffix(mark) {
-            return Some(PathGrant { source: source.to_owned(), inside: source.to_owned(), writable });
+            let source = source.to_owned();
+            return Some(PathGrant { inside: source.clone(), source, writable, copied });
         }
     }
-    for (mark, writable) in [(":rw:/", true), (":ro:/", false)] {
-        if let Some((source, inside)) = text.rsplit_once(mark) {
-            return Some(PathGrant { source: source.to_owned(), inside: format!("/{inside}"), writable });
+    for (mark, writable, copied) in MODES {
+        if let Some((source, inside)) = text.rsplit_once(&format!("{mark}:/")) {
+            let (source, inside) = (source.to_owned(), format!("/{inside}"));
+            return Some(PathGrant { source, inside, writable, copied });
         }
     }
     None
@@ -153,8 +166,9 @@ mod tests {
     #[test]
     fn grants_survive_the_log() {
         for (source, inside) in [("/a", "/a"), ("/a:b", "/a:b"), ("/a", "/c"), ("/a b", "/c:d")] {
-            for writable in [true, false] {
-                let grant = PathGrant { source: source.to_owned(), inside: inside.to_owned(), writable };
+            for (_, writable, copied) in MODES {
+                let (source, inside) = (source.to_owned(), inside.to_owned());
+                let grant = PathGrant { source, inside, writable, copied };
                 assert_eq!(parse_grant(&format_grant(&grant)), Some(grant));
             }
         }

@@ -10,7 +10,7 @@ use chain::payload::{
 use kit::authority::{AuthorityError, Entry};
 use sandbox::keeper_protocol::Exit as KeeperExit;
 
-use super::{control::Control, manager::Manager};
+use super::{control::Control, layers::HELPERS_MIN, manager::Manager};
 use crate::{
     core::Exit,
     monitor::protocol::{Ended, Reply, Request},
@@ -81,6 +81,7 @@ impl Manager {
         if !self.state().table.ended(pid, exit) {
             return;
         }
+        self.prune(pid);
         self.changed.send_replace(());
         let manager = Arc::clone(self);
         tokio::spawn(async move {
@@ -148,9 +149,11 @@ impl Manager {
 
     /// A monitor has ended: after its program was forgotten, or before, and then nobody saw how the program ended.
     pub(super) async fn monitor_ended(self: &Arc<Self>, pid: ProcessId, exit: KeeperExit) {
-        let (status, usage) = unseen(&exit);
-        self.finish(pid, status, usage, Vec::new());
-        self.remove_folder(pid);
+        if pid.0 < HELPERS_MIN {
+            let (status, usage) = unseen(&exit);
+            self.finish(pid, status, usage, Vec::new());
+            self.remove_folder(pid);
+        }
         if let Err(error) = self.keeper.acknowledge(pid.0).await {
             tracing::warn!(%pid, %error, "an exit cannot be acknowledged");
         }

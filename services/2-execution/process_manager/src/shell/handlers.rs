@@ -21,7 +21,7 @@ pub(super) struct Handlers(pub(super) Arc<Manager>);
 
 impl Handlers {
     /// Who asks, and what they see: services on their edges, the admin and System identities see everything.
-    fn requestor<T>(&self, request: &Request<T>) -> Result<(kit::Requestor, Viewer), Status> {
+    pub(super) fn requestor<T>(&self, request: &Request<T>) -> Result<(kit::Requestor, Viewer), Status> {
         let requestor = kit::requestor(&self.0.node, request, true)?;
         let is_service = requestor.claims().is_none() && !kit::caller(request)?.is_admin();
         let sees_all = is_service || self.0.state().ledger.is_system_class(&requestor.id());
@@ -69,6 +69,7 @@ fn describe(process: &Process) -> pb::ProcessInfo {
                 path: grant.source.clone(),
                 writable: grant.writable,
                 inside: grant.inside.clone(),
+                copy_on_write: grant.copied,
             })
             .collect(),
     }
@@ -189,6 +190,28 @@ impl Processes for Handlers {
         };
         let output = self.0.attach(ProcessId(pid), viewer, input).await?;
         Ok(Response::new(ReceiverStream::new(output)))
+    }
+
+    async fn list_layers(
+        &self,
+        request: Request<pb::LayerFilter>,
+    ) -> Result<Response<pb::LayerList>, Status> {
+        self.layers(request).await
+    }
+
+    async fn diff(&self, request: Request<pb::DiffRequest>) -> Result<Response<pb::DiffReply>, Status> {
+        self.differences(request).await
+    }
+
+    async fn commit(&self, request: Request<pb::CommitRequest>) -> Result<Response<pb::CommitReply>, Status> {
+        self.apply(request).await
+    }
+
+    async fn discard(
+        &self,
+        request: Request<pb::DiscardRequest>,
+    ) -> Result<Response<pb::DiscardReply>, Status> {
+        self.throw_away(request).await
     }
 }
 

@@ -20,6 +20,7 @@ use super::{
     images::Images,
     inherited::Inherited,
     keeper::Keeper,
+    layers::Layers,
 };
 use crate::{
     core::{Host, Ledger, ProcessError, Table},
@@ -45,6 +46,7 @@ pub(super) struct Manager {
     pub(super) node: Node,
     pub(super) keeper: Keeper,
     pub(super) images: Images,
+    pub(super) layers: Layers,
     pub(super) host: Host,
     pub(super) image: std::os::fd::OwnedFd,
     pub(super) error: std::os::fd::OwnedFd,
@@ -73,6 +75,7 @@ impl Manager {
             u64::from_le_bytes(kit::authority::random_16()?.first_chunk().copied().unwrap_or_default());
         let manager = Arc::new(Self {
             keeper: Keeper::connect(keeper, nonce, exits).await?,
+            layers: Layers::open(&images, state_folder)?,
             images: Images::open_folder(&images)?,
             node,
             host,

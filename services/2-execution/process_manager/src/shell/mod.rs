@@ -8,6 +8,8 @@ mod handlers;
 mod images;
 mod inherited;
 mod keeper;
+mod layer_handlers;
+mod layers;
 mod manager;
 mod signal;
 mod spawn;
@@ -32,7 +34,7 @@ pub fn main() -> ExitCode {
     kit::serve::<ProcessManager>()
 }
 
-static TABLE: [Operation; 7] = [
+static TABLE: [Operation; 11] = [
     // Content under its own name changes nothing until a program is made of it, which is decided.
     Operation::reads(
         "/bailiwick.process_manager.v1.Processes/PutImage",
@@ -70,6 +72,29 @@ static TABLE: [Operation; 7] = [
         "/bailiwick.process_manager.v1.Processes/Attach",
         Cost::Light,
         "system.process_manager.attach",
+    )
+    .long(),
+    Operation::reads(
+        "/bailiwick.process_manager.v1.Processes/ListLayers",
+        Cost::Light,
+        "system.process_manager.list_layers",
+    ),
+    Operation::reads(
+        "/bailiwick.process_manager.v1.Processes/Diff",
+        Cost::Heavy,
+        "system.process_manager.diff",
+    )
+    .long(),
+    Operation::acts(
+        "/bailiwick.process_manager.v1.Processes/Commit",
+        Cost::Heavy,
+        "system.process_manager.commit",
+    )
+    .long(),
+    Operation::acts(
+        "/bailiwick.process_manager.v1.Processes/Discard",
+        Cost::Heavy,
+        "system.process_manager.discard",
     )
     .long(),
 ];

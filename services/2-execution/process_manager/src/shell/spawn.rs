@@ -109,7 +109,7 @@ impl Manager {
         self.node.authority().preflight(&request).await?;
         let image = self.images.open(spawn.image, spawn.unpinned || kit::is_broken("hash-pin")).await?;
         let pid = self.enter(spawn, requestor)?;
-        let held = match self.hold(spawn, pid, image).await {
+        let held = match self.hold(spawn, pid, requestor, image).await {
             Ok(held) => held,
             Err(error) => {
                 self.undo(pid).await;
@@ -200,8 +200,15 @@ impl Manager {
     }
 
     /// Starts the monitor, which holds the program until the log has it.
-    async fn hold(&self, spawn: &Spawn, pid: ProcessId, image: File) -> Result<Held, ProcessError> {
-        let plans = plans(spawn, &self.host, &format!("program-{pid}"));
+    async fn hold(
+        &self,
+        spawn: &Spawn,
+        pid: ProcessId,
+        requestor: &Requestor,
+        image: File,
+    ) -> Result<Held, ProcessError> {
+        self.layers.make(spawn, pid, requestor.id())?;
+        let plans = plans(spawn, &self.host, pid);
         let internal = |error: io::Error| ProcessError::Internal(format!("preparing process {pid}: {error}"));
         let slots = self.slots(spawn, pid, &plans, image).map_err(internal)?;
         let started =
@@ -328,6 +335,7 @@ impl Manager {
     async fn undo(&self, pid: ProcessId) {
         self.abandon(pid).await;
         self.remove_folder(pid);
+        self.drop_layer(pid).await;
     }
 }
 
@@ -358,7 +366,7 @@ fn repeated(
 }
 
 /// Bytes in memory, to be read from the start.
-fn memfd(bytes: &[u8]) -> io::Result<OwnedFd> {
+pub(super) fn memfd(bytes: &[u8]) -> io::Result<OwnedFd> {
     let mut file = File::from(rustix::fs::memfd_create("monitor", MemfdFlags::CLOEXEC)?);
     file.write_all(bytes)?;
     rustix::fs::seek(file.as_fd(), rustix::fs::SeekFrom::Start(0))?;

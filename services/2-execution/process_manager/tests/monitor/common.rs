@@ -128,7 +128,7 @@ impl House {
             hidden: Vec::new(),
             monitor: ["bailiwick", "process", "monitor"].map(str::to_owned).to_vec(),
         };
-        let plans = plans(&spawn, &host, &format!("program-{id}"));
+        let plans = plans(&spawn, &host, base::ProcessId(id));
         let config = Config {
             plan: plans.program.clone(),
             watch: plans.watch.clone(),

@@ -168,6 +168,7 @@ fn granted_paths_are_there_and_writable_only_if_said() {
         path: folder.path().to_str().unwrap().to_owned(),
         writable,
         inside: inside.to_owned(),
+        copy_on_write: false,
     };
     for (id, who) in (1..).zip(keepers()) {
         let mut house = House::new(*who);
