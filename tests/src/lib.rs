@@ -78,6 +78,17 @@ impl TestNode {
         if self.up { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
     }
 
+    /// Through another command, which is given the node's command line as its last arguments.
+    pub fn up_through(&mut self, wrapper: &[&str]) {
+        let (program, arguments) = wrapper.split_first().expect("a command");
+        let mut command = Command::new(program);
+        command.args(arguments).arg(&self.binary).arg("--root").arg(self.root());
+        let output = command.args(["up", "--detach", "--name", "test"]).stdin(Stdio::null()).output();
+        let output = output.expect("the wrapper runs");
+        self.up = output.status.success();
+        assert!(self.up, "the node did not come up: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
     pub fn down(&mut self) {
         self.ok(&["down"]);
         self.up = false;
