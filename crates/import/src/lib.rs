@@ -5,6 +5,7 @@
 //! answers of the host give the same manifests. Takes any text without a panic, and no memory for what a text claims.
 //! Never does: I/O, clocks, dice; `Host` is asked through a trait. Knows no service: what comes out is text.
 
+mod fits;
 mod host;
 pub mod keys;
 pub mod limits;

@@ -1,7 +1,7 @@
 //! Units of one import, brought together: services with their sockets and timers, and the order among them.
 
 use crate::{
-    Import,
+    Import, fits,
     host::Host,
     limits::FILES_MAX,
     manifest::service_name,
@@ -78,7 +78,12 @@ fn together(all: &[Unit], host: &dyn Host) -> Import {
             others.iter().filter(of).map(|one| (*one).clone()).collect()
         };
         let (sockets, timers) = (part("socket"), part("timer"));
-        manifests.extend(service::manifest(unit, &sockets, &timers, &peers, host, &mut report));
+        let made = service::manifest(unit, &sockets, &timers, &peers, host, &mut report);
+        let Some(made) = made else { continue };
+        match fits::why_not(&made) {
+            Some(why) => report.add(&unit.place(), "", "", Fate::Refused, why),
+            None => manifests.push(made),
+        }
     }
     for unit in others {
         let full = service_of(unit);

@@ -161,7 +161,9 @@ fn as_whom() {
     check("CapabilityBoundingSet=CAP_SETUID CAP_SETGID", Mapped, "privileges = [\"setgid\", \"setuid\"]");
     check("CapabilityBoundingSet=~CAP_SETUID", Approximated, "privileges = [");
     check("CapabilityBoundingSet=", Mapped, "user = \"root\"");
-    check("[Unit]\nConditionCapability=CAP_SYS_TIME", Mapped, "sys_time");
+    check("[Unit]\nConditionCapability=CAP_NET_RAW", Mapped, "net_raw");
+    check("[Unit]\nConditionCapability=CAP_SYS_TIME", Refused, "");
+    check("User=own\nAmbientCapabilities=CAP_SYS_ADMIN", Refused, "");
     check("CapabilityBoundingSet=CAP_NONE", Refused, "");
 }
 

@@ -31,7 +31,11 @@ pub(crate) const EXEC: &[Key] = &[
         text: "`user`; left out, `root`: the unit runs as root, with `privileges` of a fixed list",
     },
     Key { names: &["Group"], treat: Code(&[Mapped, Denied]), text: "`user = \"NAME:GROUP\"`" },
-    Key { names: &["SupplementaryGroups"], treat: Code(&[Mapped]), text: "`groups`" },
+    Key {
+        names: &["SupplementaryGroups"],
+        treat: Code(&[Mapped, Denied]),
+        text: "`groups`; with `DynamicUser=` refused",
+    },
     Key {
         names: &["DynamicUser"],
         treat: Code(&[Mapped, Passed]),

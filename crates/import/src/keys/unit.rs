@@ -106,7 +106,7 @@ pub(crate) const UNIT: &[Key] = &[
     Key {
         names: &["ConditionCapability", "AssertCapability"],
         treat: Code(&[Mapped, Denied]),
-        text: "one more of `[program] privileges` for a unit that runs as root; a `!` is refused",
+        text: "one more of `[program] privileges` for a unit that runs as root; one that no program can keep is refused, and a `!` too",
     },
     Key {
         names: &["ConditionACPower", "AssertACPower"],

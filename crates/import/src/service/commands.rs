@@ -111,7 +111,11 @@ impl Work<'_> {
                 found
             }
         };
-        let mut words = vec![program];
+        if program.split('/').any(|part| part == "..") {
+            self.refused(one, "a program is named by an absolute path without `..`");
+            return None;
+        }
+        let mut words = vec![plain_path(&program)];
         if line.verbatim {
             words.extend(rest.iter().cloned());
             return Some(words);
@@ -347,7 +351,11 @@ fn folders_of(command: &[String]) -> Option<Made> {
         }
     }
     let below = ["/run/", "/var/lib/", "/var/log/", "/var/cache/"];
-    let legal = paths.iter().all(|path| below.iter().any(|root| path.starts_with(root)));
+    let legal = paths.iter().all(|path| {
+        below.iter().any(|root| path.starts_with(root))
+            && !path.split('/').any(|part| part == "..")
+            && !path.starts_with("/run/bailiwick")
+    });
     if !makes || paths.is_empty() || !legal {
         return None;
     }

@@ -46,7 +46,10 @@ impl Work<'_> {
                         &one,
                         "the service manager's own capabilities are meant, which are not asked for",
                     ),
-                    _ => self.refused(&one, "the program is not to have it, or it is not known here"),
+                    _ => self.refused(
+                        &one,
+                        "no program keeps it here, or the unit takes it away, or it is not known",
+                    ),
                 }
             }
         }

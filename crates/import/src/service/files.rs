@@ -89,6 +89,10 @@ impl Work<'_> {
                     self.refused(&one, format!("no link {link:?} is made"));
                 }
                 let path = plain_path(&format!("{root}/{name}"));
+                if path.starts_with("/run/bailiwick") {
+                    self.refused(&one, "the folder is the node's own");
+                    continue;
+                }
                 paths.push(path.clone());
                 self.folder(Folder { path, mode: mode.clone() });
                 self.mapped(&one, "[program] folders");

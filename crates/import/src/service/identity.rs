@@ -64,7 +64,7 @@ impl Work<'_> {
         let one = self.service(key)?;
         let name = self.expanded(&one)?;
         let legal = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
-        if name.is_empty() || name.len() > 31 || !name.chars().all(legal) {
+        if name.is_empty() || name.len() > 32 || name.starts_with('-') || !name.chars().all(legal) {
             self.refused(&one, "it is no name of a user or a group");
             return None;
         }
@@ -88,6 +88,10 @@ impl Work<'_> {
     fn supplementary(&mut self) {
         for one in self.unit.list("Service", "SupplementaryGroups") {
             let Some(words) = self.words(&one) else { continue };
+            if self.manifest.program.user.is_none() {
+                self.refused(&one, "groups of the host belong to a user of the host; name one with User= and no DynamicUser=");
+                continue;
+            }
             self.manifest.program.groups.extend(words);
             self.mapped(&one, "[program] groups");
         }

@@ -76,6 +76,10 @@ impl Work<'_> {
             return;
         }
         let path = if path.starts_with('/') { path } else { format!("/run/{path}") };
+        if path.split('/').any(|part| part == "..") {
+            self.refused(&one, "it is no absolute path without `..`");
+            return;
+        }
         self.manifest.program.pid_file = Some(super::plain_path(&path));
         self.mapped(&one, "[program] pid_file");
     }

@@ -6,19 +6,23 @@ use crate::{
     unit::{Setting, value},
 };
 
-/// What root keeps of its capabilities where a unit does not say: to become other users, to own and read files, to bind
-/// low ports, to leave by `chroot`, to signal and order its own, to log in people. Not among them: the ones that reach
-/// the host beyond files and processes (`sys_admin sys_module sys_rawio sys_ptrace sys_boot sys_time mknod bpf perfmon`,
-/// `net_admin net_raw`, `dac_read_search`, which opens any file by its handle).
-pub(crate) const PRIVILEGES_OF_ROOT: [&str; 14] = [
+/// What a program can keep at all: the supervisor's list. The others reach the host beyond files and processes
+/// (`sys_admin sys_module sys_rawio sys_ptrace sys_boot sys_time mknod bpf`, and `dac_read_search`, which opens any file
+/// by its handle).
+pub(crate) const KEEPABLE: [&str; 19] = [
     "audit_write",
     "chown",
     "dac_override",
     "fowner",
     "fsetid",
+    "ipc_lock",
+    "ipc_owner",
     "kill",
+    "lease",
+    "net_admin",
     "net_bind_service",
-    "setfcap",
+    "net_broadcast",
+    "net_raw",
     "setgid",
     "setpcap",
     "setuid",
@@ -26,6 +30,30 @@ pub(crate) const PRIVILEGES_OF_ROOT: [&str; 14] = [
     "sys_nice",
     "sys_resource",
 ];
+
+/// What root keeps where a unit does not say: to become other users, to own and read files, to bind low ports, to leave
+/// by `chroot`, to signal and order its own, to log in people.
+pub(crate) const PRIVILEGES_OF_ROOT: [&str; 13] = [
+    "audit_write",
+    "chown",
+    "dac_override",
+    "fowner",
+    "fsetid",
+    "kill",
+    "net_bind_service",
+    "setgid",
+    "setpcap",
+    "setuid",
+    "sys_chroot",
+    "sys_nice",
+    "sys_resource",
+];
+
+/// Those that cannot be kept.
+fn beyond(one: &Setting) -> Vec<&'static str> {
+    let named = one.value.split_ascii_whitespace().filter_map(value::capability);
+    named.filter(|name| !KEEPABLE.contains(name)).collect()
+}
 
 impl Work<'_> {
     pub(super) fn protection(&mut self) {
@@ -85,7 +113,7 @@ impl Work<'_> {
         if self.as_root {
             kept.extend(ambient.iter().chain(&wanted).copied().filter(&bound));
         }
-        kept.retain(bound);
+        kept.retain(|one| bound(one) && KEEPABLE.contains(one));
         kept.sort_unstable();
         kept.dedup();
         self.manifest.program.privileges = kept.iter().map(|one| (*one).to_owned()).collect();
@@ -94,7 +122,7 @@ impl Work<'_> {
                 (_, false) => {
                     self.mapped(&one, "a program that is not root's has none but those it is given")
                 }
-                (Some((_, false)), true) => self.mapped(&one, "[program] privileges"),
+                (Some((_, false)), true) => self.kept(&one),
                 (_, true) => self.approximated(
                     &one,
                     "[program] privileges: the fixed list for root, without those that the unit takes away",
@@ -102,7 +130,7 @@ impl Work<'_> {
             }
         }
         for one in self.every_said("AmbientCapabilities") {
-            self.mapped(&one, "[program] privileges");
+            self.kept(&one);
         }
         if self.as_root && bounding.is_none() {
             let how = format!(
@@ -110,6 +138,20 @@ impl Work<'_> {
                 self.manifest.program.privileges.join(" ")
             );
             self.whole(Fate::Approximated, how);
+        }
+    }
+
+    fn kept(&mut self, one: &Setting) {
+        let beyond = beyond(one);
+        match beyond.is_empty() {
+            true => self.mapped(one, "[program] privileges"),
+            false => {
+                let why = format!(
+                    "{} cannot be kept by any program here; run it outside if it needs it",
+                    beyond.join(" ")
+                );
+                self.refused(one, why);
+            }
         }
     }
 

@@ -1,0 +1,64 @@
+//! Manifests that the import makes of Debian's units, read as any other manifest.
+#![expect(clippy::unwrap_used, reason = "helpers of tests may stop the test")]
+
+#[path = "../../../crates/import/tests/debian/mod.rs"]
+mod debian;
+
+use debian::packages;
+use supervisor::manifest::parse;
+
+/// From the folder of this package.
+const CORPUS: &str = "../../crates/import/corpus";
+
+/// Tables and keys of `[program]` that the import writes and this schema does not have yet. To be emptied, and removed
+/// with `without`, once it has.
+const NOT_YET: [&[&str]; 4] = [&["sockets"], &["timer"], &["program", "after"], &["program", "secrets"]];
+
+fn without(text: &str) -> String {
+    let mut all: toml::Table = text.parse().unwrap();
+    for path in NOT_YET {
+        match path {
+            [table, key] => {
+                all.get_mut(*table).and_then(toml::Value::as_table_mut).and_then(|table| table.remove(*key))
+            }
+            [key] => all.remove(*key),
+            _ => None,
+        };
+    }
+    toml::to_string(&all).unwrap()
+}
+
+#[test]
+fn every_manifest_of_the_import_is_taken() {
+    let mut count = 0;
+    for (package, import) in packages() {
+        for manifest in import.manifests {
+            let text = manifest.to_toml();
+            let loaded = parse(&package, &without(&text));
+            assert!(loaded.is_ok(), "{package}: {:?}\n{text}", loaded.err());
+            count += 1;
+        }
+    }
+    assert!(count > 40, "{count} manifests");
+}
+
+#[test]
+fn the_three_that_are_to_serve_are_what_their_units_say() {
+    let all = packages();
+    let of = |package: &str, name: &str| {
+        let (_, import) = all.iter().find(|(known, _)| known == package).unwrap();
+        let made = import.manifests.iter().find(|one| one.name == name).unwrap();
+        parse(name, &without(&made.to_toml())).unwrap().manifest.program.unwrap()
+    };
+    let nginx = of("nginx-common", "nginx");
+    assert_eq!(
+        (nginx.image.as_str(), nginx.pid_file.as_deref()),
+        ("/usr/sbin/nginx", Some("/run/nginx.pid"))
+    );
+    assert_eq!((nginx.before.len(), nginx.user.as_deref()), (1, Some("root")));
+    let redis = of("redis-server", "redis-server");
+    assert_eq!((redis.user.as_deref(), redis.privileges.len()), (Some("redis:redis"), 0));
+    let postgresql = of("postgresql-common", "postgresql-15-main");
+    assert_eq!(postgresql.args, ["--skip-systemctl-redirect", "15-main", "start"]);
+    assert_eq!(postgresql.pid_file.as_deref(), Some("/run/postgresql/15-main.pid"));
+}
