@@ -5,16 +5,20 @@
 //! answers of the host give the same manifests. Takes any text without a panic, and no memory for what a text claims.
 //! Never does: I/O, clocks, dice; `Host` is asked through a trait. Knows no service: what comes out is text.
 
+mod compose;
 mod fits;
 mod host;
 pub mod keys;
 pub mod limits;
 mod manifest;
+mod parts;
 mod report;
 mod service;
 mod unit;
 mod units;
+mod yaml;
 
+pub use compose::compose;
 pub use host::{Host, Unknown};
 pub use manifest::Manifest;
 pub use report::{Entry, Fate, Place, Report};

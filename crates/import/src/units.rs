@@ -47,6 +47,10 @@ fn read(named: &Named) -> Result<Unit, String> {
     Ok(Unit { name, file, settings })
 }
 
+fn is_service(unit: &Unit) -> bool {
+    matches!(unit.name.kind.as_str(), "service" | "container")
+}
+
 /// The service that a socket or a timer belongs to.
 fn service_of(unit: &Unit) -> String {
     let (section, key) = if unit.name.kind == "socket" { ("Socket", "Service") } else { ("Timer", "Unit") };
@@ -56,8 +60,8 @@ fn service_of(unit: &Unit) -> String {
 
 fn together(all: &[Unit], host: &dyn Host) -> Import {
     let mut report = Report::default();
-    let services: Vec<&Unit> = all.iter().filter(|unit| unit.name.kind == "service").collect();
-    let others: Vec<&Unit> = all.iter().filter(|unit| unit.name.kind != "service").collect();
+    let services: Vec<&Unit> = all.iter().filter(|unit| is_service(unit)).collect();
+    let others: Vec<&Unit> = all.iter().filter(|unit| !is_service(unit)).collect();
     let mut peers = Peers {
         services: Vec::new(),
         aliases: Vec::new(),
@@ -68,17 +72,20 @@ fn together(all: &[Unit], host: &dyn Host) -> Import {
         let aliases = unit.list("Install", "Alias");
         let aliases = aliases.iter().flat_map(|one| one.value.split_ascii_whitespace());
         peers.aliases.extend(aliases.map(|alias| (alias.to_owned(), name.clone())));
-        peers.services.push((unit.name.full(), name));
+        peers.services.push((unit.service_name(), name));
     }
     let mut manifests = Vec::new();
     for unit in &services {
-        let full = unit.name.full();
+        let full = unit.service_name();
         let part = |kind: &str| -> Vec<Unit> {
             let of = |one: &&&Unit| one.name.kind == kind && service_of(one) == full;
             others.iter().filter(of).map(|one| (*one).clone()).collect()
         };
         let (sockets, timers) = (part("socket"), part("timer"));
-        let made = service::manifest(unit, &sockets, &timers, &peers, host, &mut report);
+        let made = match unit.name.kind.as_str() {
+            "container" => service::container(unit, &peers, host, &mut report),
+            _ => service::manifest(unit, &sockets, &timers, &peers, host, &mut report),
+        };
         let Some(made) = made else { continue };
         match fits::why_not(&made) {
             Some(why) => report.add(&unit.place(), "", "", Fate::Refused, why),
@@ -129,7 +136,7 @@ fn unique(name: &str, peers: &Peers) -> String {
 /// `Before=` a unit of the import: that one depends on this.
 fn order(services: &[&Unit], peers: &Peers, manifests: &mut [crate::Manifest]) {
     for unit in services {
-        let Some(own) = peers.manifest_of(&unit.name.full()) else { continue };
+        let Some(own) = peers.manifest_of(&unit.service_name()) else { continue };
         for one in unit.list("Unit", "Before") {
             for word in words::texts(&one.value).unwrap_or_default() {
                 let Some(later) = peers.manifest_of(&word).filter(|later| *later != own) else { continue };
@@ -150,7 +157,7 @@ fn order(services: &[&Unit], peers: &Peers, manifests: &mut [crate::Manifest]) {
 }
 
 /// Dependencies have no circle: one that would close it is left out, and said.
-fn break_circles(manifests: &mut [crate::Manifest], report: &mut Report) {
+pub(crate) fn break_circles(manifests: &mut [crate::Manifest], report: &mut Report) {
     let mut kept: Vec<(String, String)> = Vec::new();
     for manifest in manifests.iter_mut() {
         let own = manifest.name.clone();

@@ -310,6 +310,49 @@ fn names_that_come_to_the_same_get_a_number() {
     assert_eq!(names, ["a-b", "a-b-2"]);
 }
 
+#[test]
+fn a_quadlet_container_is_a_program_of_the_host() {
+    let text = "[Unit]\nDescription=Web\nAfter=other.service\n[Container]\nImage=/usr/sbin/web\nExec=-p 80 'a b'\nEnvironment=A=1\n\
+                Volume=/srv/web:/srv/web:ro\nVolume=data:/var/lib/web\nVolume=/a:/b\nPublishPort=80:80\nNetwork=host\nUser=web\n\
+                AddCapability=NET_BIND_SERVICE\nHealthCmd=curl -f http://localhost\nHealthInterval=30s\nPodmanArgs=--x\n\
+                [Service]\nRestart=always\nTimeoutStartSec=900\nExecStartPre=/bin/x\n[Install]\nWantedBy=default.target\n";
+    let import = of(&[("web.container", text)]);
+    let made = import.manifests.first().unwrap().to_toml();
+    for line in [
+        "name = \"web\"",
+        "image = \"/usr/sbin/web\"\nargs = [\"-p\", \"80\", \"a b\"]",
+        "user = \"web\"",
+        "privileges = [\"net_bind_service\"]",
+        "fs = [\"/srv/web\"]",
+        "path = \"/var/lib/web\"",
+        "network = \"host\"",
+        "kind = \"exec\"\ncommand = [\"/bin/sh\", \"-c\", \"curl -f http://localhost\"]",
+        "startup_timeout_ms = 900000\nstop_timeout_ms = 10000",
+        "check_interval_ms = 30000",
+        "mode = \"always\"",
+    ] {
+        assert!(made.contains(line), "{line} is not in\n{made}");
+    }
+    for (key, expected) in [
+        ("PublishPort", Refused),
+        ("Volume", Refused),
+        ("PodmanArgs", Refused),
+        ("ExecStartPre", Refused),
+        ("User", Approximated),
+        ("Image", Mapped),
+    ] {
+        assert_eq!(fate(&import, key), Some(expected), "{key}");
+    }
+    let registry = of(&[("web.container", "[Container]\nImage=docker.io/library/nginx:1\n")]);
+    let made = registry.manifests.first().unwrap().to_toml();
+    assert!(
+        made.contains("# Not complete") && made.contains("image = \"docker.io/library/nginx:1\""),
+        "{made}"
+    );
+    assert_eq!(fate(&registry, "Image"), Some(Refused));
+    assert!(of(&[("web.container", "[Container]\nExec=x\n")]).manifests.is_empty());
+}
+
 /// A key that is in the table and that no code looks at would be refused as a fault of the import.
 #[test]
 fn every_key_of_the_table_is_looked_at() {
@@ -323,6 +366,9 @@ fn every_key_of_the_table_is_looked_at() {
                 let text = format!("[{section}]\n{key}={value}\n");
                 let import = match *section {
                     "Socket" => of(&[("own.service", run), ("own.socket", &text)]),
+                    "Container" | "Quadlet" => {
+                        of(&[("own.container", &format!("{text}[Container]\nImage=/bin/x\n"))])
+                    }
                     "Timer" => of(&[("own.service", run), ("own.timer", &text)]),
                     _ => of(&[("own.service", &format!("{text}{run}"))]),
                 };

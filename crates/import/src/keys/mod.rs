@@ -1,14 +1,18 @@
 //! Every key of the manual pages that we know, and its fate: the one table that the import follows and that
 //! `docs/import.md` is made from.
 
+mod compose;
 mod exec;
 mod protect;
+mod quadlet;
 mod resources;
 mod service;
 mod sockets;
 mod unit;
 
 use std::fmt::Write as _;
+
+pub use compose::KEYS as COMPOSE;
 
 use crate::report::Fate;
 
@@ -41,7 +45,7 @@ pub struct Page {
     pub keys: &'static [Key],
 }
 
-pub const PAGES: [Page; 9] = [
+pub const PAGES: [Page; 11] = [
     Page { name: "systemd.unit(5)", sections: &["Unit"], keys: unit::UNIT },
     Page { name: "systemd.unit(5), [Install]", sections: &["Install"], keys: unit::INSTALL },
     Page { name: "systemd.service(5)", sections: &["Service"], keys: service::SERVICE },
@@ -55,6 +59,8 @@ pub const PAGES: [Page; 9] = [
     },
     Page { name: "systemd.socket(5)", sections: &["Socket"], keys: sockets::SOCKET },
     Page { name: "systemd.timer(5)", sections: &["Timer"], keys: sockets::TIMER },
+    Page { name: "podman-systemd.unit(5), [Container]", sections: &["Container"], keys: quadlet::CONTAINER },
+    Page { name: "podman-systemd.unit(5), [Quadlet]", sections: &["Quadlet"], keys: quadlet::QUADLET },
 ];
 
 /// Names that systemd still reads, and what they are called now.
@@ -105,7 +111,8 @@ fn fates(treat: Treat) -> String {
 #[must_use]
 pub fn tables() -> String {
     let mut out = String::new();
-    for page in PAGES {
+    let compose = Page { name: "compose file, a service", sections: &[], keys: COMPOSE };
+    for page in PAGES.iter().chain([&compose]) {
         // Writing to a String cannot fail.
         let _ = write!(out, "\n### {}\n\n| key | fate | how, or why not |\n|---|---|---|\n", page.name);
         for key in page.keys {

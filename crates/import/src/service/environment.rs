@@ -136,9 +136,9 @@ fn is_name(name: &str) -> bool {
 }
 
 impl Work<'_> {
-    pub(super) fn environment(&mut self) {
+    pub(super) fn environment_in(&mut self, section: &str) {
         let mut own: Vec<(String, String, Setting)> = Vec::new();
-        for one in self.unit.list("Service", "Environment") {
+        for one in self.unit.list(section, "Environment") {
             let Some(words) = self.words(&one) else { continue };
             let (pairs, wrong): (Vec<_>, Vec<_>) = words
                 .into_iter()
@@ -155,10 +155,10 @@ impl Work<'_> {
                 self.mapped(&one, "[program.env]");
             }
         }
-        for one in self.unit.list("Service", "EnvironmentFile") {
+        for one in self.unit.list(section, "EnvironmentFile") {
             self.environment_file(&one);
         }
-        for one in self.unit.list("Service", "UnsetEnvironment") {
+        for one in self.unit.list(section, "UnsetEnvironment") {
             let Some(words) = self.words(&one) else { continue };
             for word in &words {
                 let name = word.split('=').next().unwrap_or(word);

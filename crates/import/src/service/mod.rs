@@ -3,6 +3,7 @@
 mod around;
 mod commands;
 mod conditions;
+mod container;
 mod environment;
 mod files;
 mod identity;
@@ -22,7 +23,9 @@ use crate::{
     unit::{self, Names, Setting, Unit, value, words},
 };
 
+pub(crate) use container::container;
 pub(crate) use environment::Variables;
+pub(crate) use protect::KEEPABLE;
 
 /// The units of one import, and the names that their manifests have.
 pub(crate) struct Peers {
@@ -83,7 +86,7 @@ pub(crate) fn manifest(
     work.description();
     // Commands speak of what comes before them here: user, variables.
     work.identity();
-    work.environment();
+    work.environment_in("Service");
     let complete = work.commands();
     work.life();
     work.files();

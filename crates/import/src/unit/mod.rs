@@ -25,6 +25,11 @@ impl Unit {
         Place { file: self.file.clone(), line: 0 }
     }
 
+    /// Name of the service that it makes: Quadlet's `x.container` is `x.service`.
+    pub(crate) fn service_name(&self) -> String {
+        format!("{}.service", self.name.stem())
+    }
+
     /// Every setting of a key, under any of its names.
     pub(crate) fn every<'a>(&'a self, section: &'a str, key: &'a str) -> impl Iterator<Item = &'a Setting> {
         self.settings.iter().filter(move |one| one.section == section && canonical(&one.key) == key)

@@ -1,0 +1,129 @@
+//! Compose files: what becomes of each key of a service.
+#![expect(clippy::unwrap_used, reason = "helpers of tests may stop the test")]
+
+use import::{Fate, Import, compose, keys};
+
+use Fate::{Approximated, Ignored, Mapped, Refused};
+
+fn of(service: &str) -> Import {
+    let indented: String = service.lines().map(|line| format!("    {line}\n")).collect();
+    compose("compose.yml", &format!("services:\n  web:\n    image: /usr/bin/web\n{indented}")).unwrap()
+}
+
+#[track_caller]
+fn check(service: &str, expected: Fate, line: &str) {
+    let import = of(service);
+    let key = service.split(':').next().unwrap();
+    let worst = import.report.entries.iter().filter(|entry| entry.key == key).map(|entry| entry.fate).max();
+    assert_eq!(worst, Some(expected), "{service}: {:#?}", import.report.entries);
+    let made = import.manifests.first().unwrap().to_toml();
+    assert!(made.contains(line), "{service}: {line} is not in\n{made}");
+}
+
+#[test]
+fn keys_of_a_service() {
+    check("command: -p 80 'a b'", Mapped, r#"args = ["-p", "80", "a b"]"#);
+    check("command: [\"-p\", \"80\"]", Mapped, r#"args = ["-p", "80"]"#);
+    check(
+        "entrypoint: [\"/usr/bin/other\", \"-x\"]\ncommand: [\"y\"]",
+        Mapped,
+        "image = \"/usr/bin/other\"\nargs = [\"-x\", \"y\"]",
+    );
+    check("entrypoint: docker-entrypoint.sh", Refused, "image = \"/usr/bin/web\"");
+    check("environment:\n  A: 1\n  B: \"two three\"", Mapped, "A = \"1\"\nB = \"two three\"");
+    check("environment:\n  - A=1\n  - B", Refused, "A = \"1\"");
+    check("environment:\n  A: ${X:-five}\n  B: $$HOME", Mapped, "A = \"five\"\nB = \"$HOME\"");
+    check("environment:\n  A: ${X}", Refused, "");
+    check(
+        "env_file: /etc/default/web",
+        Mapped,
+        "env_files = [{ path = \"/etc/default/web\", optional = false }]",
+    );
+    check("env_file: ./web.env", Refused, "");
+    check("user: web", Approximated, "user = \"web\"");
+    check("cap_add: [NET_BIND_SERVICE]\nuser: web", Mapped, "privileges = [\"net_bind_service\"]");
+    check("cap_add: [SYS_ADMIN]\nuser: web", Refused, "");
+    check("cap_add: [CHOWN]", Refused, "");
+    check(
+        "volumes:\n  - /srv/web:/srv/web:ro\n  - data:/var/lib/web",
+        Approximated,
+        "path = \"/var/lib/web\"",
+    );
+    check("volumes:\n  - ./here:/there", Refused, "");
+    check(
+        "volumes:\n  - type: bind\n    source: /srv\n    target: /srv\n    read_only: true",
+        Mapped,
+        "fs = [\"/srv\"]",
+    );
+    check("tmpfs: /tmp", Mapped, "tmp_mb");
+    check("tmpfs: /data", Refused, "");
+    check("ports: [\"80:80\"]", Refused, "");
+    check("network_mode: host", Mapped, "network = \"host\"");
+    check("network_mode: bridge", Refused, "");
+    check("restart: unless-stopped", Mapped, "mode = \"always\"");
+    check("restart: \"no\"", Mapped, "mode = \"never\"");
+    check("restart: on-failure:3", Mapped, "mode = \"on_failure\"\nmax_restarts = 3");
+    check("privileged: true", Refused, "");
+    check("stop_signal: SIGQUIT", Mapped, "stop_signal = \"quit\"");
+    check("stop_grace_period: 1m30s", Mapped, "stop_timeout_ms = 90000");
+    check(
+        "healthcheck:\n  test: curl -f http://localhost\n  interval: 1m\n  retries: 5",
+        Mapped,
+        "check_interval_ms = 60000",
+    );
+    check(
+        "healthcheck:\n  test: [\"CMD\", \"/bin/true\"]\n  start_period: 5s",
+        Approximated,
+        "command = [\"/bin/true\"]",
+    );
+    check("healthcheck:\n  disable: true", Mapped, "");
+    check("mem_limit: 512m", Mapped, "memory_mb = 512");
+    check("pids_limit: 100", Mapped, "processes_max = 100");
+    check("cpu_shares: 2048", Mapped, "cpu_shares = 200");
+    check("working_dir: /srv", Mapped, "cwd = \"/srv\"");
+    check("labels:\n  a: b", Ignored, "");
+    check("deploy:\n  replicas: 3", Refused, "");
+    check("x-ours: 1", Ignored, "");
+    check("imgae: x", Refused, "");
+}
+
+#[test]
+fn services_depend_on_each_other_and_images_of_a_registry_are_named() {
+    let text = "version: '3'\nx-base: &base\n  restart: always\nservices:\n  db:\n    <<: *base\n    image: postgres:15\n  web:\n    <<: *base\n    image: /usr/bin/web\n    depends_on:\n      db:\n        condition: service_healthy\nvolumes:\n  data: {}\nnetworks:\n  back: {}\n";
+    let import = compose("compose.yml", text).unwrap();
+    let [db, web] = import.manifests.as_slice() else { panic!("{:?}", import.manifests) };
+    assert_eq!(web.dependencies.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), ["db"]);
+    assert!(web.to_toml().contains("mode = \"always\""));
+    let made = db.to_toml();
+    assert!(
+        made.contains("# Not complete: postgres:15") && made.contains("image = \"postgres:15\""),
+        "{made}"
+    );
+    let refused: Vec<(&str, usize)> =
+        import.report.refused(&[]).map(|entry| (entry.key.as_str(), entry.place.line)).collect();
+    assert_eq!(refused, [("networks", 16), ("image", 7)]);
+}
+
+#[test]
+fn a_file_that_is_no_compose_file_is_refused() {
+    for wrong in ["", "a: 1\n", "services: {}\n", "services: [", "- x\n"] {
+        assert!(compose("f", wrong).unwrap_err().starts_with("f: "), "{wrong}");
+    }
+    assert!(compose("f", "services:\n  web: {}\n").unwrap().manifests.is_empty());
+}
+
+#[test]
+fn every_key_of_the_table_is_looked_at() {
+    for key in keys::COMPOSE.iter().flat_map(|row| row.names) {
+        for value in ["x", "[a, b]", "{a: b}", "true", ""] {
+            if *key == "image" {
+                continue;
+            }
+            let import = of(&format!("{key}: {value}"));
+            let fault = import.report.entries.iter().find(|entry| entry.how.contains("fault of the import"));
+            assert!(fault.is_none(), "{fault:?}");
+            let said = import.report.entries.iter().any(|entry| entry.key == *key);
+            assert!(said, "{key}: {value}");
+        }
+    }
+}
