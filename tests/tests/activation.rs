@@ -120,6 +120,8 @@ fn a_connection_starts_a_service_and_none_is_refused_while_it_dies_and_comes_bac
     for _ in 0..3 {
         let pid = status(&node, "web")["pid"].as_i64().unwrap();
         kill(pid);
+        // One that is being killed can still take a connection with it.
+        assert!(within(PATIENCE, || !std::path::Path::new(&format!("/proc/{pid}")).exists()));
         // Comes while nobody runs, and is served by the next one.
         assert!(ask(port).ends_with(" 1 http"));
         assert_ne!(status(&node, "web")["pid"].as_i64(), Some(pid));
@@ -136,6 +138,7 @@ fn a_connection_starts_a_service_and_none_is_refused_while_it_dies_and_comes_bac
     node.settled();
     let web = status(&node, "web")["pid"].as_i64().unwrap();
     kill(web);
+    assert!(within(PATIENCE, || !std::path::Path::new(&format!("/proc/{web}")).exists()));
     assert!(ask(port).ends_with(" 1 http"));
     node.ok(&["service", "stop", "web"]);
     assert_eq!(status(&node, "web")["listening"], false);
