@@ -165,3 +165,34 @@ fn a_running_program_shows_what_it_changed_and_commits_after_its_end() {
         .success()));
     assert_eq!(fs::read_to_string(folder.join("changed")).unwrap(), "new\n");
 }
+
+#[test]
+fn a_program_that_writes_more_than_its_disk_is_ended_for_it() {
+    let Some(node) = TestNode::boot() else { return };
+    let folder = work(&node);
+    let grant = format!("{}:cow", folder.display());
+    let script = "cd $0; n=0; mkdir hidden; while :; do n=$((n+1)); head -c 400000 /dev/zero > hidden/$n; chmod 0 hidden; \
+                  chmod 700 hidden; done";
+    let run = ["run", "--disk", "4M", "--fs", &grant, "--timeout", "60s", "--", "/bin/sh", "-c", script];
+    let ended = node.command(&run).arg(folder.to_str().unwrap()).output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(137), "{said}");
+    assert!(said.contains("limit of disk"), "{said}");
+    let log = node.log(&["ProcessExit"]);
+    assert_eq!(log.last().unwrap()["body"]["status"]["limit"], "disk");
+    let private = [
+        "run",
+        "--disk",
+        "4M",
+        "--",
+        "/bin/sh",
+        "-c",
+        "head -c 3000000 /dev/zero > /tmp/a && \
+                   ! head -c 3000000 /dev/zero > /tmp/b",
+    ];
+    assert!(node.run(&private).status.success());
+    let file = ["run", "--disk", "1M", "--", "/bin/sh", "-c", "head -c 2000000 /dev/zero > /tmp/a"];
+    assert!(!node.run(&file).status.success());
+    let pid = log.last().unwrap()["body"]["pid"].to_string();
+    node.ok(&["discard", &pid]);
+}

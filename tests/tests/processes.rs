@@ -268,3 +268,68 @@ fn the_first_process_is_the_parent_of_programs_as_of_services() {
     let exits = || node.log(&["ProcessExit"]);
     assert!(within(Duration::from_secs(10), || exits().iter().any(|exit| exit["body"]["pid"] == program)));
 }
+
+/// Every file below a folder that can be read and that has these bytes; images are programs, and large.
+fn holding(folder: &std::path::Path, bytes: &[u8]) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        let Ok(kind) = entry.file_type() else { continue };
+        if entry.file_name().to_string_lossy().starts_with("blake3-") {
+            continue;
+        }
+        if kind.is_dir() {
+            found.extend(holding(&path, bytes));
+        } else if kind.is_file()
+            && fs::read(&path).is_ok_and(|content| content.windows(bytes.len()).any(|part| part == bytes))
+        {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[test]
+fn a_secret_is_shown_to_its_program_and_stands_nowhere_else() {
+    let Some(node) = TestNode::boot() else { return };
+    let outside = tempfile::tempdir().unwrap();
+    let file = outside.path().join("key");
+    let secret = "correct-horse-battery-staple";
+    fs::write(&file, secret).unwrap();
+    let given = format!("token={}", file.display());
+    let script = "cd $CREDENTIALS_DIRECTORY && wc -c < token && stat -c %a . token; \
+                  chmod 600 token; echo x > token; rm -f token; ls; exec sleep 1000";
+    let pid =
+        node.ok(&["run", "--detach", "--secret", &given, "--", "/bin/sh", "-c", script]).trim().to_owned();
+    let state = || node.json(&["ps"]).as_array().unwrap()[0].clone();
+    let host_pid = state()["host_pid"].as_i64().unwrap();
+    // Both the monitor and the program that stands below it.
+    let program = || {
+        let children = fs::read_to_string(format!("/proc/{host_pid}/task/{host_pid}/children")).ok()?;
+        children.split_whitespace().next()?.parse::<i64>().ok()
+    };
+    let sleeps = || {
+        program().is_some_and(|pid| {
+            fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"sleep"))
+        })
+    };
+    assert!(within(Duration::from_secs(10), sleeps));
+    let shown = fs::read_to_string(node.root().join(format!("state/process_manager/programs/{pid}/stdout")));
+    let shown = shown.unwrap_or_else(|_| {
+        let found = holding(node.root(), b"500\n400\ntoken\n");
+        fs::read_to_string(found.first().expect("the program's output")).unwrap()
+    });
+    assert_eq!(shown, format!("{}\n500\n400\ntoken\n", secret.len()), "it stays as it was");
+    for pid in [host_pid, program().unwrap()] {
+        for kind in ["environ", "cmdline"] {
+            let bytes = fs::read(format!("/proc/{pid}/{kind}")).unwrap();
+            assert!(!bytes.windows(secret.len()).any(|part| part == secret.as_bytes()), "{kind} of {pid}");
+        }
+    }
+    assert_eq!(holding(node.root(), secret.as_bytes()), Vec::<std::path::PathBuf>::new());
+    assert_eq!(holding(node.root(), &Hash::of(secret.as_bytes()).0), Vec::<std::path::PathBuf>::new());
+    let log = node.log(&["ProcessCreate"]);
+    let grants = log.last().unwrap()["body"]["grants"].clone();
+    assert_eq!(grants, serde_json::json!([format!("secret:token:{}", secret.len())]));
+    node.ok(&["kill", "-s", "kill", &pid]);
+}

@@ -181,6 +181,9 @@ pub struct Run {
     /// PATH:rw:INSIDE.
     #[arg(long = "fs", value_name = "PATH[:ro|:rw|:cow[:INSIDE]]")]
     pub paths: Vec<String>,
+    /// Show the program a file's content as the secret NAME in `$CREDENTIALS_DIRECTORY`; it is never recorded.
+    #[arg(long = "secret", value_name = "NAME=FILE")]
+    pub secrets: Vec<String>,
     /// Set a variable of the program's environment; nothing is inherited but TERM, LANG and PATH.
     #[arg(short, long = "env", value_name = "NAME=VALUE")]
     pub env: Vec<String>,
@@ -193,6 +196,9 @@ pub struct Run {
     /// Memory limit, for example 64M.
     #[arg(long = "mem", alias = "memory", value_name = "SIZE")]
     pub memory: Option<String>,
+    /// Limit of each of its private folders, of all copy-on-write folders together, and of one file, for example 100M.
+    #[arg(long, value_name = "SIZE")]
+    pub disk: Option<String>,
     /// Cores that it may use at once, for example 0.5 or 2.
     #[arg(long, value_name = "NUMBER")]
     pub cpus: Option<String>,

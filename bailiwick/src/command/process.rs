@@ -125,6 +125,7 @@ async fn start(node: &Node, args: &Run, key: [u8; EntryKey::BYTES]) -> Result<pb
         notice_refused: !args.no_notice,
         disabled_guards: args.disable.clone(),
         terminal: (!args.detach && terminal::is_one()).then(terminal::size).transpose()?,
+        secrets: args.secrets.iter().map(|text| read_secret(text)).collect::<Result<_>>()?,
     };
     let mut processes = node.processes("system.process_manager.spawn").await?;
     match processes.spawn(request.clone()).await {
@@ -147,6 +148,7 @@ fn limits(args: &Run) -> Result<pb::ResourceLimits> {
         memory_bytes: args.memory.as_deref().map(units::parse_size).transpose()?.unwrap_or(0),
         threads: args.threads.unwrap_or(0),
         files: args.files.unwrap_or(0),
+        disk_bytes: args.disk.as_deref().map(units::parse_size).transpose()?.unwrap_or(0),
         cpu_millicores: args.cpus.as_deref().map(units::parse_millicores).transpose()?.unwrap_or(0),
         ..pb::ResourceLimits::default()
     })
@@ -160,6 +162,24 @@ fn environment(given: &[String]) -> Result<BTreeMap<String, String>> {
         environment.insert(name.to_owned(), value.to_owned());
     }
     Ok(environment)
+}
+
+/// More than the node takes of one secret is not read.
+const SECRET_BYTES_MAX: u64 = 64 * 1024;
+
+/// `NAME=FILE`. The content goes over the node's socket and nowhere else: a command's arguments can be read by others.
+fn read_secret(text: &str) -> Result<pb::Secret> {
+    let (name, file) = text.split_once('=').with_context(|| format!("--secret {text:?} is not NAME=FILE"))?;
+    let opened = std::fs::File::open(file).with_context(|| format!("--secret {name}: opening {file}"))?;
+    let mut content = Vec::new();
+    opened
+        .take(SECRET_BYTES_MAX + 1)
+        .read_to_end(&mut content)
+        .with_context(|| format!("--secret {name}: reading {file}"))?;
+    if content.len() as u64 > SECRET_BYTES_MAX {
+        bail!("--secret {name}: {file} has more than {SECRET_BYTES_MAX} bytes");
+    }
+    Ok(pb::Secret { name: name.to_owned(), content })
 }
 
 /// The current folder if the program can see it.

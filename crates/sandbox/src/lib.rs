@@ -37,6 +37,7 @@ pub use plan::{
     DESCRIPTOR_TARGET_MAX, DESCRIPTORS_MAX, Descriptor, Executable, Forks, GROUPS_MAX, HOST_NAME_BYTES_MAX,
     Identity, LANDLOCK_RULES_MAX, Landlock, Limits, MASKED_USUALLY, MOUNTS_MAX, Mount, Namespaces,
     OVERLAY_UPPER, OVERLAY_WORK, PATH_BYTES_MAX, PLAN_BYTES_MAX, PRIORITY_MAX, PRIORITY_NORMAL, PathRule,
-    Plan, PlanError, READ_ONLY_USUALLY, Resource, Rlimit, Seccomp, Sockets,
+    Plan, PlanError, READ_ONLY_USUALLY, Resource, Rlimit, SEALED_BYTES_MAX, SEALED_FILES_MAX, SealedFile,
+    Seccomp, Sockets,
 };
 pub use wait::wait_for;

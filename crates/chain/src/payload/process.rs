@@ -5,7 +5,7 @@ use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 /// PRC-29; 0 means unlimited for `cpu_time_ms`, `io_bandwidth_bytes` and `net_bandwidth_bytes`.
-/// `cpu_millicores` came later: an entry without it has none, and is as long as before.
+/// `cpu_millicores` and `disk_bytes` came later: an entry without them has none, and is as long as before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[cbor(array)]
 #[serde(default, deny_unknown_fields)]
@@ -27,6 +27,10 @@ pub struct ResourceLimits {
     /// Thousandths of one core; none means as much as there is.
     #[n(7)]
     pub cpu_millicores: Option<u32>,
+    /// Of each of its private folders, of all its copy-on-write folders together, and of a file that it writes; none
+    /// means what `process_manager` gives.
+    #[n(8)]
+    pub disk_bytes: Option<u64>,
 }
 
 impl Default for ResourceLimits {
@@ -41,6 +45,7 @@ impl Default for ResourceLimits {
             io_bandwidth_bytes: 0,
             net_bandwidth_bytes: 0,
             cpu_millicores: None,
+            disk_bytes: None,
         }
     }
 }

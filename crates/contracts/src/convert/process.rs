@@ -17,6 +17,7 @@ impl From<&pb::ResourceLimits> for log::ResourceLimits {
             io_bandwidth_bytes: l.io_bandwidth_bytes,
             net_bandwidth_bytes: l.net_bandwidth_bytes,
             cpu_millicores: (l.cpu_millicores > 0).then_some(l.cpu_millicores),
+            disk_bytes: (l.disk_bytes > 0).then_some(l.disk_bytes),
         }
     }
 }

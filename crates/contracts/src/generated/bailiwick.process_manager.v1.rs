@@ -61,6 +61,18 @@ pub struct SpawnRequest {
     /// A terminal of this size instead of three pipes; all that it shows arrives as stdout.
     #[prost(message, optional, tag = "15")]
     pub terminal: ::core::option::Option<WindowSize>,
+    /// Shown as files in the folder that `CREDENTIALS_DIRECTORY` names, in memory; only names and sizes are recorded.
+    #[prost(message, repeated, tag = "16")]
+    pub secrets: ::prost::alloc::vec::Vec<Secret>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Secret {
+    /// 1 to 64 letters, digits, `_`, `-` and `.`, not starting with `.`.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// At most 64 KiB, 256 KiB of all; at most 32 of them.
+    #[prost(bytes = "vec", tag = "2")]
+    pub content: ::prost::alloc::vec::Vec<u8>,
 }
 /// Of a terminal, in characters; at most 65 535 each.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -104,6 +116,10 @@ pub struct ResourceLimits {
     /// Processor time that may be used at once, in thousandths of one core; 10 to 1 000 000.
     #[prost(uint32, tag = "8")]
     pub cpu_millicores: u32,
+    /// Of `/tmp` and of the home folder, each; of all copy-on-write folders together; and of any one file that it writes.
+    /// 0: 512 MiB of each private folder, 4 GiB of the copy-on-write folders. At least 1 MiB.
+    #[prost(uint64, tag = "9")]
+    pub disk_bytes: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SpawnResponse {
@@ -210,7 +226,7 @@ pub mod exit_status {
         Code(i32),
         #[prost(int32, tag = "2")]
         Signal(i32),
-        /// The limit that it passed: `memory`, `cpu_time`, `threads`, `wall_time`, …
+        /// The limit that it passed: `memory`, `cpu_time`, `threads`, `wall_time`, `disk`, …
         #[prost(string, tag = "3")]
         Limit(::prost::alloc::string::String),
         #[prost(bool, tag = "4")]

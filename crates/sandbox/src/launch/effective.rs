@@ -234,9 +234,11 @@ fn outside(plan: &Plan, path: &str) -> Option<String> {
             Mount::Proc => Some((5, format!("/proc{}", below("/proc")?))),
             Mount::Dev => Some((4, format!("/dev{}", below("/dev")?))),
             // Without mounts there is no layer, and the folder itself must not be changed.
-            Mount::Tmpfs { .. } | Mount::Symlink { .. } | Mount::Folder { .. } | Mount::Overlay { .. } => {
-                None
-            }
+            Mount::Tmpfs { .. }
+            | Mount::Symlink { .. }
+            | Mount::Folder { .. }
+            | Mount::Overlay { .. }
+            | Mount::Sealed { .. } => None,
         })
         .max_by_key(|(length, _)| *length)
         .map(|(_, path)| path)

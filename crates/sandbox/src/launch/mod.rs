@@ -5,6 +5,7 @@ mod effective;
 mod init;
 mod mounts;
 mod overlay;
+mod sealed;
 
 use std::ffi::CString;
 use std::fs::{self, File};

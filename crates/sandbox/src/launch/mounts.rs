@@ -18,7 +18,7 @@ use rustix::mount::{
 use rustix::process::{Gid, Uid};
 
 use super::child::{At, Failure};
-use super::{Prepared, Step, overlay};
+use super::{Prepared, Step, overlay, sealed};
 use crate::plan::Mount;
 use crate::sys;
 
@@ -40,10 +40,10 @@ const DEVICE_LINKS: &[(&str, &str)] = &[
 /// The process opens its own terminals, and hands them to its own group alone.
 const TERMINAL_OPTIONS: &str = "ptmxmode=0666,mode=0620";
 
-const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY;
-const NO_SUID: u64 = libc::MOUNT_ATTR_NOSUID;
-const NO_DEVICES: u64 = libc::MOUNT_ATTR_NODEV;
-const NO_EXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
+pub(super) const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY;
+pub(super) const NO_SUID: u64 = libc::MOUNT_ATTR_NOSUID;
+pub(super) const NO_DEVICES: u64 = libc::MOUNT_ATTR_NODEV;
+pub(super) const NO_EXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
 
 /// What must be opened while the host's tree is still there, for one mount of a plan.
 pub(super) enum Source {
@@ -79,7 +79,9 @@ fn open_source(prepared: &Prepared<'_>, mount: &Mount) -> io::Result<Source> {
         Mount::Proc => Source::Tree(clone_tree(CWD, "/proc", true)?),
         Mount::Dev => Source::Devices(open_devices()?),
         Mount::Overlay { source, layer, .. } => Source::Tree(overlay::open(source, layer)?),
-        Mount::Tmpfs { .. } | Mount::Symlink { .. } | Mount::Folder { .. } => Source::Nothing,
+        Mount::Tmpfs { .. } | Mount::Symlink { .. } | Mount::Folder { .. } | Mount::Sealed { .. } => {
+            Source::Nothing
+        }
     })
 }
 
@@ -157,7 +159,12 @@ fn new_tmpfs(folder: &str, options: &str) -> Result<(), Errno> {
     new_filesystem("tmpfs", folder, MountFlags::NOSUID | MountFlags::NODEV, options)
 }
 
-fn new_filesystem(kind: &str, folder: &str, flags: MountFlags, options: &str) -> Result<(), Errno> {
+pub(super) fn new_filesystem(
+    kind: &str,
+    folder: &str,
+    flags: MountFlags,
+    options: &str,
+) -> Result<(), Errno> {
     let options = CString::new(options).map_err(|_| Errno::INVAL)?;
     rustix::mount::mount(kind, folder, kind, flags, Some(options.as_c_str()))
 }
@@ -178,6 +185,10 @@ fn put(prepared: &Prepared<'_>, mount: &Mount, source: Source) -> io::Result<()>
             Ok(rustix::fs::symlinkat(points_to.as_str(), folder, name)?)
         }
         (Mount::Folder { target, mode }, _) => own_folder(prepared, target, *mode),
+        (Mount::Sealed { target, slot, files }, _) => {
+            make_folder(target)?;
+            sealed::put(prepared, target, *slot, files)
+        }
         // Optional and absent.
         (Mount::Bind { .. } | Mount::Overlay { .. } | Mount::Proc | Mount::Dev, _) => Ok(()),
     }
@@ -194,7 +205,7 @@ fn own_folder(prepared: &Prepared<'_>, target: &str, mode: u32) -> io::Result<()
 }
 
 /// Options of a tmpfs that belongs to the process.
-fn owned(prepared: &Prepared<'_>, size_bytes_max: u64, mode: u32) -> String {
+pub(super) fn owned(prepared: &Prepared<'_>, size_bytes_max: u64, mode: u32) -> String {
     let (uid, gid) = prepared.effective.owner();
     format!("size={size_bytes_max},mode={mode:o},uid={uid},gid={gid}")
 }
@@ -250,7 +261,7 @@ fn move_mount(tree: &OwnedFd, folder: impl AsFd, path: &str) -> Result<(), Errno
 }
 
 /// Opens a path, not through a magic link. The working folder is the root.
-fn open_inside(path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+pub(super) fn open_inside(path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     rustix::fs::openat2(CWD, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
 }

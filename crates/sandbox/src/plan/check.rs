@@ -3,7 +3,9 @@
 use base::cbor;
 use thiserror::Error;
 
-use super::{Descriptor, Executable, Mount, PRIORITY_MAX, Plan};
+use super::{
+    Descriptor, Executable, Mount, PRIORITY_MAX, Plan, SEALED_BYTES_MAX, SEALED_FILES_MAX, SealedFile,
+};
 use crate::seccomp::NotifyCall;
 
 /// Encoded plan, bytes. The kernel's own limit for arguments and environment is of this order.
@@ -67,7 +69,7 @@ impl Plan {
         at_most("groups", self.groups.len(), GROUPS_MAX)?;
         at_most("commands", self.commands.len(), COMMANDS_MAX)?;
         self.validate_arguments()?;
-        self.validate_paths()?;
+        self.validate_paths(slots)?;
         self.validate_descriptors(slots)?;
         self.validate_numbers()
     }
@@ -101,7 +103,7 @@ impl Plan {
         Ok(())
     }
 
-    fn validate_paths(&self) -> Result<(), PlanError> {
+    fn validate_paths(&self, slots: usize) -> Result<(), PlanError> {
         if let Executable::Path(path) = &self.executable {
             absolute("the executable", path)?;
         }
@@ -126,6 +128,10 @@ impl Plan {
                     absolute("a mount's source", source)?;
                     inside("a mount's target", target)?;
                     inside("the layer of a mount", layer)?;
+                }
+                Mount::Sealed { target, slot, files } => {
+                    inside("sealed files", target)?;
+                    sealed(*slot, files, slots)?;
                 }
                 Mount::Proc | Mount::Dev => {}
             }
@@ -184,6 +190,25 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+fn sealed(slot: u32, files: &[SealedFile], slots: usize) -> Result<(), PlanError> {
+    if slot as usize >= slots {
+        return Err(PlanError::NoSlot { slot, slots });
+    }
+    at_most("sealed files", files.len(), SEALED_FILES_MAX)?;
+    let bytes = files.iter().fold(0_u64, |sum, file| sum.saturating_add(file.size_bytes));
+    let most = usize::try_from(SEALED_BYTES_MAX).unwrap_or(usize::MAX);
+    at_most("bytes of sealed files", usize::try_from(bytes).unwrap_or(usize::MAX), most)?;
+    for (index, SealedFile { name, .. }) in files.iter().enumerate() {
+        no_zero("the name of a sealed file", name)?;
+        at_most("bytes of a sealed file's name", name.len(), 255)?;
+        let is_name = !name.is_empty() && name != "." && name != ".." && !name.contains('/');
+        if !is_name || files.iter().take(index).any(|other| other.name == *name) {
+            return Err(PlanError::Contradiction("a sealed file is named by a path, or like another"));
+        }
+    }
+    Ok(())
 }
 
 fn at_most(what: &'static str, size: usize, limit: usize) -> Result<(), PlanError> {
@@ -276,6 +301,32 @@ mod tests {
         assert_eq!(plan.validate(1), Err(PlanError::Target { target: DESCRIPTOR_TARGET_MAX + 1 }));
         plan.descriptors = vec![Descriptor { slot: 0, target: 5 }, Descriptor { slot: 0, target: 5 }];
         assert_eq!(plan.validate(1), Err(PlanError::Target { target: 5 }));
+    }
+
+    #[test]
+    fn sealed_files_have_names_of_their_own_and_a_bound() {
+        let with = |sizes: &[(&str, u64)]| {
+            let file = |(name, size_bytes): &(&str, u64)| SealedFile {
+                name: (*name).to_owned(),
+                size_bytes: *size_bytes,
+            };
+            let mut plan = plan();
+            let files = sizes.iter().map(file).collect();
+            plan.mounts.push(Mount::Sealed { target: "/run/x".to_owned(), slot: 0, files });
+            plan
+        };
+        assert_eq!(with(&[("a", SEALED_BYTES_MAX - 1), ("b", 1)]).validate(1), Ok(()));
+        assert!(with(&[("a", SEALED_BYTES_MAX), ("b", 1)]).validate(1).is_err());
+        assert!(with(&[("a", u64::MAX), ("b", 1)]).validate(1).is_err());
+        assert_eq!(with(&[]).validate(0), Err(PlanError::NoSlot { slot: 0, slots: 0 }));
+        for bad in ["", ".", "..", "a/b", "a\0"] {
+            assert!(with(&[(bad, 1)]).validate(1).is_err(), "{bad:?}");
+        }
+        assert!(with(&[("a", 1), ("a", 1)]).validate(1).is_err());
+        let names: Vec<String> = (0..=SEALED_FILES_MAX).map(|n| n.to_string()).collect();
+        let all: Vec<(&str, u64)> = names.iter().map(|name| (name.as_str(), 0)).collect();
+        assert_eq!(with(&all[1..]).validate(1), Ok(()));
+        assert!(with(&all).validate(1).is_err());
     }
 
     #[test]

@@ -63,7 +63,33 @@ pub enum Mount {
         #[n(2)]
         layer: String,
     },
+    /// Small files that only this process reads, in memory: written at its start, read-only afterwards. Their content
+    /// stands in no plan, so in no message about one.
+    #[n(7)]
+    Sealed {
+        #[n(0)]
+        target: String,
+        /// Descriptor of the launch request that has the contents, one after the other.
+        #[n(1)]
+        slot: u32,
+        #[n(2)]
+        files: Vec<SealedFile>,
+    },
 }
+
+/// One file of [`Mount::Sealed`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct SealedFile {
+    /// A name, not a path.
+    #[n(0)]
+    pub name: String,
+    #[n(1)]
+    pub size_bytes: u64,
+}
+
+/// Files of one mount, and bytes of all together; they lie in memory that is not swapped.
+pub const SEALED_FILES_MAX: usize = 64;
+pub const SEALED_BYTES_MAX: u64 = 1024 * 1024;
 
 /// In the folder of an overlay's layer: what was written, and what the kernel needs to write it.
 pub const OVERLAY_UPPER: &str = "upper";
@@ -142,7 +168,7 @@ impl Landlock {
         for mount in mounts {
             let (path, access) = match mount {
                 Mount::Bind { target, writable: true, .. } => (target.as_str(), Access::Write),
-                Mount::Bind { target, .. } => (target.as_str(), Access::Read),
+                Mount::Bind { target, .. } | Mount::Sealed { target, .. } => (target.as_str(), Access::Read),
                 Mount::Tmpfs { target, .. } | Mount::Overlay { target, .. } => {
                     (target.as_str(), Access::Write)
                 }

@@ -18,6 +18,7 @@ pub use check::{
 };
 pub use files::{
     Access, Landlock, MASKED_USUALLY, Mount, OVERLAY_UPPER, OVERLAY_WORK, PathRule, READ_ONLY_USUALLY,
+    SEALED_BYTES_MAX, SEALED_FILES_MAX, SealedFile,
 };
 pub use limits::{Limits, PRIORITY_MAX, PRIORITY_NORMAL, Resource, Rlimit};
 

@@ -13,6 +13,12 @@ pub const PATHS_MAX: usize = 64;
 /// Programs whose changes to copy-on-write folders are kept at once; the next one is refused until some are committed
 /// or discarded, for nobody's work is thrown away to make room.
 pub const LAYERS_MAX: usize = 64;
+/// Secrets of one program, bytes of one and of all: keys and passwords, in memory that is not swapped.
+pub const SECRETS_MAX: usize = 32;
+pub const SECRET_BYTES_MAX: usize = 64 * 1024;
+pub const SECRETS_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of a secret's name, which is recorded.
+pub const SECRET_NAME_BYTES_MAX: usize = 64;
 /// Bytes of a program's name: a path on the host.
 pub const NAME_BYTES_MAX: usize = 1024;
 /// Bytes of a name as the log keeps it.
@@ -37,6 +43,10 @@ pub const CHUNK_BYTES_MAX: usize = 256 * 1024;
 pub const STDIN_BYTES_MAX: usize = 64 * 1024;
 /// Smallest memory limit with which a program can be started at all.
 pub const MEMORY_BYTES_MIN: u64 = 4 * 1024 * 1024;
+/// What a program may write to its copy-on-write folders if nothing else is said.
+pub const LAYER_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+/// Least that a program's disk can be limited to.
+pub const DISK_BYTES_MIN: u64 = 1024 * 1024;
 /// Private `/tmp` and home folder, each. They count towards the memory limit too.
 pub const TMP_BYTES_MAX: u64 = 512 * 1024 * 1024;
 /// Bytes of a refused call's target as it is kept; 32 of them fit an entry.

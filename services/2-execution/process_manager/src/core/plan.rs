@@ -8,14 +8,23 @@ use sandbox::{
     seccomp::{NotifyCall, Profile},
 };
 
-use super::{Spawn, Watch, limits::TMP_BYTES_MAX, watch::is_below};
+use super::{
+    SECRETS_FOLDER, SECRETS_VARIABLE, Spawn, Watch,
+    limits::{LAYER_BYTES_MAX, TMP_BYTES_MAX},
+    secret,
+    watch::is_below,
+};
 
 /// Slot of the program's image in the monitor's launch.
 pub const IMAGE_SLOT: u32 = 3;
 /// Slots of a launch, in order: monitor's own image, configuration, control socket, program's image, files for
 /// standard output and error, the monitor's own standard error. All but the first become descriptors from 3 on.
 pub const MONITOR_SLOTS: u32 = 7;
-/// The last slot.
+/// After them, if the program has secrets: their contents, one after the other.
+pub const SECRETS_SLOT: u32 = MONITOR_SLOTS;
+/// Where a monitor has the folder of its program's layers, if that has any; of the launch it is the last slot.
+pub const LAYERS_FD: u32 = 8;
+/// The last slot that becomes a descriptor.
 const ERROR_SLOT: u32 = MONITOR_SLOTS - 1;
 
 /// Shown read-only to every program, where the host has it.
@@ -103,6 +112,10 @@ pub fn plans(spawn: &Spawn, host: &Host, pid: ProcessId) -> Plans {
     outer.working_directory.clone_from(&spawn.cwd);
     outer.descriptors = (1..ERROR_SLOT).map(|slot| Descriptor { slot, target: slot + 2 }).collect();
     outer.descriptors.push(Descriptor { slot: ERROR_SLOT, target: 2 });
+    if layers_bytes_max(spawn).is_some() {
+        let slot = MONITOR_SLOTS + u32::from(!spawn.secrets.is_empty());
+        outer.descriptors.push(Descriptor { slot, target: LAYERS_FD });
+    }
     let program = program(spawn, label, landlock, mounted.then_some(image_path.as_str()));
     Plans { monitor: outer, program, watch, image_path: mounted.then_some(image_path) }
 }
@@ -116,6 +129,13 @@ fn image_path(spawn: &Spawn) -> String {
         return name;
     }
     format!("{IMAGE_FOLDER}/{}", name.rsplit('/').next().unwrap_or_default())
+}
+
+/// What a program may write to its copy-on-write folders, if it has any.
+#[must_use]
+pub fn layers_bytes_max(spawn: &Spawn) -> Option<u64> {
+    let has_one = spawn.paths.iter().any(|grant| grant.copied);
+    has_one.then(|| spawn.limits.disk_bytes.unwrap_or(LAYER_BYTES_MAX))
 }
 
 /// Where the layers of a program lie on the host, one folder for each.
@@ -132,13 +152,14 @@ fn mounts(spawn: &Spawn, host: &Host, pid: ProcessId, image_path: &str) -> Vec<M
         writable,
         optional,
     };
+    let private = spawn.limits.disk_bytes.unwrap_or(TMP_BYTES_MAX);
     let mut mounts: Vec<Mount> = SHOWN.iter().map(|path| bind(path, path, false, true)).collect();
     mounts.extend([
         Mount::Proc,
         Mount::Dev,
-        tmpfs("/tmp", TMP_BYTES_MAX, 0o1777),
+        tmpfs("/tmp", private, 0o1777),
         tmpfs("/run", 1 << 20, 0o755),
-        tmpfs(HOME, TMP_BYTES_MAX, 0o700),
+        tmpfs(HOME, private, 0o700),
         tmpfs("/root", 4096, 0o700),
         Mount::Symlink { target: "/var/tmp".to_owned(), points_to: "../tmp".to_owned() },
     ]);
@@ -147,6 +168,7 @@ fn mounts(spawn: &Spawn, host: &Host, pid: ProcessId, image_path: &str) -> Vec<M
         Some(layer) => Mount::Overlay { source: grant.source.clone(), target: grant.inside.clone(), layer },
         None => bind(&grant.source, &grant.inside, grant.writable, false),
     }));
+    mounts.extend(secret::mount(&spawn.secrets, SECRETS_SLOT));
     let image = format!("{}/blake3-{}", host.images, spawn.image.to_hex());
     mounts.push(bind(&image, image_path, false, false));
     mounts
@@ -182,7 +204,9 @@ fn landlock(outer: &Plan, mounted: bool) -> Landlock {
                 Mount::Dev => ("/dev", Access::Modify),
                 // Without mounts there is no layer, and the folder itself must not be changed.
                 Mount::Overlay { source, .. } => (source.as_str(), Access::Read),
-                Mount::Tmpfs { .. } | Mount::Symlink { .. } | Mount::Folder { .. } => continue,
+                Mount::Tmpfs { .. } | Mount::Symlink { .. } | Mount::Folder { .. } | Mount::Sealed { .. } => {
+                    continue;
+                }
             };
             rules.push(PathRule { path: rule.0.to_owned(), access: rule.1 });
         }
@@ -222,6 +246,10 @@ fn program(spawn: &Spawn, label: &str, landlock: Landlock, image_path: Option<&s
     });
     let files = u64::from(spawn.limits.files);
     plan.rlimits.push(Rlimit { resource: Resource::OpenFiles, soft: files, hard: files });
+    // Between two looks at its layers, one file grows to this and no further.
+    if let Some(bytes) = spawn.limits.disk_bytes.or(layers_bytes_max(spawn)) {
+        plan.rlimits.push(Rlimit { resource: Resource::FileBytes, soft: bytes, hard: bytes });
+    }
     if spawn.limits.cpu_time_ms > 0 {
         // The monitor counts the whole tree; this holds one process if it cannot.
         let seconds = spawn.limits.cpu_time_ms.div_ceil(1000) + 1;
@@ -248,6 +276,10 @@ fn environment(spawn: &Spawn) -> Vec<(String, String)> {
         if !environment.iter().any(|(given, _)| given == name) {
             environment.push((name.to_owned(), value.to_owned()));
         }
+    }
+    if !spawn.secrets.is_empty() {
+        environment.retain(|(name, _)| name != SECRETS_VARIABLE);
+        environment.push((SECRETS_VARIABLE.to_owned(), SECRETS_FOLDER.to_owned()));
     }
     if !spawn.capabilities.is_empty() {
         let ids: Vec<String> = spawn.capabilities.iter().map(ToString::to_string).collect();
@@ -334,6 +366,30 @@ mod tests {
             .collect();
         let layer = |number: u32| format!("/srv/node/state/images/layers/9/{number}");
         assert_eq!(overlays, [("/a".to_owned(), layer(0)), ("/c".to_owned(), layer(1))]);
+    }
+
+    #[test]
+    fn the_disk_of_a_program_is_limited_in_all_its_folders() {
+        let with = |disk_bytes: u64, copied: bool| {
+            let spawn = spawn(|r| {
+                r.resource_limits = Some(pb::ResourceLimits { disk_bytes, ..Default::default() });
+                r.paths = vec![pb::PathGrant { copy_on_write: copied, ..grant("/a", "", false) }];
+            });
+            let plans = plans(&spawn, &host(), ProcessId(9));
+            let private = plans.monitor.mounts.iter().find_map(|mount| match mount {
+                Mount::Tmpfs { target, size_bytes_max, .. } if target == "/tmp" => Some(*size_bytes_max),
+                _ => None,
+            });
+            let file = plans.program.rlimits.iter().find(|limit| limit.resource == Resource::FileBytes);
+            let looks =
+                plans.monitor.descriptors.contains(&Descriptor { slot: MONITOR_SLOTS, target: LAYERS_FD });
+            (private.unwrap(), file.map(|limit| limit.hard), layers_bytes_max(&spawn), looks)
+        };
+        let given = 3 << 20;
+        assert_eq!(with(0, false), (TMP_BYTES_MAX, None, None, false));
+        assert_eq!(with(given, false), (given, Some(given), None, false));
+        assert_eq!(with(0, true), (TMP_BYTES_MAX, Some(LAYER_BYTES_MAX), Some(LAYER_BYTES_MAX), true));
+        assert_eq!(with(given, true), (given, Some(given), Some(given), true));
     }
 
     #[test]

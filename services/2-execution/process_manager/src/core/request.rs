@@ -7,12 +7,13 @@ use minicbor::{Decode, Encode};
 use sandbox::{Guard, GuardSet, PRIORITY_MAX, PRIORITY_NORMAL};
 
 use super::{
-    ProcessError,
+    ProcessError, Secret,
     limits::{
         ARGUMENT_BYTES_MAX, ARGUMENTS_MAX, CAPABILITIES_MAX, CPU_MILLICORES_MAX, CPU_MILLICORES_MIN,
-        ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX, LOGGED_NAME_BYTES_MAX, MEMORY_BYTES_MIN, NAME_BYTES_MAX,
-        PATHS_MAX, TIMEOUT_MS_MAX,
+        DISK_BYTES_MIN, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX, LOGGED_NAME_BYTES_MAX, MEMORY_BYTES_MIN,
+        NAME_BYTES_MAX, PATHS_MAX, TIMEOUT_MS_MAX,
     },
+    secret,
 };
 
 /// The defence of this service itself that can be switched off: the comparison of an image with its name.
@@ -67,6 +68,7 @@ pub struct Spawn {
     pub key: EntryKey,
     pub notice_refused: bool,
     pub terminal: Option<WindowSize>,
+    pub secrets: Vec<Secret>,
     pub disabled: GuardSet,
     /// The image is not compared with its name.
     pub unpinned: bool,
@@ -131,6 +133,7 @@ impl Spawn {
             key: EntryKey(fixed("idempotency_key", &request.idempotency_key)?),
             notice_refused: request.notice_refused,
             terminal: request.terminal.map(|size| WindowSize::parse(&size)).transpose()?,
+            secrets: secret::parse(request.secrets)?,
             disabled,
             unpinned,
         })
@@ -178,6 +181,9 @@ fn limits(wire: pb::ResourceLimits) -> Result<ResourceLimits, ProcessError> {
             "resource_limits",
             format!("memory below {MEMORY_BYTES_MIN} bytes"),
         ));
+    }
+    if limits.disk_bytes.is_some_and(|given| given < DISK_BYTES_MIN) {
+        return Err(ProcessError::invalid("resource_limits", format!("disk_bytes below {DISK_BYTES_MIN}")));
     }
     let millicores = CPU_MILLICORES_MIN..=CPU_MILLICORES_MAX;
     if limits.cpu_millicores.is_some_and(|given| !millicores.contains(&given)) {
@@ -360,6 +366,9 @@ mod tests {
         let memory = |memory_bytes| pb::ResourceLimits { memory_bytes, ..Default::default() };
         assert!(parse(with(memory(MEMORY_BYTES_MIN))).is_ok());
         assert_eq!(refused(with(memory(MEMORY_BYTES_MIN - 1))), "resource_limits");
+        let disk = |disk_bytes| pb::ResourceLimits { disk_bytes, ..Default::default() };
+        assert!(parse(with(disk(DISK_BYTES_MIN))).is_ok());
+        assert_eq!(refused(with(disk(DISK_BYTES_MIN - 1))), "resource_limits");
         let cpu = |cpu_millicores| pb::ResourceLimits { cpu_millicores, ..Default::default() };
         for (held, past) in
             [(CPU_MILLICORES_MIN, CPU_MILLICORES_MIN - 1), (CPU_MILLICORES_MAX, CPU_MILLICORES_MAX + 1)]

@@ -9,6 +9,7 @@
 //! what it sees.
 
 mod connection;
+mod disk;
 mod notice;
 pub mod output;
 mod program;
@@ -37,7 +38,9 @@ use sandbox::{
 };
 use thiserror::Error;
 
+use crate::core::LAYERS_FD;
 use connection::Connection;
+use disk::Disk;
 use notice::Notices;
 use output::{Output, PIECE_BYTES, READER_GRACE_MS};
 use program::{Program, Used};
@@ -94,6 +97,11 @@ fn start() -> Result<(), MonitorError> {
     let (stdout, stderr) = (File::from(inherit(STDOUT_FD)?), File::from(inherit(STDERR_FD)?));
     adopt_orphans()?;
     let signals = SignalReader::new(&[Signal::CHILD])?;
+    let layers_fd = i32::try_from(LAYERS_FD).unwrap_or(0);
+    let layers = match config.layers_bytes_max {
+        Some(bytes_max) => Some(Disk::new(inherit(layers_fd)?, bytes_max)),
+        None => None,
+    };
     let features = Features::for_inner();
     let missing = prepare(&config.plan, &features, None).missing;
     let mut monitor = Monitor {
@@ -113,6 +121,7 @@ fn start() -> Result<(), MonitorError> {
         refused: RefusedCalls::default(),
         used: Used::default(),
         started: Instant::now(),
+        layers,
         passed: None,
         suspended: false,
         status: ExitStatus::Unknown,
@@ -153,6 +162,8 @@ struct Monitor {
     refused: RefusedCalls,
     used: Used,
     started: Instant,
+    /// What it writes to copy-on-write folders.
+    layers: Option<Disk>,
     /// The limit for which the tree is being ended.
     passed: Option<&'static str>,
     suspended: bool,
@@ -228,6 +239,7 @@ impl Monitor {
             ending.then(|| Duration::from_millis(ENDING_LOOK_MS)),
             until(self.config.timeout_ms).filter(|_| self.passed.is_none()),
             (self.config.cpu_time_ms > 0).then(|| Duration::from_millis(CPU_LOOK_MS)),
+            self.layers.as_ref().map(Disk::next_look).filter(|_| self.passed.is_none()),
             until(READER_GRACE_MS).filter(|left| !left.is_zero()),
         ];
         looks.into_iter().flatten().min()
@@ -473,6 +485,8 @@ impl Monitor {
                 && passed(self.config.cpu_time_ms, program::cpu_us(&self.used) / 1000)
             {
                 self.passed = Some("cpu_time");
+            } else if self.layers.as_mut().is_some_and(Disk::is_over) {
+                self.passed = Some("disk");
             }
             if self.passed.is_some() {
                 if let Some(program) = &self.program {

@@ -41,6 +41,9 @@ pub struct Config {
     /// A terminal instead of three pipes.
     #[n(7)]
     pub terminal: Option<WindowSize>,
+    /// Of all its copy-on-write folders; then their layers' folder is inherited.
+    #[n(8)]
+    pub layers_bytes_max: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]

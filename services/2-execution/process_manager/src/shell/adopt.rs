@@ -164,6 +164,11 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_secret_is_no_path() {
+        assert_eq!(parse_grant("secret:key:7"), None);
+    }
+
+    #[test]
     fn grants_survive_the_log() {
         for (source, inside) in [("/a", "/a"), ("/a:b", "/a:b"), ("/a", "/c"), ("/a b", "/c:d")] {
             for (_, writable, copied) in MODES {

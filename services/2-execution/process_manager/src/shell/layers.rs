@@ -90,7 +90,7 @@ impl Layers {
         self.known().insert(layer.pid, Arc::new(Kept { layer, at_work: tokio::sync::Mutex::default() }));
     }
 
-    fn folder(&self, pid: ProcessId) -> PathBuf {
+    pub(super) fn folder(&self, pid: ProcessId) -> PathBuf {
         self.store.join(pid.0.to_string())
     }
 

@@ -27,7 +27,10 @@ use tonic::Status;
 
 use super::{adopt::format_grant, keeper::KeeperError, manager::Manager};
 use crate::{
-    core::{Event, MONITOR_SLOTS, Plans, Process, ProcessError, ProcessState, Spawn, Started, plans},
+    core::{
+        Event, MONITOR_SLOTS, Plans, Process, ProcessError, ProcessState, SECRETS_SLOT, Secret, Spawn,
+        Started, layers_bytes_max, plans,
+    },
     monitor::{
         output::OUTPUT_BYTES_MAX,
         protocol::{Config, Reply, Request},
@@ -125,7 +128,12 @@ impl Manager {
             by: requestor.id(),
             args_hash: spawn.args_hash(),
             name: spawn.logged_name(),
-            grants: spawn.paths.iter().map(format_grant).collect(),
+            grants: spawn
+                .paths
+                .iter()
+                .map(format_grant)
+                .chain(spawn.secrets.iter().map(Secret::logged))
+                .collect(),
             missing: held.missing.clone(),
         };
         let at = match self.commit(&request, key, create).await {
@@ -246,12 +254,13 @@ impl Manager {
             own_network: !spawn.disabled.contains(Guard::Netns),
             output_bytes_max: OUTPUT_BYTES_MAX,
             terminal: spawn.terminal,
+            layers_bytes_max: layers_bytes_max(spawn),
         };
         let output = |name| {
             let mut options = OpenOptions::new();
             options.read(true).write(true).create_new(true).mode(0o600).open(folder.join(name))
         };
-        let slots = vec![
+        let mut slots = vec![
             self.image.try_clone()?,
             memfd(&cbor::encode(&config))?,
             UnixListener::bind(self.socket(pid))?.into(),
@@ -261,6 +270,14 @@ impl Manager {
             self.error.try_clone()?,
         ];
         debug_assert_eq!(slots.len(), MONITOR_SLOTS as usize);
+        if !spawn.secrets.is_empty() {
+            debug_assert_eq!(slots.len(), SECRETS_SLOT as usize);
+            let contents: Vec<&[u8]> = spawn.secrets.iter().map(|secret| secret.content.as_slice()).collect();
+            slots.push(memfd(&zeroize::Zeroizing::new(contents.concat()))?);
+        }
+        if layers_bytes_max(spawn).is_some() {
+            slots.push(File::open(self.layers.folder(pid))?.into());
+        }
         Ok(slots)
     }
 

@@ -138,6 +138,7 @@ impl House {
             own_network: true,
             output_bytes_max: 256 * 1024,
             terminal: spawn.terminal,
+            layers_bytes_max: None,
         };
         let folder = self.path().join(id.to_string());
         std::fs::create_dir(&folder).unwrap();
