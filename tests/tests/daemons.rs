@@ -196,3 +196,25 @@ fn a_program_is_a_user_of_the_host_as_far_as_the_node_may() {
     assert!(within(SOON, || log(&node, "chief").ends_with("given\n")), "{}", log(&node, "chief"));
     assert!(log(&node, "chief").starts_with(expected), "{}", log(&node, "chief"));
 }
+
+/// Everything that a service is told of a secret is its file.
+#[test]
+fn secrets_are_files_in_memory_of_its_own() {
+    const SECRET: &str = "correct horse battery";
+    let Some(node) = TestNode::boot() else { return };
+    let file = node.file("secret", SECRET);
+    let more = format!("secrets = [{{ name = 'token', path = '{file}' }}]");
+    let script = "cd $CREDENTIALS_DIRECTORY && wc -c < token && stat -c %a token . && \
+                  (echo x > other) 2>/dev/null || echo closed; exec sleep 1000";
+    applied(&node.apply("mine", &program(script, &more)));
+    assert!(within(SOON, || log(&node, "mine") == "21\n400\n500\nclosed\n"), "{}", log(&node, "mine"));
+    let environment = fs::read(format!("/proc/{}/environ", pid(&node, "mine"))).unwrap();
+    assert!(!String::from_utf8_lossy(&environment).contains(SECRET));
+    let seen = |folder: &str| {
+        let found = std::process::Command::new("grep").args(["-rlF", SECRET, folder]).output().unwrap();
+        String::from_utf8_lossy(&found.stdout).into_owned()
+    };
+    assert_eq!(seen(node.root().join("state").to_str().unwrap()), "");
+    let refused = node.apply("other", &program("true", "secrets = [{ name = 'token', path = '/absent' }]"));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("/absent"), "{refused:?}");
+}

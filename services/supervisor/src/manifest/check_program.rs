@@ -5,7 +5,7 @@ use super::{
     check::{Faults, arguments},
     limits::{
         BEFORE_MAX, ENV_FILES_MAX, ENVIRONMENT_MAX, FOLDERS_MAX, FS_GRANTS_MAX, GROUPS_MAX, NAME_BYTES_MAX,
-        TEXT_BYTES_MAX,
+        SECRETS_MAX, TEXT_BYTES_MAX,
     },
 };
 
@@ -160,6 +160,23 @@ fn files(faults: &mut Faults, program: &ProgramConfig) {
     faults.count("program.env_files", program.env_files.len(), ENV_FILES_MAX);
     for (index, file) in program.env_files.iter().enumerate().take(ENV_FILES_MAX) {
         inside(faults, &format!("program.env_files[{index}].path"), &file.path);
+    }
+    faults.count("program.secrets", program.secrets.len(), SECRETS_MAX);
+    for (index, secret) in program.secrets.iter().enumerate().take(SECRETS_MAX) {
+        let key = format!("program.secrets[{index}]");
+        inside(faults, &format!("{key}.path"), &secret.path);
+        let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'@' | b':');
+        let name = &secret.name;
+        if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(legal) || name.starts_with('.')
+        {
+            faults.add(
+                format!("{key}.name"),
+                format!("{name:?} is no name of a file; allowed are 1 to {NAME_BYTES_MAX} bytes of A-Z a-z 0-9 _ - . @ :, no point first"),
+            );
+        }
+        if program.secrets.iter().take(index).any(|other| other.name == *name) {
+            faults.add(format!("{key}.name"), format!("{name:?} is named twice"));
+        }
     }
     faults.count("program.folders", program.folders.len(), FOLDERS_MAX);
     for (index, folder) in program.folders.iter().enumerate().take(FOLDERS_MAX) {

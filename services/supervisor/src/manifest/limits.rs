@@ -27,6 +27,8 @@ pub const GROUPS_MAX: usize = sandbox::GROUPS_MAX;
 /// Files with variables of a program, and bytes of one of them.
 pub const ENV_FILES_MAX: usize = 16;
 pub const ENV_FILE_BYTES_MAX: u64 = 64 * 1024;
+/// Secrets of a program; all together have at most [`sandbox::SEALED_BYTES_MAX`] bytes.
+pub const SECRETS_MAX: usize = sandbox::SEALED_FILES_MAX;
 /// Folders that are made for a program.
 pub const FOLDERS_MAX: usize = 32;
 /// Sockets that one service is handed.

@@ -21,7 +21,7 @@ pub use health::{HealthCheck, HealthConfig, HealthKind};
 pub use load::{LoadedManifest, Loading, ManifestError, load, parse};
 pub use program::{
     CommandConfig, CommandRole, ControlSignal, EnvFile, FolderConfig, FsGrant, MODE_MAX, NetworkSwitch,
-    Octal, ProgramConfig, Runs, SandboxSwitches,
+    Octal, ProgramConfig, Runs, SandboxSwitches, SecretConfig,
 };
 pub use protocol::{Protocol, ProtocolError, ProtocolVersion};
 pub use restart::{RestartMode, RestartTable};

@@ -56,6 +56,9 @@ pub struct ProgramConfig {
     /// Files of the host with more variables, read at each start; those of `env` win.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env_files: Vec<EnvFile>,
+    /// Files of the host that it finds, at `$CREDENTIALS_DIRECTORY/NAME`, as files in memory of its own; read at each start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretConfig>,
     /// Made before its start if they are not there, and its own: below `/run` private and gone at its end, below
     /// `/var/lib`, `/var/log` and `/var/cache` the host's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -165,6 +168,13 @@ pub struct EnvFile {
     /// Absent it is nothing.
     #[serde(default)]
     pub optional: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretConfig {
+    pub name: String,
+    pub path: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use supervisor::core::restart::{ExhaustedAction, RestartPolicy, mode};
 use supervisor::manifest::limits::{
     ARGUMENTS_MAX, BACKOFF_MAX, BEFORE_MAX, DEPENDENCIES_MAX, DESCRIPTION_BYTES_MAX, ENDPOINTS_MAX,
     ENV_FILES_MAX, FOLDERS_MAX, GROUPS_MAX, MANIFEST_BYTES_MAX, MEMORY_MB_MAX, PERMISSIONS_MAX, RESTARTS_MAX,
-    SERVICE_NAME_BYTES_MAX, SERVICES_MAX, SOCKETS_MAX, THRESHOLD_MAX,
+    SECRETS_MAX, SERVICE_NAME_BYTES_MAX, SERVICES_MAX, SOCKETS_MAX, THRESHOLD_MAX,
 };
 use supervisor::manifest::{
     self, CommandRole, HealthCheck, Priority, RestartMode, ServiceManifest, ServiceType, load, parse,
@@ -353,6 +353,12 @@ fn what_a_program_asks_of_the_host_is_checked() {
     for path in ["/etc/x", "/run", "/runx/a", "/run/bailiwick/x", "/run/../etc", "/var/lib", "run/x"] {
         wrong(&format!("folders = [{{ path = \"{path}\" }}]"), "program.folders[0].path");
     }
+    for name in ["", ".x", "a/b", "a b"] {
+        wrong(&format!("secrets = [{{ name = \"{name}\", path = \"/x\" }}]"), "program.secrets[0].name");
+    }
+    wrong("secrets = [{ name = \"a\", path = \"x\" }]", "program.secrets[0].path");
+    let twice = "secrets = [{ name = \"a\", path = \"/x\" }, { name = \"a\", path = \"/y\" }]";
+    wrong(twice, "program.secrets[1].name");
     wrong("folders = [{ path = \"/run/x\", mode = \"10000\" }]", "program.folders[0].mode");
     let whole = "user = \"redis:redis\"\ngroups = [\"adm\", \"7\"]\nprivileges = [\"chown\"]\numask = \"0027\"\n\
                  runs = \"forks\"\npid_file = \"/run/x.pid\"\nbefore = [{ command = [\"/x\", \"-t\"], may_fail = true }]\n\
@@ -385,6 +391,11 @@ fn what_a_program_asks_of_the_host_is_limited() {
     ] {
         limit(&list(key, item, max), &list(key, item, max + 1), &format!("program.{key}"));
     }
+    let secrets = |count: usize| {
+        let of = |n: usize| format!("{{ name = \"s{n}\", path = \"/x\" }}, ");
+        format!("[program]\nimage = \"/x\"\nsecrets = [{}]\n", (0..count).map(of).collect::<String>())
+    };
+    limit(&secrets(SECRETS_MAX), &secrets(SECRETS_MAX + 1), "program.secrets");
     let user = |bytes: usize| format!("[program]\nimage = \"/x\"\nuser = \"{}\"\n", "u".repeat(bytes));
     limit(&user(32), &user(33), "program.user");
 }

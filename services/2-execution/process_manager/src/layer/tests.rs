@@ -146,8 +146,8 @@ fn a_commit_makes_the_folder_what_the_program_saw_and_leaves_nothing() {
 
 #[test]
 fn what_was_changed_meanwhile_stops_a_commit_unless_it_is_forced() {
-    type Change = fn(&Bench);
-    let cases: [(&str, Change); 4] = [
+    type Act = fn(&Bench);
+    let cases: [(&str, Act); 4] = [
         ("changed", |bench| fs::write(bench.upper("changed"), "newer").unwrap()),
         ("removed", |bench| bench.whiteout("removed")),
         ("folder", |bench| bench.whiteout("folder")),

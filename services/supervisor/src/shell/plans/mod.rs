@@ -1,7 +1,7 @@
 //! What a process is started as: its sandbox, what it sees, what it inherits.
 //!
 //! Here is what all have in common; `service` is the node's own services, `boundary` the key boundary, `program` the
-//! ordinary programs of the user, with `account` (who it is), `folders` and `environment`. `limits` is what a manifest
+//! ordinary programs of the user, with `account` (who it is), `folders`, `secrets` and `environment`. `limits` is what a manifest
 //! limits, `slots` the order of descriptors.
 
 mod account;
@@ -10,6 +10,7 @@ mod environment;
 mod folders;
 mod limits;
 mod program;
+mod secrets;
 mod service;
 mod slots;
 

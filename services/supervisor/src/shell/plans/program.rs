@@ -17,6 +17,7 @@ use super::{
     bind,
     environment::{EnvironmentFault, environment},
     folders, limits, ownership,
+    secrets::{self, SecretFault},
     slots::{FIRST_TARGET, Slots},
 };
 use crate::{
@@ -59,6 +60,8 @@ pub(in crate::shell) enum ProgramFault {
     Account(#[from] AccountFault),
     #[error(transparent)]
     Environment(#[from] EnvironmentFault),
+    #[error(transparent)]
+    Secret(#[from] SecretFault),
     #[error("cannot read the program {}: {source}", path.display())]
     Image { path: PathBuf, source: io::Error },
     #[error("image {wanted} has the hash {found}; put the right one there")]
@@ -124,7 +127,7 @@ impl House {
         self.prepare_folder(name, account.owner)?;
         self.give_sockets(name, sockets, &account)?;
         let has_network = manifest.sandbox.network == NetworkSwitch::Host;
-        let (executable, descriptors, stored, fds) = Slots::default().finish(image, self.open_log(name)?);
+        let (executable, descriptors, stored, mut fds) = Slots::default().finish(image, self.open_log(name)?);
         let mut plan = Plan::new(label, executable, Profile::Program);
         plan.arguments = arguments;
         plan.environment = environment(manifest, program, sockets)?;
@@ -137,8 +140,16 @@ impl House {
         plan.namespaces.user = plan.capabilities_kept == 0;
         plan.namespaces.net = !has_network;
         plan.loopback = !has_network;
-        let of_host = folders::of_host(program, account.owner)?;
-        plan = plan.with_mounts(self.mounts(manifest, sockets, program, has_network, of_host));
+        let mut own = folders::of_host(program, account.owner)?;
+        if let Some((memory, files)) = secrets::gather(program)? {
+            let slot = u32::try_from(stored.len().saturating_add(fds.len())).unwrap_or(u32::MAX);
+            fds.push(memory);
+            let target = secrets::FOLDER.to_owned();
+            own.push(Mount::Sealed { target: target.clone(), slot, files });
+            plan.environment.retain(|(name, _)| name != secrets::VARIABLE);
+            plan.environment.push((secrets::VARIABLE.to_owned(), target));
+        }
+        plan = plan.with_mounts(self.mounts(manifest, sockets, program, has_network, own));
         if let Some(landlock) = plan.landlock.as_mut() {
             // The network namespace is the limit: with its own there is only loopback to reach.
             landlock.tcp = true;
@@ -159,7 +170,7 @@ impl House {
         sockets: &[Socket],
         program: &ProgramConfig,
         has_network: bool,
-        of_host: Vec<Mount>,
+        given: Vec<Mount>,
     ) -> Vec<Mount> {
         let network: &[&str] = if has_network { &SYSTEM_WITH_NETWORK } else { &[] };
         let system = SYSTEM.iter().chain(network).map(|path| Mount::Bind {
@@ -172,7 +183,7 @@ impl House {
             program.fs.iter().map(|grant| bind(Path::new(&grant.path), &grant.path, grant.writable));
         let base = [Mount::Proc, Mount::Dev];
         let own = folders::run(program).into_iter().chain(self.own_mounts(manifest, sockets));
-        base.into_iter().chain(system).chain(own).chain(granted).chain(of_host).collect()
+        base.into_iter().chain(system).chain(own).chain(granted).chain(given).collect()
     }
 
     /// A socket's file belongs to who connects; a manifest may have made that somebody else since it was bound.
