@@ -269,6 +269,8 @@ pub struct Commit {
 pub enum Service {
     /// Show all services.
     List,
+    /// Show which services a time starts, and when it will next.
+    Timers,
     /// Show one service.
     Status { name: String },
     /// Start a service and wait until it runs.

@@ -7,7 +7,7 @@ use contracts::supervisor::v1 as pb;
 
 use super::{
     logs, plan,
-    status::{list_services, show_service, show_services},
+    status::{list_services, list_timers, show_service, show_services},
 };
 use crate::{
     args::{Output, Service},
@@ -19,6 +19,7 @@ pub async fn run(node: &Node, output: Output, command: Service) -> Result<()> {
     let patient = |verb: &str| node.supervisor_patient(&format!("system.supervisor.{verb}"));
     let status = match command {
         Service::List => return list_services(node, output).await,
+        Service::Timers => return list_timers(node, output).await,
         Service::Logs { name, follow, lines } => return logs::show(node, &name, follow, lines),
         Service::Events => return events(node, output).await,
         Service::Generations => return plan::generations(node, output).await,

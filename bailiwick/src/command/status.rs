@@ -1,6 +1,6 @@
 //! `status` and `down`.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
 use contracts::{
@@ -37,6 +37,9 @@ struct Service {
     listening: bool,
     /// `NAME ADDRESS` of each that it is handed.
     sockets: Vec<String>,
+    /// When a time starts it, and when it was started last; Unix time.
+    next_start_ms: Option<u64>,
+    last_start_ms: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -71,6 +74,8 @@ fn service(status: ServiceStatus) -> Service {
         last_error: status.last_error.or_else(|| Some(status.error).filter(|error| !error.is_empty())),
         missing: status.missing,
         listening: status.listening,
+        next_start_ms: status.timer.as_ref().and_then(|timer| timer.next_ms),
+        last_start_ms: status.timer.as_ref().and_then(|timer| timer.last_ms),
         sockets: status.sockets.iter().map(|socket| format!("{} {}", socket.name, socket.listen)).collect(),
     }
 }
@@ -173,6 +178,34 @@ pub fn show_services(output: Output, all: Vec<ServiceStatus>) -> Result<()> {
 pub async fn list_services(node: &Node, output: Output) -> Result<()> {
     let (_, services) = ask(node).await?;
     show_services(output, services)
+}
+
+/// Services that a time starts, those that come first before the others.
+pub async fn list_timers(node: &Node, output: Output) -> Result<()> {
+    let (_, services) = ask(node).await?;
+    let timed = services.into_iter().filter(|status| status.timer.is_some());
+    let mut timers: Vec<Service> = timed.map(service).collect();
+    timers.sort_by_key(|service| service.next_start_ms.unwrap_or(u64::MAX));
+    output::show(output, &timers, || {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let now = u64::try_from(now).unwrap_or(u64::MAX);
+        let next = |at: u64| match at.saturating_sub(now) {
+            0 => "now".to_owned(),
+            left => format!("in {}", output::duration(left)),
+        };
+        let last = |at: u64| format!("{} ago", output::duration(now.saturating_sub(at)));
+        let row = |service: &Service| {
+            vec![
+                service.name.clone(),
+                service.state.clone(),
+                service.next_start_ms.map_or_else(|| "-".to_owned(), next),
+                service.last_start_ms.map_or_else(|| "never".to_owned(), last),
+                service.last_error.clone().unwrap_or_default(),
+            ]
+        };
+        let rows: Vec<_> = timers.iter().map(row).collect();
+        output::table(&["SERVICE", "STATE", "NEXT", "LAST START", "LAST ERROR"], &rows)
+    })
 }
 
 /// Asks for an ordered shutdown and waits until the node's lock is free again.

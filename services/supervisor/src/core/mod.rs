@@ -2,6 +2,7 @@
 //!
 //! Read `state` first (eight states, seventeen transitions), then `supervisor` (the machine around them).
 
+pub mod calendar;
 pub mod catalogue;
 pub mod elf;
 pub mod generations;
@@ -12,3 +13,4 @@ pub mod lifecycle;
 pub mod restart;
 pub mod state;
 pub mod supervisor;
+pub mod timer;

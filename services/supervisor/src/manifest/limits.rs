@@ -31,6 +31,12 @@ pub const ENV_FILE_BYTES_MAX: u64 = 64 * 1024;
 pub const SECRETS_MAX: usize = sandbox::SEALED_FILES_MAX;
 /// Folders that are made for a program.
 pub const FOLDERS_MAX: usize = 32;
+/// Calendar times of one timer.
+pub const CALENDAR_MAX: usize = 16;
+/// Shortest time between two starts by `every_ms`: each is a decision and three entries of the log.
+pub const TIMER_EVERY_MIN: Duration = Duration::from_secs(1);
+/// Longest time of a timer: a leap year.
+pub const TIMER_DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// Sockets that one service is handed.
 pub const SOCKETS_MAX: usize = 16;
 /// Descriptors that one service leaves with the keeper over its restarts (`FDSTORE=1`).

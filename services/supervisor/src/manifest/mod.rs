@@ -15,6 +15,7 @@ mod restart;
 mod schema;
 pub mod shipped;
 mod sockets;
+mod timer;
 
 pub use chain::payload::service::ServiceType;
 pub use health::{HealthCheck, HealthConfig, HealthKind};
@@ -30,3 +31,4 @@ pub use schema::{
     RUNNING_IMAGE, ResourceRequirements, ServiceIdentityConfig, ServiceInfo, ServiceManifest,
 };
 pub use sockets::{ListenAddress, SocketConfig};
+pub use timer::TimerConfig;

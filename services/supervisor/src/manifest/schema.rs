@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     HealthConfig, ProgramConfig, Protocol, RestartTable, SandboxSwitches, ServiceType, SocketConfig,
+    TimerConfig,
 };
 
 /// Stands for the hash of the image that the node runs from. `up` puts the real hash in its place, so that a shipped
@@ -42,6 +43,9 @@ pub struct ServiceManifest {
     /// What a `[program]` listens on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sockets: Vec<SocketConfig>,
+    /// What starts a `[program]` by time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timer: Option<TimerConfig>,
 }
 
 impl ServiceManifest {
@@ -49,6 +53,12 @@ impl ServiceManifest {
     #[must_use]
     pub fn is_on_demand(&self) -> bool {
         self.sockets.iter().any(|socket| socket.on_demand)
+    }
+
+    /// Something other than the node and its operator starts it: a connection, or a time.
+    #[must_use]
+    pub fn is_triggered(&self) -> bool {
+        self.is_on_demand() || self.timer.is_some()
     }
 
     /// Where the service's key is, named or not.

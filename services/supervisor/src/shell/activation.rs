@@ -2,10 +2,13 @@
 
 use std::os::fd::OwnedFd;
 
+use jiff::tz::TimeZone;
+
 use super::{
     inputs::Input,
     listeners::{self, HandedOver},
     run::Shell,
+    timers,
 };
 use crate::{
     core::supervisor::{Event, ServiceSetup, Supervisor},
@@ -28,6 +31,23 @@ impl Shell {
                 let _ = self.inputs.send(Input::Event(Event::Demanded { service, waited: false }));
             }
         }
+    }
+
+    /// Starts what is due, and sets the alarm for what comes next.
+    pub(super) fn fire_timers(&mut self, machine: &mut Supervisor) {
+        let zone = timers::local_zone().unwrap_or(TimeZone::UTC);
+        self.timers.follow(machine, &self.applier.knowledge, timers::moment());
+        for service in self.timers.fire(timers::moment(), &zone) {
+            tracing::info!(service, "its time has come");
+            self.unremembered = true;
+            self.step(machine, Event::TimerElapsed { service });
+        }
+        let now = timers::moment();
+        let next = self.timers.next(now, &zone);
+        if let Some(alarm) = &self.alarm {
+            alarm.set(next.values().min().copied(), now.wall);
+        }
+        self.progress.set_timers(next);
     }
 
     fn stop_waiting(&mut self, service: &str) {

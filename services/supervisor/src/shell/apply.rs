@@ -16,7 +16,7 @@ use super::{
     listeners::Listeners,
     plans::House,
     registry::Registry,
-    sockets,
+    sockets, timers,
 };
 use crate::{
     core::{
@@ -111,6 +111,12 @@ impl Applier {
         if manifest.manifest.service.service_type != ServiceType::User || manifest.manifest.program.is_none()
         {
             return Err(refuse("only services of type User with a [program] can be applied".to_owned()));
+        }
+        let calendar = manifest.manifest.timer.iter().flat_map(|timer| &timer.calendar);
+        if calendar.into_iter().any(|calendar| !calendar.is_utc()) && timers::local_zone().is_none() {
+            let text =
+                "the time zone of this host cannot be read (/etc/localtime); end the calendar times with UTC";
+            return Err(refuse(text.to_owned()));
         }
         manifest.manifest = manifest.manifest.with_running_image(self.house.image.hash);
         Ok(manifest)

@@ -10,6 +10,7 @@ use contracts::{
         *,
     },
 };
+use jiff::Timestamp;
 use kit::{
     BoxError, Callers, ChannelKind, Cost, Feed, FeedPlan, Guilty, InitContext, IntoRefusal, Operation, Retry,
     Service,
@@ -133,8 +134,16 @@ pub(super) struct NodeFacts {
 pub(super) struct NodeProgress {
     pub(super) boot_ms: std::sync::atomic::AtomicU64,
     pub(super) is_recovery: std::sync::atomic::AtomicBool,
+    /// When each timer is due, by service.
+    pub(super) timers: std::sync::Mutex<std::collections::BTreeMap<String, Timestamp>>,
     /// Pids of companions, by service.
     pub(super) companions: std::sync::Mutex<std::collections::BTreeMap<String, u32>>,
+}
+
+impl NodeProgress {
+    pub(super) fn set_timers(&self, timers: std::collections::BTreeMap<String, Timestamp>) {
+        *self.timers.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = timers;
+    }
 }
 
 /// The supervisor as a service of the kit.
@@ -218,6 +227,15 @@ impl Handlers {
         }
     }
 
+    fn timer(&self, name: &str) -> ServiceTimer {
+        let timers = self.0.progress.timers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let unix_ms = |at: Timestamp| u64::try_from(at.as_millisecond()).ok();
+        ServiceTimer {
+            next_ms: timers.get(name).copied().and_then(unix_ms),
+            last_ms: self.0.applier.knowledge.last_start(name).and_then(unix_ms),
+        }
+    }
+
     fn wire(&self, status: core::ServiceStatus) -> ServiceStatus {
         let companions = self.0.progress.companions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let companion = status.pid.and_then(|_| companions.get(&status.name).copied());
@@ -228,6 +246,7 @@ impl Handlers {
             false => measure::pss_bytes,
         };
         let pids = status.pid.into_iter().chain(companion);
+        let name = status.name.clone();
         ServiceStatus {
             id: status.id.0,
             name: status.name,
@@ -266,9 +285,9 @@ impl Handlers {
                 description: status.info.description,
             }),
             missing: status.missing,
-            sockets: manifest.map(|manifest| sockets(&manifest.manifest)).unwrap_or_default(),
+            sockets: manifest.as_ref().map(|manifest| sockets(&manifest.manifest)).unwrap_or_default(),
             listening: status.listening,
-            timer: None,
+            timer: manifest.filter(|manifest| manifest.manifest.timer.is_some()).map(|_| self.timer(&name)),
         }
     }
 }

@@ -14,18 +14,21 @@ use chain::payload::{
     identity::IdentityCreated,
     policy::SignedDecision,
     process::{ProcessCreate, ProcessExit},
-    service::Genesis,
+    service::{Genesis, ServiceStart},
 };
+use jiff::Timestamp;
 use kit::{AxiomClock, BoxError, Feed, FeedEntry, FeedPlan};
 use thiserror::Error;
 use tokio::sync::mpsc;
 
-use crate::core::idle::Use;
+use crate::{core::idle::Use, manifest::limits::SERVICES_MAX};
 
 /// Bytes of the genesis file: one entry.
 const GENESIS_BYTES_MAX: u64 = base::limits::ENTRY_SIZE_BYTES_MAX as u64;
 /// Capabilities that `Init` carries.
 pub(super) const CAPABILITIES_MAX: usize = 256;
+/// Services whose last start is known: all that a node can have, and as many that it had.
+const LAST_STARTS_MAX: usize = 2 * SERVICES_MAX;
 
 #[derive(Debug, Error)]
 pub(super) enum GenesisFault {
@@ -64,6 +67,8 @@ struct State {
     identities: HashMap<KeyPath, IdentityId>,
     capabilities: HashMap<IdentityId, Vec<Held>>,
     grants: HashMap<CapabilityId, IdentityId>,
+    /// By service, whoever asked for it.
+    last_starts: HashMap<String, AxiomTime>,
     /// Taken back, and not granted again since.
     withdrawn: HashSet<(IdentityId, Resource)>,
 }
@@ -89,6 +94,12 @@ impl State {
             let gone = held.iter().find(|known| known.id == id).map(|known| known.resource.clone());
             self.withdrawn.extend(gone.map(|resource| (holder, resource)));
             held.retain(|known| known.id != id);
+        }
+    }
+
+    fn start(&mut self, service: &str, at: AxiomTime) {
+        if self.last_starts.len() < LAST_STARTS_MAX || self.last_starts.contains_key(service) {
+            self.last_starts.insert(service.to_owned(), at);
         }
     }
 
@@ -129,7 +140,9 @@ impl Knowledge {
     /// Follows the log from now on. `uses` is told what counts as use of the node, where somebody wants to know.
     pub(super) fn follow(&self, socket: std::path::PathBuf, uses: Option<mpsc::UnboundedSender<Use>>) {
         let state = Arc::clone(&self.state);
-        let plan = FeedPlan::of_types(if uses.is_some() { &USES } else { &[] });
+        let mut types = vec![ServiceStart::ENTRY_TYPE];
+        types.extend(uses.iter().flat_map(|_| USES));
+        let plan = FeedPlan::of_types(&types);
         let fold = move |entry: &FeedEntry| -> Result<(), BoxError> {
             let payload = entry.decode()?;
             if let Some((uses, by)) = uses.as_ref().zip(use_of(payload)) {
@@ -141,6 +154,7 @@ impl Knowledge {
                 Payload::Genesis(genesis) => state.begin(&genesis.body),
                 Payload::IdentityCreated(created) => state.create(&created.body),
                 Payload::CapabilityGrant(grant) => state.grant(&grant.body),
+                Payload::ServiceStart(start) => state.start(&start.body.name, entry.timestamp),
                 // Of a subtree only the root is named; ids of what hung below it open nothing any more.
                 Payload::CapabilityRevoke(revoke) => state.revoke(revoke.body.capability),
                 _ => {}
@@ -183,6 +197,13 @@ impl Knowledge {
     #[must_use]
     pub(super) fn was_withdrawn(&self, holder: &IdentityId, resource: &Resource) -> bool {
         self.lock().withdrawn.contains(&(*holder, resource.clone()))
+    }
+
+    /// When a service was started last, by the log's time.
+    #[must_use]
+    pub(super) fn last_start(&self, service: &str) -> Option<Timestamp> {
+        let at = self.lock().last_starts.get(service).copied()?;
+        Timestamp::from_nanosecond(at.0.into()).ok()
     }
 
     #[must_use]

@@ -5,6 +5,7 @@
 //! before the child is launched.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, Read, Seek, Write},
     os::fd::OwnedFd,
@@ -17,7 +18,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::fd_store::FdStore;
 use crate::{
-    core::supervisor::{Memory, ServiceSetup},
+    core::{
+        supervisor::{Memory, ServiceSetup},
+        timer::Account,
+    },
     manifest::parse,
 };
 
@@ -37,6 +41,9 @@ pub(super) struct Remembered {
     pub(super) boot_ms: Option<u64>,
     #[serde(default)]
     pub(super) fd_store: FdStore,
+    /// By service, with the manifest's hash.
+    #[serde(default)]
+    pub(super) timers: BTreeMap<String, (Hash, Account)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -101,6 +108,7 @@ mod tests {
             is_recovery: true,
             boot_ms: Some(5),
             fd_store: FdStore::default(),
+            timers: BTreeMap::new(),
         };
         let fd = write(&remembered).unwrap();
         let again = fd.try_clone().unwrap();

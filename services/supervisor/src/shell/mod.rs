@@ -35,6 +35,7 @@ mod run;
 mod socket_changes;
 mod sockets;
 mod start;
+mod timers;
 
 use std::process::ExitCode;
 

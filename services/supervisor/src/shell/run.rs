@@ -28,6 +28,7 @@ use super::{
     marker::Marker,
     memory::{self, Remembered},
     probes,
+    timers::{self, Alarm, Timers},
 };
 use crate::{
     core::supervisor::{
@@ -69,6 +70,8 @@ pub(super) struct Shell {
     /// Those who wait for a connection to a service.
     pub(super) waiting: BTreeMap<String, AbortHandle>,
     pub(super) fd_store: FdStore,
+    pub(super) timers: Timers,
+    pub(super) alarm: Option<Alarm>,
     subscribers: BTreeMap<SubscriberId, mpsc::Sender<Told>>,
     next_caller: u64,
     /// The machine's memory is not what the keeper holds.
@@ -111,6 +114,8 @@ impl Shell {
             current: BTreeMap::new(),
             waiting: BTreeMap::new(),
             fd_store: FdStore::default(),
+            timers: Timers::default(),
+            alarm: None,
             callers: BTreeMap::new(),
             subscribers: BTreeMap::new(),
             next_caller: 1,
@@ -129,9 +134,13 @@ impl Shell {
         mut notices: mpsc::UnboundedReceiver<Notice>,
     ) -> End {
         self.step(&mut machine, first);
+        let alarm = self.alarm.clone();
         loop {
             if let Some(end) = self.end.take() {
                 return end;
+            }
+            if self.timers.take_changed() {
+                self.fire_timers(&mut machine);
             }
             // With more to take in, what would be stored is old at once.
             if self.unremembered && inputs.is_empty() && notices.is_empty() {
@@ -145,6 +154,7 @@ impl Shell {
                     // Without its keeper a supervisor is nothing; the keeper's end is the end of all.
                     None => return End { emergency: true, survivors: Vec::new() },
                 },
+                () = timers::rung(alarm.as_ref()) => self.timers.set_changed(),
                 () = tokio::time::sleep(wait) => self.step(&mut machine, Event::Timer),
             }
         }
@@ -223,7 +233,10 @@ impl Shell {
             self.remember(machine);
         }
         match effect {
-            Effect::Remember => self.unremembered = true,
+            Effect::Remember => {
+                self.unremembered = true;
+                self.timers.set_changed();
+            }
             Effect::Act { act, service, operation, request } => {
                 let by = request.and_then(|request| self.callers.get(&request)?.1);
                 let requestor = by.unwrap_or(self.applier.knowledge.own);
@@ -237,6 +250,7 @@ impl Shell {
                 let _ = self.records.send(record);
             }
             Effect::Launch { launch, service, manifest, binary } => {
+                self.timers.started(&service);
                 self.launch(launch, service, manifest, binary)
             }
             Effect::SendLifecycle { launch, call, message } => {
@@ -299,6 +313,7 @@ impl Shell {
             is_recovery: self.progress.is_recovery.load(Ordering::Acquire),
             boot_ms,
             fd_store: self.fd_store.clone(),
+            timers: self.timers.accounts(),
         };
         self.keep(memory::NAME, memory::write(&remembered));
     }

@@ -30,6 +30,7 @@ use super::{
     registry::Registry,
     run::{End, Shell},
     sockets::{self, Purpose, SUPERVISOR, SocketError},
+    timers::Alarm,
 };
 use crate::{
     core::{
@@ -149,8 +150,13 @@ async fn with_keeper(
     });
     applier.knowledge.follow(house.layout.socket("feed", SUPERVISOR), uses);
     let mut shell = Shell::new(applier, authority, records, inputs.clone(), arguments.boot_began_boottime_ns);
+    match Alarm::new() {
+        Ok(alarm) => shell.alarm = Some(alarm),
+        Err(error) => tracing::error!(%error, "no service is started by time"),
+    }
     if let Some(remembered) = &remembered {
         shell.fd_store = remembered.fd_store.clone();
+        shell.timers.keep(remembered.timers.clone());
     }
     let first = first_event(&mut shell, &keeper, remembered).await?;
     let mut own = Vec::new();

@@ -10,6 +10,7 @@
 
 mod adoption;
 mod boot;
+mod calendar;
 mod catalogue;
 mod defects;
 mod demand;
@@ -22,5 +23,6 @@ mod requests;
 mod shipped;
 mod shutdown;
 mod simulation;
+mod timers;
 mod wire;
 mod world;

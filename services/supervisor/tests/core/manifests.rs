@@ -2,9 +2,10 @@ use std::time::Duration;
 
 use supervisor::core::restart::{ExhaustedAction, RestartPolicy, mode};
 use supervisor::manifest::limits::{
-    ARGUMENTS_MAX, BACKOFF_MAX, BEFORE_MAX, DEPENDENCIES_MAX, DESCRIPTION_BYTES_MAX, ENDPOINTS_MAX,
-    ENV_FILES_MAX, FOLDERS_MAX, GROUPS_MAX, MANIFEST_BYTES_MAX, MEMORY_MB_MAX, PERMISSIONS_MAX, RESTARTS_MAX,
-    SECRETS_MAX, SERVICE_NAME_BYTES_MAX, SERVICES_MAX, SOCKETS_MAX, THRESHOLD_MAX,
+    ARGUMENTS_MAX, BACKOFF_MAX, BEFORE_MAX, CALENDAR_MAX, DEPENDENCIES_MAX, DESCRIPTION_BYTES_MAX,
+    ENDPOINTS_MAX, ENV_FILES_MAX, FOLDERS_MAX, GROUPS_MAX, MANIFEST_BYTES_MAX, MEMORY_MB_MAX,
+    PERMISSIONS_MAX, RESTARTS_MAX, SECRETS_MAX, SERVICE_NAME_BYTES_MAX, SERVICES_MAX, SOCKETS_MAX,
+    THRESHOLD_MAX,
 };
 use supervisor::manifest::{
     self, CommandRole, HealthCheck, Priority, RestartMode, ServiceManifest, ServiceType, load, parse,
@@ -441,6 +442,27 @@ fn two_manifests_with_one_name_are_refused() {
     let loading = load([FIXTURES[0], ("thief.toml", thief.as_str())]);
     assert_eq!(loading.manifests[0].file, FIXTURES[0].0);
     assert_eq!(loading.errors.iter().map(|e| e.file.as_str()).collect::<Vec<_>>(), ["thief.toml"]);
+}
+
+#[test]
+fn a_timer_is_a_programs_and_says_when() {
+    let program = "[program]\nimage = \"/bin/true\"\nruns = \"once\"\n";
+    let timer = |text: &str| format!("{program}[timer]\n{text}\n");
+    let whole = "calendar = [\"Mon..Fri *-*-* 06:00\"]\nafter_boot_ms = 900000\nevery_ms = 86400000\nrandom_delay_ms = 3600000\ncatch_up = true";
+    let manifest = good(&timer(whole));
+    assert!(manifest.is_triggered() && !manifest.is_on_demand());
+    assert_eq!(toml::from_str(&toml::to_string(&manifest).unwrap()), Ok(manifest));
+    refused_after_head("[timer]\nevery_ms = 1000\n", "a.toml:6:1: key `timer`: only a [program]");
+    refused_after_head(&timer("catch_up = true"), "a.toml:9:1: key `timer`: it needs one of");
+    refused_after_head(&timer("calendar = [\"25:00\"]"), "a.toml:10:");
+    let times = |count: usize| timer(&format!("calendar = [{}]", vec!["\"daily\""; count].join(", ")));
+    assert_eq!(good(&times(CALENDAR_MAX)).timer.unwrap().calendar.len(), CALENDAR_MAX);
+    refused_after_head(&times(CALENDAR_MAX + 1), "a.toml:10:12: key `timer.calendar`: at most 16");
+    good(&timer("every_ms = 1000"));
+    good(&timer("every_ms = 31622400000"));
+    for wrong in ["every_ms = 999", "every_ms = 31622400001"] {
+        refused_after_head(&timer(wrong), "a.toml:10:12: key `timer.every_ms`");
+    }
 }
 
 #[test]

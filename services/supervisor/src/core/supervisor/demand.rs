@@ -1,4 +1,4 @@
-//! Services that something starts: a connection that waits.
+//! Services that something starts: a connection that waits, or a time that has come.
 //!
 //! Such a service rests *armed*: its goal is `Down`, and what it waits for makes it `Up`. Each of these starts is a
 //! decision like any other. `stop` disarms it, `start` starts it and arms it again. Armed and at rest it listens: nobody
@@ -44,7 +44,7 @@ impl Service {
 
     /// Something other than the node and its operator starts it.
     pub(super) fn is_triggered(&self) -> bool {
-        self.manifest().is_on_demand()
+        self.manifest().is_triggered()
     }
 
     /// As it stands once nobody has asked for anything: up, or armed.
@@ -111,6 +111,23 @@ impl Supervisor {
                 }
             }
         }
+    }
+
+    /// By its timer: like a start that somebody asks for. One that runs still goes on.
+    pub(super) fn timer_elapsed(&mut self, name: &str) {
+        let ending = self.is_ending();
+        let Some(service) = self.services.get_mut(name) else { return };
+        let is_down = service.state.rests() && service.instance.is_none() && service.replacement.is_none();
+        if ending || !service.armed || service.manifest().timer.is_none() || !is_down {
+            return;
+        }
+        service.goal = Goal::Up;
+        service.given_up = false;
+        service.failed_once = false;
+        service.permit = Permit::None;
+        service.ledger.clear();
+        self.changed = true;
+        self.unremembered = true;
     }
 
     pub(super) fn expire_demand(&mut self) {

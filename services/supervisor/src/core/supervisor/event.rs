@@ -66,6 +66,10 @@ pub enum Event {
         service: String,
         waited: bool,
     },
+    /// The timer of a service has come to its time.
+    TimerElapsed {
+        service: String,
+    },
 
     Launched {
         launch: LaunchId,

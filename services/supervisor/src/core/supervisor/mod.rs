@@ -170,6 +170,7 @@ impl Supervisor {
                 self.subscribers.remove(&subscriber);
             }
             Event::Laggard { service } => self.laggard(&service),
+            Event::TimerElapsed { service } => self.timer_elapsed(&service),
             Event::Demanded { service, waited } => self.demanded(&service, waited),
             Event::Launched { launch, pid, missing } => self.launched(launch, pid, missing),
             Event::LaunchFailed { launch, error, text } => self.launch_failed(launch, error, text),

@@ -264,7 +264,7 @@ impl Supervisor {
         }
         self.graph = graph;
         self.drain_start_waiters(&name, &SupervisorError::Superseded(name.clone()));
-        let armed = setup.manifest.manifest.is_on_demand();
+        let armed = setup.manifest.manifest.is_triggered();
         match self.services.get_mut(&name) {
             Some(service) => service.replacement = Some((setup, authorization)),
             None => {

@@ -13,7 +13,7 @@ use crate::{
         restart::{self, RestartLedger, RestartPolicy},
         state::ServiceState,
     },
-    manifest::{HealthCheck, LoadedManifest, RestartMode, ServiceManifest},
+    manifest::{HealthCheck, LoadedManifest, RestartMode, Runs, ServiceManifest},
 };
 
 /// A service as it is registered: manifest, and what the node gave it.
@@ -210,6 +210,11 @@ impl Service {
 
     pub(super) fn startup_timeout(&self) -> Duration {
         self.manifest().health.startup_timeout
+    }
+
+    /// A job: its end with 0 is what it is for.
+    pub(super) fn runs_once(&self) -> bool {
+        self.manifest().program.as_ref().is_some_and(|program| program.runs == Runs::Once)
     }
 
     pub(super) fn speaks_lifecycle(&self) -> bool {

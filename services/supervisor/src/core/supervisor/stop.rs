@@ -217,10 +217,17 @@ impl Supervisor {
     }
 
     pub(super) fn ended(&mut self, name: &str, status: ExitStatus) {
+        let Some(service) = self.services.get(name) else { return };
+        let is_job = service.runs_once();
+        // What is started by something comes back by that; a job has done what it is for.
+        let comes_back = service.mode == RestartMode::Always && !service.is_triggered() && !is_job;
+        let is_done = status.is_success() && !comes_back;
+        if is_done && is_job {
+            // Over before it was known to run.
+            self.ready(name);
+        }
         let Some(service) = self.services.get_mut(name) else { return };
         service.instance = None;
-        // What is started by something comes back by that.
-        let is_done = status.is_success() && (service.mode != RestartMode::Always || service.is_triggered());
         match service.state {
             ServiceState::Stopping => self.stopped(name),
             ServiceState::Failed { .. } => self.settle_failed(name),

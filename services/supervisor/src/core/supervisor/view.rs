@@ -13,7 +13,9 @@ use super::{
 };
 use crate::{
     core::{catalogue, lifecycle::HealthStatus, state::ServiceState},
-    manifest::{EndpointDefinition, LoadedManifest, ProgramConfig, ProtocolVersion, ServiceInfo},
+    manifest::{
+        EndpointDefinition, LoadedManifest, ProgramConfig, ProtocolVersion, ServiceInfo, TimerConfig,
+    },
 };
 
 /// SUP-82.
@@ -214,6 +216,12 @@ impl Supervisor {
     /// What is registered, as it is in force now.
     pub fn setups(&self) -> impl Iterator<Item = &ServiceSetup> {
         self.services.values().map(|service| &service.setup)
+    }
+
+    /// Those that their timer may start.
+    pub fn armed_timers(&self) -> impl Iterator<Item = (&LoadedManifest, &TimerConfig)> {
+        let armed = self.services.values().filter(|service| service.armed);
+        armed.filter_map(|s| Some((s.setup.manifest.as_ref(), s.manifest().timer.as_ref()?)))
     }
 
     /// The manifest that a service will have once nothing moves any more.

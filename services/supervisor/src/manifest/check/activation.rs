@@ -1,8 +1,13 @@
-//! What starts a service, or is handed to it: its sockets.
+//! What starts a service, or is handed to it: its timer, its sockets.
+
+use std::time::Duration;
 
 use super::{
-    super::limits::{NAME_BYTES_MAX, SOCKET_BACKLOG_MAX, SOCKETS_MAX, TEXT_BYTES_MAX},
-    super::{ListenAddress, ServiceManifest, SocketConfig},
+    super::limits::{
+        CALENDAR_MAX, NAME_BYTES_MAX, SOCKET_BACKLOG_MAX, SOCKETS_MAX, TEXT_BYTES_MAX, TIMER_DURATION_MAX,
+        TIMER_EVERY_MIN,
+    },
+    super::{ListenAddress, ServiceManifest, SocketConfig, TimerConfig},
     Faults,
 };
 
@@ -11,15 +16,38 @@ const OWN_VARIABLES: [&str; 3] = ["LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID"];
 
 pub(super) fn check(faults: &mut Faults, manifest: &ServiceManifest) {
     sockets(faults, &manifest.sockets);
+    if let Some(config) = &manifest.timer {
+        timer(faults, config);
+    }
     let Some(program) = &manifest.program else {
         if !manifest.sockets.is_empty() {
             faults.add("sockets", "only a [program] is handed sockets");
+        }
+        if manifest.timer.is_some() {
+            faults.add("timer", "only a [program] is started by time");
         }
         return;
     };
     for name in OWN_VARIABLES.into_iter().filter(|name| program.env.contains_key(*name)) {
         faults.add(format!("program.env.{name}"), "the node sets it; leave it out");
     }
+}
+
+fn timer(faults: &mut Faults, timer: &TimerConfig) {
+    faults.count("timer.calendar", timer.calendar.len(), CALENDAR_MAX);
+    if timer.calendar.is_empty() && timer.after_boot.is_none() && timer.every.is_none() {
+        faults.add("timer", "it needs one of calendar, after_boot_ms and every_ms");
+    }
+    let mut range = |key: &str, value: Duration, min: Duration| {
+        faults.range(key, value.as_millis(), min.as_millis(), TIMER_DURATION_MAX.as_millis());
+    };
+    if let Some(after_boot) = timer.after_boot {
+        range("timer.after_boot_ms", after_boot, Duration::ZERO);
+    }
+    if let Some(every) = timer.every {
+        range("timer.every_ms", every, TIMER_EVERY_MIN);
+    }
+    range("timer.random_delay_ms", timer.random_delay, Duration::ZERO);
 }
 
 fn sockets(faults: &mut Faults, sockets: &[SocketConfig]) {
