@@ -2,6 +2,7 @@
 //!
 //! 0 done · 1 failed, or a test or a comparison came out otherwise · 2 wrong command line or unusable file · 3 refused for want of a
 //! right · 4 the node does not answer · 5 the log is damaged, or what was checked does not hold ·
+//! 6 an import lost something that matters ·
 //! 125 `run` itself failed · 126 the program could not be executed · 127 it was not found · otherwise the program's own.
 
 use std::{fmt, process::ExitCode};
@@ -15,6 +16,8 @@ pub const USAGE: u8 = 2;
 pub const REFUSED: u8 = 3;
 pub const UNREACHABLE: u8 = 4;
 pub const DAMAGED: u8 = 5;
+/// `import`: something that changes what a service does, or how it is protected, was not mapped.
+pub const NOT_MAPPED: u8 = 6;
 pub const RUN_FAILED: u8 = 125;
 pub const NOT_EXECUTABLE: u8 = 126;
 pub const NOT_FOUND: u8 = 127;

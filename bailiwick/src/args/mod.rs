@@ -2,6 +2,7 @@
 
 mod capability;
 mod identity;
+mod import;
 mod key;
 mod log;
 mod policy;
@@ -15,6 +16,7 @@ use clap::{
 
 pub use capability::{Capability, CapabilityOperation, Limits};
 pub use identity::{Credential, CredentialKind, Identity, Passkey, PasskeyPage, TokenArgs};
+pub use import::Import;
 pub use key::{Key, Opens, Recovery, SealBy, SshAgent};
 pub use log::{Log, LogFrom, Verify, Witness};
 pub use policy::{ExportArgs, ImportArgs, Policy, WhatIfArgs};
@@ -120,6 +122,12 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Make manifests out of systemd units, Quadlet containers and compose files; needs no node.
+    ///
+    /// Says of each setting whether it is mapped, approximated (and how), refused (and why) or ignored. Ends with 0 if
+    /// nothing is lost that changes what the services do or how they are protected, with 6 if something is, and with 2 if a
+    /// file cannot be used or a manifest is there already.
+    Import(Import),
     /// Read and verify the log.
     #[command(subcommand)]
     Log(Log),

@@ -6,6 +6,7 @@ mod checkpoint;
 mod credential;
 mod evidence;
 mod identity;
+mod import;
 mod key;
 mod layer;
 mod lock;
@@ -58,6 +59,7 @@ pub fn run(mut cli: Cli) -> Result<ExitCode> {
             return trial::test(|| layout(cli.root), output, &file).map(done);
         }
         // These work on the files that are named, also where no node can be.
+        Command::Import(args) => return import::run(output, &args),
         Command::Verify(args) => return verify::run(output, &args).map(done),
         Command::Witness(args) => return witness::run(output, args).map(done),
         Command::Log(Log::Verify { folder: Some(folder), head, checkpoint }) => {
@@ -138,6 +140,7 @@ async fn ask(node: &Node, output: Output, command: Command) -> Result<()> {
         | Command::SshAgent(_)
         | Command::Recovery(_)
         | Command::Run(_)
+        | Command::Import(_)
         | Command::Verify(_)
         | Command::Witness(_)
         | Command::Prove(_)
