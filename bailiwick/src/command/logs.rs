@@ -37,6 +37,8 @@ pub fn show(node: &Node, name: &str, follow: bool, lines: Option<usize>) -> Resu
         if is_another(&log, &path) {
             copy(&mut log)?;
             log = File::open(&path).with_context(reading)?;
+        } else if is_cut(&mut log) {
+            log.seek(SeekFrom::Start(0)).with_context(reading)?;
         }
     }
     Ok(())
@@ -69,6 +71,14 @@ fn before_last(log: &File, lines: usize) -> io::Result<u64> {
     // The last one is the end of the file.
     let kept = starts.len().saturating_sub(1).saturating_sub(lines);
     Ok(starts.get(kept).copied().unwrap_or(0))
+}
+
+/// A log that grew full while its service runs begins again in the same file.
+fn is_cut(log: &mut File) -> bool {
+    match (log.metadata(), log.stream_position()) {
+        (Ok(data), Ok(here)) => data.len() < here,
+        _ => false,
+    }
 }
 
 fn is_another(log: &File, path: &Path) -> bool {

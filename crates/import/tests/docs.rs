@@ -1,5 +1,4 @@
 //! `docs/import.md` names every key that the import knows, and no other.
-#![expect(clippy::unwrap_used, reason = "helpers of tests may stop the test")]
 
 use std::{fs, path::Path};
 

@@ -22,6 +22,7 @@ mod knowledge;
 mod launches;
 mod lifecycle;
 mod listeners;
+mod logs;
 mod marker;
 mod measure;
 mod memory;

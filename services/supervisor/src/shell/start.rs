@@ -24,6 +24,7 @@ use super::{
     knowledge::{GenesisFault, Knowledge, read_genesis},
     launches::{self, Kind},
     listeners::Listeners,
+    logs,
     memory::{self, Remembered, UserService},
     plans::{House, Image},
     records,
@@ -96,6 +97,9 @@ async fn with_keeper(
         allow_break: arguments.allow_break.clone(),
         own_uid: rustix::process::getuid().as_raw(),
     });
+    if let Some(folder) = house.layout.service_log(SUPERVISOR).parent() {
+        logs::keep_within_bounds(folder.to_owned());
+    }
     let genesis = read_genesis(&house.layout.genesis())?;
     let knowledge = Knowledge::of(&genesis)?;
     seal_plain_keys(&house, genesis).await;

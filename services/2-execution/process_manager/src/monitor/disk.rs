@@ -118,7 +118,7 @@ mod tests {
         std::os::unix::fs::symlink("/usr", folder.path().join("link")).unwrap();
         assert!(!over(folder.path(), 2 << 20));
         assert!(over(folder.path(), (1 << 20) - 1));
-        std::fs::set_permissions(&deep, std::fs::Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(&deep, std::fs::Permissions::from_mode(0o0)).unwrap();
         assert!(over(folder.path(), (1 << 20) - 1));
         assert_eq!(std::fs::metadata(&deep).unwrap().permissions().mode() & 0o7777, 0, "locked as before");
     }

@@ -43,8 +43,9 @@ pub(super) use account::ids_of;
 pub(super) use boundary::boundary_pair;
 pub(super) use program::ProgramFault;
 
-/// A service's log is put aside above this, at its next start; with the one put aside that is 16 MiB a service.
-pub(super) const LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// A service's log is put aside above this, at its next start or while it runs (`logs.rs`); with the one put aside that is
+/// 16 MiB a service.
+pub(in crate::shell) const LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// What is sealed, and the local key that opens it: never for the service that owns the folder.
 const HIDDEN_FILES: [&str; 3] = [SEAL_KEY_FILE, SEALED_SEED_FILE, SEALED_KEY_FILE];
