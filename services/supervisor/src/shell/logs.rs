@@ -5,9 +5,10 @@
 //! faster than a log is of use loses what came between two looks, and the log says how much.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::mem::MaybeUninit;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -86,7 +87,9 @@ fn cut(path: &Path, keep: bool) -> io::Result<()> {
     let kept = if keep { bytes.min(LOG_BYTES_MAX) } else { 0 };
     if keep {
         log.seek(SeekFrom::Start(bytes - kept))?;
-        let mut other = File::create(path.with_extension("log.1"))?;
+        let mut options = OpenOptions::new();
+        let aside = path.with_extension("log.1");
+        let mut other = options.write(true).create(true).truncate(true).mode(0o600).open(aside)?;
         io::copy(&mut Read::by_ref(&mut log).take(kept), &mut other)?;
     }
     log.set_len(0)?;
@@ -100,6 +103,8 @@ fn cut(path: &Path, keep: bool) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     #[test]
@@ -117,6 +122,8 @@ mod tests {
         let aside = std::fs::read(path.with_extension("log.1")).unwrap();
         assert_eq!(aside.len() as u64, LOG_BYTES_MAX);
         assert!(aside.iter().all(|byte| *byte == b'b'));
+        let mode = std::fs::metadata(path.with_extension("log.1")).unwrap().permissions();
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o600);
         writer.write_all(&vec![b'c'; 1000]).unwrap();
         cut(&path, false).unwrap();
         assert_eq!(std::fs::read(path.with_extension("log.1")).unwrap(), aside);
