@@ -10,12 +10,13 @@ const BEFORE_MAX: usize = 32;
 const GROUPS_MAX: usize = 32;
 const ENV_FILES_MAX: usize = 16;
 const FOLDERS_MAX: usize = 32;
+const SECRETS_MAX: usize = 64;
 const DEPENDENCIES_MAX: usize = 64;
 const NAME_BYTES_MAX: usize = 64;
 const TEXT_BYTES_MAX: usize = 4095;
 const MANIFEST_BYTES_MAX: usize = 64 * 1024;
 
-fn counts(manifest: &Manifest) -> [(&'static str, usize, usize); 9] {
+fn counts(manifest: &Manifest) -> [(&'static str, usize, usize); 10] {
     let program = &manifest.program;
     let longest = texts(program).map(str::len).max().unwrap_or(0);
     let commands = commands(program).map(Vec::len).max().unwrap_or(0);
@@ -29,6 +30,7 @@ fn counts(manifest: &Manifest) -> [(&'static str, usize, usize); 9] {
         ("groups", program.groups.len(), GROUPS_MAX),
         ("files of variables", program.env_files.len(), ENV_FILES_MAX),
         ("folders", program.folders.len(), FOLDERS_MAX),
+        ("secrets", program.secrets.len(), SECRETS_MAX),
         ("bytes of a path, an argument or a variable", longest, TEXT_BYTES_MAX),
     ]
 }

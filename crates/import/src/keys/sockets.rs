@@ -124,7 +124,11 @@ pub(crate) const SOCKET: &[Key] = &[
 ];
 
 pub(crate) const TIMER: &[Key] = &[
-    Key { names: &["OnCalendar"], treat: Code(&[Mapped]), text: "`[timer] calendar`" },
+    Key {
+        names: &["OnCalendar"],
+        treat: Code(&[Mapped, Denied]),
+        text: "`[timer] calendar`, as it stands, at most 16; the supervisor reads all of systemd.time(7) but time zones other than UTC",
+    },
     Key {
         names: &["OnBootSec", "OnStartupSec", "OnActiveSec"],
         treat: Code(&[Mapped, Approximated, Denied]),
@@ -144,8 +148,8 @@ pub(crate) const TIMER: &[Key] = &[
     Key { names: &["AccuracySec"], treat: Ignored, text: "a timer is due when it says, not somewhat later" },
     Key {
         names: &["FixedRandomDelay"],
-        treat: Code(&[Approximated, Passed]),
-        text: "the delay is drawn anew each time",
+        treat: Code(&[Mapped, Approximated]),
+        text: "the delay is the same for each time of a node: on is mapped, off is approximated",
     },
     Key {
         names: &["OnClockChange", "OnTimezoneChange", "WakeSystem"],

@@ -14,6 +14,10 @@ const OWN: [(&str, &str, &str, &str); 4] = [
     ("LogsDirectory", "LogsDirectoryMode", "LOGS_DIRECTORY", "/var/log"),
 ];
 
+fn climbs(path: &str) -> bool {
+    path.split('/').any(|part| part == "..")
+}
+
 impl Work<'_> {
     pub(super) fn files(&mut self) {
         for (key, mode_key, variable, root) in OWN {
@@ -209,7 +213,7 @@ impl Work<'_> {
     fn secret(&mut self, one: &Setting) {
         let Some(text) = self.expanded(one) else { return };
         match text.split_once(':') {
-            Some((name, path)) if path.starts_with('/') && !name.is_empty() && !name.contains('/') => {
+            Some((name, path)) if path.starts_with('/') && self.is_secret_name(name) && !climbs(path) => {
                 let secret = Secret { name: name.to_owned(), path: plain_path(path) };
                 self.manifest.program.secrets.push(secret);
                 self.mapped(one, "[program] secrets");
@@ -219,6 +223,16 @@ impl Work<'_> {
                 "a secret is NAME:/PATH of a file; what the service manager was given is not passed on",
             ),
         }
+    }
+
+    /// As the supervisor takes it, and not there yet.
+    fn is_secret_name(&self, name: &str) -> bool {
+        let legal = |c: char| c.is_ascii_alphanumeric() || "_-.@:".contains(c);
+        let known = |secret: &Secret| secret.name == name;
+        (1..=64).contains(&name.len())
+            && name.chars().all(legal)
+            && !name.starts_with('.')
+            && !self.manifest.program.secrets.iter().any(known)
     }
 
     fn stream(&mut self, key: &str) {

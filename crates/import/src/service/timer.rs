@@ -6,6 +6,11 @@ use crate::{
     unit::{Setting, Unit, value},
 };
 
+/// The supervisor's limits: calendar times, shortest time between two starts, longest time of a timer (a leap year).
+const CALENDAR_MAX: usize = 16;
+const EVERY_MS_MIN: u64 = 1000;
+const SPAN_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1000;
+
 impl Work<'_> {
     pub(super) fn timer(&mut self, unit: &Unit) {
         self.part(unit);
@@ -15,6 +20,10 @@ impl Work<'_> {
         let mut made = self.manifest.timer.take().unwrap_or_default();
         for one in unit.list("Timer", "OnCalendar") {
             let Some(text) = self.put_in_of(unit, &one, &one.value) else { continue };
+            if made.calendar.len() == CALENDAR_MAX {
+                self.refused(&one, format!("a timer has at most {CALENDAR_MAX} calendar times"));
+                continue;
+            }
             made.calendar.push(text);
             self.mapped(&one, "[timer] calendar");
         }
@@ -45,8 +54,8 @@ impl Work<'_> {
         }
         if let Some(one) = self.one_of(unit, "Timer", "FixedRandomDelay") {
             match self.truth(&one) {
-                Some(true) => self.approximated(&one, "the delay is drawn anew each time"),
-                Some(false) => self.ignored(&one, "the delay is drawn anew each time"),
+                Some(true) => self.mapped(&one, "the delay is the same for each time of a node"),
+                Some(false) => self.approximated(&one, "the delay is the same for each time of a node"),
                 None => {}
             }
         }
@@ -76,16 +85,25 @@ impl Work<'_> {
             return known;
         }
         let (ms, _) = self.long_ms(one)?;
+        let least = if key == "every_ms" { EVERY_MS_MIN } else { 0 };
+        if ms < least {
+            self.approximated(one, format!("[timer] {key} = {least}, the shortest there is"));
+            return Some(least);
+        }
         match how {
             Some(how) => self.approximated(one, format!("[timer] {key}, {how}")),
             None => self.mapped(one, format!("[timer] {key}")),
         }
-        Some(ms.max(1))
+        Some(ms)
     }
 
     /// Milliseconds of a span that may be longer than a day.
     fn long_ms(&mut self, one: &Setting) -> Option<(u64, bool)> {
         match value::span_us(&one.value) {
+            Ok(Some(us)) if us.div_ceil(1000) > SPAN_MS_MAX => {
+                self.refused(one, "a timer has times of at most 366 days");
+                None
+            }
             Ok(Some(us)) => Some((us.div_ceil(1000), false)),
             Ok(None) => {
                 self.refused(one, "it would never be");
