@@ -16,13 +16,17 @@ const NAME_BYTES_MAX: usize = 64;
 const TEXT_BYTES_MAX: usize = 4095;
 const MANIFEST_BYTES_MAX: usize = 64 * 1024;
 
+/// Variables that say what is handed over.
+const OF_THE_NODE: [&str; 3] = ["LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID"];
+
 fn counts(manifest: &Manifest) -> [(&'static str, usize, usize); 10] {
     let program = &manifest.program;
-    let longest = texts(program).map(str::len).max().unwrap_or(0);
+    let check = &manifest.health.command;
+    let longest = texts(program).chain(check.iter().map(String::as_str)).map(str::len).max().unwrap_or(0);
     let commands = commands(program).map(Vec::len).max().unwrap_or(0);
     let names = program.env.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     [
-        ("arguments of a command", commands.max(program.args.len()), ARGUMENTS_MAX),
+        ("arguments of a command", commands.max(program.args.len()).max(check.len()), ARGUMENTS_MAX),
         ("variables", program.env.len(), ENVIRONMENT_MAX),
         ("bytes of the name of a variable", names, NAME_BYTES_MAX),
         ("grants of `fs`", program.fs.len(), FS_GRANTS_MAX),
@@ -52,6 +56,15 @@ fn texts(program: &Program) -> impl Iterator<Item = &str> {
 
 /// Why the supervisor would not take it.
 pub(crate) fn why_not(manifest: &Manifest) -> Option<String> {
+    let nul = texts(&manifest.program).chain(manifest.health.command.iter().map(String::as_str));
+    if nul.into_iter().any(|text| text.contains('\0')) {
+        return Some("a text of it has a NUL byte; no manifest is made".to_owned());
+    }
+    if let Some((name, _)) =
+        manifest.program.env.iter().find(|(name, _)| OF_THE_NODE.contains(&name.as_str()))
+    {
+        return Some(format!("the node sets {name} itself; no manifest is made"));
+    }
     let over = counts(manifest).into_iter().find(|(_, count, max)| count > max);
     if let Some((what, count, max)) = over {
         return Some(format!("it would have {count} {what}, and {max} are the most; no manifest is made"));

@@ -120,6 +120,8 @@ fn life() {
     check("Type=simple\nPIDFile=/run/own.pid", Ignored, "runs = \"foreground\"");
     check("Type=notify", Mapped, "kind = \"sd_notify\"");
     check("Type=notify-reload", Mapped, "reload_signal = \"hup\"");
+    check("ExecReload=/bin/a\nType=notify-reload", Mapped, "reload = [\"/bin/a\"]\n\n[restart]");
+    check("EnvironmentFile=/etc/../x", Refused, "");
     check("Type=dbus", Approximated, "runs = \"foreground\"");
     check("Type=wrong", Refused, "");
     check("Type=oneshot\nRemainAfterExit=yes", Approximated, "runs = \"once\"");
@@ -165,6 +167,10 @@ fn as_whom() {
     check("[Unit]\nConditionCapability=CAP_SYS_TIME", Refused, "");
     check("User=own\nAmbientCapabilities=CAP_SYS_ADMIN", Refused, "");
     check("CapabilityBoundingSet=CAP_NONE", Refused, "");
+    check("DynamicUser=yes\nAmbientCapabilities=CAP_NET_RAW", Refused, "");
+    check("DynamicUser=yes\nSupplementaryGroups=adm", Refused, "");
+    check("SupplementaryGroups=a:b", Refused, "");
+    check("UMask=7777", Refused, "");
 }
 
 #[test]

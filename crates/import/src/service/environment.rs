@@ -185,7 +185,8 @@ impl Work<'_> {
             Some(path) => (path, true),
             None => (text.as_str(), false),
         };
-        if !path.starts_with('/') || path.contains(['*', '?', '[']) {
+        let climbs = path.split('/').any(|part| part == "..");
+        if !path.starts_with('/') || climbs || path.contains(['*', '?', '[']) {
             self.variables.missing.push(path.to_owned());
             self.refused(one, "a file is named by its absolute path, without a pattern; name each");
             return;

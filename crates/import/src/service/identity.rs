@@ -92,6 +92,12 @@ impl Work<'_> {
                 self.refused(&one, "groups of the host belong to a user of the host; name one with User= and no DynamicUser=");
                 continue;
             }
+            if let Some(wrong) =
+                words.iter().find(|word| crate::parts::account(word).is_err() || word.contains(':'))
+            {
+                self.refused(&one, format!("{wrong:?} is no name of a group"));
+                continue;
+            }
             self.manifest.program.groups.extend(words);
             self.mapped(&one, "[program] groups");
         }
@@ -102,7 +108,7 @@ impl Work<'_> {
             self.manifest.program.umask = Some("0022".to_owned());
             return;
         };
-        match value::octal(&one.value) {
+        match value::octal(&one.value).filter(|mask| mask.starts_with('0')) {
             Some(umask) => {
                 self.manifest.program.umask = Some(umask);
                 self.mapped(&one, "[program] umask");

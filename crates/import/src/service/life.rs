@@ -57,6 +57,12 @@ impl Work<'_> {
         if kind == "notify-reload" {
             let signal = self.service("ReloadSignal");
             let named = signal.as_ref().map_or(Some("hup"), |one| value::signal(&one.value));
+            if !self.manifest.program.reload.is_empty() {
+                if let Some(one) = signal {
+                    self.ignored(&one, "ExecReload= is run instead");
+                }
+                return;
+            }
             self.manifest.program.reload_signal = named;
             match (signal, named) {
                 (Some(one), Some(_)) => self.mapped(&one, "[program] reload_signal"),
@@ -291,6 +297,7 @@ impl Work<'_> {
                 }
                 (Some(true), _) => {
                     self.manifest.program.runs = Some("once");
+                    self.manifest.program.pid_file = None;
                     self.approximated(&one, "[program] runs = \"once\": once it has ended with 0 it is done");
                 }
                 (None, _) => {}

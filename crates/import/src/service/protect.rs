@@ -116,6 +116,9 @@ impl Work<'_> {
         kept.retain(|one| bound(one) && KEEPABLE.contains(one));
         kept.sort_unstable();
         kept.dedup();
+        if self.manifest.program.user.is_none() {
+            kept.clear();
+        }
         self.manifest.program.privileges = kept.iter().map(|one| (*one).to_owned()).collect();
         for one in self.every_said("CapabilityBoundingSet") {
             match (&bounding, self.as_root) {
@@ -130,7 +133,13 @@ impl Work<'_> {
             }
         }
         for one in self.every_said("AmbientCapabilities") {
-            self.kept(&one);
+            match self.manifest.program.user {
+                Some(_) => self.kept(&one),
+                None => self.refused(
+                    &one,
+                    "privileges need a user of the host; name one with User= and no DynamicUser=",
+                ),
+            }
         }
         if self.as_root && bounding.is_none() {
             let how = format!(
