@@ -22,7 +22,8 @@ pub(super) fn put(prepared: &Prepared<'_>, target: &str, slot: u32, files: &[Sea
     let size = files.iter().map(pages).fold(PAGE_BYTES, u64::saturating_add);
     let options = owned(prepared, size, 0o700);
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    // Since Linux 6.4 it can be kept out of swap; before, encrypted swap is the host's to have.
+    // Since Linux 6.4 it can be kept out of swap, but not by who is in a user namespace; else encrypted swap is the
+    // host's to have.
     match new_filesystem("tmpfs", target, flags, &format!("{options},noswap")) {
         Err(Errno::INVAL | Errno::PERM) => new_filesystem("tmpfs", target, flags, &options)?,
         result => result?,

@@ -87,7 +87,7 @@ pub struct SealedFile {
     pub size_bytes: u64,
 }
 
-/// Files of one mount, and bytes of all together; they lie in memory that is not swapped.
+/// Files of one mount, and bytes of all together; they lie in memory.
 pub const SEALED_FILES_MAX: usize = 64;
 pub const SEALED_BYTES_MAX: u64 = 1024 * 1024;
 
