@@ -188,6 +188,10 @@ mod tests {
         assert_eq!(due(&timer, at(36_001, 0)), Some(1799));
         // Put back by an hour: those of this hour have been.
         assert_eq!(due(&timer, at(32_401, 0)), Some(5399));
+        // Nor do they after another start meanwhile.
+        let mut also = timer.clone();
+        also.fired(at(32_401, 0));
+        assert_eq!(due(&also, at(32_401, 0)), Some(5399));
         // Put back by days: it was wrong before.
         assert_eq!(due(&timer, at(-300_000, 0)), Some(1200));
         timer.fired(at(-298_800, 0));
