@@ -229,6 +229,9 @@ mod tests {
             bomb.push_str(&format!("{name}: &{name} [{row}]\n"));
         }
         assert!(read(&bomb).unwrap_err().contains("at most"));
+        // What repeats counts where nothing around it has an anchor, too.
+        let repeated = format!("a: &a [{}]\nb: [{}]\n", "x,".repeat(1000), "*a,".repeat(30));
+        assert!(read(&repeated).unwrap_err().contains("at most"));
         let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         assert!(read(&deep(DEPTH_MAX)).is_ok());
         assert!(read(&deep(DEPTH_MAX + 1)).unwrap_err().contains("deep"));
