@@ -80,6 +80,28 @@ fn commands_run_before_a_program_and_one_that_fails_is_named() {
     assert!(within(SOON, || status(&node, "late")["state"] == "Stopped"), "{}", status(&node, "late"));
 }
 
+#[test]
+fn commands_follow_a_start_and_one_that_fails_fails_it() {
+    let Some(node) = TestNode::boot() else { return };
+    let after = format!(
+        "after = [{{ command = {}, may_fail = true }}, {{ command = {} }}]",
+        shell("exit 3"),
+        shell("echo after; cat /run/own")
+    );
+    let script = "echo mine > /run/own; exec sleep 1000";
+    applied(&node.apply("mine", &program(script, &after)));
+    assert!(within(SOON, || log(&node, "mine") == "after\nmine\n"), "{}", log(&node, "mine"));
+    // They follow a start, not the next supervisor.
+    kill(node.json(&["status"])["supervisor_pid"].as_i64().unwrap());
+    node.settled();
+    assert_eq!(log(&node, "mine"), "after\nmine\n");
+    let fails = format!("after = [{{ command = {} }}]\n[restart]\nmax_restarts = 0", shell("exit 7"));
+    node.apply("fails", &program("exec sleep 1000", &fails));
+    assert!(within(SOON, || status(&node, "fails")["state"] == "Stopped"), "{}", status(&node, "fails"));
+    let why = status(&node, "fails")["last_error"].to_string();
+    assert!(why.contains("exit 7") && why.contains("code 7"), "{why}");
+}
+
 const DAEMON: &str = "(trap \"echo told; exit 0\" TERM; trap \"echo again\" HUP; echo here; \
                       while :; do sleep 0.05; done) & echo $! > /run/mine.pid";
 

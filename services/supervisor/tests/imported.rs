@@ -10,31 +10,13 @@ use supervisor::manifest::parse;
 /// From the folder of this package.
 const CORPUS: &str = "../../crates/import/corpus";
 
-/// Tables and keys of `[program]` that the import writes and this schema does not have yet. To be emptied, and removed
-/// with `without`, once it has.
-const NOT_YET: [&[&str]; 1] = [&["program", "after"]];
-
-fn without(text: &str) -> String {
-    let mut all: toml::Table = text.parse().unwrap();
-    for path in NOT_YET {
-        match path {
-            [table, key] => {
-                all.get_mut(*table).and_then(toml::Value::as_table_mut).and_then(|table| table.remove(*key))
-            }
-            [key] => all.remove(*key),
-            _ => None,
-        };
-    }
-    toml::to_string(&all).unwrap()
-}
-
 #[test]
 fn every_manifest_of_the_import_is_taken() {
     let mut count = 0;
     for (package, import) in packages() {
         for manifest in import.manifests {
             let text = manifest.to_toml();
-            let loaded = parse(&package, &without(&text));
+            let loaded = parse(&package, &text);
             assert!(loaded.is_ok(), "{package}: {:?}\n{text}", loaded.err());
             count += 1;
         }
@@ -48,7 +30,7 @@ fn the_three_that_are_to_serve_are_what_their_units_say() {
     let of = |package: &str, name: &str| {
         let (_, import) = all.iter().find(|(known, _)| known == package).unwrap();
         let made = import.manifests.iter().find(|one| one.name == name).unwrap();
-        parse(name, &without(&made.to_toml())).unwrap().manifest.program.unwrap()
+        parse(name, &made.to_toml()).unwrap().manifest.program.unwrap()
     };
     let nginx = of("nginx-common", "nginx");
     assert_eq!(

@@ -351,8 +351,12 @@ fn open_image(prepared: &Prepared<'_>) -> io::Result<Image> {
 
 fn open_path(path: &str) -> io::Result<Image> {
     let open = |flags| rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty());
-    // Executable but not readable is fine for an ELF image.
-    image_of(open(OFlags::RDONLY).or_else(|_| open(OFlags::PATH))?, Some(path))
+    // Executable but not readable is fine for an ELF image; a pipe must not make the launcher wait.
+    let file = open(OFlags::RDONLY | OFlags::NONBLOCK).or_else(|_| open(OFlags::PATH))?;
+    if rustix::fs::fstat(&file)?.st_mode & libc::S_IFMT != libc::S_IFREG {
+        return Err(rustix::io::Errno::ACCESS.into());
+    }
+    image_of(file, Some(path))
 }
 
 fn image_of(file: OwnedFd, path: Option<&str>) -> io::Result<Image> {

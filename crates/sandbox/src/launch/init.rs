@@ -359,7 +359,12 @@ impl Init<'_> {
         if kind != RUN || self.command.is_some() || place >= self.plan.commands.len() {
             return Ok(None);
         }
-        let Some(born) = fork()? else { return Ok(Some(Role::Command(place))) };
+        let born = match fork() {
+            Ok(Some(born)) => born,
+            Ok(None) => return Ok(Some(Role::Command(place))),
+            // At the limit of processes that it shares with its program, which is none the worse.
+            Err(_) => return self.done(place, ExitStatus::Code(FAILED)).map(|()| None),
+        };
         born.await_execution()?;
         self.command = Some((place, born.into()));
         Ok(None)

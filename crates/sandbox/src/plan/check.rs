@@ -19,7 +19,7 @@ pub const MOUNTS_MAX: usize = 256;
 /// Bytes of one path: the kernel's PATH_MAX with its terminating zero.
 pub const PATH_BYTES_MAX: usize = 4095;
 /// Commands that stand ready beside the program of one plan.
-pub const COMMANDS_MAX: usize = 64;
+pub const COMMANDS_MAX: usize = 128;
 /// Supplementary groups; each is a line of the group map, of which the kernel takes 340.
 pub const GROUPS_MAX: usize = 32;
 /// Descriptors that one process inherits. The kernel passes at most 253 in a message.

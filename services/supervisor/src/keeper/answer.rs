@@ -144,7 +144,7 @@ impl Keeper {
                     Kept::new(client, id, launched.pid, launched.pidfd, group).before(launched.program);
                 let (pid, missing, enforced) = (kept.main_pid(), launched.missing, launched.enforced);
                 let heard = kept.program().map_or(Ok(()), |program| self.inits.add(program, kept.pid));
-                if heard.is_err() {
+                if heard.is_err() || handle.is_err() {
                     // It would be waited for in vain. Its end is told, and taken in as that of a stranger.
                     kept.kill_all();
                 }

@@ -4,8 +4,8 @@ use super::{
     ControlSignal, ProgramConfig, Runs, ServiceType,
     check::{Faults, arguments},
     limits::{
-        BEFORE_MAX, ENV_FILES_MAX, ENVIRONMENT_MAX, FOLDERS_MAX, FS_GRANTS_MAX, GROUPS_MAX, NAME_BYTES_MAX,
-        SECRETS_MAX, TEXT_BYTES_MAX,
+        AFTER_MAX, BEFORE_MAX, ENV_FILES_MAX, ENVIRONMENT_MAX, FOLDERS_MAX, FS_GRANTS_MAX, GROUPS_MAX,
+        NAME_BYTES_MAX, SECRETS_MAX, TEXT_BYTES_MAX,
     },
 };
 
@@ -128,6 +128,10 @@ fn commands(faults: &mut Faults, program: &ProgramConfig) {
     faults.count("program.before", program.before.len(), BEFORE_MAX);
     for (index, one) in program.before.iter().enumerate().take(BEFORE_MAX) {
         command(faults, &format!("program.before[{index}].command"), &one.command);
+    }
+    faults.count("program.after", program.after.len(), AFTER_MAX);
+    for (index, one) in program.after.iter().enumerate().take(AFTER_MAX) {
+        command(faults, &format!("program.after[{index}].command"), &one.command);
     }
     for (key, words) in [("program.stop", &program.stop), ("program.reload", &program.reload)] {
         if !words.is_empty() {

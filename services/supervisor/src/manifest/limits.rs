@@ -22,6 +22,8 @@ pub const ENVIRONMENT_MAX: usize = 256;
 pub const FS_GRANTS_MAX: usize = 64;
 /// Commands that run before a program.
 pub const BEFORE_MAX: usize = 32;
+/// Commands that run once it is ready.
+pub const AFTER_MAX: usize = 32;
 /// More groups of a program.
 pub const GROUPS_MAX: usize = sandbox::GROUPS_MAX;
 /// Files with variables of a program, and bytes of one of them.

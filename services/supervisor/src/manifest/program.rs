@@ -41,6 +41,9 @@ pub struct ProgramConfig {
     /// Run one after the other before it, in its sandbox.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub before: Vec<CommandConfig>,
+    /// Run one after the other once it is ready; one that fails, unless it may, ends the service as failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<CommandConfig>,
     /// Told to end by this command; what is still there afterwards gets the signal.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stop: Vec<String>,
@@ -65,12 +68,13 @@ pub struct ProgramConfig {
     pub folders: Vec<FolderConfig>,
 }
 
-/// Which of a plan's commands is which. In the plan they stand in this order: `before`, `stop`, `reload`.
+/// Which of a plan's commands is which. In the plan they stand in this order: `before`, `stop`, `reload`, `after`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommandRole {
     Before(usize),
     Stop,
     Reload,
+    After(usize),
 }
 
 impl ProgramConfig {
@@ -81,7 +85,10 @@ impl ProgramConfig {
         let before = before.map(|(n, one)| (CommandRole::Before(n), one.command.as_slice(), one.may_fail));
         let others = [(CommandRole::Stop, &self.stop), (CommandRole::Reload, &self.reload)];
         let others = others.into_iter().filter(|(_, command)| !command.is_empty());
-        before.chain(others.map(|(role, command)| (role, command.as_slice(), true))).collect()
+        let others = others.map(|(role, command)| (role, command.as_slice(), true));
+        let after = self.after.iter().enumerate();
+        let after = after.map(|(n, one)| (CommandRole::After(n), one.command.as_slice(), one.may_fail));
+        before.chain(others).chain(after).collect()
     }
 
     /// Its place in the plan.

@@ -50,7 +50,7 @@ impl Shell {
         self.progress.set_timers(next);
     }
 
-    fn stop_waiting(&mut self, service: &str) {
+    pub(super) fn stop_waiting(&mut self, service: &str) {
         if let Some(before) = self.waiting.remove(service) {
             before.abort();
         }
@@ -61,7 +61,7 @@ impl Shell {
     }
 
     pub(super) fn store_descriptors(&mut self, service: &str, name: &str, fds: Vec<OwnedFd>) {
-        self.fd_store.store(&self.applier.keeper, service, name, fds);
+        self.fd_store.store(&self.applier.keeper, &self.inputs, service, name, fds);
         self.unremembered = true;
     }
 

@@ -4,7 +4,7 @@ use sandbox::process::Signal;
 
 use super::{inputs::Input, run::Shell};
 use crate::{
-    core::supervisor::{LaunchId, Reply, RequestId, Supervisor, SupervisorError},
+    core::supervisor::{Event, LaunchId, Reply, RequestId, Supervisor, SupervisorError},
     manifest::{CommandRole, ControlSignal, ProgramConfig},
 };
 
@@ -68,6 +68,20 @@ impl Shell {
         tokio::spawn(async move {
             if let Err(error) = asked.await {
                 let _ = inputs.send(Input::NotReloaded { launch, text: error.to_string() });
+            }
+        });
+    }
+
+    /// The command at this place of those that follow the start; none is left when there is no such place.
+    pub(super) fn run_after(&self, machine: &Supervisor, launch: LaunchId, number: usize) {
+        let place = machine.program_of(launch).and_then(|program| program.place(CommandRole::After(number)));
+        let Some(place) = place else { return };
+        let asked = self.applier.keeper.run(launch.0, place);
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            if let Err(error) = asked.await {
+                let text = format!("what follows its start does not run: {error}");
+                let _ = inputs.send(Input::Event(Event::AfterFailed { launch, text }));
             }
         });
     }

@@ -4,8 +4,9 @@
 use std::{collections::BTreeMap, os::fd::OwnedFd};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
 
-use super::{keeper_client::Keeper, listeners::HandedOver};
+use super::{inputs::Input, keeper_client::Keeper, listeners::HandedOver};
 use crate::manifest::limits::STORED_DESCRIPTORS_MAX;
 
 /// Descriptors of all services together, so that programs cannot fill the keeper's table.
@@ -37,14 +38,25 @@ impl FdStore {
         self.kept.get(service).map(|kept| kept.iter().map(of).collect()).unwrap_or_default()
     }
 
-    pub(super) fn store(&mut self, keeper: &Keeper, service: &str, name: &str, fds: Vec<OwnedFd>) {
+    pub(super) fn store(
+        &mut self,
+        keeper: &Keeper,
+        inputs: &mpsc::UnboundedSender<Input>,
+        service: &str,
+        name: &str,
+        fds: Vec<OwnedFd>,
+    ) {
         for fd in fds {
             match self.admit(service, name) {
                 Ok(stored) => {
                     let done = keeper.store(&stored, fd);
+                    let inputs = inputs.clone();
+                    let (service, name) = (service.to_owned(), name.to_owned());
                     tokio::spawn(async move {
                         if let Err(error) = done.await {
                             tracing::warn!(%error, stored, "a descriptor of a program is not kept");
+                            // A launch that named it would fail.
+                            let _ = inputs.send(Input::ForgetDescriptors { service, name });
                         }
                     });
                 }

@@ -38,6 +38,8 @@ pub(super) enum Input {
     StopListening {
         service: String,
     },
+    /// An exec check that was never launched, by its number.
+    CheckGone(u64),
     /// The command that reloads it does not run.
     NotReloaded {
         launch: LaunchId,

@@ -221,7 +221,7 @@ impl Shell {
     /// A command of a service has ended.
     pub(super) fn command_done(
         &mut self,
-        machine: &Supervisor,
+        machine: &mut Supervisor,
         launch: LaunchId,
         place: u16,
         status: process::ExitStatus,
@@ -244,6 +244,17 @@ impl Shell {
                     status => Err(format!("the command that reloads it {}", ended_how(status))),
                 };
                 self.reloaded(machine, launch, result);
+            }
+            Some(CommandRole::After(number)) => {
+                let command = machine.program_of(launch).and_then(|program| program.after.get(number));
+                let failed = command.filter(|one| !one.may_fail && status != process::ExitStatus::Code(0));
+                match failed.map(|one| one.command.join(" ")) {
+                    Some(words) => {
+                        let text = format!("{words:?}, which follows its start, {}", ended_how(status));
+                        self.step(machine, Event::AfterFailed { launch, text });
+                    }
+                    None => self.run_after(machine, launch, number + 1),
+                }
             }
             Some(CommandRole::Before(_)) | None => {}
         }
@@ -288,9 +299,16 @@ impl Shell {
         let keeper = self.applier.keeper.clone();
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
-            let result = match order {
-                Ok(order) => run_check(&keeper, id, order, exit, timeout).await,
+            let launched = match order {
+                Ok(Order { plan, stored, fds }) => keeper.launch(id, &plan, stored, fds).await.map(|_| ()),
                 Err(error) => Err(error.to_string()),
+            };
+            let result = match launched {
+                Ok(()) => await_check(&keeper, id, exit, timeout).await,
+                Err(text) => {
+                    let _ = inputs.send(Input::CheckGone(id));
+                    Err(text)
+                }
             };
             let _ = inputs.send(Input::Event(Event::ProbeResult { launch, call, result }));
         });
@@ -305,14 +323,12 @@ pub(super) fn kill(keeper: &Keeper, id: u64) {
     });
 }
 
-async fn run_check(
+async fn await_check(
     keeper: &Keeper,
     id: u64,
-    order: Order,
     exit: oneshot::Receiver<Exit>,
     timeout: Duration,
 ) -> Result<(), String> {
-    keeper.launch(id, &order.plan, order.stored, order.fds).await?;
     match tokio::time::timeout(timeout, exit).await {
         Ok(Ok(Exit { status: process::ExitStatus::Code(0), .. })) => Ok(()),
         Ok(Ok(exit)) => Err(format!("the check ended with {:?}", exit.status)),

@@ -55,7 +55,10 @@ fn watch(folder: &Path) -> io::Result<()> {
                     tracing::warn!(log = %path.display(), bytes, "a full log is put aside while its service runs");
                     aside.insert(path.clone(), now);
                 }
-                cut(&path, !soon)?;
+                if let Err(error) = cut(&path, !soon) {
+                    // The others are still to be kept within theirs.
+                    tracing::warn!(%error, log = %path.display(), "a full log is not cut");
+                }
             }
         }
         let mut space = [MaybeUninit::uninit(); EVENT_BYTES];
@@ -89,8 +92,13 @@ fn cut(path: &Path, keep: bool) -> io::Result<()> {
         log.seek(SeekFrom::Start(bytes - kept))?;
         let mut options = OpenOptions::new();
         let aside = path.with_extension("log.1");
-        let mut other = options.write(true).create(true).truncate(true).mode(0o600).open(aside)?;
-        io::copy(&mut Read::by_ref(&mut log).take(kept), &mut other)?;
+        let opened = options.write(true).create(true).truncate(true).mode(0o600).open(aside);
+        let copied =
+            opened.and_then(|mut other| io::copy(&mut Read::by_ref(&mut log).take(kept), &mut other));
+        if let Err(error) = copied {
+            // A full disk is the last reason to leave the log as it is.
+            tracing::warn!(%error, log = %path.display(), "the end of a full log is not put aside");
+        }
     }
     log.set_len(0)?;
     let dropped = bytes - kept;

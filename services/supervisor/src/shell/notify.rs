@@ -10,7 +10,10 @@ use std::{
 };
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use tokio::{io::Interest, sync::mpsc};
+use tokio::{
+    io::Interest,
+    sync::{mpsc, oneshot},
+};
 
 use super::inputs::Input;
 use crate::{
@@ -68,6 +71,12 @@ pub(super) fn listen(
             for notification in parse(said) {
                 let _ = inputs.send(Input::Event(Event::Notify { launch, notification }));
             }
+            // The next is read once this one was taken in: what a program says in a loop waits in its own socket.
+            let (taken, wait) = oneshot::channel();
+            let _ = inputs.send(Input::View(Box::new(move |_| {
+                let _ = taken.send(());
+            })));
+            let _ = wait.await;
         }
     });
     Ok(())
@@ -175,6 +184,16 @@ mod tests {
         client.send_to(b"WATCHDOG=1", &path).await.unwrap();
         let Some(Input::Event(event)) = told.recv().await else { panic!() };
         assert_eq!(event, Event::Notify { launch: LaunchId(4), notification: Notification::Watchdog });
+        // A second message waits in the socket until the first one was taken in.
+        client.send_to(b"STOPPING=1", &path).await.unwrap();
+        let Some(Input::View(taken)) = told.recv().await else { panic!() };
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        assert!(told.try_recv().is_err(), "it was read too early");
+        // Whoever looks has taken it in.
+        drop(taken);
+        let Some(Input::Event(event)) = told.recv().await else { panic!() };
+        assert_eq!(event, Event::Notify { launch: LaunchId(4), notification: Notification::Stopping });
+        assert!(matches!(told.recv().await, Some(Input::View(_))));
         drop(current);
         assert!(told.recv().await.is_none(), "nobody listens any more");
     }

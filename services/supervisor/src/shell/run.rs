@@ -183,6 +183,7 @@ impl Shell {
             }
             Input::Listen { service, socket } => launches::listen(self, &service, socket),
             Input::StopListening { service } => drop(self.current.remove(&service)),
+            Input::CheckGone(id) => drop(self.checks.remove(&id)),
             Input::NotReloaded { launch, text } => self.reloaded(machine, launch, Err(text)),
             Input::StoreDescriptors { service, name, fds } => self.store_descriptors(&service, &name, fds),
             Input::ForgetDescriptors { service, name } => self.forget_descriptors(&service, &name),
@@ -263,6 +264,8 @@ impl Shell {
                 self.probe(machine, launch, call, check, timeout)
             }
             Effect::Signal { launch, signal } => self.signal(machine, launch, signal),
+            Effect::ForgetDemand { service } => self.stop_waiting(&service),
+            Effect::RunAfter { launch } => self.run_after(machine, launch, 0),
             Effect::Reload { launch, request } => self.reload(machine, launch, request),
             Effect::AwaitDemand { service } => self.await_demand(machine, service),
             Effect::Rested { service } => self.rested(&service),
@@ -422,7 +425,8 @@ impl Shell {
         timeout: Duration,
     ) {
         let Some(name) = self.launches.get(&launch).cloned() else { return };
-        let Some(manifest) = self.applier.registry.manifest(&name) else { return };
+        // Of what runs, not of what is about to take its place.
+        let Some(manifest) = machine.manifest_of(launch) else { return };
         let question = match check {
             HealthCheck::Tcp { address } => probes::Question::Connect { address },
             HealthCheck::Http { address, path } => probes::Question::Http { address, path },

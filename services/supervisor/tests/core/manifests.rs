@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use supervisor::core::restart::{ExhaustedAction, RestartPolicy, mode};
 use supervisor::manifest::limits::{
-    ARGUMENTS_MAX, BACKOFF_MAX, BEFORE_MAX, CALENDAR_MAX, DEPENDENCIES_MAX, DESCRIPTION_BYTES_MAX,
+    AFTER_MAX, ARGUMENTS_MAX, BACKOFF_MAX, BEFORE_MAX, CALENDAR_MAX, DEPENDENCIES_MAX, DESCRIPTION_BYTES_MAX,
     ENDPOINTS_MAX, ENV_FILES_MAX, FOLDERS_MAX, GROUPS_MAX, MANIFEST_BYTES_MAX, MEMORY_MB_MAX,
     PERMISSIONS_MAX, RESTARTS_MAX, SECRETS_MAX, SERVICE_NAME_BYTES_MAX, SERVICES_MAX, SOCKETS_MAX,
     THRESHOLD_MAX,
@@ -347,6 +347,7 @@ fn what_a_program_asks_of_the_host_is_checked() {
     wrong("runs = \"forks\"\npid_file = \"x\"", "program.pid_file");
     wrong("before = [{ command = [] }]", "program.before[0].command");
     wrong("before = [{ command = [\"true\"] }]", "program.before[0].command");
+    wrong("after = [{ command = [\"x\"] }]", "program.after[0].command");
     wrong("stop = [\"bin/stop\"]", "program.stop");
     wrong("reload = [\"/x\"]\nreload_signal = \"hup\"", "program.reload_signal");
     wrong("reload_signal = \"kill\"", "program.reload_signal");
@@ -386,6 +387,7 @@ fn what_a_program_asks_of_the_host_is_limited() {
     };
     for (key, item, max) in [
         ("before", "{ command = [\"/x\"] }", BEFORE_MAX),
+        ("after", "{ command = [\"/x\"] }", AFTER_MAX),
         ("groups", "\"adm\"", GROUPS_MAX),
         ("env_files", "{ path = \"/x\" }", ENV_FILES_MAX),
         ("folders", "{ path = \"/run/x\" }", FOLDERS_MAX),

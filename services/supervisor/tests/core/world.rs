@@ -211,6 +211,7 @@ impl World {
                 }
             }
             Effect::Signal { launch, signal } => self.signal(launch, signal),
+            Effect::RunAfter { .. } | Effect::ForgetDemand { .. } => {}
             Effect::Reload { launch, request } => {
                 let service = self.processes.get(&launch).map(|process| process.service.clone());
                 self.reloads.push((service.unwrap_or_default(), request));

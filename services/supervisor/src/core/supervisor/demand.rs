@@ -69,7 +69,10 @@ impl Supervisor {
                     service.demand = Demand::Awaited;
                     self.effects.push(Effect::AwaitDemand { service: service.name().to_owned() });
                 }
-                (false, Demand::Awaited | Demand::Due(_)) => service.demand = Demand::None,
+                (false, Demand::Awaited | Demand::Due(_)) => {
+                    service.demand = Demand::None;
+                    self.effects.push(Effect::ForgetDemand { service: service.name().to_owned() });
+                }
                 _ => {}
             }
         }

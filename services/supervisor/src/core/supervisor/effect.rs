@@ -49,6 +49,14 @@ pub enum Effect {
         launch: LaunchId,
         signal: Signal,
     },
+    /// Nobody is to be told of connections to this service any more; a socket is not held open for it.
+    ForgetDemand {
+        service: String,
+    },
+    /// Run what its manifest has run once it is ready; answered by `AfterFailed` if one fails that may not.
+    RunAfter {
+        launch: LaunchId,
+    },
     /// Have it read its configuration again, in the way of its manifest; the request is answered when that is done.
     Reload {
         launch: LaunchId,

@@ -86,6 +86,11 @@ pub enum Event {
         launch: LaunchId,
         status: ExitStatus,
     },
+    /// A command that its manifest has run once it is ready has failed.
+    AfterFailed {
+        launch: LaunchId,
+        text: String,
+    },
     LifecycleReply {
         launch: LaunchId,
         call: CallId,

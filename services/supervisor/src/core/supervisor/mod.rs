@@ -175,6 +175,7 @@ impl Supervisor {
             Event::Launched { launch, pid, missing } => self.launched(launch, pid, missing),
             Event::LaunchFailed { launch, error, text } => self.launch_failed(launch, error, text),
             Event::Exited { launch, status } => self.exited(launch, status),
+            Event::AfterFailed { launch, text } => self.after_failed(launch, &text),
             Event::LifecycleReply { launch, call, response } => self.lifecycle_reply(launch, call, response),
             Event::LifecycleClosed { launch } => self.lifecycle_closed(launch),
             Event::ProbeResult { launch, call, result } => self.probe_result(launch, call, result),

@@ -317,6 +317,7 @@ impl Supervisor {
         }
         self.drain_start_waiters(name, &SupervisorError::NotFound(name.to_owned()));
         self.services.remove(name);
+        self.effects.push(Effect::ForgetDemand { service: name.to_owned() });
         self.tell(name, from, None, "unregistered");
         self.changed = true;
         self.unremembered = true;

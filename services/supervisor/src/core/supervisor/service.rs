@@ -187,6 +187,8 @@ impl Service {
         self.mode = fresh.mode;
         self.check = fresh.check;
         self.has_run = false;
+        // Its sockets may be others: who waited for a connection waited on the old ones.
+        self.demand = fresh.demand;
         self.ledger.clear();
     }
 

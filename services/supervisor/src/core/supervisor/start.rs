@@ -250,12 +250,17 @@ impl Supervisor {
         let Some(service) = self.services.get_mut(name) else { return };
         service.previous = None;
         let interval = service.manifest().health.check_interval;
+        let follows = service.manifest().program.as_ref().is_some_and(|program| !program.after.is_empty());
         let Some(instance) = service.instance.as_mut() else { return };
         instance.stage = Stage::Serving;
         instance.deadline = None;
         instance.call = None;
-        // One that was taken over has run all the time.
+        // One that was taken over has run all the time, and what follows a start was done.
+        let is_new = instance.running_since.is_none();
         instance.running_since.get_or_insert(now);
+        if is_new && follows {
+            self.effects.push(Effect::RunAfter { launch: instance.launch });
+        }
         match service.check {
             HealthCheck::SdNotify { watchdog } => {
                 instance.next_check = None;
@@ -269,6 +274,13 @@ impl Supervisor {
             for request in std::mem::take(&mut service.start_waiters) {
                 self.reply_status(request, name);
             }
+        }
+    }
+
+    pub(super) fn after_failed(&mut self, launch: LaunchId, text: &str) {
+        let Some(name) = self.owner(launch) else { return };
+        if self.serves(&name) {
+            self.fail(&name, ServiceError::LaunchFailed, text);
         }
     }
 

@@ -114,6 +114,12 @@ impl Supervisor {
         self.of_launch(launch).map(|service| self.status_of(service))
     }
 
+    /// What this launch was started from.
+    #[must_use]
+    pub fn manifest_of(&self, launch: LaunchId) -> Option<Arc<LoadedManifest>> {
+        self.of_launch(launch).map(|service| Arc::clone(&service.setup.manifest))
+    }
+
     /// What the program of this launch is, whatever has been put in its place since.
     #[must_use]
     pub fn program_of(&self, launch: LaunchId) -> Option<&ProgramConfig> {

@@ -8,10 +8,7 @@ use std::{
     net::SocketAddr,
     os::{
         fd::{AsRawFd, OwnedFd},
-        unix::{
-            fs::{DirBuilderExt, FileTypeExt, PermissionsExt},
-            net::{UnixDatagram, UnixStream},
-        },
+        unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt},
     },
     path::{Path, PathBuf},
 };
@@ -19,7 +16,7 @@ use std::{
 use rustix::{
     fs::{AtFlags, Gid, Mode, OFlags, Uid},
     io::Errno,
-    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt},
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt},
 };
 
 use super::super::plans::ids_of;
@@ -174,10 +171,14 @@ fn refuse_hidden(folder: &Path, hidden: &[String]) -> Result<(), String> {
 
 /// Nobody is there if a connection of either kind is refused; of the wrong kind, the answer is that the kinds differ.
 fn is_held(path: &Path) -> bool {
-    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    let stream = UnixStream::connect(path).err().is_some_and(refused);
-    let datagram = UnixDatagram::unbound().and_then(|client| client.connect(path)).err().is_some_and(refused);
-    !stream && !datagram
+    // Without waiting: a full queue is somebody's.
+    let refused = |kind| -> Result<bool, Errno> {
+        let client =
+            socket_with(AddressFamily::UNIX, kind, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
+        Ok(connect(&client, &SocketAddrUnix::new(path)?) == Err(Errno::CONNREFUSED))
+    };
+    let is_refused = |kind| refused(kind).unwrap_or(false);
+    !is_refused(SocketType::STREAM) && !is_refused(SocketType::DGRAM)
 }
 
 /// Mode and owner, of the file itself whatever its name may have become.
@@ -201,7 +202,10 @@ fn dress(path: &Path, mode: Octal, owner: Owner) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::{
+        fs::MetadataExt,
+        net::{UnixDatagram, UnixStream},
+    };
 
     fn socket(listen: &str, more: &str) -> SocketConfig {
         toml::from_str(&format!("name = \"s\"\nlisten = \"{listen}\"\n{more}")).unwrap()

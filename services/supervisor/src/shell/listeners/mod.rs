@@ -75,30 +75,37 @@ impl Listeners {
         manifest: &ServiceManifest,
     ) -> Result<(), SupervisorError> {
         let service = manifest.service.name.as_str();
-        let before = self.of(service);
+        let mut bound: Vec<&ListenAddress> = Vec::new();
         for socket in &manifest.sockets {
-            if let Err(why) = self.open_one(keeper, house, service, socket).await {
-                self.keep(keeper, service, |address| before.contains_key(address)).await;
-                let listen = socket.listen.to_string();
-                return Err(SupervisorError::CannotListen { service: service.to_owned(), listen, why });
+            match self.open_one(keeper, house, service, socket).await {
+                Ok(true) => bound.push(&socket.listen),
+                Ok(false) => {}
+                Err(why) => {
+                    // What the keeper held already stays: a program may have it.
+                    self.keep(keeper, service, |address| !bound.contains(&address)).await;
+                    let listen = socket.listen.to_string();
+                    return Err(SupervisorError::CannotListen { service: service.to_owned(), listen, why });
+                }
             }
         }
         Ok(())
     }
 
+    /// Whether it was bound just now.
     async fn open_one(
         &self,
         keeper: &Keeper,
         house: &House,
         service: &str,
         socket: &SocketConfig,
-    ) -> Result<(), String> {
+    ) -> Result<bool, String> {
         let name = stored_name(service, &socket.listen);
         let owner = bind::owner(socket, house.own_uid, house.features.privileged)?;
         let known = match self.of(service).get(&socket.listen) {
             Some(known) => Some(Arc::clone(known)),
             None => keeper.fetch(&name).await.map_err(|error| error.to_string())?.map(Arc::new),
         };
+        let is_new = known.is_none();
         let fd = match known {
             Some(known) => {
                 bind::adjust(&known, socket, owner)?;
@@ -115,7 +122,7 @@ impl Listeners {
             }
         };
         self.lock().entry(service.to_owned()).or_default().insert(socket.listen.clone(), fd);
-        Ok(())
+        Ok(is_new)
     }
 
     /// Lets go of every socket of a service that its manifest does not name.

@@ -1,13 +1,13 @@
 //! What stands in a program's environment: what its manifest says, what its files say, and a few words of the node.
 
 use std::{
-    fs::File,
     io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
 use thiserror::Error;
 
+use super::host_file::{Bounds, open_within};
 use crate::{
     manifest::{
         EnvFile, HealthCheck, ProgramConfig, ServiceManifest,
@@ -23,8 +23,8 @@ const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
 pub(in crate::shell) enum EnvironmentFault {
     #[error("cannot read the variables in {}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
-    #[error("{}:{line}: {text:?} is no variable; a line is NAME=VALUE, a comment starts with # or ;", path.display())]
-    Line { path: PathBuf, line: usize, text: String },
+    #[error("{}:{line}: this is no variable; a line is NAME=VALUE, a comment starts with # or ;", path.display())]
+    Line { path: PathBuf, line: usize },
     #[error("{} has more than {ENVIRONMENT_MAX} variables", path.display())]
     TooMany { path: PathBuf },
     #[error("{} is longer than {ENV_FILE_BYTES_MAX} bytes", path.display())]
@@ -35,12 +35,13 @@ pub(super) fn environment(
     manifest: &ServiceManifest,
     program: &ProgramConfig,
     sockets: &[Socket],
+    hidden: &[String],
 ) -> Result<Vec<(String, String)>, EnvironmentFault> {
     let mut environment: Vec<(String, String)> =
         program.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     // A later file wins over an earlier one, and the manifest over all.
     for file in program.env_files.iter().rev() {
-        for (name, value) in of_file(file)?.into_iter().rev() {
+        for (name, value) in of_file(file, Bounds { program, hidden })?.into_iter().rev() {
             unless_given(&mut environment, &name, &value);
         }
     }
@@ -67,10 +68,10 @@ fn unless_given(environment: &mut Vec<(String, String)>, variable: &str, value: 
     }
 }
 
-fn of_file(file: &EnvFile) -> Result<Vec<(String, String)>, EnvironmentFault> {
+fn of_file(file: &EnvFile, bounds: Bounds<'_>) -> Result<Vec<(String, String)>, EnvironmentFault> {
     let path = Path::new(&file.path);
     let failed = |source| EnvironmentFault::File { path: path.to_owned(), source };
-    let opened = match File::open(path) {
+    let opened = match open_within(path, bounds) {
         Err(error) if file.optional && error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         opened => opened.map_err(failed)?,
     };
@@ -96,8 +97,7 @@ fn parse(path: &Path, text: &str) -> Result<Vec<(String, String)>, EnvironmentFa
             whole.pop();
             whole.push_str(lines.next().map_or("", |(_, next)| next));
         }
-        let wrong =
-            || EnvironmentFault::Line { path: path.to_owned(), line: number + 1, text: line.to_owned() };
+        let wrong = || EnvironmentFault::Line { path: path.to_owned(), line: number + 1 };
         let (name, value) = whole.split_once('=').ok_or_else(wrong)?;
         let name = name.trim_end();
         let legal =
@@ -172,15 +172,17 @@ mod tests {
         let many = |count: usize| (0..count).map(|n| format!("V{n}=\n")).collect::<String>();
         assert_eq!(parsed(&many(ENVIRONMENT_MAX)).unwrap().len(), ENVIRONMENT_MAX);
         assert!(matches!(parsed(&many(ENVIRONMENT_MAX + 1)), Err(EnvironmentFault::TooMany { .. })));
+        let program: ProgramConfig = toml::from_str("image = \"/x\"").unwrap();
+        let bounds = Bounds { program: &program, hidden: &[] };
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("env");
         let file = EnvFile { path: path.to_string_lossy().into_owned(), optional: true };
-        assert_eq!(of_file(&file).unwrap(), []);
+        assert_eq!(of_file(&file, bounds).unwrap(), []);
         let comment = |length: u64| "#".repeat(usize::try_from(length).unwrap());
         std::fs::write(&path, comment(ENV_FILE_BYTES_MAX)).unwrap();
-        assert_eq!(of_file(&file).unwrap(), []);
+        assert_eq!(of_file(&file, bounds).unwrap(), []);
         std::fs::write(&path, comment(ENV_FILE_BYTES_MAX + 1)).unwrap();
-        assert!(matches!(of_file(&file), Err(EnvironmentFault::TooLong { .. })));
-        assert!(of_file(&EnvFile { path: "/absent".to_owned(), optional: false }).is_err());
+        assert!(matches!(of_file(&file, bounds), Err(EnvironmentFault::TooLong { .. })));
+        assert!(of_file(&EnvFile { path: "/absent".to_owned(), optional: false }, bounds).is_err());
     }
 }

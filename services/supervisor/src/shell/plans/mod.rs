@@ -8,6 +8,7 @@ mod account;
 mod boundary;
 mod environment;
 mod folders;
+mod host_file;
 mod limits;
 mod program;
 mod secrets;
@@ -110,8 +111,9 @@ impl House {
     }
 
     /// What no program sees, whatever it is granted.
-    pub(super) fn hidden(&self) -> [String; 2] {
-        [&self.layout.state, &self.layout.run].map(|path| path.to_string_lossy().into_owned())
+    pub(super) fn hidden(&self) -> [String; 3] {
+        [&self.layout.state, &self.layout.run, &self.layout.config]
+            .map(|path| path.to_string_lossy().into_owned())
     }
 
     pub(super) fn identity_of(&self, service: &str) -> Identity {
@@ -154,6 +156,16 @@ impl House {
         let path = self.layout.service_log(name);
         open_log(&path).map_err(|source| PlanFault::File { path, source })
     }
+
+    fn open_log_of_running(&self, name: &str) -> Result<OwnedFd, PlanFault> {
+        let path = self.layout.service_log(name);
+        open_log_of_running(&path).map_err(|source| PlanFault::File { path, source })
+    }
+}
+
+/// Of something beside a service that runs and writes into its log: that one stays where it is.
+fn open_log_of_running(path: &Path) -> io::Result<OwnedFd> {
+    Ok(OpenOptions::new().create(true).append(true).mode(0o600).open(path)?.into())
 }
 
 fn open_log(path: &Path) -> io::Result<OwnedFd> {

@@ -16,7 +16,7 @@ use super::{
     account::{Account, AccountFault},
     bind,
     environment::{EnvironmentFault, environment},
-    folders, limits, ownership,
+    folders, host_file, limits, ownership,
     secrets::{self, SecretFault},
     slots::{FIRST_TARGET, Slots},
 };
@@ -74,6 +74,14 @@ pub(in crate::shell) enum ProgramFault {
     Hidden(String),
 }
 
+/// What is started in the sandbox of a program: itself, or something beside it.
+struct Process {
+    image: OwnedFd,
+    arguments: Vec<String>,
+    label: String,
+    log: OwnedFd,
+}
+
 impl House {
     pub(in crate::shell) fn program(
         &self,
@@ -85,8 +93,14 @@ impl House {
         let mut arguments = vec![program.image.clone()];
         arguments.extend(program.args.iter().cloned());
         let image = self.open_image(&program.image)?;
-        let mut order =
-            self.in_sandbox(manifest, sockets, program, image, arguments, &manifest.service.name)?;
+        let name = manifest.service.name.as_str();
+        let account = self.account(name, program)?;
+        self.prepare_folder(name, account.owner)?;
+        self.give_sockets(name, sockets, &account)?;
+        folders::make(program, account.owner, &self.hidden())?;
+        let label = name.to_owned();
+        let process = Process { image, arguments, label, log: self.open_log(name)? };
+        let mut order = self.in_sandbox(manifest, sockets, program, account, process)?;
         hand_over(&mut order, handed_over);
         // Few programs are written to be PID 1.
         order.plan.init = true;
@@ -109,8 +123,10 @@ impl House {
         let program = manifest.program.as_ref().ok_or(ProgramFault::NoProgram)?;
         let path = command.first().ok_or(ProgramFault::NoCommand)?;
         let image = open(Path::new(path))?.into();
-        let label = format!("{}.check", manifest.service.name);
-        self.in_sandbox(manifest, sockets, program, image, command.to_vec(), &label)
+        let name = manifest.service.name.as_str();
+        let log = self.open_log_of_running(name)?;
+        let process = Process { image, arguments: command.to_vec(), label: format!("{name}.check"), log };
+        self.in_sandbox(manifest, sockets, program, self.account(name, program)?, process)
     }
 
     fn in_sandbox(
@@ -118,19 +134,17 @@ impl House {
         manifest: &ServiceManifest,
         sockets: &[Socket],
         program: &ProgramConfig,
-        image: OwnedFd,
-        arguments: Vec<String>,
-        label: &str,
+        account: Account,
+        process: Process,
     ) -> Result<Order, ProgramFault> {
         let name = manifest.service.name.as_str();
-        let account = self.account(name, program)?;
-        self.prepare_folder(name, account.owner)?;
-        self.give_sockets(name, sockets, &account)?;
+        let Process { image, arguments, label, log } = process;
+        let hidden = self.hidden();
         let has_network = manifest.sandbox.network == NetworkSwitch::Host;
-        let (executable, descriptors, stored, mut fds) = Slots::default().finish(image, self.open_log(name)?);
-        let mut plan = Plan::new(label, executable, Profile::Program);
+        let (executable, descriptors, stored, mut fds) = Slots::default().finish(image, log);
+        let mut plan = Plan::new(&label, executable, Profile::Program);
         plan.arguments = arguments;
-        plan.environment = environment(manifest, program, sockets)?;
+        plan.environment = environment(manifest, program, sockets, &hidden)?;
         plan.working_directory = program.cwd.clone().unwrap_or_else(|| "/".to_owned());
         plan.host_name = name.replace('_', "-");
         plan.identity = account.identity;
@@ -140,8 +154,8 @@ impl House {
         plan.namespaces.user = plan.capabilities_kept == 0;
         plan.namespaces.net = !has_network;
         plan.loopback = !has_network;
-        let mut own = folders::of_host(program, account.owner)?;
-        if let Some((memory, files)) = secrets::gather(program)? {
+        let mut own = folders::mounts(program);
+        if let Some((memory, files)) = secrets::gather(program, &hidden)? {
             let slot = u32::try_from(stored.len().saturating_add(fds.len())).unwrap_or(u32::MAX);
             fds.push(memory);
             let target = secrets::FOLDER.to_owned();
@@ -267,7 +281,7 @@ fn kept(privileges: &[String]) -> u64 {
 }
 
 fn open(path: &Path) -> Result<File, ProgramFault> {
-    File::open(path).map_err(|source| ProgramFault::Image { path: path.to_owned(), source })
+    host_file::open(path).map_err(|source| ProgramFault::Image { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

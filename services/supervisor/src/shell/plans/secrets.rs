@@ -1,7 +1,6 @@
 //! Secrets of a program: read at its start, handed over in memory, never in an environment, an argument or a message.
 
 use std::{
-    fs::File,
     io::{self, Read as _},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -11,6 +10,7 @@ use sandbox::{SEALED_BYTES_MAX, SealedFile, keeper_protocol};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use super::host_file::{Bounds, open_within};
 use crate::manifest::ProgramConfig;
 
 /// Where they are inside; the variable says so.
@@ -28,7 +28,10 @@ pub(in crate::shell) enum SecretFault {
 }
 
 /// One after the other, with what tells them apart. None where there are none.
-pub(super) fn gather(program: &ProgramConfig) -> Result<Option<(OwnedFd, Vec<SealedFile>)>, SecretFault> {
+pub(super) fn gather(
+    program: &ProgramConfig,
+    hidden: &[String],
+) -> Result<Option<(OwnedFd, Vec<SealedFile>)>, SecretFault> {
     if program.secrets.is_empty() {
         return Ok(None);
     }
@@ -41,7 +44,8 @@ pub(super) fn gather(program: &ProgramConfig) -> Result<Option<(OwnedFd, Vec<Sea
             source,
         };
         let room = SEALED_BYTES_MAX.saturating_sub(contents.len() as u64);
-        let file = File::open(Path::new(&secret.path)).map_err(failed)?;
+        let bounds = Bounds { program, hidden };
+        let file = open_within(Path::new(&secret.path), bounds).map_err(failed)?;
         let length = file.take(room + 1).read_to_end(&mut contents).map_err(failed)?;
         if length as u64 > room {
             return Err(SecretFault::TooMany { name: secret.name.clone() });
@@ -75,12 +79,12 @@ mod tests {
         std::fs::write(&first, vec![b'x'; bytes - 1]).unwrap();
         std::fs::write(&second, "y").unwrap();
         let both = program(&[("a", &first), ("b", &second)]);
-        let (_, files) = gather(&both).unwrap().unwrap();
+        let (_, files) = gather(&both, &[]).unwrap().unwrap();
         assert_eq!(files[1], SealedFile { name: "b".to_owned(), size_bytes: 1 });
         std::fs::write(&second, "yz").unwrap();
-        assert!(matches!(gather(&both), Err(SecretFault::TooMany { name }) if name == "b"));
+        assert!(matches!(gather(&both, &[]), Err(SecretFault::TooMany { name }) if name == "b"));
         let absent = program(&[("c", &root.path().join("absent"))]);
-        assert!(gather(&absent).unwrap_err().to_string().contains("absent"));
-        assert!(gather(&program(&[])).unwrap().is_none());
+        assert!(gather(&absent, &[]).unwrap_err().to_string().contains("absent"));
+        assert!(gather(&program(&[]), &[]).unwrap().is_none());
     }
 }
