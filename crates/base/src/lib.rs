@@ -11,6 +11,7 @@ mod id;
 mod key_path;
 pub mod layout;
 pub mod limits;
+mod privileges;
 mod text;
 mod time;
 
@@ -21,5 +22,6 @@ pub use id::{
     Sequence, ServiceId, Signature, TokenId, TraceId,
 };
 pub use key_path::{KeyPath, KeyPathError, PathSegment, key_paths};
+pub use privileges::{LINUX_CAPABILITIES, PRIVILEGES};
 pub use text::visible;
 pub use time::{AxiomTime, DurationNs};

@@ -2,7 +2,7 @@
 
 use crate::{
     manifest::{Folder, Manifest},
-    service::{KEEPABLE, plain_path},
+    service::plain_path,
     unit::value,
 };
 
@@ -116,7 +116,7 @@ pub(crate) fn is_temporary(path: &str) -> bool {
 
 /// One more privilege.
 pub(crate) fn privilege(manifest: &mut Manifest, name: &str) -> Result<(), String> {
-    let known = value::capability(name).filter(|known| KEEPABLE.contains(known));
+    let known = value::capability(name).filter(|known| base::PRIVILEGES.contains(known));
     let Some(known) = known else { return Err(format!("{name} cannot be kept by any program here")) };
     if manifest.program.user.is_none() {
         return Err(format!("{name} needs a user of the host: name one"));

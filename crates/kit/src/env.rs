@@ -21,6 +21,9 @@ pub const DESCRIPTORS_MAX: usize = 256;
 pub const RUN_FOLDER: &str = "/run/bailiwick";
 /// Where a service keeps its own files.
 pub const STATE_FOLDER: &str = "/state";
+/// Where a program finds its secrets, and the variable that says so.
+pub const CREDENTIALS_FOLDER: &str = "/run/bailiwick/credentials";
+pub const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 /// Where a service finds what of the configuration is its own, if there is any.
 pub const CONFIG_FOLDER: &str = "/config";
 

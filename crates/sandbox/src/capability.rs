@@ -1,54 +1,11 @@
-//! Names of Linux capabilities, as `capabilities(7)` has them without `CAP_`, in lower case.
+//! Linux capabilities as bits.
 
-/// By number.
-const NAMES: [&str; 41] = [
-    "chown",
-    "dac_override",
-    "dac_read_search",
-    "fowner",
-    "fsetid",
-    "kill",
-    "setgid",
-    "setuid",
-    "setpcap",
-    "linux_immutable",
-    "net_bind_service",
-    "net_broadcast",
-    "net_admin",
-    "net_raw",
-    "ipc_lock",
-    "ipc_owner",
-    "sys_module",
-    "sys_rawio",
-    "sys_chroot",
-    "sys_ptrace",
-    "sys_pacct",
-    "sys_admin",
-    "sys_boot",
-    "sys_nice",
-    "sys_resource",
-    "sys_time",
-    "sys_tty_config",
-    "mknod",
-    "lease",
-    "audit_write",
-    "audit_control",
-    "setfcap",
-    "mac_override",
-    "mac_admin",
-    "syslog",
-    "wake_alarm",
-    "block_suspend",
-    "audit_read",
-    "perfmon",
-    "bpf",
-    "checkpoint_restore",
-];
+use base::LINUX_CAPABILITIES;
 
 /// The bit of a capability in [`Plan::capabilities_kept`](crate::Plan::capabilities_kept).
 #[must_use]
 pub fn capability_bit(name: &str) -> Option<u64> {
-    NAMES.iter().position(|known| *known == name).map(|number| 1 << number)
+    LINUX_CAPABILITIES.iter().position(|known| *known == name).map(|number| 1 << number)
 }
 
 #[cfg(test)]

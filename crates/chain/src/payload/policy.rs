@@ -247,9 +247,6 @@ pub enum ProcessOperation {
     Commit,
     #[n(3)]
     Discard,
-    /// Another command is run in its sandbox.
-    #[n(4)]
-    Execute,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize, Deserialize)]

@@ -25,7 +25,6 @@ use crate::{
 
 pub(crate) use container::container;
 pub(crate) use environment::Variables;
-pub(crate) use protect::KEEPABLE;
 
 /// The units of one import, and the names that their manifests have.
 pub(crate) struct Peers {

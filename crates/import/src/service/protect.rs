@@ -1,35 +1,12 @@
 //! Capabilities, and the protections that a sandbox gives in any case.
 
+use base::{LINUX_CAPABILITIES, PRIVILEGES};
+
 use super::Work;
 use crate::{
     report::Fate,
     unit::{Setting, value},
 };
-
-/// What a program can keep at all: the supervisor's list. The others reach the host beyond files and processes
-/// (`sys_admin sys_module sys_rawio sys_ptrace sys_boot sys_time mknod bpf`, and `dac_read_search`, which opens any file
-/// by its handle).
-pub(crate) const KEEPABLE: [&str; 19] = [
-    "audit_write",
-    "chown",
-    "dac_override",
-    "fowner",
-    "fsetid",
-    "ipc_lock",
-    "ipc_owner",
-    "kill",
-    "lease",
-    "net_admin",
-    "net_bind_service",
-    "net_broadcast",
-    "net_raw",
-    "setgid",
-    "setpcap",
-    "setuid",
-    "sys_chroot",
-    "sys_nice",
-    "sys_resource",
-];
 
 /// What root keeps where a unit does not say: to become other users, to own and read files, to bind low ports, to leave
 /// by `chroot`, to signal and order its own, to log in people.
@@ -52,7 +29,7 @@ pub(crate) const PRIVILEGES_OF_ROOT: [&str; 13] = [
 /// Those that cannot be kept.
 fn beyond(one: &Setting) -> Vec<&'static str> {
     let named = one.value.split_ascii_whitespace().filter_map(value::capability);
-    named.filter(|name| !KEEPABLE.contains(name)).collect()
+    named.filter(|name| !PRIVILEGES.contains(name)).collect()
 }
 
 impl Work<'_> {
@@ -79,7 +56,7 @@ impl Work<'_> {
                     None => self.refused(&one, format!("{word} is no capability that is known here")),
                 }
             }
-            let all = || value::CAPABILITIES.to_vec();
+            let all = || LINUX_CAPABILITIES.to_vec();
             set = Some(match (set, inverted, text.trim().is_empty()) {
                 (_, false, true) => (Vec::new(), false),
                 (None, false, _) => (named, false),
@@ -113,7 +90,7 @@ impl Work<'_> {
         if self.as_root {
             kept.extend(ambient.iter().chain(&wanted).copied().filter(&bound));
         }
-        kept.retain(|one| bound(one) && KEEPABLE.contains(one));
+        kept.retain(|one| bound(one) && PRIVILEGES.contains(one));
         kept.sort_unstable();
         kept.dedup();
         if self.manifest.program.user.is_none() {

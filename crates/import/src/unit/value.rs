@@ -92,56 +92,11 @@ pub(crate) fn octal(value: &str) -> Option<String> {
     digits.bytes().all(|b| b.is_ascii_digit()).then(|| format!("{number:04o}"))
 }
 
-/// Names of Linux's capabilities (`linux/capability.h`, 6.1), in the kernel's order.
-pub(crate) const CAPABILITIES: [&str; 41] = [
-    "chown",
-    "dac_override",
-    "dac_read_search",
-    "fowner",
-    "fsetid",
-    "kill",
-    "setgid",
-    "setuid",
-    "setpcap",
-    "linux_immutable",
-    "net_bind_service",
-    "net_broadcast",
-    "net_admin",
-    "net_raw",
-    "ipc_lock",
-    "ipc_owner",
-    "sys_module",
-    "sys_rawio",
-    "sys_chroot",
-    "sys_ptrace",
-    "sys_pacct",
-    "sys_admin",
-    "sys_boot",
-    "sys_nice",
-    "sys_resource",
-    "sys_time",
-    "sys_tty_config",
-    "mknod",
-    "lease",
-    "audit_write",
-    "audit_control",
-    "setfcap",
-    "mac_override",
-    "mac_admin",
-    "syslog",
-    "wake_alarm",
-    "block_suspend",
-    "audit_read",
-    "perfmon",
-    "bpf",
-    "checkpoint_restore",
-];
-
 /// `CAP_NET_BIND_SERVICE` as a manifest writes it.
 pub(crate) fn capability(value: &str) -> Option<&'static str> {
     let name = value.to_ascii_lowercase();
     let name = name.strip_prefix("cap_").unwrap_or(&name);
-    CAPABILITIES.into_iter().find(|known| *known == name)
+    base::LINUX_CAPABILITIES.into_iter().find(|known| *known == name)
 }
 
 #[cfg(test)]

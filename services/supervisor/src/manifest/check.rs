@@ -1,12 +1,12 @@
 //! What the types of the schema do not say: lengths, ranges, names, and what belongs to which kind.
 
 mod activation;
+mod program;
 
 use std::time::Duration;
 
 use super::{
     CapabilityRequirement, HealthConfig, HealthKind, NetworkSwitch, RestartTable, ServiceManifest,
-    check_program::program,
     limits::{
         ARGUMENTS_MAX, BACKOFF_MAX, CAPABILITIES_MAX, CPU_SHARES_MAX, CPU_SHARES_MIN, DEPENDENCIES_MAX,
         DESCRIPTION_BYTES_MAX, DURATION_MAX, ENDPOINTS_MAX, INTERVAL_MIN, MANIFEST_VERSION, MEMORY_MB_MAX,
@@ -25,7 +25,7 @@ pub(super) struct Fault {
 }
 
 #[derive(Default)]
-pub(super) struct Faults(Vec<Fault>);
+struct Faults(Vec<Fault>);
 
 pub(super) fn check(manifest: &ServiceManifest) -> Vec<Fault> {
     let mut faults = Faults::default();
@@ -48,7 +48,7 @@ pub(super) fn check(manifest: &ServiceManifest) -> Vec<Fault> {
         restart(&mut faults, table);
     }
     if let Some(table) = &manifest.program {
-        program(&mut faults, table, manifest.service.service_type);
+        program::check(&mut faults, table, manifest.service.service_type);
     }
     sandbox(&mut faults, manifest);
     activation::check(&mut faults, manifest);
@@ -56,17 +56,17 @@ pub(super) fn check(manifest: &ServiceManifest) -> Vec<Fault> {
 }
 
 impl Faults {
-    pub(super) fn add(&mut self, key: impl Into<String>, what: impl Into<String>) {
+    fn add(&mut self, key: impl Into<String>, what: impl Into<String>) {
         self.0.push(Fault { key: key.into(), what: what.into() });
     }
 
-    pub(super) fn count(&mut self, key: &str, count: usize, max: usize) {
+    fn count(&mut self, key: &str, count: usize, max: usize) {
         if count > max {
             self.add(key, format!("at most {max} are allowed, not {count}"));
         }
     }
 
-    pub(super) fn text(&mut self, key: &str, text: &str, bytes_max: usize) {
+    fn text(&mut self, key: &str, text: &str, bytes_max: usize) {
         if text.len() > bytes_max || text.contains('\0') {
             self.add(key, format!("at most {bytes_max} bytes without NUL are allowed, not {}", text.len()));
         }
@@ -243,7 +243,7 @@ fn health(faults: &mut Faults, health: &HealthConfig, is_program: bool) {
     }
 }
 
-pub(super) fn arguments(faults: &mut Faults, key: &str, arguments: &[String]) {
+fn arguments(faults: &mut Faults, key: &str, arguments: &[String]) {
     faults.count(key, arguments.len(), ARGUMENTS_MAX);
     for (index, argument) in arguments.iter().enumerate().take(ARGUMENTS_MAX) {
         faults.text(&format!("{key}[{index}]"), argument, TEXT_BYTES_MAX);

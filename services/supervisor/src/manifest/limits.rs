@@ -31,6 +31,8 @@ pub const ENV_FILES_MAX: usize = 16;
 pub const ENV_FILE_BYTES_MAX: u64 = 64 * 1024;
 /// Secrets of a program; all together have at most [`sandbox::SEALED_BYTES_MAX`] bytes.
 pub const SECRETS_MAX: usize = sandbox::SEALED_FILES_MAX;
+/// Permission bits: all, with set-user-id, set-group-id and sticky.
+pub const MODE_MAX: u32 = 0o7777;
 /// Folders that are made for a program.
 pub const FOLDERS_MAX: usize = 32;
 /// Calendar times of one timer.

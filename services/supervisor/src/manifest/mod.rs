@@ -4,7 +4,6 @@
 //! unknown keys are refused, never skipped.
 
 mod check;
-mod check_program;
 mod health;
 pub mod limits;
 mod load;
@@ -21,8 +20,8 @@ pub use chain::payload::service::ServiceType;
 pub use health::{HealthCheck, HealthConfig, HealthKind};
 pub use load::{LoadedManifest, Loading, ManifestError, load, parse};
 pub use program::{
-    CommandConfig, CommandRole, ControlSignal, EnvFile, FolderConfig, FsGrant, MODE_MAX, NetworkSwitch,
-    Octal, ProgramConfig, Runs, SandboxSwitches, SecretConfig,
+    CommandConfig, CommandRole, ControlSignal, EnvFile, FolderConfig, FsGrant, NetworkSwitch, Octal,
+    ProgramConfig, Runs, SandboxSwitches, SecretConfig,
 };
 pub use protocol::{Protocol, ProtocolError, ProtocolVersion};
 pub use restart::{RestartMode, RestartTable};

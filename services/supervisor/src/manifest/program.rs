@@ -2,6 +2,8 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::limits::MODE_MAX;
+
 /// `[program]`: an ordinary program, unchanged, run as a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -196,9 +198,6 @@ pub struct FolderConfig {
 /// Permission bits, as `chmod` writes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Octal(pub u32);
-
-/// Largest: all bits with set-user-id, set-group-id and sticky.
-pub const MODE_MAX: u32 = 0o7777;
 
 impl Default for Octal {
     fn default() -> Self {

@@ -203,3 +203,20 @@ fn a_boot_starts_nothing_that_waits_and_ends_without_it() {
     world.shutdown();
     assert_eq!(world.finished, Some((false, Vec::new())));
 }
+
+/// Whoever waited for a connection waited on the sockets before.
+#[test]
+fn a_changed_manifest_listens_anew_and_a_removed_one_lets_go() {
+    let mut world = listening("");
+    assert_eq!(world.traced("Await"), ["web"]);
+    let changed = manifest("args = [\"changed\"]").replace("7000", "7001");
+    let request = world.register(user("web", &changed));
+    assert!(matches!(world.reply(request), Ok(Reply::Status(status)) if status.listening));
+    assert_eq!(world.traced("Await"), ["web", "web"]);
+    let request = world.stop("web");
+    assert!(world.reply(request).is_ok());
+    assert_eq!(world.traced("Forget"), ["web"]);
+    let request = world.unregister("web");
+    assert!(world.reply(request).is_ok(), "{:?}", world.reply(request));
+    assert_eq!(world.traced("Forget"), ["web", "web"]);
+}

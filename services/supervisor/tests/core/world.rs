@@ -211,7 +211,11 @@ impl World {
                 }
             }
             Effect::Signal { launch, signal } => self.signal(launch, signal),
-            Effect::RunAfter { .. } | Effect::ForgetDemand { .. } => {}
+            Effect::RunAfter { .. } => {}
+            Effect::ForgetDemand { service } => {
+                self.awaited.remove(&service);
+                self.trace.push(format!("Forget {service}"));
+            }
             Effect::Reload { launch, request } => {
                 let service = self.processes.get(&launch).map(|process| process.service.clone());
                 self.reloads.push((service.unwrap_or_default(), request));

@@ -2,6 +2,7 @@
 
 use base::ProcessId;
 use chain::payload::process::ResourceLimits;
+use kit::env::{CREDENTIALS_FOLDER, CREDENTIALS_VARIABLE};
 use sandbox::{
     Access, Descriptor, Executable, Guard, GuardSet, Landlock, Limits, Mount, Namespaces, PathRule, Plan,
     Resource, Rlimit, Seccomp, Sockets,
@@ -9,7 +10,7 @@ use sandbox::{
 };
 
 use super::{
-    SECRETS_FOLDER, SECRETS_VARIABLE, Spawn, Watch,
+    Spawn, Watch,
     limits::{LAYER_BYTES_MAX, TMP_BYTES_MAX},
     secret,
     watch::is_below,
@@ -278,8 +279,8 @@ fn environment(spawn: &Spawn) -> Vec<(String, String)> {
         }
     }
     if !spawn.secrets.is_empty() {
-        environment.retain(|(name, _)| name != SECRETS_VARIABLE);
-        environment.push((SECRETS_VARIABLE.to_owned(), SECRETS_FOLDER.to_owned()));
+        environment.retain(|(name, _)| name != CREDENTIALS_VARIABLE);
+        environment.push((CREDENTIALS_VARIABLE.to_owned(), CREDENTIALS_FOLDER.to_owned()));
     }
     if !spawn.capabilities.is_empty() {
         let ids: Vec<String> = spawn.capabilities.iter().map(ToString::to_string).collect();

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use contracts::process_manager::v1 as pb;
+use kit::env::CREDENTIALS_FOLDER;
 use sandbox::{Mount, SealedFile};
 use zeroize::Zeroizing;
 
@@ -10,10 +11,6 @@ use super::{
     ProcessError,
     limits::{SECRET_BYTES_MAX, SECRET_NAME_BYTES_MAX, SECRETS_BYTES_MAX, SECRETS_MAX},
 };
-
-/// Where they are inside; `CREDENTIALS_DIRECTORY` says so to the program.
-pub const SECRETS_FOLDER: &str = "/run/bailiwick/credentials";
-pub const SECRETS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
 /// Its content is in no message, no entry and no file; not even its hash is, for many secrets can be guessed.
 #[derive(Clone, PartialEq, Eq)]
@@ -76,7 +73,7 @@ pub(super) fn parse(secrets: Vec<pb::Secret>) -> Result<Vec<Secret>, ProcessErro
 pub(super) fn mount(secrets: &[Secret], slot: u32) -> Option<Mount> {
     let file =
         |secret: &Secret| SealedFile { name: secret.name.clone(), size_bytes: secret.content.len() as u64 };
-    let target = SECRETS_FOLDER.to_owned();
+    let target = CREDENTIALS_FOLDER.to_owned();
     (!secrets.is_empty()).then(|| Mount::Sealed { target, slot, files: secrets.iter().map(file).collect() })
 }
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use base::Hash;
+use kit::env::{CREDENTIALS_FOLDER, CREDENTIALS_VARIABLE};
 use sandbox::{Command, Descriptor, Executable, Forks, Mount, Plan, Sockets, seccomp::Profile};
 use thiserror::Error;
 
@@ -158,10 +159,10 @@ impl House {
         if let Some((memory, files)) = secrets::gather(program, &hidden)? {
             let slot = u32::try_from(stored.len().saturating_add(fds.len())).unwrap_or(u32::MAX);
             fds.push(memory);
-            let target = secrets::FOLDER.to_owned();
+            let target = CREDENTIALS_FOLDER.to_owned();
             own.push(Mount::Sealed { target: target.clone(), slot, files });
-            plan.environment.retain(|(name, _)| name != secrets::VARIABLE);
-            plan.environment.push((secrets::VARIABLE.to_owned(), target));
+            plan.environment.retain(|(name, _)| name != CREDENTIALS_VARIABLE);
+            plan.environment.push((CREDENTIALS_VARIABLE.to_owned(), target));
         }
         plan = plan.with_mounts(self.mounts(manifest, sockets, program, has_network, own));
         if let Some(landlock) = plan.landlock.as_mut() {

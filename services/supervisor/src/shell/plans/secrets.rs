@@ -13,10 +13,6 @@ use zeroize::Zeroizing;
 use super::host_file::{Bounds, open_within};
 use crate::manifest::ProgramConfig;
 
-/// Where they are inside; the variable says so.
-pub(super) const FOLDER: &str = "/run/bailiwick/credentials";
-pub(super) const VARIABLE: &str = "CREDENTIALS_DIRECTORY";
-
 #[derive(Debug, Error)]
 pub(in crate::shell) enum SecretFault {
     #[error("cannot read the secret {name} in {}: {source}", path.display())]

@@ -1,12 +1,14 @@
 //! What the types of `[program]` do not say.
 
+use base::PRIVILEGES;
+
 use super::{
-    ControlSignal, ProgramConfig, Runs, ServiceType,
-    check::{Faults, arguments},
-    limits::{
+    super::limits::{
         AFTER_MAX, BEFORE_MAX, ENV_FILES_MAX, ENVIRONMENT_MAX, FOLDERS_MAX, FS_GRANTS_MAX, GROUPS_MAX,
         NAME_BYTES_MAX, SECRETS_MAX, TEXT_BYTES_MAX,
     },
+    super::{ControlSignal, ProgramConfig, Runs, ServiceType},
+    Faults, arguments,
 };
 
 /// Where folders are made for a program.
@@ -14,7 +16,7 @@ const FOLDER_ROOTS: [&str; 4] = ["/run", "/var/lib", "/var/log", "/var/cache"];
 /// Bytes of the name of a user or group, as `useradd` allows them.
 const ACCOUNT_BYTES_MAX: usize = 32;
 
-pub(super) fn program(faults: &mut Faults, program: &ProgramConfig, service_type: ServiceType) {
+pub(super) fn check(faults: &mut Faults, program: &ProgramConfig, service_type: ServiceType) {
     if service_type != ServiceType::User {
         faults.add("program", "only a service of type User runs a foreign program");
     }
@@ -53,29 +55,6 @@ pub(super) fn program(faults: &mut Faults, program: &ProgramConfig, service_type
     commands(faults, program);
     files(faults, program);
 }
-
-/// Rights with which a program could leave its sandbox or change the host: never given.
-const PRIVILEGES: [&str; 19] = [
-    "chown",
-    "dac_override",
-    "fowner",
-    "fsetid",
-    "kill",
-    "setgid",
-    "setuid",
-    "setpcap",
-    "net_bind_service",
-    "net_broadcast",
-    "net_admin",
-    "net_raw",
-    "ipc_lock",
-    "ipc_owner",
-    "sys_chroot",
-    "sys_nice",
-    "sys_resource",
-    "audit_write",
-    "lease",
-];
 
 fn identity(faults: &mut Faults, program: &ProgramConfig) {
     if let Some(user) = &program.user {
