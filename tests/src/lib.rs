@@ -150,6 +150,18 @@ impl TestNode {
         found.unwrap_or_else(|| panic!("{service} does not run")).1
     }
 
+    /// Status of one service.
+    #[must_use]
+    pub fn service(&self, name: &str) -> Value {
+        self.json(&["service", "status", name])
+    }
+
+    /// What a service has written.
+    #[must_use]
+    pub fn service_log(&self, name: &str) -> String {
+        self.ok(&["service", "logs", name])
+    }
+
     /// Entries of the log: of these types, or all.
     #[must_use]
     pub fn log(&self, types: &[&str]) -> Vec<Value> {
@@ -184,6 +196,12 @@ impl TestNode {
         };
         assert!(within(Duration::from_secs(20), running), "not all services run");
     }
+}
+
+/// Whether the tests, and so their nodes, run as root.
+#[must_use]
+pub fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
 }
 
 /// Ends a process of the test's own node, by the pid that the node told.

@@ -96,10 +96,6 @@ impl Timed for UnixStream {
     }
 }
 
-fn status(node: &TestNode, name: &str) -> serde_json::Value {
-    node.json(&["service", "status", name])
-}
-
 #[test]
 fn a_connection_starts_a_service_and_none_is_refused_while_it_dies_and_comes_back() {
     if !has_python() {
@@ -111,20 +107,20 @@ fn a_connection_starts_a_service_and_none_is_refused_while_it_dies_and_comes_bac
     let manifest = server("ever", "http", &socket("http", &listen, "on_demand = true"));
     let applied = node.apply("web", &manifest);
     assert!(applied.status.success(), "{applied:?}");
-    assert_eq!(status(&node, "web")["listening"], true);
-    assert_eq!(status(&node, "web")["sockets"], serde_json::json!([format!("http {listen}")]));
+    assert_eq!(node.service("web")["listening"], true);
+    assert_eq!(node.service("web")["sockets"], serde_json::json!([format!("http {listen}")]));
     assert!(node.ok(&["service", "list"]).contains("listening"));
     assert_eq!(node.log(&["ServiceStart"]).iter().filter(|e| e["body"]["name"] == "web").count(), 0);
     assert!(ask(port).ends_with(" 1 http"));
     assert!(ask(port).ends_with(" 2 http"), "the same process");
     for _ in 0..3 {
-        let pid = status(&node, "web")["pid"].as_i64().unwrap();
+        let pid = node.service("web")["pid"].as_i64().unwrap();
         kill(pid);
         // One that is being killed can still take a connection with it.
         assert!(within(PATIENCE, || !std::path::Path::new(&format!("/proc/{pid}")).exists()));
         // Comes while nobody runs, and is served by the next one.
         assert!(ask(port).ends_with(" 1 http"));
-        assert_ne!(status(&node, "web")["pid"].as_i64(), Some(pid));
+        assert_ne!(node.service("web")["pid"].as_i64(), Some(pid));
     }
     let started = |node: &TestNode| {
         let log = node.log(&["ServiceStart"]);
@@ -136,12 +132,12 @@ fn a_connection_starts_a_service_and_none_is_refused_while_it_dies_and_comes_bac
     kill(supervisor);
     assert!(ask(port).ends_with(" 2 http"), "the program has not noticed");
     node.settled();
-    let web = status(&node, "web")["pid"].as_i64().unwrap();
+    let web = node.service("web")["pid"].as_i64().unwrap();
     kill(web);
     assert!(within(PATIENCE, || !std::path::Path::new(&format!("/proc/{web}")).exists()));
     assert!(ask(port).ends_with(" 1 http"));
     node.ok(&["service", "stop", "web"]);
-    assert_eq!(status(&node, "web")["listening"], false);
+    assert_eq!(node.service("web")["listening"], false);
     node.ok(&["service", "remove", "web"]);
     assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "it is closed");
 }
@@ -157,7 +153,7 @@ fn one_that_ends_by_itself_waits_for_the_next_connection() {
     assert!(node.apply("web", &server("once", "http", &listen)).status.success());
     for _ in 0..3 {
         assert!(ask(port).ends_with(" 1 http"));
-        assert!(within(PATIENCE, || status(&node, "web")["listening"] == true));
+        assert!(within(PATIENCE, || node.service("web")["listening"] == true));
     }
     let failures = node.log(&["ServiceFailed"]);
     assert_eq!(failures.iter().filter(|entry| entry["body"]["name"] == "web").count(), 0);
@@ -182,13 +178,13 @@ fn unix_sockets_have_their_mode_and_keep_their_inode_over_a_changed_manifest() {
     let before = place(&one);
     assert_eq!((before.1, place(&two).1), (0o600, 0o660));
     assert!(hear(UnixStream::connect(&one).unwrap()).ends_with(" 1 one:two"));
-    let pid = status(&node, "web")["pid"].clone();
+    let pid = node.service("web")["pid"].clone();
     let changed = socket("one", &of(&one), "mode = \"0620\"\non_demand = true");
     assert!(node.apply("web", &server("ever", "one", &changed)).status.success());
     assert_eq!(place(&one), (before.0, 0o620));
     assert!(!two.exists(), "what the manifest does not name any more has gone");
     assert!(hear(UnixStream::connect(&one).unwrap()).ends_with(" 1 one"));
-    assert_ne!(status(&node, "web")["pid"], pid);
+    assert_ne!(node.service("web")["pid"], pid);
     node.down();
     assert!(!one.exists(), "nobody answers there any more");
 }
@@ -247,14 +243,14 @@ fn a_program_finds_what_it_left_in_its_next_life() {
     );
     let applied = node.apply("holder", &manifest);
     assert!(applied.status.success(), "{applied:?}");
-    let pid = status(&node, "holder")["pid"].as_i64().unwrap();
+    let pid = node.service("holder")["pid"].as_i64().unwrap();
     kill(pid);
     let said = || node.ok(&["service", "logs", "holder"]);
     assert!(within(PATIENCE, || said().contains("found a word 2")), "{}", said());
     // Stopped by somebody, it starts with nothing.
     node.ok(&["service", "stop", "holder"]);
     node.ok(&["service", "start", "holder"]);
-    let pid = status(&node, "holder")["pid"].as_i64().unwrap();
+    let pid = node.service("holder")["pid"].as_i64().unwrap();
     kill(pid);
     assert!(within(PATIENCE, || said().matches("found a word 2").count() == 2), "{}", said());
 }

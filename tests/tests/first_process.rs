@@ -8,12 +8,12 @@
 
 use std::{
     fs,
-    os::unix::{fs::MetadataExt, net::UnixDatagram},
+    os::unix::net::UnixDatagram,
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
-use system_tests::{TestNode, within};
+use system_tests::{TestNode, is_root, within};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -25,10 +25,6 @@ impl Drop for Ended {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-fn is_root() -> bool {
-    fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
 /// The one child of a process, as the host counts.

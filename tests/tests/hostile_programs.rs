@@ -73,10 +73,6 @@ fn shell(script: &str) -> String {
     format!("[program]\nimage = \"/bin/sh\"\nargs = ['-c', '''{script}''']\n")
 }
 
-fn pid(node: &TestNode, name: &str) -> i64 {
-    node.json(&["service", "status", name])["pid"].as_i64().unwrap_or_else(|| panic!("{name} does not run"))
-}
-
 /// Processes in the pid namespace of one.
 fn beside(pid: i64) -> usize {
     let space = |pid: &dyn std::fmt::Display| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
@@ -168,7 +164,7 @@ fn a_disk_filler_fills_its_private_folders_only() {
         let said = || node.ok(&["service", "logs", "filler"]);
         assert!(within(SOON, || said().contains("end")), "{}", said());
         assert!(said().contains("No space left"), "{}", said());
-        let inside = format!("/proc/{}/root", pid(&node, "filler"));
+        let inside = format!("/proc/{}/root", node.pid("filler"));
         let size = |file: &str| fs::metadata(format!("{inside}/{file}")).map_or(0, |data| data.len());
         assert!(size("tmp/filled") <= 16 << 20, "{}", size("tmp/filled"));
         assert!(size("dev/shm/filled") <= 64 << 20, "{}", size("dev/shm/filled"));
@@ -187,7 +183,7 @@ fn a_flood_of_output_stays_within_the_bound_of_a_log() {
     watched(&node, "output flood", |enough| {
         let applied = node.apply("flood", &shell("exec yes a flood of words"));
         assert!(applied.status.success(), "{applied:?}");
-        let first = pid(&node, "flood");
+        let first = node.pid("flood");
         let mut highest = 0;
         let cut = || {
             highest = highest.max(bytes("flood.log"));
@@ -201,7 +197,7 @@ fn a_flood_of_output_stays_within_the_bound_of_a_log() {
         }));
         eprintln!("the log of the flood had {highest} bytes at most");
         assert!(highest < LOGS_BYTES_MAX, "{highest} bytes");
-        assert_eq!(pid(&node, "flood"), first, "it goes on all the time");
+        assert_eq!(node.pid("flood"), first, "it goes on all the time");
         enough();
         node.ok(&["service", "stop", "flood"]);
         assert!(bytes("flood.log") <= LOGS_BYTES_MAX && bytes("flood.log.1") <= 8 << 20);

@@ -17,8 +17,7 @@ use std::{
     time::Duration,
 };
 
-use serde_json::Value;
-use system_tests::{TestNode, kill, within};
+use system_tests::{TestNode, is_root, kill, within};
 
 /// A database that recovers takes its time on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
@@ -35,23 +34,11 @@ struct House {
     manifests: PathBuf,
 }
 
-fn status(node: &TestNode, name: &str) -> Value {
-    node.json(&["service", "status", name])
-}
-
-fn pid(node: &TestNode, name: &str) -> i64 {
-    status(node, name)["pid"].as_i64().unwrap_or_else(|| panic!("{name} does not run: {}", log(node, name)))
-}
-
-fn log(node: &TestNode, name: &str) -> String {
-    node.ok(&["service", "logs", name])
-}
-
 impl House {
     /// None, with the reason, where this cannot be had.
     fn new() -> Option<House> {
         let mut node = TestNode::empty()?;
-        if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        if !is_root() {
             println!("skipped: services with users of their own need root");
             return None;
         }
@@ -128,7 +115,7 @@ impl House {
 
     /// Shut in, without rights over the host, and back after SIGKILL.
     fn is_held_and_comes_back(&self, name: &str) {
-        let before = pid(&self.node, name);
+        let before = self.node.pid(name);
         let of_process = fs::read_to_string(format!("/proc/{before}/status")).unwrap();
         for field in ["Seccomp:\t2", "NoNewPrivs:\t1"] {
             assert!(of_process.contains(field), "{name}: {of_process}");
@@ -141,9 +128,9 @@ impl House {
             "{seen:?}"
         );
         kill(before);
-        let again = || status(&self.node, name)["pid"].as_i64().is_some_and(|pid| pid != before);
-        assert!(within(SOON, again), "{name} did not come back: {}", log(&self.node, name));
-        assert!(within(SOON, || status(&self.node, name)["state"] == "Running"));
+        let again = || self.node.service(name)["pid"].as_i64().is_some_and(|pid| pid != before);
+        assert!(within(SOON, again), "{name} did not come back: {}", self.node.service_log(name));
+        assert!(within(SOON, || self.node.service(name)["state"] == "Running"));
         let failed = self.node.log(&["ServiceFailed"]);
         let recorded = failed.iter().find(|entry| entry["body"]["name"] == name).unwrap();
         assert_eq!(recorded["body"]["error"]["crashed"]["status"], -9, "{recorded}");
@@ -152,7 +139,7 @@ impl House {
     /// By its own command or signal, not by force.
     fn stops_in_order(&self, name: &str) {
         self.node.ok(&["service", "stop", name]);
-        let stopped = status(&self.node, name);
+        let stopped = self.node.service(name);
         assert_eq!(stopped["state"], "Stopped", "{stopped}");
         let text = stopped["last_error"].as_str().unwrap_or_default();
         assert!(!text.contains("was killed"), "{stopped}");
@@ -165,9 +152,9 @@ fn nginx_serves_from_its_unit_and_survives_a_kill_and_a_reload() {
     let page = ["curl", "-s", "http://127.0.0.1/"];
     house.apply(&house.import("nginx.service", "nginx.service", RESTARTS));
     house.answers(&page, "Welcome to nginx");
-    let master = pid(&house.node, "nginx");
+    let master = house.node.pid("nginx");
     house.node.ok(&["service", "reload", "nginx"]);
-    assert_eq!(pid(&house.node, "nginx"), master, "a reload keeps the master");
+    assert_eq!(house.node.pid("nginx"), master, "a reload keeps the master");
     house.answers(&page, "Welcome to nginx");
     // Its workers have become somebody else and kept nothing.
     let children = fs::read_to_string(format!("/proc/{master}/task/{master}/children")).unwrap();
@@ -187,7 +174,7 @@ fn redis_keeps_its_data_over_a_kill() {
     house.answers(&["redis-cli", "set", "kept", "value-7"], "OK");
     // Its shipped configuration writes to the disk from time to time, and now.
     house.answers(&["redis-cli", "save"], "OK");
-    assert_eq!(fs::metadata(format!("/proc/{}", pid(&house.node, "redis-server"))).unwrap().uid(), redis());
+    assert_eq!(fs::metadata(format!("/proc/{}", house.node.pid("redis-server"))).unwrap().uid(), redis());
     house.is_held_and_comes_back("redis-server");
     house.answers(&["redis-cli", "get", "kept"], "value-7");
     house.stops_in_order("redis-server");
@@ -213,7 +200,7 @@ fn postgresql_keeps_its_data_over_a_kill() {
     house.apply(&manifest);
     // From where its socket is: in the service's own /run.
     let sql = |text: &str, expected: &str| {
-        let main = pid(&house.node, &name).to_string();
+        let main = house.node.pid(&name).to_string();
         let enter = ["nsenter", "--target", &main, "--net", "--mount", "--", "setpriv", "--reuid=postgres"];
         let psql = [
             "--regid=postgres",

@@ -13,7 +13,7 @@ use std::{
 };
 
 use serde_json::Value;
-use system_tests::{TestNode, within};
+use system_tests::{TestNode, kill, within};
 
 /// Far below the ten seconds after which a stop becomes a kill, also on a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(5);
@@ -32,26 +32,10 @@ fn shell(script: &str) -> String {
     format!("image = \"/bin/sh\"\nargs = ['-c', '''{script}''']")
 }
 
-fn status(node: &TestNode, name: &str) -> Value {
-    node.json(&["service", "status", name])
-}
-
-fn pid(node: &TestNode, name: &str) -> i64 {
-    status(node, name)["pid"].as_i64().unwrap_or_else(|| panic!("{name} does not run"))
-}
-
 fn of_process(pid: i64, field: &str) -> String {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
     line.unwrap().split_whitespace().next().unwrap_or_default().to_owned()
-}
-
-fn kill(pid: i64) {
-    assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
-}
-
-fn log(node: &TestNode, name: &str) -> String {
-    node.ok(&["service", "logs", name])
 }
 
 #[test]
@@ -62,17 +46,17 @@ fn a_plain_program_stops_at_once_and_is_shut_in_like_any() {
         ("looper", shell("while :; do date; sleep 60; done")),
     ] {
         node.ok(&["service", "apply", &manifest(&node, name, &program, "")]);
-        let pid = pid(&node, name);
+        let pid = node.pid(name);
         let shown = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
         assert!(shown.starts_with("/bin/s"), "status shows the program, not what stands before it: {shown}");
         assert_eq!(of_process(pid, "Seccomp"), "2");
         assert_eq!(of_process(pid, "NoNewPrivs"), "1");
         assert_eq!(of_process(pid, "CapEff"), "0000000000000000");
-        assert!(status(&node, name)["memory_bytes"].as_u64().unwrap() > 0);
+        assert!(node.service(name)["memory_bytes"].as_u64().unwrap() > 0);
         let begun = Instant::now();
         node.ok(&["service", "stop", name]);
         assert!(begun.elapsed() < AT_ONCE, "{name} took {:?} to stop", begun.elapsed());
-        let stopped = status(&node, name);
+        let stopped = node.service(name);
         assert_eq!((stopped["state"].as_str(), &stopped["last_error"]), (Some("Stopped"), &Value::Null));
     }
     let failed = node.json(&["log", "show", "0..", "--type", "ServiceFailed"]);
@@ -88,10 +72,10 @@ fn a_killed_program_is_on_record_with_its_signal_and_comes_back() {
         "apply",
         &manifest(&node, "sleeper", "image = \"/bin/sleep\"\nargs = [\"1000\"]", ""),
     ]);
-    let before = pid(&node, "sleeper");
+    let before = node.pid("sleeper");
     kill(before);
-    assert!(within(SOON, || status(&node, "sleeper")["pid"].as_i64().is_some_and(|pid| pid != before)));
-    assert_eq!(status(&node, "sleeper")["last_error"], "was ended by signal 9");
+    assert!(within(SOON, || node.service("sleeper")["pid"].as_i64().is_some_and(|pid| pid != before)));
+    assert_eq!(node.service("sleeper")["last_error"], "was ended by signal 9");
     let failed = node.json(&["log", "show", "0..", "--type", "ServiceFailed"]);
     assert_eq!(failed[0]["body"]["error"]["crashed"]["status"], -9, "{failed}");
 }
@@ -112,7 +96,7 @@ while True:
 const DEPENDS: &str = "[[dependencies]]\nname = \"identity\"";
 
 fn answers(node: &TestNode) -> usize {
-    log(node, "caller").matches("answered HTTP/1.1 400").count()
+    node.service_log("caller").matches("answered HTTP/1.1 400").count()
 }
 
 #[test]
@@ -126,7 +110,7 @@ fn a_new_client_reaches_a_running_server_whoever_dies() {
     let before = server();
     let file = manifest(&node, "caller", CALLER, DEPENDS);
     node.ok(&["service", "apply", &file]);
-    assert!(within(SOON, || answers(&node) > 2), "{}", log(&node, "caller"));
+    assert!(within(SOON, || answers(&node) > 2), "{}", node.service_log("caller"));
     assert_eq!(server(), before, "the server was not restarted for it");
     let goes_on = || {
         let so_far = answers(&node);
@@ -138,7 +122,7 @@ fn a_new_client_reaches_a_running_server_whoever_dies() {
     kill(server());
     node.settled();
     assert!(goes_on());
-    assert!(!log(&node, "caller").contains("failed"), "{}", log(&node, "caller"));
+    assert!(!node.service_log("caller").contains("failed"), "{}", node.service_log("caller"));
     // Another supervisor than the one that opened the road takes it away, and opens it again.
     let socket = node.root().join("run/edge/identity/caller.sock");
     assert!(socket.exists());
@@ -180,10 +164,14 @@ fn what_is_refused_or_taken_back_leaves_no_road() {
     assert!(!refused.status.success());
     let said = String::from_utf8_lossy(&refused.stderr);
     assert!(said.contains("/bin/none") && said.contains("RolledBack"), "{said}");
-    assert!(within(SOON, || status(&node, "mine")["state"] == "Running"), "the one before runs again");
+    assert!(within(SOON, || node.service("mine")["state"] == "Running"), "the one before runs again");
     assert!(!node.root().join("run/edge/identity/mine.sock").exists());
     assert!(node.root().join("run/edge/keys/mine.sock").exists());
-    assert!(within(SOON, || log(&node, "mine") == "keys.sock\nkeys.sock\n"), "{}", log(&node, "mine"));
+    assert!(
+        within(SOON, || node.service_log("mine") == "keys.sock\nkeys.sock\n"),
+        "{}",
+        node.service_log("mine")
+    );
     let kept = fs::read_to_string(node.root().join("config/manifests/mine.toml")).unwrap();
     assert!(kept.contains("sleep 1000"), "{kept}");
 }
@@ -207,18 +195,18 @@ while True:
     }
     let watched = "[health]\nkind = \"sd_notify\"\nwatchdog_ms = 3000";
     node.ok(&["service", "apply", &manifest(&node, "watched", program, watched)]);
-    assert!(log(&node, "watched").contains("every 3000000"));
-    let before = pid(&node, "watched");
+    assert!(node.service_log("watched").contains("every 3000000"));
+    let before = node.pid("watched");
     kill(node.json(&["status"])["supervisor_pid"].as_i64().unwrap());
     node.settled();
     // Longer than the watchdog waits.
     std::thread::sleep(Duration::from_secs(4));
-    let after = status(&node, "watched");
+    let after = node.service("watched");
     assert_eq!((after["pid"].as_i64(), after["restarts"].as_u64()), (Some(before), Some(0)), "{after}");
     assert!(after["uptime_ms"].as_u64().unwrap() > 4_000, "it ran all the time: {after}");
     // Stopped like frozen software: it says nothing any more.
     assert!(Command::new("kill").args(["-STOP", &before.to_string()]).status().unwrap().success());
-    assert!(within(SOON, || status(&node, "watched")["pid"].as_i64().is_some_and(|pid| pid != before)));
+    assert!(within(SOON, || node.service("watched")["pid"].as_i64().is_some_and(|pid| pid != before)));
 }
 
 #[test]
@@ -236,7 +224,7 @@ fn mistakes_are_named_and_end_with_a_code_that_means_something() {
     let file = manifest(&node, "mine", &shell("echo begun; sleep 1000"), "");
     let broken = manifest(&node, "broken", "image = \"/etc/passwd\"", "");
     fails(&node, &["apply", "-f", &file, &broken], 1, &["/etc/passwd", "1 of 2"]);
-    assert!(within(SOON, || log(&node, "mine") == "begun\n"));
+    assert!(within(SOON, || node.service_log("mine") == "begun\n"));
     fails(&node, &["service", "remove", "mine"], 1, &["bailiwick service stop mine"]);
     assert!(node.ok(&["service", "stop", "mine"]).contains("Stopped"));
     assert!(node.ok(&["service", "remove", "mine"]).contains("removed"));

@@ -83,19 +83,15 @@ fn issued(node: &TestNode) -> (Vec<Value>, Vec<Value>) {
     (updates, uses)
 }
 
-fn log(node: &TestNode, name: &str) -> String {
-    fs::read_to_string(node.root().join(format!("state/logs/{name}.log"))).unwrap_or_default()
-}
-
 #[test]
 fn a_service_in_its_sandbox_gets_svids_that_the_client_library_verifies() {
     let Some(node) = node() else { return };
     let workload = env!("CARGO_BIN_EXE_workload");
     let program = format!("image = \"{workload}\"\nargs = [\"show\", \"db\"]");
     apply(&node, "web", &manifest("web", true, &program));
-    let said = within(LIMIT, || log(&node, "web").contains('}'));
-    assert!(said, "{}\n{}", log(&node, "web"), log(&node, "identity"));
-    let shown: Value = serde_json::from_str(log(&node, "web").lines().next().unwrap()).unwrap();
+    let said = within(LIMIT, || node.service_log("web").contains('}'));
+    assert!(said, "{}\n{}", node.service_log("web"), node.service_log("identity"));
+    let shown: Value = serde_json::from_str(node.service_log("web").lines().next().unwrap()).unwrap();
     for of in ["x509", "jwt", "validated"] {
         assert_eq!(shown[of], "spiffe://test/services/web", "{of}");
     }
@@ -127,14 +123,16 @@ fn a_service_in_its_sandbox_gets_svids_that_the_client_library_verifies() {
     // One without the line in its manifest has neither a socket nor the variable.
     let shell = "image = \"/bin/sh\"\nargs = [\"-c\", \"ls /run/bailiwick; echo socket=$SPIFFE_ENDPOINT_SOCKET.; sleep 1000\"]";
     apply(&node, "plain", &manifest("plain", false, shell));
-    assert!(within(LIMIT, || log(&node, "plain").contains("socket=")));
-    assert!(log(&node, "plain").contains("socket=.\n"), "{}", log(&node, "plain"));
-    assert!(!log(&node, "plain").contains("workload.sock"), "{}", log(&node, "plain"));
+    assert!(within(LIMIT, || node.service_log("plain").contains("socket=")));
+    assert!(node.service_log("plain").contains("socket=.\n"), "{}", node.service_log("plain"));
+    assert!(!node.service_log("plain").contains("workload.sock"), "{}", node.service_log("plain"));
     assert!(!node.root().join("run/workload/plain.sock").exists());
     // With it, both.
     apply(&node, "asked", &manifest("asked", true, shell));
-    assert!(within(LIMIT, || log(&node, "asked").contains("socket=unix:///run/bailiwick/workload.sock.")));
-    assert!(log(&node, "asked").contains("workload.sock\n"));
+    assert!(within(LIMIT, || node
+        .service_log("asked")
+        .contains("socket=unix:///run/bailiwick/workload.sock.")));
+    assert!(node.service_log("asked").contains("workload.sock\n"));
 }
 
 #[test]
@@ -150,13 +148,18 @@ fn two_services_speak_tls_with_each_other_and_with_nobody_else() {
     };
     start("server", "serve", "caller");
     start("caller", "call", "server");
-    let both = || log(&node, "server").contains("served") && log(&node, "caller").contains("heard");
-    assert!(within(LIMIT, both), "{}{}", log(&node, "server"), log(&node, "caller"));
-    assert!(log(&node, "server").contains("served spiffe://test/services/caller"));
+    let both =
+        || node.service_log("server").contains("served") && node.service_log("caller").contains("heard");
+    assert!(within(LIMIT, both), "{}{}", node.service_log("server"), node.service_log("caller"));
+    assert!(node.service_log("server").contains("served spiffe://test/services/caller"));
     // A third service proves who it is as well, and is not the one that is let in.
     start("stranger", "call", "server");
-    assert!(within(LIMIT, || log(&node, "server").contains("refused")), "{}", log(&node, "server"));
-    assert!(!log(&node, "stranger").contains("heard"));
+    assert!(
+        within(LIMIT, || node.service_log("server").contains("refused")),
+        "{}",
+        node.service_log("server")
+    );
+    assert!(!node.service_log("stranger").contains("heard"));
 }
 
 #[test]
