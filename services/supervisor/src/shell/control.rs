@@ -1,6 +1,6 @@
 //! How a program that runs is told something: to end, to read its configuration again.
 
-use sandbox::process::Signal;
+use sandbox::process::{ExitStatus, Signal};
 
 use super::{inputs::Input, run::Shell};
 use crate::{
@@ -18,6 +18,13 @@ const fn number(signal: ControlSignal) -> Signal {
         ControlSignal::Usr2 => Signal::USR2,
         ControlSignal::Winch => Signal::WINCH,
         ControlSignal::Kill => Signal::KILL,
+    }
+}
+
+pub(super) fn ended_how(status: ExitStatus) -> String {
+    match status {
+        ExitStatus::Code(code) => format!("ended with code {code}"),
+        ExitStatus::Signal(signal) => format!("was ended by signal {signal}"),
     }
 }
 
@@ -84,6 +91,48 @@ impl Shell {
                 let _ = inputs.send(Input::Event(Event::AfterFailed { launch, text }));
             }
         });
+    }
+
+    /// A command of a service has ended.
+    pub(super) fn command_done(
+        &mut self,
+        machine: &mut Supervisor,
+        launch: LaunchId,
+        place: u16,
+        status: ExitStatus,
+    ) {
+        if let Some(launching) = self.launching.get_mut(&launch) {
+            launching.command = Some((place, status));
+            return;
+        }
+        let role = machine.program_of(launch).and_then(|program| program.role(place));
+        match role {
+            Some(CommandRole::Stop) => {
+                if status != ExitStatus::Code(0) {
+                    tracing::warn!(%launch, ?status, "the command that stops it failed; it is sent its signal");
+                }
+                self.send_stop_signal(machine, launch);
+            }
+            Some(CommandRole::Reload) => {
+                let result = match status {
+                    ExitStatus::Code(0) => Ok(()),
+                    status => Err(format!("the command that reloads it {}", ended_how(status))),
+                };
+                self.reloaded(machine, launch, result);
+            }
+            Some(CommandRole::After(number)) => {
+                let command = machine.program_of(launch).and_then(|program| program.after.get(number));
+                let failed = command.filter(|one| !one.may_fail && status != ExitStatus::Code(0));
+                match failed.map(|one| one.command.join(" ")) {
+                    Some(words) => {
+                        let text = format!("{words:?}, which follows its start, {}", ended_how(status));
+                        self.step(machine, Event::AfterFailed { launch, text });
+                    }
+                    None => self.run_after(machine, launch, number + 1),
+                }
+            }
+            Some(CommandRole::Before(_)) | None => {}
+        }
     }
 
     /// Answers who waits for it, if anybody does.

@@ -20,11 +20,12 @@ use super::{
     plans::{self, House, Order},
     registry::Registry,
     run::Shell,
+    settling::Launching,
     sockets::Socket,
 };
 use crate::{
-    core::supervisor::{CallId, Event, LaunchId, Signal, Supervisor},
-    manifest::{CommandRole, LoadedManifest, ProgramConfig, ServiceManifest},
+    core::supervisor::{CallId, Event, LaunchId},
+    manifest::{LoadedManifest, ServiceManifest},
     signing,
 };
 
@@ -58,54 +59,7 @@ pub(super) const fn companion(launch: LaunchId) -> u64 {
     launch.0 | COMPANION
 }
 
-/// A launch whose program is not there yet: the keeper has not answered, or something comes before the program.
-#[derive(Debug)]
-pub(super) struct Launching {
-    pub(super) manifest: Arc<LoadedManifest>,
-    pub(super) signals: Vec<Signal>,
-    pub(super) exit: Option<Exit>,
-    /// What the keeper answered, of a program that settles later.
-    pub(super) started: Option<Started>,
-    pub(super) settled: Option<u32>,
-    /// The last command before it that has ended.
-    pub(super) command: Option<(u16, process::ExitStatus)>,
-}
-
-impl Launching {
-    fn new(manifest: Arc<LoadedManifest>) -> Self {
-        Self { manifest, signals: Vec::new(), exit: None, started: None, settled: None, command: None }
-    }
-
-    fn settles_later(&self) -> bool {
-        self.manifest.manifest.program.as_ref().is_some_and(ProgramConfig::settles_later)
-    }
-
-    /// Why a program that never settled has ended.
-    fn why(&self, exit: &Exit) -> String {
-        let program = self.manifest.manifest.program.as_ref();
-        let command = self.command.and_then(|(place, status)| {
-            let CommandRole::Before(number) = program?.role(place)? else { return None };
-            let words = &program?.before.get(number)?.command;
-            (status != process::ExitStatus::Code(0)).then(|| (words.join(" "), status))
-        });
-        match command {
-            Some((words, status)) => format!("{words:?}, which runs before it, {}", ended_how(status)),
-            None if exit.status == process::ExitStatus::Code(0) => {
-                "it ended and left no daemon behind (runs = \"forks\")".to_owned()
-            }
-            None => format!("it {} before it was there", ended_how(exit.status)),
-        }
-    }
-}
-
-fn ended_how(status: process::ExitStatus) -> String {
-    match status {
-        process::ExitStatus::Code(code) => format!("ended with code {code}"),
-        process::ExitStatus::Signal(signal) => format!("was ended by signal {signal}"),
-    }
-}
-
-type Fault = (ServiceError, String);
+pub(super) type Fault = (ServiceError, String);
 
 impl Shell {
     pub(super) fn launch(
@@ -135,131 +89,6 @@ impl Shell {
         });
     }
 
-    /// The keeper has answered. A program that comes later is waited for; the time limit of the start is the machine's.
-    pub(super) fn launched(
-        &mut self,
-        machine: &mut Supervisor,
-        launch: LaunchId,
-        result: Result<Started, Fault>,
-    ) {
-        let Some(mut launching) = self.launching.remove(&launch) else { return };
-        match result {
-            Ok(started) if launching.settles_later() => {
-                let signals = std::mem::take(&mut launching.signals);
-                let settled = launching.settled;
-                launching.started = Some(started);
-                self.launching.insert(launch, launching);
-                for signal in signals {
-                    self.signal(machine, launch, signal);
-                }
-                if let Some(pid) = settled {
-                    self.settled(machine, launch, pid);
-                }
-            }
-            Ok(started) => self.is_there(machine, launch, started, launching),
-            Err((error, text)) => self.not_launched(machine, launch, error, text),
-        }
-        self.end_unsettled(machine, launch);
-    }
-
-    fn is_there(
-        &mut self,
-        machine: &mut Supervisor,
-        launch: LaunchId,
-        started: Started,
-        launching: Launching,
-    ) {
-        self.step(machine, Event::Launched { launch, pid: started.pid, missing: started.missing });
-        for signal in launching.signals {
-            self.signal(machine, launch, signal);
-        }
-        if let Some(exit) = launching.exit {
-            self.exited(machine, launch, exit);
-        }
-    }
-
-    fn not_launched(
-        &mut self,
-        machine: &mut Supervisor,
-        launch: LaunchId,
-        error: ServiceError,
-        text: String,
-    ) {
-        let service = self.launches.remove(&launch).unwrap_or_default();
-        tracing::error!(service, ?error, text, "not launched");
-        if service == KEYS {
-            kill(&self.applier.keeper, companion(launch));
-        }
-        self.step(machine, Event::LaunchFailed { launch, error, text });
-    }
-
-    /// What came before the program is done.
-    pub(super) fn settled(&mut self, machine: &mut Supervisor, launch: LaunchId, pid: u32) {
-        let Some(launching) = self.launching.get_mut(&launch) else { return };
-        let Some(mut started) = launching.started.take() else {
-            launching.settled = Some(pid);
-            return;
-        };
-        started.pid = pid;
-        if let Some(launching) = self.launching.remove(&launch) {
-            self.is_there(machine, launch, started, launching);
-        }
-    }
-
-    /// It ended before it was there: nothing was launched.
-    pub(super) fn end_unsettled(&mut self, machine: &mut Supervisor, launch: LaunchId) {
-        let ended = |launching: &Launching| launching.started.is_some() && launching.exit.is_some();
-        if !self.launching.get(&launch).is_some_and(ended) {
-            return;
-        }
-        let Some(launching) = self.launching.remove(&launch) else { return };
-        let text = launching.exit.as_ref().map_or_else(String::new, |exit| launching.why(exit));
-        self.acknowledge_child(launch.0);
-        self.not_launched(machine, launch, ServiceError::LaunchFailed, text);
-    }
-
-    /// A command of a service has ended.
-    pub(super) fn command_done(
-        &mut self,
-        machine: &mut Supervisor,
-        launch: LaunchId,
-        place: u16,
-        status: process::ExitStatus,
-    ) {
-        if let Some(launching) = self.launching.get_mut(&launch) {
-            launching.command = Some((place, status));
-            return;
-        }
-        let role = machine.program_of(launch).and_then(|program| program.role(place));
-        match role {
-            Some(CommandRole::Stop) => {
-                if status != process::ExitStatus::Code(0) {
-                    tracing::warn!(%launch, ?status, "the command that stops it failed; it is sent its signal");
-                }
-                self.send_stop_signal(machine, launch);
-            }
-            Some(CommandRole::Reload) => {
-                let result = match status {
-                    process::ExitStatus::Code(0) => Ok(()),
-                    status => Err(format!("the command that reloads it {}", ended_how(status))),
-                };
-                self.reloaded(machine, launch, result);
-            }
-            Some(CommandRole::After(number)) => {
-                let command = machine.program_of(launch).and_then(|program| program.after.get(number));
-                let failed = command.filter(|one| !one.may_fail && status != process::ExitStatus::Code(0));
-                match failed.map(|one| one.command.join(" ")) {
-                    Some(words) => {
-                        let text = format!("{words:?}, which follows its start, {}", ended_how(status));
-                        self.step(machine, Event::AfterFailed { launch, text });
-                    }
-                    None => self.run_after(machine, launch, number + 1),
-                }
-            }
-            Some(CommandRole::Before(_)) | None => {}
-        }
-    }
-
     /// What belongs to a service that has ended ends too.
     pub(super) fn end_companion(&mut self, launch: LaunchId) {
         if self.launches.get(&launch).is_some_and(|name| name == KEYS) {
@@ -269,18 +98,11 @@ impl Shell {
 
     /// Without its boundary `keys` can do nothing: both start again together.
     pub(super) fn companion_exited(&mut self, id: u64, launch: LaunchId) {
-        self.acknowledge_child(id);
+        self.acknowledge(id);
         if self.launches.contains_key(&launch) {
             tracing::warn!(%launch, "the key boundary has ended; keys is started again with a new one");
             kill(&self.applier.keeper, launch.0);
         }
-    }
-
-    fn acknowledge_child(&self, id: u64) {
-        let done = self.applier.keeper.acknowledge(id);
-        tokio::spawn(async move {
-            let _ = done.await;
-        });
     }
 
     pub(super) fn probe_by_command(

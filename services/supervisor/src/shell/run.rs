@@ -23,11 +23,12 @@ use super::{
     host_manager::HostManager,
     inputs::{Answer, Input, Told},
     keeper_client::Notice,
-    launches::{self, Launching},
+    launches,
     lifecycle::Link,
     marker::Marker,
     memory::{self, Remembered},
     probes,
+    settling::Launching,
     timers::{self, Alarm, Timers},
 };
 use crate::{
@@ -365,7 +366,7 @@ impl Shell {
         }
     }
 
-    fn acknowledge(&self, id: u64) {
+    pub(super) fn acknowledge(&self, id: u64) {
         let done = self.applier.keeper.acknowledge(id);
         tokio::spawn(async move {
             if let Err(error) = done.await {
