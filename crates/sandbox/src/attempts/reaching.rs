@@ -177,8 +177,10 @@ fn robust_list(canaries: &Canaries) -> Result<(), Failure> {
     Ok(())
 }
 
+/// By number: in a container whose first process has no session of its own the answer is 0, which is one all the same.
 fn session(canaries: &Canaries) -> Result<(), Failure> {
-    rustix::process::getsid(Some(process(canaries)?))?;
+    // SAFETY: a number.
+    unsafe { call(libc::SYS_getsid, [number(canaries)?, 0, 0, 0, 0]) }?;
     Ok(())
 }
 
