@@ -12,6 +12,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     fs,
+    os::unix::fs::PermissionsExt,
     path::Path,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, Instant},
@@ -158,4 +159,46 @@ impl Drop for Stop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Release);
     }
+}
+
+/// What comes before a program is not the program: neither its number nor its readiness.
+#[test]
+fn a_command_before_a_program_is_not_taken_for_it_by_the_next_supervisor() {
+    let Some(node) = TestNode::boot() else { return };
+    let folder = tempfile::Builder::new().prefix("bw").tempdir().unwrap();
+    // The program is nobody on the host.
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let shown = folder.path().display();
+    let manifest = format!(
+        "[health]\nstartup_timeout_ms = 60000\n[program]\nimage = \"/bin/sleep\"\nargs = [\"86331.125\"]\n\
+         fs = [\"{shown}\"]\n\
+         before = [{{ command = [\"/bin/sh\", \"-c\", \"echo waits; until [ -e {shown}/go ]; do sleep 0.05; done\"] }}]\n"
+    );
+    let text = format!(
+        "version = 1\n[service]\nname = \"slow\"\nversion = \"1.0.0\"\nservice_type = \"User\"\n{manifest}"
+    );
+    let file = node.file("slow.toml", text);
+    // Answered by nobody: who is asked dies.
+    let mut apply = node.command(&["service", "apply", &file]).spawn().unwrap();
+    let log = || String::from_utf8_lossy(&node.run(&["service", "logs", "slow"]).stdout).into_owned();
+    assert!(within(BACK, || log().contains("waits")), "the command does not run");
+    for _ in 0..2 {
+        let before = status(&node).unwrap()["supervisor_pid"].as_i64().unwrap();
+        kill(before);
+        let replaced = || status(&node).is_some_and(|now| now["supervisor_pid"].as_i64() != Some(before));
+        assert!(within(BACK, replaced), "no supervisor");
+        let slow = node.service("slow");
+        assert_eq!((&slow["state"], &slow["pid"]), (&Value::from("Starting"), &Value::Null), "{slow}");
+    }
+    let _ = apply.wait().unwrap();
+    fs::write(folder.path().join("go"), "").unwrap();
+    assert!(within(BACK, || node.service("slow")["state"] == "Running"), "{}", node.service("slow"));
+    let pid = node.pid("slow");
+    let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+    assert_eq!(line.split("\0").collect::<Vec<_>>(), ["/bin/sleep", "86331.125", ""]);
+    let of_slow = |entry: &&Value| entry["body"]["name"] == "slow";
+    let started: Vec<Value> = node.log(&["ServiceStart"]).iter().filter(of_slow).cloned().collect();
+    assert_eq!(started.len(), 1, "{started:?}");
+    assert_eq!(started[0]["body"]["pid"].as_i64(), Some(pid));
+    assert!(node.log(&["ServiceFailed"]).is_empty());
 }

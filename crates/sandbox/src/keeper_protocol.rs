@@ -119,6 +119,9 @@ pub struct Child {
     /// Absent while it runs.
     #[n(2)]
     pub exit: Option<Exit>,
+    /// `pid` is the process that stays. Until then something comes before it, and its end is that of a failed start.
+    #[n(3)]
+    pub settled: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -366,7 +369,10 @@ mod tests {
         };
         for reply in [
             Reply::Hello(7),
-            Reply::Children { children: vec![Child { id: 1, pid: 2, exit: Some(exit) }], more: true },
+            Reply::Children {
+                children: vec![Child { id: 1, pid: 2, exit: Some(exit), settled: true }],
+                more: true,
+            },
             Reply::Exited { id: 3, exit },
             Reply::LaunchFailed { id: 1, step: "mount".to_owned(), errno: 2, text: "no".to_owned() },
         ] {
@@ -399,6 +405,7 @@ mod tests {
                     processes: u64::MAX,
                 },
             }),
+            settled: true,
         };
         let children = Reply::Children { children: vec![child; CHILDREN_PER_REPLY_MAX], more: true };
         assert!(encode_reply(&children).len() <= MESSAGE_BYTES_MAX);

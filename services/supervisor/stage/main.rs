@@ -102,13 +102,20 @@ fn supervise() -> io::Result<()> {
                 client.hello(number(nonce)?).map_err(io::Error::other)?;
                 say("greeted");
             }
-            ["launch" | "behind" | "loose" | "large" | "daemon", id, text] => {
+            ["launch" | "behind" | "loose" | "large" | "daemon" | "after", id, text] => {
                 let mut plan = shell(text);
                 plan.init = line.starts_with("behind") || line.starts_with("daemon");
                 if line.starts_with("daemon") {
                     plan.forks = Some(Forks::default());
                     // Outside of any sandbox: found by the number that the kernel gave.
                     plan.commands = ["exit 3", "exec sleep 60"].map(command).to_vec();
+                }
+                if line.starts_with("after") {
+                    // The text is what comes before; the program sleeps.
+                    plan = shell("exec sleep 60");
+                    plan.init = true;
+                    plan.commands = vec![command(text)];
+                    plan.before = 1;
                 }
                 if line.starts_with("loose") {
                     plan.disabled = GuardSet::of(&[Guard::Cgroup]);

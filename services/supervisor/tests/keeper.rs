@@ -270,6 +270,29 @@ mod tests {
         assert!(keeper.ask("wait", "Exited { id: 2").contains("Signal(15)"));
     }
 
+    /// A supervisor that takes over must not take a command before the program for the program.
+    #[test]
+    fn the_next_supervisor_is_told_whether_the_program_is_there() {
+        let mut keeper = Keeper::start("supervisor");
+        let folder = tempfile::tempdir().unwrap();
+        let go = folder.path().join("go");
+        let wait = format!("until [ -e {} ]; do sleep 0.02; done", go.display());
+        let command = keeper.launch(&format!("after 1 {wait}"));
+        kill_process(Pid::from_raw(keeper.supervisor).unwrap(), Signal::KILL).unwrap();
+        keeper.greet();
+        let list = keeper.ask("list", "Children");
+        assert!(list.contains(&format!("pid: {command}, exit: None, settled: false")), "{list}");
+        fs::write(&go, "").unwrap();
+        keeper.ask("wait", "Done { id: 1, command: 0");
+        let settled = keeper.ask("wait", "Settled { id: 1");
+        let program: i32 = settled.split("pid: ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        assert_ne!(program, command);
+        kill_process(Pid::from_raw(keeper.supervisor).unwrap(), Signal::KILL).unwrap();
+        keeper.greet();
+        let list = keeper.ask("list", "Children");
+        assert!(list.contains(&format!("pid: {program}, exit: None, settled: true")), "{list}");
+    }
+
     #[test]
     fn orphans_come_to_the_keeper_and_end_with_it() {
         let mut keeper = Keeper::start("supervisor");

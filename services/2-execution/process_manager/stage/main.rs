@@ -159,8 +159,9 @@ impl Keeper {
             }
             Request::List(after) => {
                 let children = self.children.iter().filter(|(id, _)| **id > after);
-                let children =
-                    children.map(|(id, kept)| Child { id: *id, pid: kept.pid, exit: kept.exit }).collect();
+                let children = children
+                    .map(|(id, kept)| Child { id: *id, pid: kept.pid, exit: kept.exit, settled: true })
+                    .collect();
                 plain(Reply::Children { children, more: false })
             }
             Request::Ack(id) => {

@@ -140,8 +140,9 @@ impl Keeper {
             Ok(launched) => {
                 let handle =
                     launched.pidfd.try_clone().map_err(|error| format!("duplicating a pidfd: {error}"));
-                let kept =
-                    Kept::new(client, id, launched.pid, launched.pidfd, group).before(launched.program);
+                let kept = Kept::new(client, id, launched.pid, launched.pidfd, group)
+                    .before(launched.program)
+                    .settles_later(plan.before > 0 || plan.forks.is_some());
                 let (pid, missing, enforced) = (kept.main_pid(), launched.missing, launched.enforced);
                 let heard = kept.program().map_or(Ok(()), |program| self.inits.add(program, kept.pid));
                 if heard.is_err() || handle.is_err() {

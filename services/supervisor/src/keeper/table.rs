@@ -21,9 +21,18 @@ pub(super) struct Kept {
     pub(super) group: Option<Group>,
     exit: Option<Exit>,
     told: bool,
-    /// Its program is the one that stays, and nobody was told.
-    settled: bool,
+    stays: Stays,
     command: Command,
+}
+
+/// Whether the process that is known is the one that stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stays {
+    /// Something comes before it, or it leaves a daemon.
+    NotYet,
+    /// It is, and nobody was told.
+    Untold,
+    Settled,
 }
 
 /// What of a plan's commands one child is at.
@@ -46,13 +55,18 @@ impl Kept {
             group,
             exit: None,
             told: false,
-            settled: false,
+            stays: Stays::Settled,
             command: Command::None,
         }
     }
 
     pub(super) fn before(self, program: Option<Program>) -> Kept {
         Kept { program, ..self }
+    }
+
+    /// Commands come before its program, or a daemon after it.
+    pub(super) fn settles_later(self, later: bool) -> Kept {
+        Kept { stays: if later { Stays::NotYet } else { Stays::Settled }, ..self }
     }
 
     /// The process that somebody means who speaks of this child.
@@ -73,7 +87,7 @@ impl Kept {
     fn hear(&mut self) {
         while let Some(told) = self.program.as_mut().and_then(Program::hear) {
             match told {
-                Told::Settled => self.settled = true,
+                Told::Settled => self.stays = Stays::Untold,
                 Told::Done { command, status } => self.command = Command::Done(command, status),
             }
         }
@@ -97,7 +111,8 @@ impl Kept {
             self.command = Command::None;
             return Some(Reply::Done { id, command, status });
         }
-        if std::mem::take(&mut self.settled) {
+        if self.stays == Stays::Untold {
+            self.stays = Stays::Settled;
             return Some(Reply::Settled { id, pid: self.main_pid() });
         }
         let exit = self.exit.filter(|_| !self.told)?;
@@ -106,7 +121,8 @@ impl Kept {
     }
 
     pub(super) fn as_child(&self) -> Child {
-        Child { id: self.id, pid: self.main_pid(), exit: self.exit }
+        let settled = self.stays != Stays::NotYet;
+        Child { id: self.id, pid: self.main_pid(), exit: self.exit, settled }
     }
 
     /// The child and whatever shares its group.

@@ -371,7 +371,7 @@ mod tests {
     #[tokio::test]
     async fn a_list_is_asked_for_until_it_is_whole() {
         let (ours, theirs) = Channel::pair().unwrap();
-        let child = |id| Child { id, pid: 10, exit: Some(exit(0)) };
+        let child = |id| Child { id, pid: 10, exit: Some(exit(0)), settled: true };
         let fake = std::thread::spawn(move || {
             assert_eq!(next(&ours), Request::Hello(1));
             say(&ours, &Reply::Hello(1));

@@ -36,6 +36,9 @@ pub(super) struct Remembered {
     pub(super) machine: Memory,
     /// Launch and service.
     pub(super) launches: Vec<(u64, String)>,
+    /// Launches whose program is not there yet, with what the host could not give their sandboxes.
+    #[serde(default)]
+    pub(super) unsettled: BTreeMap<u64, Vec<String>>,
     pub(super) is_recovery: bool,
     /// None before the boot was done.
     pub(super) boot_ms: Option<u64>,
@@ -105,6 +108,7 @@ mod tests {
         let remembered = Remembered {
             machine,
             launches,
+            unsettled: BTreeMap::from([(3, vec!["caps".to_owned()])]),
             is_recovery: true,
             boot_ms: Some(5),
             fd_store: FdStore::default(),

@@ -1,6 +1,6 @@
 //! The supervisor as a process: performs what the machine in `core` decides.
 //!
-//! Reading order: `start` from the command line to the first step; `run` the loop; `launches`, `settling` and `plans` how a
+//! Reading order: `start` from the command line to the first step, `takeover` what a supervisor before left; `run` the loop; `launches`, `settling` and `plans` how a
 //! service comes into being; `sockets` who can talk to whom, `clients` how a running service learns of it; `contract` what callers see.
 
 mod activation;
@@ -37,6 +37,7 @@ mod settling;
 mod socket_changes;
 mod sockets;
 mod start;
+mod takeover;
 mod timers;
 
 use std::process::ExitCode;

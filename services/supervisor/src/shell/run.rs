@@ -311,7 +311,12 @@ impl Shell {
         self.unremembered = false;
         self.remember_users(machine);
         let boot_ms = Some(self.progress.boot_ms.load(Ordering::Acquire)).filter(|ms| *ms > 0);
+        let unsettled = self
+            .launching
+            .iter()
+            .filter_map(|(launch, launching)| Some((launch.0, launching.started.as_ref()?.missing.clone())));
         let remembered = Remembered {
+            unsettled: unsettled.collect(),
             machine: machine.memory(),
             launches: machine.live().map(|(launch, name)| (launch.0, name.to_owned())).collect(),
             is_recovery: self.progress.is_recovery.load(Ordering::Acquire),
@@ -465,7 +470,7 @@ const fn leaves_a_trace(effect: &Effect) -> bool {
     )
 }
 
-fn exit_status(status: process::ExitStatus) -> ExitStatus {
+pub(super) fn exit_status(status: process::ExitStatus) -> ExitStatus {
     match status {
         process::ExitStatus::Code(code) => ExitStatus::Code(code),
         process::ExitStatus::Signal(signal) => ExitStatus::Signal(signal),

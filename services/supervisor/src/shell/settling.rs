@@ -36,6 +36,11 @@ impl Launching {
         Self { manifest, signals: Vec::new(), exit: None, started: None, settled: None, command: None }
     }
 
+    /// By the supervisor before, which is not there to be told the rest.
+    pub(super) fn taken_up(manifest: Arc<LoadedManifest>, started: Started) -> Self {
+        Self { started: Some(started), ..Self::new(manifest) }
+    }
+
     fn settles_later(&self) -> bool {
         self.manifest.manifest.program.as_ref().is_some_and(ProgramConfig::settles_later)
     }
@@ -73,6 +78,8 @@ impl Shell {
                 let settled = launching.settled;
                 launching.started = Some(started);
                 self.launching.insert(launch, launching);
+                // What the host could not give is told once, and recorded when the program is there.
+                self.unremembered = true;
                 for signal in signals {
                     self.signal(machine, launch, signal);
                 }

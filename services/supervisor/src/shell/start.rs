@@ -15,14 +15,13 @@ use tokio::sync::mpsc;
 use super::{
     apply::Applier,
     arguments::Arguments,
-    clients,
     contract::{NodeFacts, SupervisorService},
     history::History,
     idle,
     inputs::Inbox,
     keeper_client::{Keeper, KeeperError, Notice},
     knowledge::{GenesisFault, Knowledge, read_genesis},
-    launches::{self, Kind},
+    launches,
     listeners::Listeners,
     logs,
     memory::{self, Remembered, UserService},
@@ -31,13 +30,14 @@ use super::{
     registry::Registry,
     run::{End, Shell},
     sockets::{self, Purpose, SUPERVISOR, SocketError},
+    takeover,
     timers::Alarm,
 };
 use crate::{
     core::{
         catalogue,
         graph::GraphError,
-        supervisor::{BootMode, Child, ChildExit, Event, ExitStatus, LaunchId, ServiceSetup, Supervisor},
+        supervisor::{ServiceSetup, Supervisor},
     },
     manifest::{self, LoadedManifest},
     signing,
@@ -162,7 +162,7 @@ async fn with_keeper(
         shell.fd_store = remembered.fd_store.clone();
         shell.timers.keep(remembered.timers.clone());
     }
-    let first = first_event(&mut shell, &keeper, remembered).await?;
+    let first = takeover::first_event(&mut shell, &keeper, remembered).await?;
     let mut own = Vec::new();
     for (socket, fd) in held {
         match (&socket.purpose, &socket.client) {
@@ -239,77 +239,6 @@ async fn kept<T: DeserializeOwned>(keeper: &Keeper, name: &str) -> Result<Option
             Ok(None)
         }
     }
-}
-
-/// Boot if the keeper holds nothing, else adoption.
-async fn first_event(
-    shell: &mut Shell,
-    keeper: &Keeper,
-    remembered: Option<Remembered>,
-) -> Result<Event, KeeperError> {
-    use std::sync::atomic::Ordering::Release;
-    let all = keeper.children().await?;
-    let Some(remembered) = remembered else {
-        // Nobody knows whose these are: they end, and everything starts anew.
-        for child in all {
-            launches::end_stray(keeper, child.id, child.exit.is_none()).await;
-        }
-        let mode = shell.marker.mode();
-        shell.progress.is_recovery.store(mode == BootMode::Recovery, Release);
-        if mode == BootMode::Recovery {
-            tracing::warn!(
-                "recovery: boots have failed over and over; only authority and execution are started"
-            );
-        }
-        return Ok(Event::Boot { mode });
-    };
-    shell.progress.is_recovery.store(remembered.is_recovery, Release);
-    shell.progress.boot_ms.store(remembered.boot_ms.unwrap_or(0), Release);
-    let name_of = |launch: LaunchId| {
-        let known = remembered.launches.iter().find(|(id, _)| *id == launch.0);
-        known.map(|(_, name)| name.clone())
-    };
-    let (mut children, mut exits) = (Vec::new(), Vec::new());
-    for child in all {
-        match (launches::kind(child.id), child.exit) {
-            (Kind::Service(launch), None) => match name_of(launch) {
-                Some(service) => {
-                    shell.launches.insert(launch, service.clone());
-                    children.push(Child { launch, service, pid: child.pid.unsigned_abs() });
-                }
-                None => launches::end_stray(keeper, child.id, true).await,
-            },
-            (Kind::Service(launch), Some(exit)) => match name_of(launch) {
-                Some(service) => {
-                    shell.launches.insert(launch, service.clone());
-                    let status = match exit.status {
-                        sandbox::process::ExitStatus::Code(code) => ExitStatus::Code(code),
-                        sandbox::process::ExitStatus::Signal(signal) => ExitStatus::Signal(signal),
-                    };
-                    exits.push(ChildExit { launch, service, status });
-                }
-                None => launches::end_stray(keeper, child.id, false).await,
-            },
-            (Kind::Companion(launch), None) if name_of(launch).is_some() => {
-                let mut companions =
-                    shell.progress.companions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                companions.extend(name_of(launch).map(|name| (name, child.pid.unsigned_abs())));
-            }
-            // Told again by the keeper, and taken in there.
-            (Kind::Companion(_), Some(_)) => {}
-            (Kind::Companion(_) | Kind::Check, exit) => {
-                launches::end_stray(keeper, child.id, exit.is_none()).await;
-            }
-        }
-    }
-    tracing::info!(running = children.len(), ended = exits.len(), "taking over from the supervisor before");
-    // The one before may have died between a change and the telling of it.
-    for child in &children {
-        let (keeper, sockets) = (keeper.clone(), shell.applier.registry.sockets());
-        let server = child.service.clone();
-        tokio::spawn(async move { clients::tell(&keeper, &sockets, &server, |_| true).await });
-    }
-    Ok(Event::Adopted { memory: Some(Box::new(remembered.machine)), children, exits })
 }
 
 /// What a node says of itself whatever happens.

@@ -33,7 +33,8 @@ fn replace(world: &mut World, memory: Option<Memory>, exits: Vec<ChildExit>) {
         .map(|(launch, process)| Child {
             launch: *launch,
             service: process.service.clone(),
-            pid: process.pid,
+            pid: Some(process.pid),
+            missing: vec![],
         })
         .collect();
     world.machine = Supervisor::new(setups(), [8; 16]).unwrap();
@@ -52,7 +53,7 @@ fn pids(world: &World) -> Vec<Option<u32>> {
 fn dies_unseen(world: &mut World, service: &str) -> ChildExit {
     let launch = world.launch_of(service);
     world.processes.remove(&launch);
-    ChildExit { launch, service: service.to_owned(), status: ExitStatus::Signal(9) }
+    ChildExit { launch, service: service.to_owned(), status: ExitStatus::Signal(9), was_there: true }
 }
 
 #[test]
@@ -234,8 +235,12 @@ fn what_ended_while_it_was_to_stop_has_stopped_and_did_not_fail() {
     assert_eq!(new, [(22, "other")], "the stop is on record, and nothing else");
     // One that rested already, and whose end comes again, is not recorded a second time.
     let memory = world.machine.memory();
-    let exit =
-        ChildExit { launch: LaunchId(500), service: "other".to_owned(), status: ExitStatus::Signal(9) };
+    let exit = ChildExit {
+        launch: LaunchId(500),
+        service: "other".to_owned(),
+        status: ExitStatus::Signal(9),
+        was_there: true,
+    };
     let entries = world.log.len();
     replace(&mut world, Some(memory), vec![exit]);
     assert!(world.log[entries..].iter().all(|record| record.body.entry_type() != 22));
@@ -254,4 +259,60 @@ fn a_boot_in_progress_goes_on() {
     assert_eq!(world.state("terminal"), RUNNING);
     world.event(Event::Boot { mode: BootMode::Normal });
     assert_eq!(world.state("terminal"), RUNNING);
+}
+
+/// What comes before it still runs: it is neither ready nor known by a number that is not its own.
+#[test]
+fn who_is_not_there_yet_is_waited_for_by_the_next_supervisor() {
+    let simple = || vec![user("plain", "[program]\nimage = \"/bin/x\"\n")];
+    let launched = |memory_of_launch: bool| {
+        let mut world = World::new(simple());
+        world.event(Event::Boot { mode: BootMode::Normal });
+        let launch = world.launch_of("plain");
+        let mut memory = world.machine.memory();
+        if !memory_of_launch {
+            memory.services.iter_mut().for_each(|known| known.launched = None);
+        }
+        world.machine = Supervisor::new(simple(), [8; 16]).unwrap();
+        world.log.clear();
+        (world, launch, memory)
+    };
+    let adopt = |world: &mut World, memory: Memory, launch, pid, exits| {
+        let service = "plain".to_owned();
+        let children = match exits {
+            None => vec![Child { launch, service, pid, missing: vec!["caps".to_owned()] }],
+            Some(_) => vec![],
+        };
+        let exits = exits.into_iter().collect();
+        world.event(Event::Adopted { memory: Some(Box::new(memory)), children, exits });
+    };
+    let starts = |memory: &Memory| memory.records.iter().filter(|r| r.body.entry_type() == 21).count();
+    let (mut world, launch, memory) = launched(false);
+    let before = starts(&memory);
+    adopt(&mut world, memory, launch, None, None);
+    assert_eq!((world.state("plain"), world.status("plain").pid), (ServiceState::Starting, None));
+    world.event(Event::Launched { launch, pid: 77, missing: vec![] });
+    assert_eq!((world.state("plain"), world.status("plain").pid), (RUNNING, Some(77)));
+    assert_eq!(starts(&world.machine.memory()), before + 1);
+    // Its time limit is that of any start.
+    let (mut world, launch, memory) = launched(false);
+    adopt(&mut world, memory, launch, None, None);
+    world.advance_ms(5_000);
+    assert!(!world.traced("Kill").is_empty());
+    // It came to be there while nobody listened: its start is recorded once.
+    for recorded in [false, true] {
+        let (mut world, launch, memory) = launched(recorded);
+        let before = starts(&memory);
+        adopt(&mut world, memory, launch, Some(77), None);
+        assert_eq!((world.state("plain"), world.status("plain").pid), (RUNNING, Some(77)));
+        assert_eq!(starts(&world.machine.memory()), before + usize::from(!recorded));
+        assert_eq!(world.status("plain").missing.is_empty(), recorded);
+    }
+    // A start that came to nothing is no success, whatever it ended with.
+    let (mut world, launch, memory) = launched(false);
+    let service = "plain".to_owned();
+    let exit = ChildExit { launch, service, status: ExitStatus::Code(0), was_there: false };
+    adopt(&mut world, memory, launch, None, Some(exit));
+    let state = world.state("plain");
+    assert!(matches!(state, ServiceState::Failed { .. }), "{state}");
 }

@@ -180,7 +180,12 @@ fn the_next_supervisor_waits_for_connections_too() {
     next.processes = std::mem::take(&mut world.processes);
     let children = {
         let all = next.processes.iter();
-        let of = all.map(|(launch, p)| Child { launch: *launch, service: p.service.clone(), pid: p.pid });
+        let of = all.map(|(launch, p)| Child {
+            launch: *launch,
+            service: p.service.clone(),
+            pid: Some(p.pid),
+            missing: vec![],
+        });
         of.collect::<Vec<_>>()
     };
     next.event(Event::Adopted { memory: Some(Box::new(memory)), children, exits: Vec::new() });

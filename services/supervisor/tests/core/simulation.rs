@@ -370,11 +370,21 @@ impl Run {
         if self.dice.chance(40)
             && let Some((launch, process)) = self.world.processes.pop_last()
         {
-            exits.push(ChildExit { launch, service: process.service, status: ExitStatus::Signal(9) });
+            exits.push(ChildExit {
+                launch,
+                service: process.service,
+                status: ExitStatus::Signal(9),
+                was_there: true,
+            });
         }
         let children = self.world.processes.iter();
         let children: Vec<Child> = children
-            .map(|(launch, p)| Child { launch: *launch, service: p.service.clone(), pid: p.pid })
+            .map(|(launch, p)| Child {
+                launch: *launch,
+                service: p.service.clone(),
+                pid: Some(p.pid),
+                missing: vec![],
+            })
             .collect();
         self.world.machine = Supervisor::new(self.audit.setups.clone(), [1; 16]).unwrap();
         // Who asked the one that died asks again.

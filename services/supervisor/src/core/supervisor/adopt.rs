@@ -1,12 +1,13 @@
 //! After the supervisor itself died: the services run, the keeper holds them, and what was known is read back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base::Hash;
+use chain::payload::service::ServiceError;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Child, ChildExit, Effect, Monotonic, Record, Signal, Supervisor,
+    Child, ChildExit, Effect, LaunchId, Monotonic, Record, Signal, Supervisor,
     boot::BootProgress,
     service::{Goal, Instance, Permit, Stage},
 };
@@ -54,12 +55,24 @@ pub struct ServiceMemory {
     pub last_error: Option<String>,
     /// None unless it runs.
     pub running_since: Option<Monotonic>,
+    /// Its process, whose start is recorded.
+    #[serde(default)]
+    pub launched: Option<LaunchId>,
     /// What the host could not give its sandbox.
     pub missing: Vec<String>,
 }
 
 /// Services that ran when the supervisor died, and since when if that is known.
 type Ran = BTreeMap<String, Option<Monotonic>>;
+
+/// What is known of a child's earlier life.
+#[derive(Clone, Copy, Debug)]
+struct Past {
+    /// It was ready, since when if that is known.
+    ran: Option<Option<Monotonic>>,
+    /// The start of this process is recorded.
+    recorded: bool,
+}
 
 impl Supervisor {
     #[must_use]
@@ -80,6 +93,7 @@ impl Supervisor {
             last_start: service.last_start,
             last_error: service.last_error.clone(),
             running_since: service.instance.as_ref().and_then(|instance| instance.running_since),
+            launched: service.instance.as_ref().filter(|i| i.pid.is_some()).map(|i| i.launch),
             missing: service.missing.clone(),
         });
         Memory {
@@ -116,13 +130,18 @@ impl Supervisor {
             }
             None => children.iter().map(|child| (child.service.clone(), None)).collect(),
         };
+        // Without memory nobody knows: an entry that is missing is better than one that is not true.
+        let recorded: BTreeSet<LaunchId> = match &memory {
+            Some(memory) => memory.services.iter().filter_map(|known| known.launched).collect(),
+            None => children.iter().map(|child| child.launch).collect(),
+        };
         let resumed = memory.as_ref().and_then(|memory| memory.shutdown.clone());
         if let Some(memory) = memory {
             self.recall(memory);
         }
         let highest = children.iter().map(|c| c.launch.0).chain(exits.iter().map(|e| e.launch.0)).max();
         self.next_launch = self.next_launch.max(highest.unwrap_or(0).saturating_add(1));
-        self.take_up_all(children, &ran);
+        self.take_up_all(children, &ran, &recorded);
         for exit in exits {
             self.take_in_exit(exit, &ran);
         }
@@ -169,16 +188,18 @@ impl Supervisor {
     }
 
     /// Of two processes of one service the newer stays; what belongs to no service ends.
-    fn take_up_all(&mut self, mut children: Vec<Child>, ran: &Ran) {
+    fn take_up_all(&mut self, mut children: Vec<Child>, ran: &Ran, recorded: &BTreeSet<LaunchId>) {
         children.sort_by_key(|child| std::cmp::Reverse(child.launch));
         for child in children {
             let free = self.services.get(&child.service).is_some_and(|service| service.instance.is_none());
             if free {
-                self.take_up(&child, ran.get(&child.service).copied());
+                let recorded = recorded.contains(&child.launch);
+                self.take_up(&child, Past { ran: ran.get(&child.service).copied(), recorded });
             } else {
                 let why = format!(
                     "{} (pid {}) belongs to no registered service and is ended",
-                    child.service, child.pid
+                    child.service,
+                    child.pid.unwrap_or(0)
                 );
                 self.effects.push(Effect::Warn(why));
                 self.effects.push(Effect::Signal { launch: child.launch, signal: Signal::Kill });
@@ -187,7 +208,7 @@ impl Supervisor {
     }
 
     /// The service goes through `Starting` again: it answers `Init` and `Start` a second time without any change.
-    fn take_up(&mut self, child: &Child, ran: Option<Option<Monotonic>>) {
+    fn take_up(&mut self, child: &Child, past: Past) {
         if matches!(self.state_of(&child.service), Some(ServiceState::Failed { .. })) {
             return self.kill_again(child);
         }
@@ -200,13 +221,23 @@ impl Supervisor {
             service.permit = Permit::Granted(None);
         }
         let mut instance = Instance::new(child.launch);
-        instance.pid = Some(child.pid);
-        instance.stage = Stage::Readying;
-        instance.running_since = ran.flatten();
+        instance.running_since = past.ran.flatten();
         instance.deadline = Some(now.after(service.startup_timeout()));
         service.instance = Some(instance);
+        let Some(pid) = child.pid else {
+            // The start goes on where it was: `Launched` is still to come.
+            return;
+        };
+        if !past.recorded {
+            // It came to be there while nobody listened.
+            return self.launched(child.launch, pid, child.missing.clone());
+        }
+        let Some(service) = self.services.get_mut(&child.service) else { return };
+        let Some(instance) = service.instance.as_mut() else { return };
+        instance.pid = Some(pid);
+        instance.stage = Stage::Readying;
         // READY=1 was said to the supervisor that died.
-        if ran.is_some() && matches!(service.check, HealthCheck::SdNotify { .. }) {
+        if past.ran.is_some() && matches!(service.check, HealthCheck::SdNotify { .. }) {
             self.ready(&child.service);
         } else {
             self.await_ready(&child.service);
@@ -217,7 +248,7 @@ impl Supervisor {
     fn kill_again(&mut self, child: &Child) {
         let Some(service) = self.services.get_mut(&child.service) else { return };
         let mut instance = Instance::new(child.launch);
-        instance.pid = Some(child.pid);
+        instance.pid = child.pid;
         service.instance = Some(instance);
         self.kill(&child.service);
     }
@@ -237,10 +268,15 @@ impl Supervisor {
                     service.permit = Permit::Granted(None);
                 }
             }
-            if ran.contains_key(name) {
-                self.ready(name);
+            if !exit.was_there {
+                let text = "it ended before it was there, while no supervisor listened";
+                self.launch_failed(exit.launch, ServiceError::LaunchFailed, text.to_owned());
+            } else {
+                if ran.contains_key(name) {
+                    self.ready(name);
+                }
+                self.ended(name, exit.status);
             }
-            self.ended(name, exit.status);
         }
         self.effects.push(Effect::Acknowledge { launch: exit.launch });
     }

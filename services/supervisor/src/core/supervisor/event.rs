@@ -186,7 +186,10 @@ pub enum CommitOutcome {
 pub struct Child {
     pub launch: LaunchId,
     pub service: String,
-    pub pid: u32,
+    /// None as long as the process that stays is not there: `Launched` or `LaunchFailed` is still to come.
+    pub pid: Option<u32>,
+    /// What the host could not give its sandbox; counts if its start is not recorded yet.
+    pub missing: Vec<String>,
 }
 
 /// A process that has ended while nobody listened.
@@ -195,4 +198,6 @@ pub struct ChildExit {
     pub launch: LaunchId,
     pub service: String,
     pub status: ExitStatus,
+    /// The process that stays was there; else what ended is a start that came to nothing.
+    pub was_there: bool,
 }
