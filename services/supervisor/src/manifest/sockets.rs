@@ -113,7 +113,8 @@ fn path(text: &str) -> Result<String, String> {
             text.len()
         ));
     }
-    Ok(text.to_owned())
+    // As systemd takes it: the old name is a link to the new one, and no link above a socket is followed.
+    Ok(text.strip_prefix("/var/run/").map_or_else(|| text.to_owned(), |rest| format!("/run/{rest}")))
 }
 
 impl fmt::Display for ListenAddress {
@@ -171,6 +172,8 @@ mod tests {
         ] {
             assert!(wrong.parse::<ListenAddress>().is_err(), "{wrong:?}");
         }
+        let old: ListenAddress = "unix:/var/run/x.sock".parse().unwrap();
+        assert_eq!(old.to_string(), "unix:/run/x.sock");
         let of = |length: usize| format!("unix:/{}", "x".repeat(length - 1)).parse::<ListenAddress>();
         assert!(of(UNIX_PATH_BYTES_MAX).is_ok());
         assert!(of(UNIX_PATH_BYTES_MAX + 1).unwrap_err().contains("107"));

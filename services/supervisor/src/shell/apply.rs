@@ -17,6 +17,7 @@ use super::{
     plans::House,
     registry::Registry,
     sockets, timers,
+    turns::Turns,
 };
 use crate::{
     core::{
@@ -44,6 +45,8 @@ pub(super) struct Applier {
     pub(super) inbox: Inbox,
     /// Held while the node's sockets change.
     pub(super) changing: Arc<tokio::sync::Mutex<()>>,
+    /// Held while one service's manifest is changed.
+    pub(super) turns: Turns,
     pub(super) inputs: mpsc::UnboundedSender<Input>,
     pub(super) history: History,
 }
@@ -66,6 +69,7 @@ impl Applier {
     pub(super) async fn apply(&self, by: Option<IdentityId>, file: &str, text: &str) -> Answer {
         let manifest = Arc::new(self.read(file, text)?);
         let name = manifest.name().to_owned();
+        let _alone = self.turns.take(&name).await?;
         // First, because it is what fails most, and nothing has been asked for or recorded yet.
         self.listeners.open(&self.keeper, &self.house, &manifest.manifest).await?;
         let answer = self.register(by, &manifest).await;

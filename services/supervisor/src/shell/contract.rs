@@ -452,6 +452,7 @@ impl Contract for Handlers {
         let name = request.into_inner().name;
         let applier = self.0.applier.clone();
         kit::uncancelled(async move {
+            let _alone = applier.turns.take(&name).await?;
             let service = name.clone();
             applier.inbox.call(by, move |request| Event::UnregisterRequested { request, service }).await?;
             applier.forget(&name).await;

@@ -39,6 +39,7 @@ mod sockets;
 mod start;
 mod takeover;
 mod timers;
+mod turns;
 
 use std::process::ExitCode;
 

@@ -32,6 +32,7 @@ use super::{
     sockets::{self, Purpose, SUPERVISOR, SocketError},
     takeover,
     timers::Alarm,
+    turns::Turns,
 };
 use crate::{
     core::{
@@ -137,6 +138,7 @@ async fn with_keeper(
         knowledge,
         inbox,
         changing: Arc::default(),
+        turns: Turns::default(),
         inputs: inputs.clone(),
         history: History::new(&house.layout),
     };

@@ -3,27 +3,25 @@
 //! Errors are whole sentences: they are what `service apply` shows.
 
 use std::{
+    ffi::OsStr,
     fs::File,
     io,
     net::SocketAddr,
     os::{
         fd::{AsRawFd, OwnedFd},
-        unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt},
+        unix::fs::{FileTypeExt, PermissionsExt},
     },
     path::{Path, PathBuf},
 };
 
 use rustix::{
-    fs::{AtFlags, Gid, Mode, OFlags, Uid},
+    fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, openat, statat, unlinkat},
     io::Errno,
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt},
 };
 
-use super::super::plans::ids_of;
+use super::super::plans::{find_way, ids_of, make_way};
 use crate::manifest::{ListenAddress, Octal, SocketConfig};
-
-/// Mode of folders that are made above a unix socket, as systemd makes them.
-const FOLDER_MODE: u32 = 0o755;
 
 /// User and group that a socket's file is given to.
 pub(super) type Owner = Option<(u32, u32)>;
@@ -60,7 +58,8 @@ pub(super) fn bind(socket: &SocketConfig, owner: Owner, hidden: &[String]) -> Re
 /// What a changed manifest can change of a socket that stays.
 pub(super) fn adjust(fd: &OwnedFd, socket: &SocketConfig, owner: Owner) -> Result<(), String> {
     if let Some(path) = socket.listen.path() {
-        dress(Path::new(path), socket.mode, owner)?;
+        let (folder, name) = place(Path::new(path), find_way)?;
+        dress(&folder, name, socket.mode, owner)?;
     }
     match socket.listen {
         ListenAddress::Tcp(_) | ListenAddress::Unix(_) => listen(fd, socket),
@@ -70,10 +69,28 @@ pub(super) fn adjust(fd: &OwnedFd, socket: &SocketConfig, owner: Owner) -> Resul
 
 pub(super) fn remove_file(address: &ListenAddress) {
     let Some(path) = address.path() else { return };
+    let Ok((folder, name)) = place(Path::new(path), find_way) else { return };
     // Somebody may have put something else there.
-    if std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket()) {
-        let _ = std::fs::remove_file(path);
+    if is_socket(&folder, name) == Ok(true) {
+        let _ = unlinkat(&folder, name, AtFlags::empty());
     }
+}
+
+/// The folder that a socket's file stands in, as a handle, and the file's name. Parts of the path may be a program's to
+/// change: no link in it is followed, and what is done to the file is done through the handle.
+fn place(path: &Path, way: impl Fn(&Path) -> io::Result<OwnedFd>) -> Result<(OwnedFd, &OsStr), String> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(format!("{} names no file", path.display()));
+    };
+    let folder = way(parent).map_err(|error| {
+        format!("the folder {}: {error}; name the folder itself, not a link to it", parent.display())
+    })?;
+    Ok((folder, name))
+}
+
+fn is_socket(folder: &OwnedFd, name: &OsStr) -> Result<bool, Errno> {
+    let found = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(FileType::from_raw_mode(found.st_mode) == FileType::Socket)
 }
 
 fn listen(fd: &OwnedFd, socket: &SocketConfig) -> Result<(), String> {
@@ -112,7 +129,7 @@ fn unix(
     hidden: &[String],
 ) -> Result<OwnedFd, String> {
     let path = Path::new(path);
-    prepare_place(path, hidden)?;
+    let (folder, name) = prepare_place(path, hidden)?;
     let make = || -> Result<OwnedFd, Errno> {
         let fd = rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
         // The file is born with it, so there is no moment in which others may do more with it.
@@ -121,7 +138,15 @@ fn unix(
         Ok(fd)
     };
     let fd = make().map_err(|error| format!("binding {}: {}", path.display(), io::Error::from(error)))?;
-    let ready = dress(path, socket.mode, owner).and_then(|()| match kind {
+    // By its name, which is what clients and `ss` are shown; if a part of the path was exchanged meanwhile, the file is
+    // not where it should be.
+    if is_socket(&folder, name) != Ok(true) {
+        return Err(format!(
+            "{} is not where it was bound: its folder was exchanged; try again",
+            path.display()
+        ));
+    }
+    let ready = dress(&folder, name, socket.mode, owner).and_then(|()| match kind {
         SocketType::STREAM => listen(&fd, socket),
         _ => Ok(()),
     });
@@ -135,29 +160,26 @@ fn unix(
 }
 
 /// Makes the folders above, and removes the file of a socket that nobody holds any more.
-fn prepare_place(path: &Path, hidden: &[String]) -> Result<(), String> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    refuse_hidden(folder, hidden)?;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(FOLDER_MODE)
-        .create(folder)
-        .map_err(|error| format!("making the folder {}: {error}", folder.display()))?;
-    // A link may lead elsewhere than the name says.
-    let real = std::fs::canonicalize(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    refuse_hidden(&real, hidden)?;
-    let metadata = match std::fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(format!("{}: {error}", path.display())),
-        Ok(metadata) => metadata,
-    };
-    if !metadata.file_type().is_socket() {
-        return Err(format!("{} is there and is no socket; remove it or name another path", path.display()));
+fn prepare_place<'p>(path: &'p Path, hidden: &[String]) -> Result<(OwnedFd, &'p OsStr), String> {
+    refuse_hidden(path.parent().unwrap_or(Path::new("/")), hidden)?;
+    let (folder, name) = place(path, make_way)?;
+    match is_socket(&folder, name) {
+        Err(Errno::NOENT) => return Ok((folder, name)),
+        Err(error) => return Err(format!("{}: {}", path.display(), io::Error::from(error))),
+        Ok(false) => {
+            return Err(format!(
+                "{} is there and is no socket; remove it or name another path",
+                path.display()
+            ));
+        }
+        Ok(true) => {}
     }
     if is_held(path) {
         return Err("another process listens there; `ss -lxp` shows which".to_owned());
     }
-    std::fs::remove_file(path).map_err(|error| format!("removing the old socket {}: {error}", path.display()))
+    unlinkat(&folder, name, AtFlags::empty())
+        .map_err(|error| format!("removing the old socket {}: {}", path.display(), io::Error::from(error)))?;
+    Ok((folder, name))
 }
 
 fn refuse_hidden(folder: &Path, hidden: &[String]) -> Result<(), String> {
@@ -182,10 +204,10 @@ fn is_held(path: &Path) -> bool {
 }
 
 /// Mode and owner, of the file itself whatever its name may have become.
-fn dress(path: &Path, mode: Octal, owner: Owner) -> Result<(), String> {
+fn dress(folder: &OwnedFd, name: &OsStr, mode: Octal, owner: Owner) -> Result<(), String> {
     let dressed = || -> Result<(), io::Error> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+        let file = File::from(openat(folder, name, flags, Mode::empty())?);
         if !file.metadata()?.file_type().is_socket() {
             return Err(io::Error::other("it is no socket any more"));
         }
@@ -196,7 +218,8 @@ fn dress(path: &Path, mode: Octal, owner: Owner) -> Result<(), String> {
         let by_number = format!("/proc/self/fd/{}", file.as_raw_fd());
         std::fs::set_permissions(by_number, PermissionsExt::from_mode(mode.0))
     };
-    dressed().map_err(|error| format!("setting mode and owner of {}: {error}", path.display()))
+    let shown = name.to_string_lossy();
+    dressed().map_err(|error| format!("setting mode and owner of the socket {shown}: {error}"))
 }
 
 #[cfg(test)]
@@ -260,12 +283,42 @@ mod tests {
         std::fs::create_dir(&own).unwrap();
         std::os::unix::fs::symlink(&own, root.path().join("link")).unwrap();
         let hidden = [own.to_str().unwrap().to_owned()];
-        for place in ["state/s.sock", "state/deep/s.sock", "link/s.sock"] {
+        for (place, why) in [
+            ("state/s.sock", "the node's own"),
+            ("state/deep/s.sock", "the node's own"),
+            ("link/s.sock", "is a link"),
+        ] {
             let config = socket(&format!("unix:{}", root.path().join(place).display()), "");
-            assert!(bind(&config, None, &hidden).unwrap_err().contains("the node's own"), "{place}");
+            let error = bind(&config, None, &hidden).unwrap_err();
+            assert!(error.contains(why), "{place}: {error}");
         }
         let beside = socket(&format!("unix:{}", root.path().join("s.sock").display()), "");
         assert!(bind(&beside, None, &hidden).is_ok());
+    }
+
+    /// What a program may write above its socket must not lead root elsewhere: not when it is bound, nor at its end.
+    #[test]
+    fn no_link_above_a_socket_is_followed() {
+        let root = tempfile::tempdir().unwrap();
+        let (of_root, own) = (root.path().join("etc"), root.path().join("own"));
+        std::fs::create_dir(&of_root).unwrap();
+        std::fs::create_dir(&own).unwrap();
+        std::os::unix::fs::symlink(&of_root, own.join("run")).unwrap();
+        let config = socket(&format!("unix:{}/run/s.sock", own.display()), "");
+        let error = bind(&config, None, &[]).unwrap_err();
+        assert!(error.contains("run in it is a link") && error.contains("name the folder itself"), "{error}");
+        let deep = socket(&format!("unix:{}/run/deep/s.sock", own.display()), "");
+        assert!(bind(&deep, None, &[]).is_err());
+        assert_eq!(std::fs::read_dir(&of_root).unwrap().count(), 0, "nothing was made behind it");
+        // A folder that becomes a link later takes no other socket with it.
+        std::fs::remove_file(own.join("run")).unwrap();
+        let bound = bind(&config, None, &[]).unwrap();
+        std::fs::rename(own.join("run"), own.join("before")).unwrap();
+        std::os::unix::fs::symlink(&of_root, own.join("run")).unwrap();
+        let _of_another = std::os::unix::net::UnixListener::bind(of_root.join("s.sock")).unwrap();
+        assert!(adjust(&bound, &config, None).is_err());
+        remove_file(&config.listen);
+        assert!(of_root.join("s.sock").exists());
     }
 
     #[test]

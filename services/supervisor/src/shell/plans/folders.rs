@@ -81,19 +81,10 @@ pub(super) fn mounts(program: &ProgramConfig) -> Vec<Mount> {
 /// Step by step and through no link: parts of the path may be the program's. One that is there already keeps its mode
 /// and its owner: somebody may have meant something by them.
 fn make_one(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
-    let mut parts = path.components().filter_map(|part| match part {
-        Component::Normal(name) => Some(name),
-        _ => None,
-    });
-    let Some(last) = parts.next_back() else { return Err(Errno::INVAL.into()) };
-    let mut folder = openat(CWD, "/", FOLDER, Mode::empty())?;
-    for name in parts {
-        match mkdirat(&folder, name, Mode::from_raw_mode(PARENT_MODE)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(error.into()),
-        }
-        folder = enter(&folder, name)?;
-    }
+    let (Some(parent), Some(last)) = (path.parent(), path.file_name()) else {
+        return Err(Errno::INVAL.into());
+    };
+    let folder = make_way(parent)?;
     match mkdirat(&folder, last, Mode::from_raw_mode(0o700)) {
         // It must be a folder all the same.
         Err(Errno::EXIST) => return enter(&folder, last).map(|_| ()),
@@ -104,6 +95,29 @@ fn make_one(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> io::Result<()>
         fchown(&made, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
     }
     Ok(fchmod(&made, Mode::from_raw_mode(mode))?)
+}
+
+/// The folder at an absolute path, with those above it, made where they are not there; through no link.
+pub(in crate::shell) fn make_way(path: &Path) -> io::Result<OwnedFd> {
+    walk(path, |folder, name| match mkdirat(folder, name, Mode::from_raw_mode(PARENT_MODE)) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(error.into()),
+    })
+}
+
+/// The folder at an absolute path, if it is there; through no link.
+pub(in crate::shell) fn find_way(path: &Path) -> io::Result<OwnedFd> {
+    walk(path, |_, _| Ok(()))
+}
+
+fn walk(path: &Path, before: impl Fn(&OwnedFd, &OsStr) -> io::Result<()>) -> io::Result<OwnedFd> {
+    let mut folder = openat(CWD, "/", FOLDER, Mode::empty())?;
+    for part in path.components() {
+        let Component::Normal(name) = part else { continue };
+        before(&folder, name)?;
+        folder = enter(&folder, name)?;
+    }
+    Ok(folder)
 }
 
 fn enter(folder: &OwnedFd, name: &OsStr) -> io::Result<OwnedFd> {

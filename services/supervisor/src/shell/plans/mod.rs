@@ -42,6 +42,7 @@ use crate::{
 
 pub(super) use account::ids_of;
 pub(super) use boundary::boundary_pair;
+pub(super) use folders::{find_way, make_way};
 pub(super) use program::ProgramFault;
 
 /// A service's log is put aside above this, at its next start or while it runs (`logs.rs`); with the one put aside that is
