@@ -6,7 +6,7 @@ use chain::payload::service::ServiceType;
 use serde::{Deserialize, Serialize};
 
 use super::supervisor::Monotonic;
-use crate::manifest::{RestartMode, RestartTable};
+use crate::manifest::{RestartMode, RestartTable, TriggerLimit};
 
 /// SUP-65.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -97,6 +97,28 @@ pub enum Verdict {
     RestartAt(Monotonic),
     GiveUp,
     Panic,
+}
+
+/// Starts by connections that still count.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TriggerLedger {
+    /// Oldest first; at most the burst of them.
+    recent: VecDeque<Monotonic>,
+}
+
+impl TriggerLedger {
+    /// Counts one more, unless that is one too many.
+    pub fn admit(&mut self, limit: &TriggerLimit, now: Monotonic) -> bool {
+        if limit.is_off() {
+            return true;
+        }
+        while self.recent.pop_front_if(|at| now.since(*at) >= limit.interval).is_some() {}
+        if self.recent.len() >= usize::try_from(limit.burst).unwrap_or(usize::MAX) {
+            return false;
+        }
+        self.recent.push_back(now);
+        true
+    }
 }
 
 /// The automatic restarts that still count.

@@ -35,6 +35,11 @@ pub const SECRETS_MAX: usize = sandbox::SEALED_FILES_MAX;
 pub const MODE_MAX: u32 = 0o7777;
 /// Folders that are made for a program.
 pub const FOLDERS_MAX: usize = 32;
+/// Starts by connections within an interval, as with systemd's sockets of `Accept=no`, and most that are counted: each is
+/// remembered singly.
+pub const TRIGGER_INTERVAL_DEFAULT: Duration = Duration::from_secs(2);
+pub const TRIGGER_BURST_DEFAULT: u32 = 20;
+pub const TRIGGER_BURST_MAX: u32 = 1000;
 /// Calendar times of one timer.
 pub const CALENDAR_MAX: usize = 16;
 /// Shortest time between two starts by `every_ms`: each is a decision and three entries of the log.

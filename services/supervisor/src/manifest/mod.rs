@@ -15,6 +15,7 @@ mod schema;
 pub mod shipped;
 mod sockets;
 mod timer;
+mod trigger_limit;
 
 pub use chain::payload::service::ServiceType;
 pub use health::{HealthCheck, HealthConfig, HealthKind};
@@ -31,3 +32,4 @@ pub use schema::{
 };
 pub use sockets::{ListenAddress, SocketConfig};
 pub use timer::TimerConfig;
+pub use trigger_limit::TriggerLimit;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     HealthConfig, ProgramConfig, Protocol, RestartTable, SandboxSwitches, ServiceType, SocketConfig,
-    TimerConfig,
+    TimerConfig, TriggerLimit,
 };
 
 /// Stands for the hash of the image that the node runs from. `up` puts the real hash in its place, so that a shipped
@@ -46,6 +46,8 @@ pub struct ServiceManifest {
     /// What starts a `[program]` by time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timer: Option<TimerConfig>,
+    #[serde(default, skip_serializing_if = "TriggerLimit::is_usual")]
+    pub trigger_limit: TriggerLimit,
 }
 
 impl ServiceManifest {

@@ -82,6 +82,54 @@ fn one_that_never_takes_the_connection_does_not_loop() {
     assert_eq!(world.state("web"), RUNNING);
 }
 
+/// One connection after the other, each of which is served: no failure, and all the same a limit.
+#[test]
+fn connections_start_it_no_more_often_than_its_limit_allows() {
+    let serve = |world: &mut World| {
+        world.connect("web");
+        world.clients.clear();
+        world.advance_ms(50);
+        if world.state("web") == RUNNING {
+            world.crash("web", DONE);
+        }
+    };
+    let mut world = listening("");
+    (0..20).for_each(|_| serve(&mut world));
+    assert_eq!((launches(&world), world.status("web").listening), (20, true), "as many as systemd allows");
+    serve(&mut world);
+    assert_eq!((launches(&world), world.status("web").listening), (20, false));
+    let error = world.status("web").last_error.unwrap();
+    assert!(
+        error.starts_with("trigger limit hit: connections started it 20 times within 2000 ms"),
+        "{error}"
+    );
+    let failed = |r: &&supervisor::core::supervisor::Record| matches!(&r.body, RecordBody::Failed(f) if f.name == "web" && f.text.starts_with("trigger limit hit"));
+    assert_eq!(world.log.iter().filter(failed).count(), 1, "it is on record, once");
+    world.advance_ms(1_000_000);
+    assert_eq!(launches(&world), 20, "nothing but a person starts it again");
+    world.start("web");
+    assert_eq!(world.state("web"), RUNNING);
+    world.crash("web", DONE);
+    assert!(world.status("web").listening);
+    (0..20).for_each(|_| serve(&mut world));
+    assert_eq!(launches(&world), 41, "with a new account");
+    // Slowly enough, it may go on for ever.
+    let mut world = listening("");
+    for _ in 0..100 {
+        serve(&mut world);
+        world.advance_ms(50);
+    }
+    assert_eq!((launches(&world), world.status("web").listening), (100, true));
+    // A limit of its own, and none.
+    for (limit, expected) in
+        [("burst = 2", 2), ("burst = 0", 50), ("interval_ms = 0", 50), ("interval_ms = 10", 50)]
+    {
+        let mut world = listening(&format!("[trigger_limit]\n{limit}\n"));
+        (0..50).for_each(|_| serve(&mut world));
+        assert_eq!(launches(&world), expected, "{limit}");
+    }
+}
+
 #[test]
 fn a_crash_with_a_connection_pending_is_an_ordinary_failure() {
     let mut world = listening("[restart]\nmax_restarts = 2\ndelay_ms = 100\nbackoff = 1.0\n");
@@ -224,4 +272,19 @@ fn a_changed_manifest_listens_anew_and_a_removed_one_lets_go() {
     let request = world.unregister("web");
     assert!(world.reply(request).is_ok(), "{:?}", world.reply(request));
     assert_eq!(world.traced("Forget"), ["web", "web"]);
+}
+
+#[test]
+fn a_limit_of_starts_is_bounded_and_for_what_connections_start() {
+    let errors = |text: &str| {
+        let head = "version = 1\n[service]\nname = \"a\"\nversion = \"1.0.0\"\nservice_type = \"User\"\n";
+        let parsed = supervisor::manifest::parse("a.toml", &format!("{head}{text}"));
+        parsed.err().map(|errors| errors[0].to_string())
+    };
+    let of = |limit: &str| errors(&manifest(&format!("[trigger_limit]\n{limit}")));
+    assert_eq!(of("burst = 1000\ninterval_ms = 86400000"), None);
+    assert!(of("burst = 1001").unwrap().contains("allowed is 0 to 1000"));
+    assert!(of("interval_ms = 86400001").unwrap().contains("allowed is 0 to 86400000"));
+    let alone = errors("[program]\nimage = \"/bin/true\"\n[trigger_limit]\nburst = 1\n").unwrap();
+    assert!(alone.contains("`trigger_limit`: only a service with a socket"), "{alone}");
 }

@@ -5,7 +5,8 @@
 //! is refused, so whoever requires it need not wait for it.
 //!
 //! A connection that waits already when the service ends would start it over and over: such a start counts towards the
-//! restart budget and keeps its delays, as after a failure.
+//! restart budget and keeps its delays, as after a failure. However they come, connections start it no more often than its
+//! `[trigger_limit]` says.
 
 use chain::payload::service::ServiceError;
 
@@ -104,11 +105,7 @@ impl Supervisor {
             Verdict::RestartAt(_) => self.start_on_demand(name, true),
             verdict => {
                 let text = "ended over and over without taking the connection that waits";
-                service.given_up = true;
-                service.last_error = Some(text.to_owned());
-                self.changed = true;
-                self.unremembered = true;
-                self.record_failure(name, ServiceError::Crashed { status: 0 }, text);
+                self.listen_no_more(name, ServiceError::Crashed { status: 0 }, text);
                 if verdict == Verdict::Panic {
                     self.emergency(&format!("{name} {text}"));
                 }
@@ -140,12 +137,32 @@ impl Supervisor {
         due.iter().for_each(|name| self.start_on_demand(name, true));
     }
 
+    /// Given up: whoever comes waits in the queue until somebody starts it.
+    fn listen_no_more(&mut self, name: &str, error: ServiceError, text: &str) {
+        let Some(service) = self.services.get_mut(name) else { return };
+        service.given_up = true;
+        service.last_error = Some(super::bounded(text));
+        self.changed = true;
+        self.unremembered = true;
+        self.record_failure(name, error, text);
+    }
+
     fn start_on_demand(&mut self, name: &str, counts: bool) {
         let now = self.now;
         let Some(service) = self.services.get_mut(name) else { return };
         service.demand = Demand::None;
         if !service.rests_armed() {
             return;
+        }
+        let limit = service.manifest().trigger_limit;
+        if !service.triggers.admit(&limit, now) {
+            let text = format!(
+                "trigger limit hit: connections started it {} times within {} ms; it listens no more until \
+                 `bailiwick service start {name}`",
+                limit.burst,
+                limit.interval.as_millis()
+            );
+            return self.listen_no_more(name, ServiceError::LaunchFailed, &text);
         }
         if counts {
             service.ledger.count(&service.policy, now);

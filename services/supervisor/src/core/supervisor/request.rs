@@ -11,6 +11,7 @@ use super::{
 use crate::{
     core::{
         graph::{Graph, GraphError},
+        restart::TriggerLedger,
         state::{self, ServiceState, Transition},
     },
     manifest::{ProgramConfig, limits::SERVICES_MAX},
@@ -60,6 +61,7 @@ impl Supervisor {
         service.failed_once = false;
         service.permit = Permit::Granted(authorization);
         service.ledger.clear();
+        service.triggers = TriggerLedger::default();
         service.restart_at = service.restart_at.map(|_| now);
         service.start_waiters.push(request);
         self.changed = true;

@@ -10,7 +10,7 @@ use crate::{
         catalogue::{self, Phase},
         health::HealthCounter,
         lifecycle::{HealthStatus, LifecycleMessage},
-        restart::{self, RestartLedger, RestartPolicy},
+        restart::{self, RestartLedger, RestartPolicy, TriggerLedger},
         state::ServiceState,
     },
     manifest::{HealthCheck, LoadedManifest, RestartMode, Runs, ServiceManifest},
@@ -65,6 +65,7 @@ pub(super) struct Service {
     /// What its manifest names may start it.
     pub(super) armed: bool,
     pub(super) demand: Demand,
+    pub(super) triggers: TriggerLedger,
     /// It was launched with the manifest that it has.
     pub(super) has_run: bool,
     /// Must stop once, then start again.
@@ -156,6 +157,7 @@ impl Service {
             given_up: false,
             armed: false,
             demand: Demand::None,
+            triggers: TriggerLedger::default(),
             has_run: false,
             bounce: false,
             permit: Permit::None,
@@ -189,6 +191,7 @@ impl Service {
         self.has_run = false;
         // Its sockets may be others: who waited for a connection waited on the old ones.
         self.demand = fresh.demand;
+        self.triggers = fresh.triggers;
         self.ledger.clear();
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     super::limits::{
         CALENDAR_MAX, NAME_BYTES_MAX, SOCKET_BACKLOG_MAX, SOCKETS_MAX, TEXT_BYTES_MAX, TIMER_DURATION_MAX,
-        TIMER_EVERY_MIN,
+        TIMER_EVERY_MIN, TRIGGER_BURST_MAX,
     },
     super::{ListenAddress, ServiceManifest, SocketConfig, TimerConfig},
     Faults,
@@ -16,6 +16,13 @@ const OWN_VARIABLES: [&str; 3] = ["LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID"];
 
 pub(super) fn check(faults: &mut Faults, manifest: &ServiceManifest) {
     sockets(faults, &manifest.sockets);
+    let limit = manifest.trigger_limit;
+    faults.range("trigger_limit.burst", limit.burst, 0, TRIGGER_BURST_MAX);
+    faults.duration("trigger_limit.interval_ms", limit.interval, Duration::ZERO);
+    if !limit.is_usual() && !manifest.is_on_demand() {
+        faults
+            .add("trigger_limit", "only a service with a socket that is on_demand is started by connections");
+    }
     if let Some(config) = &manifest.timer {
         timer(faults, config);
     }
