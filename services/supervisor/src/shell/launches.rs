@@ -18,6 +18,7 @@ use super::{
     knowledge::read_genesis,
     listeners::HandedOver,
     plans::{self, House, Order},
+    preparing::Preparations,
     registry::Registry,
     run::Shell,
     settling::Launching,
@@ -25,7 +26,7 @@ use super::{
 };
 use crate::{
     core::supervisor::{CallId, Event, LaunchId},
-    manifest::{LoadedManifest, ServiceManifest},
+    manifest::LoadedManifest,
     signing,
 };
 
@@ -79,6 +80,7 @@ impl Shell {
             keeper: self.applier.keeper.clone(),
             registry: self.applier.registry.clone(),
             progress: Arc::clone(&self.progress),
+            preparations: self.preparations.clone(),
             handed_over: self.handed_over(&manifest.manifest),
             manifest,
         };
@@ -107,7 +109,7 @@ impl Shell {
 
     pub(super) fn probe_by_command(
         &mut self,
-        manifest: &ServiceManifest,
+        manifest: Arc<LoadedManifest>,
         launch: LaunchId,
         call: CallId,
         command: Vec<String>,
@@ -117,13 +119,19 @@ impl Shell {
         self.next_check += 1;
         let (ended, exit) = oneshot::channel();
         self.checks.insert(id, ended);
-        let order = self.applier.house.check_command(manifest, &self.applier.registry.sockets(), &command);
+        let house = Arc::clone(&self.applier.house);
+        let (sockets, preparations) = (self.applier.registry.sockets(), self.preparations.clone());
         let keeper = self.applier.keeper.clone();
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
+            let asks = command.first().cloned().unwrap_or_default();
+            let (name, of) = (manifest.name().to_owned(), Arc::clone(&manifest));
+            let work = move || house.check_command(&of.manifest, &sockets, &command);
+            let order = preparations.run(&name, &asks, work).await;
+            let order = order.and_then(|order| order.map_err(|error| error.to_string()));
             let launched = match order {
                 Ok(Order { plan, stored, fds }) => keeper.launch(id, &plan, stored, fds).await.map(|_| ()),
-                Err(error) => Err(error.to_string()),
+                Err(text) => Err(text),
             };
             let result = match launched {
                 Ok(()) => await_check(&keeper, id, exit, timeout).await,
@@ -167,6 +175,7 @@ struct Task {
     house: Arc<House>,
     keeper: Keeper,
     registry: Registry,
+    preparations: Preparations,
     progress: Arc<super::contract::NodeProgress>,
     manifest: Arc<LoadedManifest>,
     /// To a program.
@@ -212,9 +221,10 @@ impl Task {
     async fn program(&self) -> Result<Order, Fault> {
         let (house, manifest) = (Arc::clone(&self.house), Arc::clone(&self.manifest));
         let (sockets, handed_over) = (self.sockets(), self.handed_over.clone());
-        let made =
-            tokio::task::spawn_blocking(move || house.program(&manifest.manifest, &sockets, &handed_over));
-        let made = made.await;
+        let asks =
+            manifest.manifest.program.as_ref().map_or("its image", |program| &program.image).to_owned();
+        let work = move || house.program(&manifest.manifest, &sockets, &handed_over);
+        let made = self.preparations.run(self.manifest.name(), &asks, work).await;
         made.map_err(failed)?.map_err(|error| match error {
             plans::ProgramFault::Mismatch { .. } => (ServiceError::BinaryMismatch, error.to_string()),
             error => failed(error),

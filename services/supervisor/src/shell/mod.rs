@@ -29,6 +29,7 @@ mod memory;
 mod notify;
 mod ownership;
 mod plans;
+mod preparing;
 mod probes;
 mod records;
 mod registry;
@@ -55,8 +56,6 @@ pub const EXIT_EMERGENCY: u8 = 3;
 const EXIT_NO_KEEPER: u8 = 2;
 /// Stack of a thread for blocking work.
 const THREAD_STACK_BYTES: usize = 512 * 1024;
-/// Threads for blocking work: hashing an image.
-const BLOCKING_THREADS_MAX: usize = 4;
 
 /// Becomes the supervisor of a node. The keeper is its parent and has left the channel at [`KEEPER_FD`].
 #[must_use]
@@ -77,7 +76,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .thread_stack_size(THREAD_STACK_BYTES)
-        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .max_blocking_threads(preparing::BLOCKING_THREADS_MAX)
         .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,

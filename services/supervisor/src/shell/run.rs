@@ -27,6 +27,7 @@ use super::{
     lifecycle::Link,
     marker::Marker,
     memory::{self, Remembered},
+    preparing::Preparations,
     probes,
     settling::Launching,
     timers::{self, Alarm, Timers},
@@ -63,6 +64,7 @@ pub(super) struct Shell {
     /// Exec checks under way, by the keeper's number.
     pub(super) checks: BTreeMap<u64, oneshot::Sender<Exit>>,
     pub(super) next_check: u64,
+    pub(super) preparations: Preparations,
     /// For the sd_notify sockets: which launch their owner is.
     pub(super) current: BTreeMap<String, watch::Sender<Option<LaunchId>>>,
     /// Who waits for the end of a reload.
@@ -111,6 +113,7 @@ impl Shell {
             launching: BTreeMap::new(),
             checks: BTreeMap::new(),
             next_check: 1,
+            preparations: Preparations::default(),
             reloads: BTreeMap::new(),
             current: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -437,7 +440,7 @@ impl Shell {
             HealthCheck::Tcp { address } => probes::Question::Connect { address },
             HealthCheck::Http { address, path } => probes::Question::Http { address, path },
             HealthCheck::Exec { command } => {
-                return self.probe_by_command(&manifest.manifest, launch, call, command, timeout);
+                return self.probe_by_command(manifest, launch, call, command, timeout);
             }
             HealthCheck::Lifecycle | HealthCheck::SdNotify { .. } | HealthCheck::Process => return,
         };
