@@ -37,8 +37,8 @@ use table::Table;
 
 /// Children of both clients together: a node of a few hundred programs, and a bound for the table.
 pub const CHILDREN_MAX: usize = 1024;
-/// Descriptors that one client stores: every edge of every service, with room.
-pub const STORED_MAX: usize = 512;
+/// Descriptors that one client stores: the sockets of a thousand services, what they leave, and room.
+pub const STORED_MAX: usize = 2048;
 /// Cgroups that could not be removed yet because something in them was still ending.
 pub const LEFTOVERS_MAX: usize = CHILDREN_MAX;
 /// While cgroups wait to be removed or a start is due, the loop looks again after this long.

@@ -275,6 +275,7 @@ mod tests {
 
     #[test]
     fn clients_see_only_their_own_and_limits_hold() {
+        super::super::raise_descriptor_limit();
         let mut table = Table::new();
         for n in 0..STORED_MAX {
             table.store(0, &n.to_string(), fd()).unwrap();

@@ -9,6 +9,7 @@ use durable::RealDisk;
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
+    fd_store,
     history::History,
     inputs::{Answer, Inbox, Input},
     keeper_client::Keeper,
@@ -24,12 +25,17 @@ use crate::{
         catalogue,
         supervisor::{Event, ServiceSetup, SupervisorError},
     },
+    keeper::STORED_MAX,
     manifest::{LoadedManifest, ServiceType, parse},
 };
 
 /// Manifests of the folder that are taken in at the same time: each waits for decisions, for entries on the disk and for
 /// its program, and hardly for the processor.
 const APPLIED_AT_ONCE_MAX: usize = 16;
+/// What the supervisor stores with the keeper for itself: its memory and its channels, with room.
+const OWN_STORED_MAX: usize = 16;
+/// Of all that it may store, what is left for sockets beside that and what programs leave.
+const SOCKETS_STORED_MAX: usize = STORED_MAX - OWN_STORED_MAX - fd_store::ALL_MAX;
 /// Files of the folder of manifests that are looked at.
 const FILES_MAX: usize = crate::manifest::limits::SERVICES_MAX;
 
@@ -70,6 +76,7 @@ impl Applier {
         let manifest = Arc::new(self.read(file, text)?);
         let name = manifest.name().to_owned();
         let _alone = self.turns.take(&name).await?;
+        self.admit(&manifest)?;
         // First, because it is what fails most, and nothing has been asked for or recorded yet.
         self.listeners.open(&self.keeper, &self.house, &manifest.manifest).await?;
         let answer = self.register(by, &manifest).await;
@@ -83,6 +90,19 @@ impl Applier {
             self.remember(&name, Some(text))?;
         }
         answer
+    }
+
+    /// What every service has been promised stays there for it: nobody is taken in who could only live on what is another's.
+    fn admit(&self, manifest: &LoadedManifest) -> Result<(), SupervisorError> {
+        let needed = self.registry.descriptors_with(manifest);
+        if needed > SOCKETS_STORED_MAX {
+            tracing::warn!(service = manifest.name(), needed, "the keeper has no room for its sockets");
+            return Err(SupervisorError::Busy {
+                what: "sockets of all services together",
+                limit: SOCKETS_STORED_MAX,
+            });
+        }
+        Ok(())
     }
 
     /// The answer, and whether this manifest is the one that the service has from now on.

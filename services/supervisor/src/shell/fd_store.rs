@@ -10,7 +10,10 @@ use super::{inputs::Input, keeper_client::Keeper, listeners::HandedOver};
 use crate::manifest::limits::STORED_DESCRIPTORS_MAX;
 
 /// Descriptors of all services together, so that programs cannot fill the keeper's table.
-const ALL_MAX: usize = 128;
+pub(super) const ALL_MAX: usize = 512;
+/// What a service may leave at any time; more only while the others have left half of all free.
+const SHARE: usize = 4;
+const FREE_FOR_ALL_MAX: usize = ALL_MAX / 2;
 
 /// By service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,12 +69,18 @@ impl FdStore {
     }
 
     fn admit(&mut self, service: &str, name: &str) -> Result<String, String> {
-        if self.kept.values().map(Vec::len).sum::<usize>() >= ALL_MAX {
+        let all: usize = self.kept.values().map(Vec::len).sum();
+        if all >= ALL_MAX {
             return Err(format!("{ALL_MAX} of all services are kept already"));
         }
         let own = self.kept.entry(service.to_owned()).or_default();
         if own.len() >= STORED_DESCRIPTORS_MAX {
             return Err(format!("{STORED_DESCRIPTORS_MAX} of this service are kept already"));
+        }
+        if own.len() >= SHARE && all >= FREE_FOR_ALL_MAX {
+            return Err(format!(
+                "{SHARE} of this service are kept already, its share while {FREE_FOR_ALL_MAX} of all services are"
+            ));
         }
         self.next += 1;
         own.push(Kept { number: self.next, name: name.to_owned() });
@@ -123,8 +132,16 @@ mod tests {
         assert_eq!(store.remove("mine", Some("a")).len(), STORED_DESCRIPTORS_MAX);
         assert_eq!(store.handed_over("mine"), []);
         assert_eq!(store.remove("yours", None), ["fd:yours:17"]);
-        for number in 0..ALL_MAX {
+        // Some take all that they may, and there is still something for the others.
+        for number in 0..FREE_FOR_ALL_MAX {
             store.admit(&format!("s{}", number / STORED_DESCRIPTORS_MAX), "c").unwrap();
+        }
+        for number in 0..ALL_MAX - FREE_FOR_ALL_MAX {
+            let other = format!("t{}", number / SHARE);
+            store.admit(&other, "c").unwrap();
+            if number == SHARE - 1 {
+                assert!(store.admit(&other, "c").unwrap_err().contains("its share"));
+            }
         }
         assert!(store.admit("one-more", "c").unwrap_err().contains("all services"));
     }

@@ -8,7 +8,7 @@ use std::{
 use base::layout::Layout;
 
 use super::sockets::{self, Socket};
-use crate::manifest::LoadedManifest;
+use crate::manifest::{LoadedManifest, ServiceManifest};
 
 #[derive(Debug, Default)]
 struct State {
@@ -50,6 +50,17 @@ impl Registry {
         sockets::of_node(&self.layout, all)
     }
 
+    /// Descriptors that the keeper would hold for all services with this manifest in the place of the one of its name: their
+    /// sockets among each other and on the host, and the channels over which the node's own are told of clients.
+    #[must_use]
+    pub(super) fn descriptors_with(&self, manifest: &LoadedManifest) -> usize {
+        let edges = self.sockets_with(manifest.name(), Some(manifest)).len();
+        let state = self.lock();
+        let others = state.manifests.values().filter(|known| known.name() != manifest.name());
+        let of = |known: &ServiceManifest| known.sockets.len() + usize::from(known.program.is_none());
+        edges + others.map(|known| of(&known.manifest)).sum::<usize>() + of(&manifest.manifest)
+    }
+
     /// Puts a manifest in the place of the one of its name, or takes that one away.
     pub(super) fn set(&self, name: &str, manifest: Option<Arc<LoadedManifest>>) {
         let mut manifests = self.lock().manifests.clone();
@@ -80,5 +91,35 @@ impl Registry {
                 && socket.client.as_deref() == Some(client)
         };
         state.sockets.iter().find(edge).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_keeper_holds_for_all_is_counted_with_the_manifest_that_is_to_come() {
+        let parse = |name: &str, more: &str| {
+            let text = format!(
+                "version = 1\n[service]\nname = \"{name}\"\nversion = \"1.0.0\"\nservice_type = \"User\"\n{more}"
+            );
+            Arc::new(crate::manifest::parse("test", &text).unwrap())
+        };
+        let sockets = |count: usize| {
+            let one = |n| format!("[[sockets]]\nname = \"s\"\nlisten = \"udp:127.0.0.1:{n}\"\n");
+            let all: String = (1..=count).map(one).collect();
+            format!("[program]\nimage = \"/x\"\n{all}")
+        };
+        let layout = Layout::under(std::path::Path::new("/n")).unwrap();
+        let registry = Registry::new(&layout, [parse("keys", ""), parse("one", &sockets(3))]);
+        let empty = parse("two", &sockets(0));
+        let before = registry.descriptors_with(&empty);
+        assert_eq!(registry.descriptors_with(&parse("two", &sockets(5))), before + 5);
+        // One in the place of another counts once.
+        assert_eq!(registry.descriptors_with(&parse("one", &sockets(4))), before + 1);
+        let edge = "[[dependencies]]\nname = \"keys\"\nversion = \">=1.0.0\"\nrequired = false\n";
+        let caller = parse("two", &(sockets(0) + edge));
+        assert_eq!(registry.descriptors_with(&caller), before + 1);
     }
 }
