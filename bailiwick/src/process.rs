@@ -7,6 +7,19 @@ use crate::args::Process;
 /// A process that was started otherwise than by the node ends with this code, and says so.
 const NOT_FROM_THE_NODE: u8 = 2;
 
+/// What the keeper's children go on as without an image. The monitor alone: one stands before each program.
+pub fn become_part(arguments: &[String]) -> u8 {
+    match arguments {
+        [_, process, monitor] if process == "process" && monitor == "monitor" => {
+            process_manager::monitor::part()
+        }
+        other => {
+            eprintln!("bailiwick: this build has no part {other:?}");
+            NOT_FROM_THE_NODE
+        }
+    }
+}
+
 pub fn become_process(process: &Process) -> ExitCode {
     match process {
         Process::Supervisor { arguments } => match supervisor::Arguments::from_strings(arguments) {

@@ -26,7 +26,7 @@ use crate::{
     args::Up,
     first_boot::FirstBoot,
     node::{Node, runtime},
-    output, units,
+    output, process, units,
 };
 
 /// A node that has not answered by then has failed; its log says why.
@@ -103,6 +103,7 @@ pub fn run(layout: &Layout, args: &Up) -> Result<ExitCode> {
         streams,
         features,
         cgroup: format!("bailiwick-{}", std::process::id()),
+        parts: process::become_part,
     };
     let ending = keeper::run(config).context("the keeper")?;
     drop(lock);

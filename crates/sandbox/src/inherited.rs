@@ -15,6 +15,11 @@ const FIRST_INHERITED: RawFd = 3;
 
 static ADOPTED: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
 
+/// In a child whose descriptors were all placed anew: what its parent adopted is no longer there.
+pub(crate) fn start_over() {
+    ADOPTED.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
+}
+
 /// Takes over a descriptor that this process inherited. To be called at start, before anything else is opened,
 /// with numbers that the parent named.
 pub fn adopt_descriptor(raw: RawFd) -> io::Result<OwnedFd> {

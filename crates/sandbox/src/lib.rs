@@ -29,8 +29,8 @@ pub use capability::capability_bit;
 pub use features::{Controller, Features, Hierarchy};
 pub use guard::{Enforced, EnforcedBy, Guard, GuardSet, LimitKind, Missing};
 pub use launch::{
-    Effective, LAUNCH_TIMEOUT_MS, LaunchError, Launched, OF_THE_HOUSE, Program, Step, Told, duplicate_all,
-    inner, launch, prepare,
+    Effective, LAUNCH_TIMEOUT_MS, LaunchError, Launched, OF_THE_HOUSE, Part, Program, Step, Told,
+    duplicate_all, inner, launch, launch_from, prepare,
 };
 pub use plan::{
     ARGUMENT_BYTES_MAX, ARGUMENTS_MAX, Access, CAPABILITIES_UNTOUCHED, COMMANDS_MAX, Command,

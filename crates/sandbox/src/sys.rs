@@ -97,21 +97,35 @@ pub(crate) fn close_all_on_exec() -> io::Result<()> {
 }
 
 /// Closes every descriptor from 3 on but these. Whoever owned one of them must never use or drop it again.
-pub(crate) fn close_all_but(kept: &mut [BorrowedFd<'_>]) -> io::Result<()> {
-    kept.sort_unstable_by_key(AsRawFd::as_raw_fd);
+pub(crate) fn close_all_but(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    close_all_but_numbers(&mut kept.iter().map(|fd| fd.as_raw_fd() as u32).collect::<Vec<_>>())
+}
+
+/// The same by their numbers.
+pub(crate) fn close_all_but_numbers(kept: &mut [u32]) -> io::Result<()> {
+    kept.sort_unstable();
     let mut first: u32 = 3;
     let close = |first: u32, last: u32| {
-        // SAFETY: only the init of a program calls it, which never returns to code that owns a descriptor.
+        // SAFETY: only the init of a program and a part of the house call it, which never return to code that owns a
+        // descriptor.
         check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })
     };
-    for fd in kept {
-        let number = fd.as_raw_fd() as u32;
-        if number > first {
-            close(first, number - 1)?;
+    for number in kept {
+        if *number > first {
+            close(first, *number - 1)?;
         }
-        first = first.max(number + 1);
+        first = first.max(*number + 1);
     }
     close(first, u32::MAX)?;
+    Ok(())
+}
+
+/// Writing to a pipe or socket without a reader becomes an error.
+pub(crate) fn ignore_broken_pipes() -> io::Result<()> {
+    // SAFETY: sets a disposition, no handler.
+    if unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) } == libc::SIG_ERR {
+        return Err(io::Error::last_os_error());
+    }
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use sandbox::cgroup::Tree;
 use sandbox::process::{ExitStatus, reap};
-use sandbox::{Features, LaunchError, Launched, Plan, Program, Told, inner, launch};
+use sandbox::{Features, LaunchError, Launched, Plan, Program, Told, inner, launch_from};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -31,6 +31,13 @@ fn main() -> ExitCode {
             ExitCode::from(99)
         }
     }
+}
+
+/// What a plan of a part goes on as: the probe, in this process's own copy.
+fn part(arguments: &[String]) -> u8 {
+    let words: Vec<&str> = arguments.iter().skip(2).map(String::as_str).collect();
+    println!("part");
+    u8::from(probe::run(&words).is_err())
 }
 
 /// Slots: 0 this image, 1 to 3 the standard streams, 4 an extra file.
@@ -83,7 +90,7 @@ fn stage(options: &[&str]) -> io::Result<ExitCode> {
         .contains(&"cgroup")
         .then(|| Tree::create(&features, &format!("test-{}", std::process::id()), false));
     let group = tree.as_ref().map(|tree| tree.group(&plan.label, &plan.limits)).transpose()?;
-    let result = launch(&plan, &slots, &features, group.as_ref());
+    let result = launch_from(&plan, &slots, &features, group.as_ref(), Some(part));
     let code = match result {
         Ok(launched) => {
             report(&launched);

@@ -41,6 +41,7 @@ fn keeper() -> io::Result<()> {
         ],
         features: Features::detect(),
         cgroup: format!("test-keeper-{}", std::process::id()),
+        parts: |_| 1,
     })?;
     say(&format!("ending {ending:?}"));
     Ok(())

@@ -13,7 +13,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource as KernelResource, Signal};
 use rustix::thread::{Gid, Uid};
 
-use super::{Prepared, Step, init, mounts};
+use super::{Prepared, Step, init, mounts, part};
 use crate::fdpass::{Channel, PassError};
 use crate::guard::Guard;
 use crate::plan::{CAPABILITIES_UNTOUCHED, DESCRIPTOR_TARGET_MAX, Executable, Resource};
@@ -138,7 +138,9 @@ fn carry_out(prepared: &Prepared<'_>, channel: &Channel) -> Result<Infallible, F
     }
     wait_for_parent(channel).at(Step::Wait)?;
     if plan.init {
-        init::show_as(&plan.label);
+        init::show_as("init", &plan.label);
+    } else if prepared.part.is_some() {
+        init::show_as(part::name(&plan.arguments), &plan.label);
     }
     if plan.new_session {
         // Fails only for a leader of a group, which a fork is not.
@@ -242,6 +244,9 @@ fn become_image(
     let arguments = arguments.at(Step::Execute)?;
     let environment = with_own_pid(prepared.environment.clone(), own_pid).at(Step::Execute)?;
     load_filter(prepared, channel).at(Step::Seccomp)?;
+    if let Some(part) = prepared.part {
+        return part::go_on(prepared, part).at(Step::Execute);
+    }
     Err(sys::execute(image.file.as_raw_fd(), &image.path, &arguments, &environment)).at(Step::Execute)
 }
 

@@ -101,8 +101,8 @@ impl Program {
 
 /// Writes the name of what it stands before over the launcher's own arguments, which `ps` would show else. To be called
 /// while `/proc` is the launcher's. Who reads `ps` learns less if it fails.
-pub(super) fn show_as(label: &str) {
-    let shown = format!("bailiwick process init {label}");
+pub(super) fn show_as(part: &str, label: &str) {
+    let shown = format!("bailiwick process {part} {label}");
     let write = || {
         let (start, end) = arguments(&std::fs::read_to_string("/proc/self/stat").ok()?)?;
         let mut text = shown.into_bytes();
@@ -168,7 +168,7 @@ pub(super) fn stay_before(
     let needed = if plan.commands.is_empty() { &[] } else { needed };
     let mut kept = vec![channel.as_fd(), signals.as_fd(), born.executed.as_fd(), born.pidfd.as_fd()];
     kept.extend_from_slice(needed);
-    sys::close_all_but(&mut kept)?;
+    sys::close_all_but(&kept)?;
     born.await_execution()?;
     tell(channel, Report::Started, &[born.pidfd.as_fd()])?;
     // A program that has ended keeps its number until it is reaped: only after the launcher has read it.

@@ -5,6 +5,7 @@ mod effective;
 mod init;
 mod mounts;
 mod overlay;
+mod part;
 mod sealed;
 
 use std::ffi::CString;
@@ -26,6 +27,7 @@ use crate::sys::{self, Forked};
 use child::Report;
 pub use effective::{Effective, OF_THE_HOUSE, prepare};
 pub use init::{Program, Told};
+pub use part::Part;
 
 /// A launch that takes longer hangs on a path (a dead network file system); the child is killed. Ordinary launches
 /// take 1 to 4 ms.
@@ -195,6 +197,8 @@ struct Prepared<'a> {
     entrances: Vec<File>,
     environment: Vec<CString>,
     filter: Vec<libc::sock_filter>,
+    /// What goes on instead of an image.
+    part: Option<Part>,
 }
 
 /// Starts what the plan says. `slots` are the descriptors that its numbers mean; `group` is the cgroup made for it.
@@ -204,6 +208,17 @@ pub fn launch(
     slots: &[OwnedFd],
     features: &Features,
     group: Option<&Group>,
+) -> Result<Launched, LaunchError> {
+    launch_from(plan, slots, features, group, None)
+}
+
+/// The same by a launcher that has parts: where the plan is of one, the child goes on as it and executes nothing.
+pub fn launch_from(
+    plan: &Plan,
+    slots: &[OwnedFd],
+    features: &Features,
+    group: Option<&Group>,
+    parts: Option<Part>,
 ) -> Result<Launched, LaunchError> {
     plan.validate(slots.len())?;
     let effective = prepare(plan, features, group);
@@ -226,6 +241,7 @@ pub fn launch(
         entrances,
         environment: strings(plan.environment.iter().map(|(name, value)| format!("{name}={value}")))?,
         filter: effective.seccomp.as_ref().map(crate::seccomp::assemble).unwrap_or_default(),
+        part: parts.filter(|_| plan.part),
     };
     let (ours, theirs) = Channel::pair().map_err(LaunchError::Channel)?;
     let into = group.and_then(Group::unified_folder);

@@ -170,6 +170,9 @@ impl Plan {
         if !self.init && (!self.commands.is_empty() || self.forks.is_some()) {
             return Err(PlanError::Contradiction("commands and daemons need an init"));
         }
+        if self.part && self.init {
+            return Err(PlanError::Contradiction("a part of the house needs no init"));
+        }
         range("the commands before", i64::from(self.before), 0, self.commands.len() as i64)?;
         range("the umask", i64::from(self.umask.unwrap_or(0)), 0, 0o777)?;
         range("the priority", i64::from(self.priority), 0, i64::from(PRIORITY_MAX))?;

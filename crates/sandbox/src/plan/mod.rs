@@ -231,6 +231,11 @@ pub struct Plan {
     /// gets it.
     #[n(33)]
     pub own_pid: Option<String>,
+    /// A part of the house: a launcher that has parts goes on as the one that the arguments name, in its own copy, and
+    /// nothing is executed. Any other executes the image.
+    #[n(34)]
+    #[cbor(default)]
+    pub part: bool,
 }
 
 impl Plan {
@@ -276,6 +281,7 @@ impl Plan {
             before: 0,
             forks: None,
             own_pid: None,
+            part: false,
         }
     }
 

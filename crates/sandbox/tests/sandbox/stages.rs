@@ -1,7 +1,7 @@
 //! Failures that name their step, the second stage, and the listener.
 
 use sandbox::seccomp::{NotifyCall, Profile};
-use sandbox::{Executable, Mount};
+use sandbox::{Executable, Guard, GuardSet, Mount};
 
 use crate::common::{As, launchers, line, probe, run, shell};
 
@@ -87,6 +87,36 @@ fn a_monitor_launches_the_second_stage_and_sees_its_calls() {
         assert!(text.contains("saw Some(Internet { call: Connect, address: 127.0.0.1:9 })"), "{text}");
         line(&text, &format!("error {} mount", libc::EPERM));
         line(&text, "inner Code(0)");
+    }
+}
+
+/// All that a new image would have lost or kept by `execve`: the launcher's descriptors, its capabilities, who may look in.
+#[test]
+fn a_part_goes_on_without_an_image_and_has_no_more_than_one() {
+    let words =
+        "pid , fds , status CapEff , status CapPrm , status Seccomp , status NoNewPrivs , read /etc/passwd";
+    for launcher in launchers() {
+        for guards in [GuardSet::EMPTY, GuardSet::of(&[Guard::NoNewPrivs])] {
+            let mut plan = probe(words);
+            plan.disabled = guards;
+            plan.required = GuardSet::EMPTY;
+            let executed = run(*launcher, &plan, &[]);
+            plan.part = true;
+            let gone_on = run(*launcher, &plan, &[]);
+            // The launcher learns of it a moment earlier, so its own lines may come in between.
+            let sorted = |text: &str| {
+                let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+                lines.sort();
+                lines
+            };
+            assert_eq!(sorted(&gone_on.replacen("part\n", "", 1)), sorted(&executed), "{guards:?}");
+            assert!(gone_on.contains("part\n") && gone_on.contains("ok pid 1\n"), "{gone_on}");
+        }
+        // PR_GET_DUMPABLE: an image is like any other program, a copy of its launcher is not.
+        let mut plan = probe("call 157 3");
+        assert_eq!(line(&run(*launcher, &plan, &[]), "ok call 157 3"), "1");
+        plan.part = true;
+        assert_eq!(line(&run(*launcher, &plan, &[]), "ok call 157 3"), "0");
     }
 }
 

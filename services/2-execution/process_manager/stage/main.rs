@@ -15,22 +15,19 @@ use sandbox::{
     fdpass::{Channel, MESSAGE_BYTES_MAX, PassError},
     inherited::adopt_descriptor,
     keeper_protocol::{Child, Exit, GroupUsage, Reply, Request, encode_reply, read_sealed},
-    launch,
+    launch_from,
     process::{Signal, SignalReader, adopt_orphans, pidfd_send_signal, reap},
 };
-
-/// The channel to the test.
-const CHANNEL_FD: i32 = 3;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
-        ["keeper"] => Keeper::run(),
+        ["keeper", channel] => Keeper::run(channel),
         ["process", "monitor"] => return process_manager::monitor::main(),
         ["process", "service"] => return process_manager::main(),
         ["end"] => Ok(()),
-        _ => Err(io::Error::other("usage: keeper | process monitor | process service | end")),
+        _ => Err(io::Error::other("usage: keeper CHANNEL | process monitor | process service | end")),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -39,6 +36,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// As the real keeper has it.
+fn part(_: &[String]) -> u8 {
+    process_manager::monitor::part()
 }
 
 struct Kept {
@@ -56,8 +58,9 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn run() -> io::Result<()> {
-        let channel = Channel::from(adopt_descriptor(CHANNEL_FD)?);
+    fn run(channel: &str) -> io::Result<()> {
+        let channel = channel.parse().map_err(io::Error::other)?;
+        let channel = Channel::from(adopt_descriptor(channel)?);
         channel.set_nonblocking()?;
         adopt_orphans()?;
         let signals = SignalReader::new(&[Signal::CHILD])?;
@@ -124,7 +127,7 @@ impl Keeper {
                 };
                 let plan = Plan::decode(&bytes, fds.len()).map_err(|error| error.to_string())?;
                 let group = self.tree.group(&format!("{id}"), &plan.limits).ok();
-                match launch(&plan, &fds, &self.features, group.as_ref()) {
+                match launch_from(&plan, &fds, &self.features, group.as_ref(), Some(part)) {
                     Ok(launched) => {
                         let handle = launched.pidfd.try_clone().map_err(|error| error.to_string())?;
                         let kept = Kept { pid: launched.pid, pidfd: launched.pidfd, group, exit: None };

@@ -6,7 +6,7 @@ use base::cbor;
 use sandbox::fdpass::PassError;
 use sandbox::keeper_protocol::{CHILDREN_PER_REPLY_MAX, Reply, Request, read_sealed};
 use sandbox::process::{Signal, pidfd_send_signal};
-use sandbox::{Plan, launch};
+use sandbox::{Plan, launch_from};
 
 use super::table::{Kept, measure};
 use super::{Ending, Keeper, SUPERVISOR};
@@ -136,7 +136,7 @@ impl Keeper {
                 }
             }
         };
-        match launch(&plan, &slots, &self.features, group.as_ref()) {
+        match launch_from(&plan, &slots, &self.features, group.as_ref(), Some(self.parts)) {
             Ok(launched) => {
                 let handle =
                     launched.pidfd.try_clone().map_err(|error| format!("duplicating a pidfd: {error}"));

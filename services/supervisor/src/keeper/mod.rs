@@ -25,11 +25,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use sandbox::Features;
 use sandbox::cgroup::{Group, Tree};
 use sandbox::fdpass::{Channel, MESSAGE_BYTES_MAX, PassError};
 use sandbox::keeper_protocol::{Reply, encode_reply};
 use sandbox::process::{Signal, SignalReader, adopt_orphans, reap};
+use sandbox::{Features, Part};
 
 use inits::Inits;
 use supervise::{Supervised, Verdict};
@@ -64,6 +64,8 @@ pub struct KeeperConfig {
     pub features: Features,
     /// Name of its own cgroup below the current one.
     pub cgroup: String,
+    /// What a child whose plan is of a part of the house goes on as.
+    pub parts: Part,
 }
 
 /// Why the keeper ended. Nothing that it started is left.
@@ -117,6 +119,7 @@ const PROGRAMS: usize = 1;
 
 struct Keeper {
     features: Features,
+    parts: Part,
     tree: Tree,
     links: [Link; 2],
     table: Table,
@@ -140,6 +143,7 @@ pub fn run(config: KeeperConfig) -> io::Result<Ending> {
     table.store(SUPERVISOR, PROGRAMS_CHANNEL, programs.other.try_clone()?).map_err(io::Error::other)?;
     let mut keeper = Keeper {
         features: config.features.clone(),
+        parts: config.parts,
         tree,
         links,
         table,

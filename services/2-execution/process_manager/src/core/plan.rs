@@ -94,7 +94,7 @@ pub fn plans(spawn: &Spawn, host: &Host, pid: ProcessId) -> Plans {
         masked: outer.masked.iter().filter(|path| !is_below(path, "/proc")).cloned().collect(),
     };
     let landlock = landlock(&outer, mounted);
-    outer.arguments = host.monitor.clone();
+    (outer.arguments, outer.part) = (host.monitor.clone(), true);
     outer.namespaces = Namespaces::ALL;
     // The monitor reads what its program names and forks it: its locks are the namespaces and its lost capabilities.
     (outer.landlock, outer.seccomp) = (None, None);

@@ -58,16 +58,11 @@ impl House {
         let folder = tempfile::Builder::new().prefix("pm").tempdir_in("/tmp").unwrap();
         std::fs::create_dir(folder.path().join("images")).unwrap();
         let (ours, theirs) = Channel::pair().unwrap();
-        // It must be at 3 in the stage.
         let theirs = OwnedFd::from(theirs);
-        let mut command = Command::new("/bin/sh");
         let raw = std::os::fd::AsRawFd::as_raw_fd(&theirs);
         rustix::io::fcntl_setfd(&theirs, rustix::io::FdFlags::empty()).unwrap();
-        command.args(["-c", &format!("exec 3<&{raw} {raw}<&-; exec \"$0\" keeper"), stage()]);
-        if raw == 3 {
-            command = Command::new(stage());
-            command.arg("keeper");
-        }
+        let mut command = Command::new(stage());
+        command.args(["keeper", &raw.to_string()]);
         if who == As::Nobody && is_root() {
             own(folder.path());
             own(&folder.path().join("images"));
