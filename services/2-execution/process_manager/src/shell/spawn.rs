@@ -219,13 +219,17 @@ impl Manager {
         let plans = plans(spawn, &self.host, pid);
         let internal = |error: io::Error| ProcessError::Internal(format!("preparing process {pid}: {error}"));
         let slots = self.slots(spawn, pid, &plans, image).map_err(internal)?;
-        let started =
-            self.keeper.launch(pid.0, &plans.monitor, slots).await.map_err(|error| match error {
-                KeeperError::Launch { step, text } => ProcessError::Launch { step, text },
-                other => ProcessError::Internal(other.to_string()),
-            })?;
+        // Its socket stands already: the question waits there for it. Of a launch that fails both end.
+        let (started, status) = tokio::join!(
+            self.keeper.launch(pid.0, &plans.monitor, slots),
+            self.ask_monitor(pid, &Request::Status)
+        );
+        let started = started.map_err(|error| match error {
+            KeeperError::Launch { step, text } => ProcessError::Launch { step, text },
+            other => ProcessError::Internal(other.to_string()),
+        })?;
         let mut missing = started.missing;
-        match self.ask_monitor(pid, &Request::Status).await {
+        match status {
             Ok(Reply::Status(status)) => missing.extend(status.missing),
             Ok(_) => return Err(ProcessError::Internal("the monitor does not answer for itself".to_owned())),
             Err(error) => {
