@@ -23,12 +23,13 @@ mod up;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 
 use args::{Cli, Command};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let cli = Cli::read(&arguments);
     match cli.command {
         // Processes of the node choose their own runtime and answer with their own codes.
         Command::Process(process) => process::become_process(&process),

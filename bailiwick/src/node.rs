@@ -1,14 +1,17 @@
 //! The node as the command line sees it: folders, admin sockets, who the operator is, a token.
 
 use std::{
-    io::ErrorKind,
+    io::{ErrorKind, Read},
     path::PathBuf,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 use base::{IdentityId, KeyPath, Sequence, TraceId, layout::Layout};
-use chain::payload::{Payload, identity::IdentityType, service::Genesis};
+use chain::{
+    HEAD_FILE_BYTES, HeadFile,
+    payload::{Payload, identity::IdentityType, service::Genesis},
+};
 use contracts::{
     axiom::v1::{AwaitFoldedRequest, GetHeadRequest, axiom_client::AxiomClient},
     capability_service::v1::capabilities_client::CapabilitiesClient,
@@ -118,6 +121,11 @@ impl Node {
         self.layout.socket("admin", service)
     }
 
+    /// The way to a service, for several calls over one connection within one runtime.
+    pub fn peer(&self, service: &str) -> Peer {
+        Peer::at(self.admin_socket(service)).seeing(&self.seen)
+    }
+
     fn calls(
         &self,
         service: &str,
@@ -133,10 +141,20 @@ impl Node {
             );
             return Err(Failure::new(UNREACHABLE, text).into());
         }
+        self.calls_over(&self.peer(service), capability, token, timeout)
+    }
+
+    fn calls_over(
+        &self,
+        peer: &Peer,
+        capability: &str,
+        token: Option<&str>,
+        timeout: Duration,
+    ) -> Result<Calls> {
         // A token may be another identity's, and the context must agree with it.
         let requester = token.and_then(kit::token::claimed_identity).unwrap_or_else(|| self.admin());
         let context = self.context_of(requester, capability)?;
-        Ok(Peer::at(socket).seeing(&self.seen).within(&context, token, timeout)?)
+        Ok(peer.within(&context, token, timeout)?)
     }
 
     /// Calls to a service that folds the log: its answer knows what earlier commands, whoever gave them, have done.
@@ -148,13 +166,28 @@ impl Node {
         timeout: Duration,
     ) -> Result<Calls> {
         let calls = self.calls(service, capability, token, timeout)?;
-        if self.seen.get() == Sequence(0) {
-            let capability = "system.axiom.get_head";
-            let mut axiom = AxiomClient::new(self.calls("axiom", capability, None, HEAD_TIMEOUT)?);
-            let head = axiom.get_head(GetHeadRequest {}).await.ok().and_then(|head| head.into_inner().head);
-            self.seen.note(head.map_or(Sequence(0), |head| Sequence(head.sequence)));
-        }
+        self.see_head().await?;
         Ok(calls)
+    }
+
+    /// How far the log goes, once in a command. The head file says it without a question: it is written before an entry is
+    /// acknowledged.
+    async fn see_head(&self) -> Result<()> {
+        if self.seen.get() > Sequence(0) {
+            return Ok(());
+        }
+        let head = match head_on_disk(&self.layout) {
+            Some(head) => Some(head),
+            None => {
+                let capability = "system.axiom.get_head";
+                let mut axiom = AxiomClient::new(self.calls("axiom", capability, None, HEAD_TIMEOUT)?);
+                let head =
+                    axiom.get_head(GetHeadRequest {}).await.ok().and_then(|head| head.into_inner().head);
+                head.map(|head| Sequence(head.sequence))
+            }
+        };
+        self.seen.note(head.unwrap_or(Sequence(0)));
+        Ok(())
     }
 
     /// A token for the operator, bound to the admin sockets; kept until shortly before it expires.
@@ -200,6 +233,13 @@ impl Node {
         Ok(ProcessesClient::new(
             self.fresh_calls("process_manager", capability, Some(&token), LONG_TIMEOUT).await?,
         ))
+    }
+
+    /// The same over a connection that is there already.
+    pub async fn processes_over(&self, peer: &Peer, capability: &str) -> Result<ProcessesClient<Calls>> {
+        let token = self.token().await?;
+        self.see_head().await?;
+        Ok(ProcessesClient::new(self.calls_over(peer, capability, Some(&token), LONG_TIMEOUT)?))
     }
 
     pub fn axiom(&self, capability: &str) -> Result<AxiomClient<Calls>> {
@@ -254,6 +294,15 @@ impl Node {
         })?;
         Ok(IdentityId(contracts::convert::bytes("id", &identity.id)?))
     }
+}
+
+/// None where it cannot be read or is not whole.
+fn head_on_disk(layout: &Layout) -> Option<Sequence> {
+    let mut bytes = Vec::with_capacity(HEAD_FILE_BYTES);
+    let file = std::fs::File::open(layout.head()).ok()?;
+    // One more than it has, so that a longer file is none.
+    file.take(HEAD_FILE_BYTES as u64 + 1).read_to_end(&mut bytes).ok()?;
+    Some(HeadFile::decode(&bytes).ok()?.head?.sequence)
 }
 
 /// For the calls of one command.

@@ -1,6 +1,7 @@
 //! The command line, as data. Every command has `-o json`; every one that changes something says what it did.
 
 mod capability;
+mod frequent;
 mod identity;
 mod import;
 mod key;
@@ -25,14 +26,21 @@ pub use policy::{ExportArgs, ImportArgs, Policy, WhatIfArgs};
 #[derive(Debug, Parser)]
 #[command(name = "bailiwick", version, disable_help_subcommand = true)]
 pub struct Cli {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub struct Common {
     /// Put or find the whole node under this folder.
     #[arg(long, global = true, value_name = "DIR", env = "BAILIWICK_ROOT")]
     pub root: Option<PathBuf>,
     /// Form of the output; `log export` and `log prove` also take the file to write.
     #[arg(short, long, global = true, value_parser = ToParser, default_value = "text")]
     pub output: To,
-    #[command(subcommand)]
-    pub command: Command,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

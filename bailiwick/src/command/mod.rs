@@ -52,11 +52,11 @@ pub fn run(mut cli: Cli) -> Result<ExitCode> {
         }
         Command::Policy(Policy::Check { file }) => return policy::check(output, &file).map(done),
         Command::Policy(Policy::Export(args)) => {
-            return cedar::export(|| layout(cli.root), output, &args).map(done);
+            return cedar::export(|| layout(cli.common.root), output, &args).map(done);
         }
         Command::Policy(Policy::Import(args)) => return cedar::import(output, &args).map(done),
         Command::Policy(Policy::Test { file }) => {
-            return trial::test(|| layout(cli.root), output, &file).map(done);
+            return trial::test(|| layout(cli.common.root), output, &file).map(done);
         }
         // These work on the files that are named, also where no node can be.
         Command::Import(args) => return import::run(output, &args),
@@ -72,7 +72,7 @@ pub fn run(mut cli: Cli) -> Result<ExitCode> {
         }
         _ => {}
     }
-    let layout = layout(cli.root)?;
+    let layout = layout(cli.common.root)?;
     match cli.command {
         Command::Up(args) => up::run(&layout, &args),
         Command::SshAgent(args) => ssh_agent::run(&layout, output, &args),
@@ -96,7 +96,7 @@ pub fn run(mut cli: Cli) -> Result<ExitCode> {
 
 /// The form of the output. A file behind `-o` goes to the commands that write one.
 fn form(cli: &mut Cli) -> Result<Output> {
-    let named = match &cli.output {
+    let named = match &cli.common.output {
         To::Form(form) => return Ok(*form),
         To::File(named) => named.clone(),
     };

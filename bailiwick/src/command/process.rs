@@ -14,7 +14,7 @@ use contracts::{
     process_manager::v1 as pb,
     process_manager::v1::{attach_input::Input, attach_output::Output as Out, exit_status::Status},
 };
-use kit::error_info;
+use kit::{Peer, error_info};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
@@ -70,9 +70,12 @@ pub fn failed_run(error: anyhow::Error) -> anyhow::Error {
 async fn run(node: &Node, output: Output, args: Run) -> Result<ExitCode> {
     let mut key = [0; EntryKey::BYTES];
     getrandom::fill(&mut key).context("the kernel's random source")?;
-    let spawned = match start(node, &args, key).await {
+    let peer = node.peer("process_manager");
+    let spawned = match start(node, &peer, &args, key).await {
         // The node may be on its way up, by somebody else's command. The key makes one program of two attempts.
-        Err(error) if is_unreachable(&error) && node.has_booted().await => start(node, &args, key).await?,
+        Err(error) if is_unreachable(&error) && node.has_booted().await => {
+            start(node, &peer, &args, key).await?
+        }
         outcome => outcome?,
     };
     for missing in &spawned.missing {
@@ -83,7 +86,7 @@ async fn run(node: &Node, output: Output, args: Run) -> Result<ExitCode> {
         output::show(output, &started, || format!("{}\n", started.pid))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let code = attach(node, spawned.pid).await;
+    let code = attach(node, &peer, spawned.pid).await;
     if args.paths.iter().any(|text| parse_grant(text).is_ok_and(|grant| grant.copy_on_write)) {
         super::layer::tell(node, spawned.pid).await;
     }
@@ -99,7 +102,12 @@ fn is_unreachable(error: &anyhow::Error) -> bool {
     error.downcast_ref::<Failure>().is_some_and(|failure| failure.code == UNREACHABLE)
 }
 
-async fn start(node: &Node, args: &Run, key: [u8; EntryKey::BYTES]) -> Result<pb::SpawnResponse> {
+async fn start(
+    node: &Node,
+    peer: &Peer,
+    args: &Run,
+    key: [u8; EntryKey::BYTES],
+) -> Result<pb::SpawnResponse> {
     let (name, rest) = args.command.split_first().context("no program was named")?;
     let file = find(name)?;
     let paths = args.paths.iter().map(|text| parse_grant(text)).collect::<Result<Vec<_>>>()?;
@@ -127,7 +135,7 @@ async fn start(node: &Node, args: &Run, key: [u8; EntryKey::BYTES]) -> Result<pb
         terminal: (!args.detach && terminal::is_one()).then(terminal::size).transpose()?,
         secrets: args.secrets.iter().map(|text| read_secret(text)).collect::<Result<_>>()?,
     };
-    let mut processes = node.processes("system.process_manager.spawn").await?;
+    let mut processes = node.processes_over(peer, "system.process_manager.spawn").await?;
     match processes.spawn(request.clone()).await {
         Ok(spawned) => Ok(spawned.into_inner()),
         // Most programs ran before: only one that the node has not seen is sent there.
@@ -265,7 +273,7 @@ async fn put_image(node: &Node, file: &Path) -> Result<pb::Image> {
 }
 
 /// Joins this terminal to the program until it ends; its exit code becomes ours.
-async fn attach(node: &Node, pid: u64) -> Result<ExitCode> {
+async fn attach(node: &Node, peer: &Peer, pid: u64) -> Result<ExitCode> {
     let (send, receive) = mpsc::channel(PIECES);
     send.send(pb::AttachInput { input: Some(Input::Pid(pid)) }).await.context("attaching")?;
     let raw = terminal::is_one().then(terminal::Raw::enter).transpose()?;
@@ -275,7 +283,7 @@ async fn attach(node: &Node, pid: u64) -> Result<ExitCode> {
     // Reading a terminal cannot be interrupted, so this thread is left behind when the program ends first.
     std::thread::spawn(move || forward_stdin(&send));
     let mut interrupts = Interrupts::new()?;
-    let mut processes = node.processes("system.process_manager.attach").await?;
+    let mut processes = node.processes_over(peer, "system.process_manager.attach").await?;
     let mut streams = processes.attach(ReceiverStream::new(receive)).await.map_err(failed)?.into_inner();
     loop {
         let message = tokio::select! {
