@@ -4,9 +4,12 @@
 //! left out silently; every process that was started is ended and every folder removed, also on an error.
 
 mod act;
+mod beacon;
 mod boot;
 mod capability;
+mod idle;
 mod log;
+mod output;
 mod policy;
 #[cfg(feature = "peers")]
 mod policy_peers;
@@ -33,10 +36,13 @@ usage: bench [PART...] [--quick] [-o json] [--dir DIR] [--only TEXT]
   capability  a check among 100 000 rights, and taking back 10 000 of them at once
   verify   a log of a million entries: verifying and folding it, starting on it, bytes an entry
   boot     boot of a node and its idle memory
+  idle     wake-ups, processor time and memory of a node in which nothing happens, alone and with 1 000 services
+  output   captured output, beside s6-log and a bare file
 Without a PART all of them run. DIR is where the folders of the parts are made, on the disk to be measured; by default the
 folder for temporary files. TEXT chooses among the contestants of `act`, for a profile. BAILIWICK_BIN names the binary; without it cargo builds one.";
 
-const PARTS: [&str; 8] = ["policy", "log", "verify", "act", "capability", "spawn", "services", "boot"];
+const PARTS: [&str; 10] =
+    ["policy", "log", "verify", "act", "capability", "spawn", "services", "boot", "idle", "output"];
 
 struct Options {
     parts: Vec<&'static str>,
@@ -144,6 +150,8 @@ fn part(name: &str, dir: &std::path::Path, options: &Options) -> Result<Part> {
         "spawn" => spawn::run(dir, quick),
         "services" => services::run(dir, quick),
         "boot" => boot::run(dir, quick),
+        "idle" => idle::run(dir, quick),
+        "output" => output::run(dir, quick),
         other => bail!("there is no part {other}"),
     }
 }

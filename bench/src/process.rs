@@ -46,6 +46,17 @@ pub(crate) fn cpu_ns(pid: i32) -> u64 {
     threads.filter_map(of_thread).sum()
 }
 
+/// How often a process has gone to sleep by itself so far, all its threads together: each time something woke it.
+pub(crate) fn sleeps(pid: i32) -> u64 {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
+    let of_thread = |entry: std::io::Result<std::fs::DirEntry>| -> Option<u64> {
+        let text = std::fs::read_to_string(entry.ok()?.path().join("status")).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        line.trim().parse().ok()
+    };
+    threads.filter_map(of_thread).sum()
+}
+
 /// Which process of a node this is, as its arguments tell.
 pub(crate) fn node_name(pid: i32) -> String {
     let text = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

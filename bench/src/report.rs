@@ -7,24 +7,28 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Unit {
     PerSecond,
+    /// Of what is better rare.
+    TimesASecond,
     Nanoseconds,
     Microseconds,
     Milliseconds,
     Mebibytes,
+    Kibibytes,
     Bytes,
+    MegabytesPerSecond,
 }
 
 impl Unit {
     /// Whether more is better.
     const fn grows_better(self) -> bool {
-        matches!(self, Self::PerSecond)
+        matches!(self, Self::PerSecond | Self::MegabytesPerSecond)
     }
 
     /// Three significant digits and the unit.
     fn show(self, value: f64) -> String {
         let (value, unit) = match self {
             Self::PerSecond if value >= 1000.0 => (value / 1000.0, "k/s"),
-            Self::PerSecond => (value, "/s"),
+            Self::PerSecond | Self::TimesASecond => (value, "/s"),
             Self::Nanoseconds if value >= 1e6 => (value / 1e6, "ms"),
             Self::Nanoseconds if value >= 1e3 => (value / 1e3, "µs"),
             Self::Nanoseconds => (value, "ns"),
@@ -32,7 +36,9 @@ impl Unit {
             Self::Microseconds => (value, "µs"),
             Self::Milliseconds => (value, "ms"),
             Self::Mebibytes => (value, "MiB"),
+            Self::Kibibytes => (value, "KiB"),
             Self::Bytes => (value, "B"),
+            Self::MegabytesPerSecond => (value, "MB/s"),
         };
         let decimals = match value.abs() {
             value if value >= 99.95 => 0,

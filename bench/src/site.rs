@@ -59,6 +59,20 @@ pub(crate) fn cargo_build(what: &[&str]) -> Result<()> {
     }
 }
 
+/// The trivial service, below a folder of its own, which a sandbox can be shown without showing anything else.
+pub(crate) fn trivial_service(folder: &Path) -> Result<PathBuf> {
+    let own = std::env::current_exe().context("this program")?;
+    let beside = own.with_file_name("bench-service");
+    if !beside.is_file() {
+        bail!("{} is not there; `cargo build --release -p bench` builds it", beside.display());
+    }
+    let bin = folder.join("bin");
+    std::fs::create_dir(&bin).with_context(|| format!("making {}", bin.display()))?;
+    let program = bin.join("bench-service");
+    std::fs::copy(&beside, &program).with_context(|| format!("copying {}", beside.display()))?;
+    Ok(program)
+}
+
 /// A folder of its own for one part; gone when this value is.
 pub(crate) struct Folder(PathBuf);
 
@@ -244,6 +258,19 @@ impl Operator {
         let list =
             self.supervisor("list_services")?.list_services(supervisor::ListServicesRequest {}).await?;
         Ok(list.into_inner().services)
+    }
+
+    /// Registers services and starts them, one after the other.
+    pub(crate) async fn apply(&self, manifests: &[String]) -> Result<()> {
+        let mut supervisor = self.supervisor("apply_manifest")?;
+        for manifest in manifests {
+            let request = supervisor::ApplyManifestRequest {
+                manifest: manifest.clone(),
+                file: "bench.toml".to_owned(),
+            };
+            supervisor.apply_manifest(request).await.context("applying a manifest")?;
+        }
+        Ok(())
     }
 
     /// Waits until `count` services run.

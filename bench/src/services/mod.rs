@@ -4,7 +4,6 @@
 //! The same static program is the service everywhere, executed without a shell. It connects to the bench, which so learns
 //! its pid and the moment of its first breath, and ends with the bench.
 
-mod beacon;
 mod ours;
 mod peers;
 
@@ -13,15 +12,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use rustix::process::Signal;
 
 use crate::{
+    beacon::Beacon,
     process,
     report::{Part, Row, Subject, Unit},
-    site::Folder,
+    site::{self, Folder},
 };
-use beacon::Beacon;
 
 const SERVICES: usize = 100;
 /// All services of a contestant are there within this, or it has failed.
@@ -118,16 +117,7 @@ pub(crate) fn run(parent: &Path, quick: bool) -> Result<Part> {
 }
 
 fn stage(folder: &Path) -> Result<Stage> {
-    let own = std::env::current_exe().context("this program")?;
-    let beside = own.with_file_name("bench-service");
-    if !beside.is_file() {
-        bail!("{} is not there; `cargo build --release -p bench` builds it", beside.display());
-    }
-    // Below a folder of its own, which a sandbox can be shown without showing anything else.
-    let bin = folder.join("bin");
-    std::fs::create_dir(&bin).with_context(|| format!("making {}", bin.display()))?;
-    let program = bin.join("bench-service");
-    std::fs::copy(&beside, &program).with_context(|| format!("copying {}", beside.display()))?;
+    let program = site::trivial_service(folder)?;
     let names = (0..SERVICES).map(|n| format!("s{n:03}")).collect();
     Ok(Stage { folder: folder.to_owned(), program, names })
 }

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use chain::{LogFolder, VerifyOptions, payload::Payload, verify_log};
-use contracts::supervisor::v1::{ApplyManifestRequest, EventFilter};
+use contracts::supervisor::v1::EventFilter;
 use tokio::runtime::Runtime;
 
 use super::{BACK_TIMEOUT, Stage, Supervision};
@@ -51,12 +51,7 @@ impl Bailiwick {
         self.site.up()?;
         let operator = self.site.operator()?;
         self.runtime.block_on(async {
-            let mut supervisor = operator.supervisor("apply_manifest")?;
-            for manifest in &self.manifests {
-                let request =
-                    ApplyManifestRequest { manifest: manifest.clone(), file: "bench.toml".to_owned() };
-                supervisor.apply_manifest(request).await.context("applying a manifest")?;
-            }
+            operator.apply(&self.manifests).await?;
             operator.settled(NODE_SERVICES + self.manifests.len()).await
         })?;
         self.starts += self.manifests.len();

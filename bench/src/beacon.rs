@@ -37,14 +37,14 @@ impl Shared {
 
 /// Listens as long as it is there.
 #[derive(Debug)]
-pub(super) struct Beacon {
+pub(crate) struct Beacon {
     path: PathBuf,
     shared: Arc<Shared>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Beacon {
-    pub(super) fn new(path: &Path) -> Result<Self> {
+    pub(crate) fn new(path: &Path) -> Result<Self> {
         let listener = UnixListener::bind(path).with_context(|| format!("binding {}", path.display()))?;
         // Services of ours have uids of their own.
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))
@@ -66,7 +66,7 @@ impl Beacon {
     }
 
     /// The moment at which the last of these names was there.
-    pub(super) fn wait_for(&self, names: &[String], limit: Duration) -> Result<Instant> {
+    pub(crate) fn wait_for(&self, names: &[String], limit: Duration) -> Result<Instant> {
         let found = self.wait(limit, |here| {
             let all: Option<Vec<Instant>> =
                 names.iter().map(|name| here.get(name).map(|one| one.at)).collect();
@@ -77,18 +77,18 @@ impl Beacon {
     }
 
     /// The moment at which another process than `pid` was there under this name.
-    pub(super) fn wait_for_next(&self, name: &str, pid: i32, limit: Duration) -> Result<Instant> {
+    pub(crate) fn wait_for_next(&self, name: &str, pid: i32, limit: Duration) -> Result<Instant> {
         let next =
             |here: &HashMap<String, Here>| here.get(name).filter(|one| one.pid != pid).map(|one| one.at);
         self.wait(limit, next).with_context(|| format!("{name} was not started again"))
     }
 
     /// Nobody is there until it says so again.
-    pub(super) fn forget(&self) {
+    pub(crate) fn forget(&self) {
         self.shared.lock().clear();
     }
 
-    pub(super) fn pid(&self, name: &str) -> Option<i32> {
+    pub(crate) fn pid(&self, name: &str) -> Option<i32> {
         self.shared.lock().get(name).map(|one| one.pid)
     }
 
