@@ -398,3 +398,22 @@ fn no_key_stands_in_the_table_twice() {
         assert_eq!(names.len(), count, "{}", page.name);
     }
 }
+
+/// Found by the fuzz target: a section of another kind was passed over without a word.
+#[test]
+fn a_section_of_another_kind_is_not_read() {
+    const RUN: &str = "[Service]\nExecStart=/bin/x\n";
+    for (file, text) in [
+        ("own.socket", "[Socket]\nListenStream=1\n[Service]\nExecStartPre=/bin/y\nUser=other\n"),
+        ("own.timer", "[Timer]\nOnCalendar=daily\n[Service]\nExecStartPre=/bin/y\nUser=other\n"),
+    ] {
+        let import = of(&[("own.service", RUN), (file, text)]);
+        for key in ["ExecStartPre", "User"] {
+            assert_eq!(fate(&import, key), Some(Ignored), "{file} {key}: {:#?}", import.report.entries);
+        }
+        let manifest = import.manifests.first().unwrap().to_toml();
+        assert!(!manifest.contains("/bin/y") && !manifest.contains("other"), "{manifest}");
+    }
+    let import = of(&[("own.service", &format!("{RUN}[Sokcet]\nListenStream=1\n"))]);
+    assert_eq!(fate(&import, "ListenStream"), Some(Refused), "a misspelt section is no other kind's");
+}

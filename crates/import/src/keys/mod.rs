@@ -92,6 +92,17 @@ pub fn find(section: &str, key: &str) -> Option<&'static Key> {
     keys.find(|row| row.names.contains(&key))
 }
 
+/// Whether units of a kind have a section. One that no kind has is nobody's, and may be misspelt.
+pub(crate) fn is_read(section: &str, kind: &str) -> bool {
+    match section {
+        "Service" => matches!(kind, "service" | "container"),
+        "Socket" => kind == "socket",
+        "Timer" => kind == "timer",
+        "Container" | "Quadlet" => kind == "container",
+        _ => true,
+    }
+}
+
 /// Today's name of a key.
 pub fn canonical(key: &str) -> &str {
     OLD_NAMES.iter().find(|(old, _)| *old == key).map_or(key, |(_, new)| new)

@@ -116,6 +116,11 @@ pub(crate) fn by_table(unit: &Unit, report: &mut Report) {
             report.add(&one.place, &one.key, &one.value, Fate::Ignored, "it is for other programs");
             continue;
         }
+        if !keys::is_read(&one.section, &unit.name.kind) {
+            let how = format!("systemd reads no [{}] in a {} unit", one.section, unit.name.kind);
+            report.add(&one.place, &one.key, &one.value, Fate::Ignored, how);
+            continue;
+        }
         let Some(row) = keys::find(&one.section, key) else {
             let how =
                 format!("[{}] has no key of this name that is known here; is it spelt right?", one.section);
