@@ -213,6 +213,16 @@ fn action_on(kind: String, resource: &str) -> Result<(&'static str, pb::Action)>
             action.pid = resource.parse().with_context(|| format!("{resource:?} is no process number"))?;
             "process"
         }
+        "execute" => match resource.parse() {
+            Ok(pid) => {
+                action.pid = pid;
+                "process"
+            }
+            Err(_) => {
+                action.service = text;
+                "service"
+            }
+        },
         other => bail!(
             "`policy evaluate` can ask about files, connections, keys, images and processes, not {other:?}"
         ),

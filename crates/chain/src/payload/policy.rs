@@ -209,6 +209,22 @@ pub enum PolicyAction {
         #[n(0)]
         key_path: KeyPath,
     },
+    /// One more command inside the sandbox of something that runs.
+    #[n(23)]
+    Execute {
+        #[n(0)]
+        target: ExecuteTarget,
+    },
+}
+
+/// What a command is run beside.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExecuteTarget {
+    #[n(0)]
+    Process(#[n(0)] ProcessId),
+    #[n(1)]
+    Service(#[n(0)] String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize, Deserialize)]
@@ -314,6 +330,8 @@ pub enum ActionKind {
     ControlProcess,
     #[n(22)]
     RotateKey,
+    #[n(23)]
+    Execute,
 }
 
 impl PolicyAction {
@@ -343,6 +361,7 @@ impl PolicyAction {
             Self::Authenticate { .. } => ActionKind::Authenticate,
             Self::ControlProcess { .. } => ActionKind::ControlProcess,
             Self::RotateKey { .. } => ActionKind::RotateKey,
+            Self::Execute { .. } => ActionKind::Execute,
         }
     }
 
@@ -355,6 +374,8 @@ impl PolicyAction {
             Self::TerminateProcess { pid } | Self::ControlProcess { pid, .. } => {
                 (ResourceType::Process, pid.to_string())
             }
+            Self::Execute { target: ExecuteTarget::Process(pid) } => (ResourceType::Process, pid.to_string()),
+            Self::Execute { target: ExecuteTarget::Service(name) } => (ResourceType::Service, name.clone()),
             Self::CreateFile { path, .. }
             | Self::ReadFile { path }
             | Self::WriteFile { path }

@@ -62,6 +62,10 @@ impl TryFrom<&pb::Action> for log::PolicyAction {
             Kind::ControlProcess => {
                 Self::ControlProcess { pid, operation: from_name("operation", &a.operation)? }
             }
+            Kind::Execute if a.service.is_empty() => {
+                Self::Execute { target: log::ExecuteTarget::Process(pid) }
+            }
+            Kind::Execute => Self::Execute { target: log::ExecuteTarget::Service(a.service.clone()) },
         })
     }
 }
@@ -111,6 +115,8 @@ impl From<&log::PolicyAction> for pb::Action {
                 a.pid = pid.0;
                 a.operation = to_name(operation);
             }
+            A::Execute { target: log::ExecuteTarget::Process(pid) } => a.pid = pid.0,
+            A::Execute { target: log::ExecuteTarget::Service(name) } => a.service.clone_from(name),
         }
         a
     }
@@ -473,6 +479,8 @@ mod tests {
             A::ModifyIdentity { identity: id },
             A::Authenticate { identity: id },
             A::ControlProcess { pid: ProcessId(3), operation: log::ProcessOperation::Resume },
+            A::Execute { target: log::ExecuteTarget::Process(ProcessId(3)) },
+            A::Execute { target: log::ExecuteTarget::Service("x".to_owned()) },
         ]
     }
 

@@ -56,6 +56,7 @@ const EVERY_ACTION: &[ActionKind] = &[
     ActionKind::Authenticate,
     ActionKind::ControlProcess,
     ActionKind::RotateKey,
+    ActionKind::Execute,
 ];
 
 pub const TABLE: &[Row] = &[
@@ -94,7 +95,12 @@ pub const TABLE: &[Row] = &[
     },
     Row {
         service: "process_manager",
-        actions: &[ActionKind::CreateProcess, ActionKind::TerminateProcess, ActionKind::ControlProcess],
+        actions: &[
+            ActionKind::CreateProcess,
+            ActionKind::TerminateProcess,
+            ActionKind::ControlProcess,
+            ActionKind::Execute,
+        ],
         acts: &[30, 32],
         records: &[31],
     },

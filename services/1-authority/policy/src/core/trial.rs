@@ -10,8 +10,9 @@ use chain::payload::{
     Payload, PayloadError,
     identity::{IdentityCreated, IdentityStatus},
     policy::{
-        ActionKind, DecisionBody, FileType, PolicyAction, PolicyCondition, PolicyContext, PolicyEffect,
-        PolicyRequest, PolicyRule, ProcessOperation, ResourceRef, ResourceType, ServiceOperation,
+        ActionKind, DecisionBody, ExecuteTarget, FileType, PolicyAction, PolicyCondition, PolicyContext,
+        PolicyEffect, PolicyRequest, PolicyRule, ProcessOperation, ResourceRef, ResourceType,
+        ServiceOperation,
     },
 };
 use thiserror::Error;
@@ -64,6 +65,9 @@ fn action_on(kind: ActionKind, resource: &str) -> Result<PolicyAction, String> {
         ActionKind::ControlProcess => {
             PolicyAction::ControlProcess { pid: pid()?, operation: ProcessOperation::Suspend }
         }
+        ActionKind::Execute => PolicyAction::Execute {
+            target: pid().map_or_else(|_| ExecuteTarget::Service(text()), ExecuteTarget::Process),
+        },
         ActionKind::CreateFile => PolicyAction::CreateFile { path: text(), file_type: FileType::File },
         ActionKind::ReadFile => PolicyAction::ReadFile { path: text() },
         ActionKind::WriteFile => PolicyAction::WriteFile { path: text() },

@@ -6,7 +6,7 @@ use chain::payload::{
         IdentityChange, IdentityCreated, IdentityStatus, IdentityType, IdentityUpdated, KeyOperation,
         KeyUsage,
     },
-    policy::{FileType, ProcessOperation, ServiceOperation},
+    policy::{ExecuteTarget, FileType, ProcessOperation, ServiceOperation},
     process::{ProcessCreate, ProcessKill, ResourceLimits, Signal},
     service::{ServiceError, ServiceFailed, ServiceStop},
 };
@@ -168,6 +168,7 @@ fn an_action_is_carried_out_by_its_own_types_of_entry() {
         (PolicyAction::CreateProcess { image: Hash::ZERO }, &[30, 70][..]),
         (PolicyAction::TerminateProcess { pid: ProcessId(1) }, &[32]),
         (PolicyAction::ControlProcess { pid: ProcessId(1), operation: ProcessOperation::Suspend }, &[32]),
+        (PolicyAction::Execute { target: ExecuteTarget::Process(ProcessId(1)) }, &[]),
         (PolicyAction::CreateFile { path: path(), file_type: FileType::File }, &[40, 43, 50, 52]),
         (PolicyAction::ReadFile { path: path() }, &[]),
         (PolicyAction::WriteFile { path: path() }, &[42, 50, 53]),

@@ -10,8 +10,8 @@ use chain::payload::{
     Envelope, Payload,
     identity::{IdentityChange, IdentityCreated, IdentityStatus, IdentityType, IdentityUpdated},
     policy::{
-        FileType, PolicyAction, PolicyCondition, PolicyContext, PolicyEffect, PolicyRequest, PolicyRule,
-        PolicyRuleAdded, PolicyRuleRemoved, ProcessOperation, ServiceOperation,
+        ExecuteTarget, FileType, PolicyAction, PolicyCondition, PolicyContext, PolicyEffect, PolicyRequest,
+        PolicyRule, PolicyRuleAdded, PolicyRuleRemoved, ProcessOperation, ServiceOperation,
     },
     service::Genesis,
 };
@@ -177,7 +177,7 @@ pub(crate) fn read(requestor: u8, path: &str) -> PolicyRequest {
     request(requestor, PolicyAction::ReadFile { path: path.to_owned() })
 }
 
-/// One of each kind: the seed's 18 and the four appended.
+/// One of each kind: the seed's 18 and the five appended.
 pub(crate) fn all_actions() -> Vec<PolicyAction> {
     let path = || "/data/file".to_owned();
     let key_path = KeyPath::parse("/orbital/users/bob/signing").unwrap();
@@ -206,5 +206,6 @@ pub(crate) fn all_actions() -> Vec<PolicyAction> {
         PolicyAction::ModifyIdentity { identity: id(BOB) },
         PolicyAction::Authenticate { identity: id(BOB) },
         PolicyAction::ControlProcess { pid: ProcessId(7), operation: ProcessOperation::Suspend },
+        PolicyAction::Execute { target: ExecuteTarget::Process(ProcessId(7)) },
     ]
 }
