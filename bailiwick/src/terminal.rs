@@ -21,6 +21,21 @@ pub fn size() -> Result<WindowSize> {
     Ok(WindowSize { rows: size.ws_row.into(), columns: size.ws_col.into() })
 }
 
+/// Passes each change of the window on, for as long as somebody takes it.
+pub async fn forward_sizes<T: Send>(
+    send: tokio::sync::mpsc::Sender<T>,
+    message: impl Fn(WindowSize) -> T + Send,
+) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut changes) = signal(SignalKind::window_change()) else { return };
+    while changes.recv().await.is_some() {
+        let Ok(size) = size() else { return };
+        if send.send(message(size)).await.is_err() {
+            return;
+        }
+    }
+}
+
 impl Raw {
     pub fn enter() -> Result<Self> {
         let stdin = std::io::stdin();

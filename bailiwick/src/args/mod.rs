@@ -96,6 +96,8 @@ pub enum Command {
     Ps,
     /// Send a signal to a program.
     Kill(Kill),
+    /// Run one more command in the sandbox of a running program, on record.
+    Exec(Exec),
     /// List programs whose changes to copy-on-write folders are kept.
     Layers,
     /// Show what a program changed in its copy-on-write folders.
@@ -260,6 +262,27 @@ pub struct Kill {
     /// `term kill stop cont user1 user2`
     #[arg(short, long, default_value = "term")]
     pub signal: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Exec {
+    /// The program's number, or its name where one of that name runs.
+    pub target: String,
+    /// Give it a terminal; that is so anyway where one is used here.
+    #[arg(short = 't', long = "tty")]
+    pub terminal: bool,
+    /// Set a variable beside what the program was given.
+    #[arg(short, long = "env", value_name = "NAME=VALUE")]
+    pub env: Vec<String>,
+    /// Working directory inside; by default the program's.
+    #[arg(short = 'C', long)]
+    pub cwd: Option<String>,
+    /// Limit of wall time, for example 5m.
+    #[arg(long, value_name = "TIME")]
+    pub timeout: Option<String>,
+    /// The command and its arguments, as the program could start it.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@ mod cedar;
 mod checkpoint;
 mod credential;
 mod evidence;
+mod exec;
 mod identity;
 mod import;
 mod key;
@@ -77,6 +78,7 @@ pub fn run(mut cli: Cli) -> Result<ExitCode> {
         Command::Up(args) => up::run(&layout, &args),
         Command::SshAgent(args) => ssh_agent::run(&layout, output, &args),
         Command::Run(args) => process::on_own_node(layout, output, args).map_err(process::failed_run),
+        Command::Exec(args) => exec::on_node(layout, args).map_err(process::failed_run),
         // These work on the node's files alone.
         Command::Key(Key::Reseal { by, now, new_passphrase_file }) => {
             reseal::run(&layout, output, &by, &now, new_passphrase_file.as_deref()).map(done)
@@ -140,6 +142,7 @@ async fn ask(node: &Node, output: Output, command: Command) -> Result<()> {
         | Command::SshAgent(_)
         | Command::Recovery(_)
         | Command::Run(_)
+        | Command::Exec(_)
         | Command::Import(_)
         | Command::Verify(_)
         | Command::Witness(_)

@@ -33,7 +33,7 @@ const PIECE_BYTES: usize = 64 * 1024;
 /// The node does not have the image that a spawn names.
 const IMAGE_NOT_FOUND: &str = "ImageNotFound";
 /// Pieces under way.
-const PIECES: usize = 8;
+pub(super) const PIECES: usize = 8;
 /// A throw-away node whose command was killed ends by itself.
 const EPHEMERAL_IDLE_STOP: &str = "1m";
 /// What a program inherits when it is set; everything else is given with `--env`.
@@ -166,10 +166,15 @@ fn environment(given: &[String]) -> Result<BTreeMap<String, String>> {
     let inherited = INHERITED.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
     let mut environment: BTreeMap<String, String> = inherited.collect();
     for pair in given {
-        let (name, value) = pair.split_once('=').with_context(|| format!("{pair:?} is not NAME=VALUE"))?;
-        environment.insert(name.to_owned(), value.to_owned());
+        let (name, value) = self::pair(pair)?;
+        environment.insert(name, value);
     }
     Ok(environment)
+}
+
+pub(super) fn pair(text: &str) -> Result<(String, String)> {
+    let (name, value) = text.split_once('=').with_context(|| format!("{text:?} is not NAME=VALUE"))?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// More than the node takes of one secret is not read.
@@ -278,10 +283,14 @@ async fn attach(node: &Node, peer: &Peer, pid: u64) -> Result<ExitCode> {
     send.send(pb::AttachInput { input: Some(Input::Pid(pid)) }).await.context("attaching")?;
     let raw = terminal::is_one().then(terminal::Raw::enter).transpose()?;
     if raw.is_some() {
-        tokio::spawn(forward_resizes(send.clone()));
+        let resized = |size| pb::AttachInput { input: Some(Input::Resize(size)) };
+        tokio::spawn(terminal::forward_sizes(send.clone(), resized));
     }
     // Reading a terminal cannot be interrupted, so this thread is left behind when the program ends first.
-    std::thread::spawn(move || forward_stdin(&send));
+    std::thread::spawn(move || {
+        let said = |data: Option<Vec<u8>>| data.map_or(Input::StdinEnd(true), Input::Stdin);
+        forward_stdin(&send, |data| pb::AttachInput { input: Some(said(data)) });
+    });
     let mut interrupts = Interrupts::new()?;
     let mut processes = node.processes_over(peer, "system.process_manager.attach").await?;
     let mut streams = processes.attach(ReceiverStream::new(receive)).await.map_err(failed)?.into_inner();
@@ -313,25 +322,14 @@ async fn attach(node: &Node, peer: &Peer, pid: u64) -> Result<ExitCode> {
     .into())
 }
 
-async fn forward_resizes(send: mpsc::Sender<pb::AttachInput>) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut changes) = signal(SignalKind::window_change()) else { return };
-    while changes.recv().await.is_some() {
-        let Ok(size) = terminal::size() else { return };
-        if send.send(pb::AttachInput { input: Some(Input::Resize(size)) }).await.is_err() {
-            return;
-        }
-    }
-}
-
 /// Signals that end a command end its program first; the second one insists.
-struct Interrupts {
+pub(super) struct Interrupts {
     signals: [tokio::signal::unix::Signal; 3],
     seen: bool,
 }
 
 impl Interrupts {
-    fn new() -> Result<Self> {
+    pub(super) fn new() -> Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         let on = |kind| signal(kind).context("listening for signals");
         let signals = [on(SignalKind::interrupt())?, on(SignalKind::terminate())?, on(SignalKind::hangup())?];
@@ -339,7 +337,7 @@ impl Interrupts {
     }
 
     /// The signal that the program is to get.
-    async fn next(&mut self) -> &'static str {
+    pub(super) async fn next(&mut self) -> &'static str {
         let [interrupt, terminate, hangup] = &mut self.signals;
         tokio::select! {
             _ = interrupt.recv() => {}
@@ -350,22 +348,23 @@ impl Interrupts {
     }
 }
 
-fn forward_stdin(send: &mpsc::Sender<pb::AttachInput>) {
+/// What is typed or piped, piece by piece; none is its end.
+pub(super) fn forward_stdin<T>(send: &mpsc::Sender<T>, message: impl Fn(Option<Vec<u8>>) -> T) {
     let mut buffer = vec![0; PIECE_BYTES];
     let mut stdin = std::io::stdin().lock();
     loop {
-        let input = match stdin.read(&mut buffer) {
-            Ok(0) | Err(_) => Input::StdinEnd(true),
-            Ok(read) => Input::Stdin(buffer.get(..read).unwrap_or_default().to_vec()),
+        let data = match stdin.read(&mut buffer) {
+            Ok(0) | Err(_) => None,
+            Ok(read) => Some(buffer.get(..read).unwrap_or_default().to_vec()),
         };
-        let end = matches!(input, Input::StdinEnd(_));
-        if send.blocking_send(pb::AttachInput { input: Some(input) }).is_err() || end {
+        let end = data.is_none();
+        if send.blocking_send(message(data)).is_err() || end {
             return;
         }
     }
 }
 
-fn write_all(target: &mut impl Write, data: &[u8]) -> Result<()> {
+pub(super) fn write_all(target: &mut impl Write, data: &[u8]) -> Result<()> {
     match target.write_all(data).and_then(|()| target.flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => other.context("writing the program's output"),
@@ -373,7 +372,7 @@ fn write_all(target: &mut impl Write, data: &[u8]) -> Result<()> {
 }
 
 /// What a shell would report; limits and refused calls are told on standard error.
-fn ended(pid: u64, reply: &pb::WaitReply) -> ExitCode {
+pub(super) fn ended(pid: u64, reply: &pb::WaitReply) -> ExitCode {
     if !reply.refused.is_empty() {
         eprintln!(
             "bailiwick: {} calls were refused; `bailiwick why process:{pid}` names them",

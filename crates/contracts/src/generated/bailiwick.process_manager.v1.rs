@@ -293,6 +293,50 @@ pub mod attach_output {
         Exit(super::WaitReply),
     }
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Execution {
+    #[prost(uint64, tag = "1")]
+    pub pid: u64,
+    /// With its own name first, which is looked up in the sandbox. Limits as of `SpawnRequest`.
+    #[prost(string, repeated, tag = "2")]
+    pub command: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Beside what the program was given; the same name replaces it.
+    #[prost(map = "string, string", tag = "3")]
+    pub env: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// Inside; without one the program's.
+    #[prost(string, optional, tag = "4")]
+    pub cwd: ::core::option::Option<::prost::alloc::string::String>,
+    /// A terminal of this size instead of three pipes; all that it shows arrives as stdout.
+    #[prost(message, optional, tag = "5")]
+    pub terminal: ::core::option::Option<WindowSize>,
+    /// Wall time in milliseconds; 0 means no limit.
+    #[prost(uint64, tag = "6")]
+    pub timeout_ms: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExecuteInput {
+    #[prost(oneof = "execute_input::Input", tags = "1, 2, 3, 4")]
+    pub input: ::core::option::Option<execute_input::Input>,
+}
+/// Nested message and enum types in `ExecuteInput`.
+pub mod execute_input {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Input {
+        /// First message.
+        #[prost(message, tag = "1")]
+        Begin(super::Execution),
+        /// At most 64 KiB.
+        #[prost(bytes, tag = "2")]
+        Stdin(::prost::alloc::vec::Vec<u8>),
+        #[prost(bool, tag = "3")]
+        StdinEnd(bool),
+        #[prost(message, tag = "4")]
+        Resize(super::WindowSize),
+    }
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LayerFilter {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -636,6 +680,34 @@ pub mod processes_client {
                 );
             self.inner.streaming(req, path, codec).await
         }
+        /// Runs one more command in the sandbox of a running program: same namespaces, rights, limits and filter. An act,
+        /// `execute` on the process; ends with the command's exit. When the call ends first, the command is killed.
+        pub async fn execute(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::ExecuteInput>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::AttachOutput>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailiwick.process_manager.v1.Processes/Execute",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("bailiwick.process_manager.v1.Processes", "Execute"),
+                );
+            self.inner.streaming(req, path, codec).await
+        }
         /// Programs whose changes to copy-on-write folders are kept.
         pub async fn list_layers(
             &mut self,
@@ -787,6 +859,18 @@ pub mod processes_server {
             &self,
             request: tonic::Request<tonic::Streaming<super::AttachInput>>,
         ) -> std::result::Result<tonic::Response<Self::AttachStream>, tonic::Status>;
+        /// Server streaming response type for the Execute method.
+        type ExecuteStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::AttachOutput, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Runs one more command in the sandbox of a running program: same namespaces, rights, limits and filter. An act,
+        /// `execute` on the process; ends with the command's exit. When the call ends first, the command is killed.
+        async fn execute(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::ExecuteInput>>,
+        ) -> std::result::Result<tonic::Response<Self::ExecuteStream>, tonic::Status>;
         /// Programs whose changes to copy-on-write folders are kept.
         async fn list_layers(
             &self,
@@ -1177,6 +1261,54 @@ pub mod processes_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = AttachSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailiwick.process_manager.v1.Processes/Execute" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExecuteSvc<T: Processes>(pub Arc<T>);
+                    impl<
+                        T: Processes,
+                    > tonic::server::StreamingService<super::ExecuteInput>
+                    for ExecuteSvc<T> {
+                        type Response = super::AttachOutput;
+                        type ResponseStream = T::ExecuteStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::ExecuteInput>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Processes>::execute(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExecuteSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -332,8 +332,14 @@ fn take_identity(prepared: &Prepared<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// A link of what runs there already (`/proc/self/fd/N`) may lead to a folder that this process has open and that is
+/// no part of the sandbox; the kernel names such a place without a root.
 fn enter_directory(prepared: &Prepared<'_>) -> io::Result<()> {
-    Ok(rustix::process::chdir(prepared.plan.working_directory.as_str())?)
+    rustix::process::chdir(prepared.plan.working_directory.as_str())?;
+    match rustix::process::getcwd(Vec::new())?.as_bytes().first() {
+        Some(b'/') => Ok(()),
+        _ => Err(rustix::io::Errno::ACCESS.into()),
+    }
 }
 
 struct Image {

@@ -22,6 +22,10 @@ pub enum ProcessError {
     NoSuchProcess(ProcessId),
     #[error("process {0} runs as a system identity; only the admin and services may signal it")]
     SystemProcess(ProcessId),
+    #[error("process {pid} is {state}: commands can be run beside a running one only")]
+    NotRunning { pid: ProcessId, state: ProcessState },
+    #[error("beside process {pid} nothing was run: {text}")]
+    NoCommand { pid: ProcessId, text: String },
     #[error("process {pid} is {state}: it takes no such signal")]
     WrongState { pid: ProcessId, state: ProcessState },
     #[error("{PROCESSES_MAX} programs are kept already; wait for ended ones")]
@@ -70,7 +74,7 @@ impl IntoRefusal for ProcessError {
             Self::CapabilityDenied(_) => "CapabilityDenied",
             Self::NoSuchProcess(_) => "NoSuchProcess",
             Self::SystemProcess(_) => "SystemProcess",
-            Self::WrongState { .. } => "WrongState",
+            Self::WrongState { .. } | Self::NotRunning { .. } | Self::NoCommand { .. } => "WrongState",
             Self::ResourceShortage => "ResourceShortage",
             Self::NoLayer(_) => "NoLayer",
             Self::LayersFull => "LayersFull",
@@ -110,6 +114,8 @@ impl IntoRefusal for ProcessError {
             }
             Self::InvalidImage { .. }
             | Self::WrongState { .. }
+            | Self::NotRunning { .. }
+            | Self::NoCommand { .. }
             | Self::Launch { .. }
             | Self::StillRuns(_)
             | Self::Blocked { .. } => Code::FailedPrecondition,
@@ -177,6 +183,20 @@ mod tests {
                 refused,
                 Retry::After(1000),
                 Code::ResourceExhausted,
+            ),
+            (
+                ProcessError::NotRunning { pid, state: ProcessState::Suspended },
+                "WrongState",
+                refused,
+                never,
+                Code::FailedPrecondition,
+            ),
+            (
+                ProcessError::NoCommand { pid, text: text() },
+                "WrongState",
+                refused,
+                never,
+                Code::FailedPrecondition,
             ),
             (ProcessError::NoLayer(pid), "NoLayer", refused, never, Code::NotFound),
             (ProcessError::LayersFull, "LayersFull", refused, never, Code::ResourceExhausted),

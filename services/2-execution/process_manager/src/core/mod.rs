@@ -1,6 +1,7 @@
 //! What process_manager decides, without doing any of it.
 
 mod error;
+mod execution;
 mod layer;
 mod ledger;
 pub mod limits;
@@ -12,6 +13,7 @@ mod table;
 mod watch;
 
 pub use error::ProcessError;
+pub use execution::Execution;
 pub use layer::{JOB_SLOTS, Layer, copied, job_plan};
 pub use ledger::{Ledger, Open, Started};
 pub use plan::{Host, IMAGE_SLOT, LAYERS_FD, MONITOR_SLOTS, Plans, SECRETS_SLOT, layers_bytes_max, plans};

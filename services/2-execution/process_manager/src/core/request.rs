@@ -90,7 +90,7 @@ fn no_zero(field: &'static str, text: &str) -> Result<(), ProcessError> {
 }
 
 /// An absolute path without `..`, as plans take them.
-fn absolute(field: &'static str, path: &str) -> Result<(), ProcessError> {
+pub(super) fn absolute(field: &'static str, path: &str) -> Result<(), ProcessError> {
     no_zero(field, path)?;
     at_most(field, path.len(), sandbox::PATH_BYTES_MAX, "bytes")?;
     if !path.starts_with('/') || path.split('/').any(|part| part == "..") {
@@ -142,12 +142,7 @@ impl Spawn {
     /// What the log keeps of the arguments (they may hold what must not be kept for ever): each with its length.
     #[must_use]
     pub fn args_hash(&self) -> Hash {
-        let mut bytes = Vec::new();
-        for argument in &self.args {
-            bytes.extend((argument.len() as u64).to_le_bytes());
-            bytes.extend(argument.as_bytes());
-        }
-        Hash::of_parts(&[b"bailiwick arguments v1\0", &bytes])
+        arguments_hash(&self.args)
     }
 
     /// The key under which the log knows this spawn: two callers may choose the same key.
@@ -195,19 +190,28 @@ fn limits(wire: pb::ResourceLimits) -> Result<ResourceLimits, ProcessError> {
     Ok(limits)
 }
 
+pub(super) fn arguments_hash(arguments: &[String]) -> Hash {
+    let mut bytes = Vec::new();
+    for argument in arguments {
+        bytes.extend((argument.len() as u64).to_le_bytes());
+        bytes.extend(argument.as_bytes());
+    }
+    Hash::of_parts(&[b"bailiwick arguments v1\0", &bytes])
+}
+
 fn capabilities(ids: &[Vec<u8>], limits: &ResourceLimits) -> Result<Vec<CapabilityId>, ProcessError> {
     let max = CAPABILITIES_MAX.min(limits.capabilities as usize);
     at_most("capabilities", ids.len(), max, "capabilities")?;
     ids.iter().map(|id| fixed("capabilities", id).map(CapabilityId)).collect()
 }
 
-fn arguments(args: &[String]) -> Result<(), ProcessError> {
+pub(super) fn arguments(args: &[String]) -> Result<(), ProcessError> {
     at_most("args", args.len(), ARGUMENTS_MAX, "arguments")?;
     args.iter().try_for_each(|argument| no_zero("args", argument))?;
     at_most("args", args.iter().map(|argument| argument.len() + 1).sum(), ARGUMENT_BYTES_MAX, "bytes")
 }
 
-fn environment(
+pub(super) fn environment(
     env: std::collections::HashMap<String, String>,
 ) -> Result<Vec<(String, String)>, ProcessError> {
     at_most("env", env.len(), ENVIRONMENT_MAX, "pairs")?;
@@ -251,7 +255,7 @@ fn paths(grants: &[pb::PathGrant]) -> Result<Vec<PathGrant>, ProcessError> {
     Ok(paths)
 }
 
-fn name(name: String) -> Result<String, ProcessError> {
+pub(super) fn name(name: String) -> Result<String, ProcessError> {
     no_zero("name", &name)?;
     at_most("name", name.len(), NAME_BYTES_MAX, "bytes")?;
     let last = name.rsplit('/').next().unwrap_or_default();

@@ -8,7 +8,10 @@ use std::{
     },
 };
 
-use super::protocol::{FRAME_BYTES_MAX, FrameError, Reply, Request, Stream, frame, next_frame};
+use super::{
+    command::Command,
+    protocol::{FRAME_BYTES_MAX, FrameError, Reply, Request, Stream, frame, next_frame},
+};
 
 /// Bytes read at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -22,6 +25,8 @@ pub(crate) struct Connection {
     pub(crate) stderr: Reader,
     pub(crate) wait: Option<u64>,
     pub(crate) stdin: Option<(u64, Vec<u8>)>,
+    /// The command that is this connection's.
+    pub(crate) command: Option<Command>,
     /// The peer has gone or speaks another language.
     pub(crate) broken: bool,
 }
@@ -46,6 +51,7 @@ impl Connection {
             stderr: Reader::default(),
             wait: None,
             stdin: None,
+            command: None,
             broken: false,
         })
     }

@@ -8,6 +8,7 @@
 //! Reading order: `main` and `Monitor::run` are the loop, `protocol.rs` is what can be said to it, `notice.rs` is
 //! what it sees.
 
+mod command;
 mod connection;
 mod disk;
 mod notice;
@@ -34,11 +35,12 @@ use sandbox::{
     Features,
     inherited::adopt_descriptor,
     prepare,
-    process::{ExitStatus as Ended, Signal, SignalReader, adopt_orphans, forbid_inspection},
+    process::{ExitStatus as Ended, Signal, SignalReader, adopt_orphans, forbid_inspection, reap},
 };
 use thiserror::Error;
 
-use crate::core::LAYERS_FD;
+use crate::core::{Execution, LAYERS_FD};
+use command::{COMMANDS_MAX, Command};
 use connection::Connection;
 use disk::Disk;
 use notice::Notices;
@@ -124,12 +126,15 @@ fn start() -> Result<(), MonitorError> {
         stdin: None,
         stdin_ends: false,
         notices: None,
+        left: Vec::new(),
         refused: RefusedCalls::default(),
         used: Used::default(),
         started: Instant::now(),
         layers,
         passed: None,
         suspended: false,
+        commands: 0,
+        ends: false,
         status: ExitStatus::Unknown,
         start_failure: None,
         done: false,
@@ -165,6 +170,8 @@ struct Monitor {
     stdout: Output,
     stderr: Output,
     notices: Option<Notices>,
+    /// Of commands that have ended; something of them runs still.
+    left: Vec<Notices>,
     refused: RefusedCalls,
     used: Used,
     started: Instant,
@@ -173,6 +180,10 @@ struct Monitor {
     /// The limit for which the tree is being ended.
     passed: Option<&'static str>,
     suspended: bool,
+    /// Commands beside it, as of the last look at the connections.
+    commands: usize,
+    /// The tree was told to end.
+    ends: bool,
     status: ExitStatus,
     start_failure: Option<Reply>,
     done: bool,
@@ -189,12 +200,22 @@ impl Monitor {
             {
                 notices.serve(&mut self.refused)?;
             }
+            self.left.retain(|notices| !notices.is_over());
+            for notices in self.left.iter().filter(|it| is_readable(it.listener())) {
+                notices.serve(&mut self.refused)?;
+            }
             self.move_output(&mut buffer)?;
             self.accept();
             self.talk()?;
             self.feed_stdin();
             self.watch_program()?;
+            for connection in &mut self.connections {
+                connection.serve_command(&mut self.refused)?;
+            }
             self.answer_waiting()?;
+            for connection in self.connections.iter_mut().filter(|it| it.broken) {
+                self.left.extend(connection.command.take().and_then(|mut it| it.take_notices()));
+            }
             self.connections.retain(|connection| !connection.broken);
         }
         Ok(())
@@ -209,6 +230,7 @@ impl Monitor {
         if let Some(notices) = &self.notices {
             polled.push(PollFd::new(notices.listener(), PollFlags::IN));
         }
+        polled.extend(self.left.iter().map(|notices| PollFd::new(notices.listener(), PollFlags::IN)));
         for (output, stream) in [(&self.stdout, Stream::Stdout), (&self.stderr, Stream::Stderr)] {
             if let Some(pipe) = output.pipe().filter(|_| self.room(output, stream) > 0) {
                 polled.push(PollFd::from_borrowed_fd(pipe, PollFlags::IN));
@@ -217,9 +239,12 @@ impl Monitor {
         for connection in &self.connections {
             let interest = if connection.is_backed_up() { PollFlags::OUT } else { PollFlags::IN };
             polled.push(PollFd::new(connection, interest));
+            if let Some(command) = connection.command.as_ref().filter(|_| !connection.is_backed_up()) {
+                command.poll(connection, &mut polled);
+            }
         }
         if let Some(stdin) = &self.stdin
-            && self.connections.iter().any(|connection| connection.stdin.is_some())
+            && self.connections.iter().any(|it| it.stdin.is_some() && it.command.is_none())
         {
             polled.push(PollFd::new(stdin, PollFlags::OUT));
         }
@@ -248,7 +273,12 @@ impl Monitor {
             self.layers.as_ref().map(Disk::next_look).filter(|_| self.passed.is_none()),
             until(READER_GRACE_MS).filter(|left| !left.is_zero()),
         ];
-        looks.into_iter().flatten().min()
+        let commands = self.commands().filter_map(Command::time_left);
+        looks.into_iter().flatten().chain(commands).min()
+    }
+
+    fn commands(&self) -> impl Iterator<Item = &Command> {
+        self.connections.iter().filter_map(|connection| connection.command.as_ref())
     }
 
     fn room(&self, output: &Output, stream: Stream) -> usize {
@@ -278,6 +308,7 @@ impl Monitor {
     }
 
     fn talk(&mut self) -> io::Result<()> {
+        self.commands = self.commands().count();
         let mut connections = std::mem::take(&mut self.connections);
         for connection in &mut connections {
             connection.flush();
@@ -292,6 +323,10 @@ impl Monitor {
                     Err(_) => connection.broken = true,
                 }
             }
+            if let Some(mut command) = connection.command.take_if(|_| connection.broken) {
+                self.commands = self.commands.saturating_sub(1);
+                self.left.extend(command.take_notices());
+            }
         }
         connections.append(&mut self.connections);
         self.connections = connections;
@@ -301,7 +336,18 @@ impl Monitor {
     fn answer(&mut self, connection: &mut Connection, id: u64, request: Request) {
         let refuse =
             |connection: &mut Connection, why: &str| connection.send(id, &Reply::Refused(why.to_owned()));
+        if connection.command.is_some() {
+            return connection.answer_for_command(id, request);
+        }
         match request {
+            Request::Execute(execution) => match self.execute(&execution) {
+                Ok(command) => {
+                    self.commands += 1;
+                    connection.command = Some(command);
+                    connection.send(id, &Reply::Started);
+                }
+                Err(reply) => connection.send(id, &reply),
+            },
             Request::Status => connection.send(id, &Reply::Status(self.report())),
             Request::Release => {
                 let reply = self.release();
@@ -387,6 +433,28 @@ impl Monitor {
         }
     }
 
+    /// One more command beside the program, with the program's plan.
+    fn execute(&self, execution: &Execution) -> Result<Command, Reply> {
+        let refused = |why: &str| Reply::Refused(why.to_owned());
+        let is_there = self.program.as_ref().is_some_and(|program| program.ended().is_none());
+        if self.phase != Phase::Running || !is_there || self.passed.is_some() {
+            return Err(refused("the program does not run"));
+        }
+        if self.suspended {
+            return Err(refused("the program is suspended"));
+        }
+        if self.commands + self.left.len() >= COMMANDS_MAX {
+            let text =
+                format!("{COMMANDS_MAX} commands run beside it already, or have left something behind");
+            return Err(refused(&text));
+        }
+        Command::start(&self.config, &self.image, &self.features, execution).map_err(|error| {
+            let (step, errno) = error.step_and_errno();
+            let name = execution.command.first().map_or("", String::as_str);
+            Reply::StartFailed { step: step.to_owned(), errno, text: format!("{name}: {error}") }
+        })
+    }
+
     fn begin(&mut self) -> Result<(), (String, i32, String)> {
         if let Some(path) = &self.config.image_path {
             program::check_image(path, &self.image).map_err(|error| {
@@ -419,6 +487,7 @@ impl Monitor {
         // These three mean the tree; the others are for the program to pass on.
         if matches!(signal, Signal::KILL | Signal::STOP | Signal::CONT) {
             program::signal_others(signal);
+            self.ends |= signal == Signal::KILL;
             self.suspended = match signal {
                 Signal::STOP => true,
                 Signal::CONT => false,
@@ -429,7 +498,7 @@ impl Monitor {
     }
 
     fn feed_stdin(&mut self) {
-        for connection in &mut self.connections {
+        for connection in self.connections.iter_mut().filter(|it| it.command.is_none()) {
             let Some((id, mut data)) = connection.stdin.take() else { continue };
             let Some(stdin) = &self.stdin else {
                 connection.send(id, &Reply::Refused("its standard input is closed".to_owned()));
@@ -461,15 +530,18 @@ impl Monitor {
             return Ok(());
         }
         self.enforce();
-        let Some(program) = &mut self.program else { return Ok(()) };
-        program.reap(&mut self.used)?;
-        let Some(ended) = program.ended() else { return Ok(()) };
+        self.reap()?;
+        let Some(ended) = self.program.as_ref().and_then(Program::ended) else { return Ok(()) };
+        for connection in &mut self.connections {
+            connection.command.iter_mut().for_each(Command::end_with_program);
+        }
         if !program::others().is_empty() {
             // Nothing of a program outlives it.
             program::signal_others(Signal::KILL);
             return Ok(());
         }
         (self.notices, self.stdin) = (None, None);
+        self.left.clear();
         // The pipes have no writer left: they are read to their ends like before, at the pace of their readers.
         self.status = match (self.passed, ended) {
             (Some(limit), _) => ExitStatus::Limit(limit.to_owned()),
@@ -478,6 +550,20 @@ impl Monitor {
             (None, Ended::Signal(signal)) => ExitStatus::Signal(signal),
         };
         self.phase = Phase::Ended;
+        Ok(())
+    }
+
+    fn reap(&mut self) -> io::Result<()> {
+        while let Some(reaped) = reap()? {
+            self.used.add(reaped.usage);
+            if self.program.as_mut().is_some_and(|program| program.has_ended(&reaped)) {
+                continue;
+            }
+            let mut commands = self.connections.iter_mut().filter_map(|it| it.command.as_mut());
+            if let Some(command) = commands.find_map(|it| it.has_ended(&reaped, self.ends).then_some(it)) {
+                self.left.extend(command.take_notices());
+            }
+        }
         Ok(())
     }
 
@@ -495,6 +581,7 @@ impl Monitor {
                 self.passed = Some("disk");
             }
             if self.passed.is_some() {
+                self.ends = true;
                 if let Some(program) = &self.program {
                     // Gone already is what is wanted.
                     let _ = program.signal(Signal::KILL);
@@ -506,7 +593,7 @@ impl Monitor {
 
     fn answer_waiting(&mut self) -> io::Result<()> {
         let ended = matches!(self.phase, Phase::Ended | Phase::Failed);
-        for connection in &mut self.connections {
+        for connection in self.connections.iter_mut().filter(|it| it.command.is_none()) {
             for (stream, output) in [(Stream::Stdout, &mut self.stdout), (Stream::Stderr, &mut self.stderr)] {
                 let backed_up = connection.is_backed_up();
                 let reader = connection.reader(stream);

@@ -11,6 +11,7 @@ use std::{
 };
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     fs::{Access, AtFlags, CWD},
     io::Errno,
     net::SocketType,
@@ -46,6 +47,14 @@ impl Notices {
 
     pub(crate) fn listener(&self) -> &Listener {
         &self.listener
+    }
+
+    /// Nobody is left who shows calls here.
+    pub(crate) fn is_over(&self) -> bool {
+        let mut polled = [PollFd::new(&self.listener, PollFlags::IN)];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let _ = poll(&mut polled, Some(&at_once));
+        polled.iter().any(|one| one.revents().contains(PollFlags::HUP))
     }
 
     /// Answers what waits.

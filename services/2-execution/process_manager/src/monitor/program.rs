@@ -14,7 +14,7 @@ use rustix::{
 };
 use sandbox::{
     Executable, Features, LaunchError, Launched, Plan, inner,
-    process::{ExitStatus as Ended, Signal, Usage, pidfd_send_signal, reap},
+    process::{ExitStatus as Ended, Reaped, Signal, Usage, pidfd_send_signal},
 };
 
 use crate::core::WindowSize;
@@ -79,7 +79,7 @@ pub(crate) struct Program {
 pub(crate) struct Used(Usage);
 
 impl Used {
-    fn add(&mut self, usage: Usage) {
+    pub(crate) fn add(&mut self, usage: Usage) {
         let total = &mut self.0;
         total.user_time_us += usage.user_time_us;
         total.system_time_us += usage.system_time_us;
@@ -137,17 +137,22 @@ impl Program {
         Ok(pidfd_send_signal(self.pidfd.as_fd(), signal)?)
     }
 
-    /// Reaps everything that has ended; true if the program itself has.
-    pub(crate) fn reap(&mut self, used: &mut Used) -> io::Result<bool> {
-        let mut has_ended = false;
-        while let Some(reaped) = reap()? {
-            used.add(reaped.usage);
-            if reaped.pid == self.pid {
-                self.ended = Some(reaped.status);
-                has_ended = true;
-            }
+    /// Whether this was it.
+    pub(crate) fn has_ended(&mut self, reaped: &Reaped) -> bool {
+        let is = reaped.pid == self.pid && self.ended.is_none();
+        if is {
+            self.ended = Some(reaped.status);
         }
-        Ok(has_ended)
+        is
+    }
+
+    /// It and what it started in its own group. Its number is its own until it was reaped.
+    pub(crate) fn kill_group(&self) {
+        if let Some(group) = Pid::from_raw(self.pid).filter(|_| self.ended.is_none()) {
+            let _ = rustix::process::kill_process_group(group, Signal::KILL);
+            // One that is not the first of its group yet.
+            let _ = self.signal(Signal::KILL);
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use minicbor::{Decode, Encode};
 use sandbox::Plan;
 use thiserror::Error;
 
-use crate::core::{Watch, WindowSize};
+use crate::core::{Execution, Watch, WindowSize};
 
 /// Bytes of one frame: a piece of standard input or output of 64 KiB, or 32 refused calls of 1 KiB, with room.
 pub const FRAME_BYTES_MAX: usize = 128 * 1024;
@@ -89,6 +89,10 @@ pub enum Request {
     /// The window of its terminal has changed.
     #[n(9)]
     Resize(#[n(0)] WindowSize),
+    /// Runs one more command beside the program. From then on this connection is the command's: streams, input, window
+    /// and end are, and when it closes the command is killed.
+    #[n(10)]
+    Execute(#[n(0)] Execution),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -168,6 +172,17 @@ pub enum Reply {
     Ended(#[n(0)] Ended),
     #[n(6)]
     Refused(#[n(0)] String),
+    /// The end of a command beside the program.
+    #[n(7)]
+    Executed {
+        #[n(0)]
+        status: ExitStatus,
+        #[n(1)]
+        usage: ResourceUsage,
+        /// The program ended, and it with it.
+        #[n(2)]
+        with_program: bool,
+    },
 }
 
 #[derive(Debug, Error)]

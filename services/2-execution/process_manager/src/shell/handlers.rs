@@ -192,6 +192,24 @@ impl Processes for Handlers {
         Ok(Response::new(ReceiverStream::new(output)))
     }
 
+    type ExecuteStream = ReceiverStream<Result<pb::AttachOutput, Status>>;
+
+    async fn execute(
+        &self,
+        request: Request<Streaming<pb::ExecuteInput>>,
+    ) -> Result<Response<Self::ExecuteStream>, Status> {
+        let (requestor, viewer) = self.requestor(&request)?;
+        let mut input = request.into_inner();
+        let first = input.message().await?.and_then(|message| message.input);
+        let Some(pb::execute_input::Input::Begin(begin)) = first else {
+            return Err(ProcessError::invalid("begin", "the first message names process and command").into());
+        };
+        let manager = Arc::clone(&self.0);
+        // Once it is decided, nothing may cut it before its end is on record.
+        let executed = async move { manager.execute(begin, input, requestor, viewer).await };
+        Ok(Response::new(ReceiverStream::new(kit::uncancelled(executed).await?)))
+    }
+
     async fn list_layers(
         &self,
         request: Request<pb::LayerFilter>,

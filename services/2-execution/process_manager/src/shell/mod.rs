@@ -3,6 +3,7 @@
 mod adopt;
 mod attach;
 mod control;
+mod execute;
 mod exits;
 mod handlers;
 mod images;
@@ -34,7 +35,7 @@ pub fn main() -> ExitCode {
     kit::serve::<ProcessManager>()
 }
 
-static TABLE: [Operation; 11] = [
+static TABLE: [Operation; 12] = [
     // Content under its own name changes nothing until a program is made of it, which is decided.
     Operation::reads(
         "/bailiwick.process_manager.v1.Processes/PutImage",
@@ -72,6 +73,12 @@ static TABLE: [Operation; 11] = [
         "/bailiwick.process_manager.v1.Processes/Attach",
         Cost::Light,
         "system.process_manager.attach",
+    )
+    .long(),
+    Operation::acts(
+        "/bailiwick.process_manager.v1.Processes/Execute",
+        Cost::Heavy,
+        "system.process_manager.execute",
     )
     .long(),
     Operation::reads(

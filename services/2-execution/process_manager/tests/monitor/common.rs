@@ -59,17 +59,16 @@ impl House {
         std::fs::create_dir(folder.path().join("images")).unwrap();
         let (ours, theirs) = Channel::pair().unwrap();
         let theirs = OwnedFd::from(theirs);
-        let raw = std::os::fd::AsRawFd::as_raw_fd(&theirs);
-        rustix::io::fcntl_setfd(&theirs, rustix::io::FdFlags::empty()).unwrap();
-        let mut command = Command::new(stage());
-        command.args(["keeper", &raw.to_string()]);
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "exec 3<&0 0</dev/null; exec \"$0\" keeper 3", stage()]);
         if who == As::Nobody && is_root() {
             own(folder.path());
             own(&folder.path().join("images"));
             command.uid(NOBODY).gid(NOBODY);
         }
-        let keeper = command.stdin(Stdio::null()).spawn().unwrap();
-        drop(theirs);
+        let keeper = command.stdin(Stdio::from(theirs)).spawn().unwrap();
+        // What it inherited is closed here too.
+        drop(command);
         let mut client = Client::new(ours);
         rustix::net::sockopt::set_socket_timeout(
             client.as_fd(),

@@ -6,6 +6,7 @@
     reason = "what a test's helper cannot do fails the test"
 )]
 
+mod commands;
 mod common;
 mod cost;
 
