@@ -7,6 +7,7 @@ pub mod catalogue;
 pub mod elf;
 pub mod generations;
 pub mod graph;
+pub mod hang;
 pub mod health;
 pub mod idle;
 pub mod lifecycle;

@@ -30,6 +30,7 @@ mod notify;
 mod ownership;
 mod plans;
 mod preparing;
+mod pressure;
 mod probes;
 mod records;
 mod registry;

@@ -28,6 +28,7 @@ use super::{
     marker::Marker,
     memory::{self, Remembered},
     preparing::Preparations,
+    pressure::{self, Sleep},
     probes,
     settling::Launching,
     timers::{self, Alarm, Timers},
@@ -65,6 +66,7 @@ pub(super) struct Shell {
     pub(super) checks: BTreeMap<u64, oneshot::Sender<Exit>>,
     pub(super) next_check: u64,
     pub(super) preparations: Preparations,
+    sleep: Sleep,
     /// For the sd_notify sockets: which launch their owner is.
     pub(super) current: BTreeMap<String, watch::Sender<Option<LaunchId>>>,
     /// Who waits for the end of a reload.
@@ -114,6 +116,7 @@ impl Shell {
             checks: BTreeMap::new(),
             next_check: 1,
             preparations: Preparations::default(),
+            sleep: Sleep::default(),
             reloads: BTreeMap::new(),
             current: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -225,6 +228,15 @@ impl Shell {
     }
 
     pub(super) fn step(&mut self, machine: &mut Supervisor, event: Event) {
+        // First, or everybody would be late who could do nothing meanwhile.
+        if let Some(duration) = self.sleep.more(now(), pressure::awake()) {
+            tracing::info!(?duration, "the machine slept; deadlines of services are put off by that");
+            self.take_in(machine, Event::Slept { duration });
+        }
+        self.take_in(machine, event);
+    }
+
+    fn take_in(&mut self, machine: &mut Supervisor, event: Event) {
         for effect in machine.step(now(), event) {
             self.perform(machine, effect);
         }
@@ -266,6 +278,11 @@ impl Shell {
             }
             Effect::Probe { launch, call, check, timeout } => {
                 self.probe(machine, launch, call, check, timeout)
+            }
+            Effect::ReadPressure { launch } => {
+                let pid = machine.status_of_launch(launch).and_then(|status| status.pid);
+                let reading = pressure::read(now(), pid);
+                let _ = self.inputs.send(Input::Event(Event::Pressure { launch, reading }));
             }
             Effect::Signal { launch, signal } => self.signal(machine, launch, signal),
             Effect::ForgetDemand { service } => self.stop_waiting(&service),
@@ -466,6 +483,7 @@ const fn leaves_a_trace(effect: &Effect) -> bool {
         effect,
         Effect::Remember
             | Effect::Probe { .. }
+            | Effect::ReadPressure { .. }
             | Effect::AwaitDemand { .. }
             | Effect::Notify { .. }
             | Effect::RefuseSubscriber { .. }

@@ -68,9 +68,20 @@ fn a_watchdog_that_is_not_fed_ends_the_service() {
     assert_eq!((health.healthy, health.components[0].message.as_deref()), (true, Some("well")));
     world.advance_ms(999);
     assert_eq!(world.state("a"), ServiceState::Running);
+    // First a warning, which ends when it is heard of again.
+    world.advance_ms(1);
+    assert_eq!(world.state("a"), ServiceState::Degraded);
+    let error = world.status("a").last_error.unwrap();
+    assert_eq!(error, "sent no WATCHDOG=1 within 1000 ms; it has as long again");
+    world.advance_ms(500);
+    world.event(notify(Notification::Watchdog));
+    assert_eq!((world.state("a"), world.status("a").last_error), (ServiceState::Running, None));
+    world.advance_ms(1_999);
+    assert_eq!(world.state("a"), ServiceState::Degraded);
     world.advance_ms(1);
     assert_eq!(world.state("a"), ServiceState::Stopped);
-    assert_eq!(world.status("a").last_error.as_deref(), Some("sent no WATCHDOG=1 in time"));
+    let error = world.status("a").last_error.unwrap();
+    assert!(error.contains("nor within as long after a warning; it waits for nothing"), "{error}");
 }
 
 #[test]

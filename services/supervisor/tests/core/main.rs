@@ -16,6 +16,7 @@ mod defects;
 mod demand;
 mod failures;
 mod health;
+mod late;
 mod limits;
 mod manifests;
 mod records;

@@ -7,6 +7,7 @@ use std::{
 
 use base::{Hash, IdentityId};
 use chain::payload::service::ServiceError;
+use supervisor::core::hang::{Reading, Stalls};
 use supervisor::core::lifecycle::{HealthStatus, LifecycleMessage, LifecycleResponse};
 use supervisor::core::state::ServiceState;
 use supervisor::core::supervisor::{
@@ -95,6 +96,8 @@ pub(crate) struct World {
     pub(crate) awaited: BTreeSet<String>,
     /// Services with a connection that nobody has accepted.
     pub(crate) clients: BTreeSet<String>,
+    pub(crate) starved_percent: u64,
+    pub(crate) reads_pressure: bool,
     next_request: u64,
 }
 
@@ -143,6 +146,8 @@ impl World {
             inbox: VecDeque::new(),
             awaited: BTreeSet::new(),
             clients: BTreeSet::new(),
+            starved_percent: 0,
+            reads_pressure: true,
             next_request: 1,
         }
     }
@@ -211,6 +216,16 @@ impl World {
                 }
             }
             Effect::Signal { launch, signal } => self.signal(launch, signal),
+            Effect::ReadPressure { launch } => {
+                self.trace.push("ReadPressure".to_owned());
+                if self.reads_pressure {
+                    // It has waited for so much of all time.
+                    let us = self.now.0 / 1000 / 100 * self.starved_percent;
+                    let own = Stalls { processor_us: Some(us), ..Stalls::default() };
+                    let reading = Reading { at: self.now, own, machine: Stalls::default() };
+                    self.inbox.push_back(Event::Pressure { launch, reading });
+                }
+            }
             Effect::RunAfter { .. } => {}
             Effect::ForgetDemand { service } => {
                 self.awaited.remove(&service);

@@ -12,7 +12,7 @@ use crate::{
     core::{
         health::HealthVerdict,
         lifecycle::{ComponentHealth, HealthStatus, LifecycleMessage},
-        state::Transition,
+        state::{ServiceState, Transition},
     },
     manifest::HealthCheck,
 };
@@ -32,15 +32,11 @@ impl Supervisor {
         let Some(service) = self.services.get_mut(name) else { return };
         let timeout = service.manifest().health.check_timeout;
         let Some(instance) = service.instance.as_mut() else { return };
-        let late = instance.call.take_if(|call| call.due <= now).is_some();
-        let watchdog = instance.watchdog_due.take_if(|due| *due <= now).is_some();
-        match instance.stage {
-            Stage::Serving if watchdog => {
-                self.fail(name, ServiceError::HealthTimeout, "sent no WATCHDOG=1 in time");
-            }
-            Stage::Serving if late => {
-                self.check_failed(name, &format!("did not answer a check within {} ms", timeout.as_millis()));
-            }
+        let late = instance.call.take_if(|call| call.due <= now).map(|call| now.since(call.due));
+        let unfed = instance.watchdog_due.take_if(|due| *due <= now).map(|due| now.since(due));
+        match (instance.stage, unfed, late) {
+            (Stage::Serving, Some(overslept), _) => self.unfed(name, overslept),
+            (Stage::Serving, None, Some(overslept)) => self.check_late(name, timeout, overslept),
             _ => {}
         }
         self.begin_check(name);
@@ -114,6 +110,7 @@ impl Supervisor {
     }
 
     fn check_passed(&mut self, name: &str) {
+        self.no_longer_late(name);
         let Some(service) = self.services.get_mut(name) else { return };
         let threshold = service.manifest().health.success_threshold;
         let Some(instance) = service.instance.as_mut() else { return };
@@ -124,6 +121,7 @@ impl Supervisor {
 
     /// Restarting it would not help, so it is never counted as a failure.
     fn check_degraded(&mut self, name: &str, text: &str) {
+        self.no_longer_late(name);
         let Some(service) = self.services.get_mut(name) else { return };
         if !service.state.serves() {
             return;
@@ -135,20 +133,43 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn check_failed(&mut self, name: &str, text: &str) {
-        let Some(service) = self.services.get_mut(name) else { return };
-        if !service.state.serves() {
-            return;
+    /// It may hang, or have no time to answer.
+    fn check_late(&mut self, name: &str, timeout: Duration, overslept: Duration) {
+        self.is_late(name);
+        let text = format!("did not answer a check within {} ms", timeout.as_millis());
+        if self.count_failure(name, &text) == HealthVerdict::Fatal {
+            self.accuse(name, text, timeout, overslept);
         }
+    }
+
+    /// It answered, or nobody is there.
+    pub(super) fn check_failed(&mut self, name: &str, text: &str) {
+        self.no_longer_late(name);
+        if self.count_failure(name, text) == HealthVerdict::Fatal {
+            self.fail(name, ServiceError::HealthTimeout, text);
+        }
+    }
+
+    fn count_failure(&mut self, name: &str, text: &str) -> HealthVerdict {
+        let Some(service) = self.services.get_mut(name).filter(|service| service.state.serves()) else {
+            return HealthVerdict::Unchanged;
+        };
         service.last_error = Some(super::bounded(text));
         let threshold = service.manifest().health.failure_threshold;
-        let Some(instance) = service.instance.as_mut() else { return };
-        match instance.health.failure(threshold) {
-            HealthVerdict::Warning => {
-                self.go(name, Transition::HealthWarning, text);
-            }
-            HealthVerdict::Fatal => self.fail(name, ServiceError::HealthTimeout, text),
-            HealthVerdict::Unchanged | HealthVerdict::Recovered => {}
+        let Some(instance) = service.instance.as_mut() else { return HealthVerdict::Unchanged };
+        let verdict = instance.health.failure(threshold);
+        if verdict == HealthVerdict::Warning {
+            self.go(name, Transition::HealthWarning, text);
+        }
+        verdict
+    }
+
+    fn fed_again(&mut self, name: &str) {
+        if let Some(service) = self.services.get_mut(name) {
+            service.last_error = None;
+        }
+        if self.state_of(name) == Some(ServiceState::Degraded) {
+            self.go(name, Transition::Recovered, "sends WATCHDOG=1 again");
         }
     }
 
@@ -164,9 +185,15 @@ impl Supervisor {
             (Notification::Ready, Stage::Readying) => self.ready(&name),
             (Notification::Watchdog, Stage::Serving) if instance.watchdog_due.is_some() => {
                 instance.watchdog_due = watchdog.map(|watchdog| now.after(watchdog));
+                if self.no_longer_late(&name) {
+                    self.fed_again(&name);
+                }
             }
             // It ends by its own wish; its exit tells how.
-            (Notification::Stopping, _) => instance.watchdog_due = None,
+            (Notification::Stopping, _) => {
+                instance.watchdog_due = None;
+                instance.late = None;
+            }
             (Notification::Status(text), _) => {
                 let message = Some(super::bounded(&text));
                 let component =

@@ -45,6 +45,10 @@ pub enum Effect {
         check: HealthCheck,
         timeout: Duration,
     },
+    /// Read what the kernel counts of waiting, of this service and of all; answered by `Pressure`.
+    ReadPressure {
+        launch: LaunchId,
+    },
     Signal {
         launch: LaunchId,
         signal: Signal,

@@ -1,9 +1,11 @@
+use std::time::Duration;
+
 use base::Hash;
 use chain::payload::service::ServiceError;
 use serde::{Deserialize, Serialize};
 
 use super::{ActId, CallId, EventFilter, LaunchId, Memory, RecordId, RequestId, ServiceSetup, SubscriberId};
-use crate::core::lifecycle::LifecycleResponse;
+use crate::core::{hang::Reading, lifecycle::LifecycleResponse};
 
 /// What the shell tells the machine. `Boot` or `Adopted` comes first, once.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,6 +110,15 @@ pub enum Event {
     Notify {
         launch: LaunchId,
         notification: Notification,
+    },
+    /// What was to be read of the pressure on a service and on the machine.
+    Pressure {
+        launch: LaunchId,
+        reading: Reading,
+    },
+    /// The machine was suspended for so long since the event before.
+    Slept {
+        duration: Duration,
     },
 
     ActResult {

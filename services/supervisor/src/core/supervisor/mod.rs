@@ -12,7 +12,7 @@
 //! 4. While `Starting` nothing but the start's own end counts; a stop is remembered until then.
 //!
 //! Where things are: `boot` phases; `start` from permission to ready; `stop` one service; `shutdown` all; `fail` what
-//! follows a failure; `demand` what waits to be started by a connection; `check` health; `request` what callers ask; `act` decisions; `record` entries for the log;
+//! follows a failure; `demand` what waits to be started by a connection; `check` health, `late` who does not answer; `request` what callers ask; `act` decisions; `record` entries for the log;
 //! `adopt` after the supervisor itself died; `view` what can be looked up.
 
 mod act;
@@ -24,6 +24,7 @@ mod effect;
 mod event;
 mod fail;
 mod ids;
+mod late;
 mod record;
 mod request;
 mod service;
@@ -40,6 +41,7 @@ pub use adopt::{Memory, ServiceMemory};
 pub use effect::{Effect, Reply, Signal, SupervisorError};
 pub use event::{ActOutcome, BootMode, Child, ChildExit, CommitOutcome, Event, ExitStatus, Notification};
 pub use ids::{ActId, CallId, LaunchId, Monotonic, RecordId, RequestId, SubscriberId};
+pub use late::{HANG_KILL_INTERVAL, MACHINE_EXCUSES_MAX};
 pub use record::{Record, RecordBody};
 pub use service::ServiceSetup;
 pub use view::{EndpointView, EventFilter, NodeState, NodeView, ServiceEvent, ServiceStatus};
@@ -94,6 +96,8 @@ pub struct Supervisor {
     acts: BTreeMap<ActId, PendingAct>,
     records: RecordQueue,
     subscribers: BTreeMap<SubscriberId, EventFilter>,
+    /// When a service was killed because it hangs.
+    last_hang_kill: Option<Monotonic>,
     next_launch: u64,
     next_call: u64,
     next_act: u64,
@@ -121,6 +125,7 @@ impl Supervisor {
             acts: BTreeMap::new(),
             records: RecordQueue::new(nonce),
             subscribers: BTreeMap::new(),
+            last_hang_kill: None,
             next_launch: 1,
             next_call: 1,
             next_act: 1,
@@ -179,6 +184,8 @@ impl Supervisor {
             Event::LifecycleReply { launch, call, response } => self.lifecycle_reply(launch, call, response),
             Event::LifecycleClosed { launch } => self.lifecycle_closed(launch),
             Event::ProbeResult { launch, call, result } => self.probe_result(launch, call, result),
+            Event::Pressure { launch, reading } => self.pressure_read(launch, reading),
+            Event::Slept { duration } => self.slept(duration),
             Event::Notify { launch, notification } => self.notified(launch, notification),
             Event::ActResult { act, outcome } => self.act_result(act, outcome),
             Event::CommitResult { record, outcome } => self.commit_result(record, outcome),

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use base::{CapabilityId, Hash, IdentityId, ServiceId};
 
-use super::{ActId, CallId, LaunchId, Monotonic, RequestId, demand::Demand};
+use super::{ActId, CallId, LaunchId, Monotonic, RequestId, demand::Demand, late::Late};
 use crate::{
     core::{
         catalogue::{self, Phase},
@@ -108,6 +108,7 @@ pub(super) struct Instance {
     pub(super) call: Option<Call>,
     pub(super) next_check: Option<Monotonic>,
     pub(super) watchdog_due: Option<Monotonic>,
+    pub(super) late: Option<Late>,
     /// `READY=1` came before the launch itself was known: the two travel on different roads.
     pub(super) said_ready: bool,
     pub(super) health: HealthCounter,
@@ -222,6 +223,11 @@ impl Service {
         self.manifest().program.as_ref().is_some_and(|program| program.runs == Runs::Once)
     }
 
+    /// Somebody notices when it does not answer.
+    pub(super) fn is_watched(&self) -> bool {
+        !matches!(self.check, HealthCheck::Process | HealthCheck::SdNotify { watchdog: None })
+    }
+
     pub(super) fn speaks_lifecycle(&self) -> bool {
         self.check == HealthCheck::Lifecycle
     }
@@ -238,6 +244,7 @@ impl Instance {
             call: None,
             next_check: None,
             watchdog_due: None,
+            late: None,
             said_ready: false,
             health: HealthCounter::default(),
             status: None,

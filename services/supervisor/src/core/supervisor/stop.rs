@@ -163,6 +163,7 @@ impl Supervisor {
         instance.call = None;
         instance.next_check = None;
         instance.watchdog_due = None;
+        instance.late = None;
         self.effects.push(Effect::Signal { launch: instance.launch, signal: Signal::Kill });
     }
 
