@@ -3,6 +3,7 @@
 mod capability;
 mod frequent;
 mod identity;
+mod image;
 mod import;
 mod key;
 mod log;
@@ -17,6 +18,7 @@ use clap::{
 
 pub use capability::{Capability, CapabilityOperation, Limits};
 pub use identity::{Credential, CredentialKind, Identity, Passkey, PasskeyPage, TokenArgs};
+pub use image::{Image, ImportImage};
 pub use import::Import;
 pub use key::{Key, Opens, Recovery, SealBy, SshAgent};
 pub use log::{Log, LogFrom, Verify, Witness};
@@ -109,6 +111,9 @@ pub enum Command {
         /// The program's number.
         pid: u64,
     },
+    /// Container images of this node: import, list, inspect and remove them; `run --image` runs them.
+    #[command(subcommand)]
+    Image(Image),
     /// Control services.
     #[command(subcommand)]
     Service(Service),
@@ -199,6 +204,16 @@ pub struct Run {
     /// PATH:rw:INSIDE.
     #[arg(long = "fs", value_name = "PATH[:ro|:rw|:cow[:INSIDE]]")]
     pub paths: Vec<String>,
+    /// Run a container image: the name or id of an imported one, or a file or folder that is imported first, as `image import`
+    /// names it. What the program changes in it goes with the program. Without a command, the image's own.
+    #[arg(long, value_name = "IMAGE")]
+    pub image: Option<String>,
+    /// Show the image read-only.
+    #[arg(long, requires = "image")]
+    pub read_only: bool,
+    /// Show this folder as the root instead of the host's `/usr`, `/etc` and so on, read-only or copy-on-write.
+    #[arg(long, value_name = "DIR[:ro|:cow]", conflicts_with = "image")]
+    pub rootfs: Option<String>,
     /// Show the program a file's content as the secret NAME in `$CREDENTIALS_DIRECTORY`; it is never recorded.
     #[arg(long = "secret", value_name = "NAME=FILE")]
     pub secrets: Vec<String>,
@@ -244,8 +259,8 @@ pub struct Run {
     /// Switch off one guard; only on a node that permits it.
     #[arg(long, hide = true)]
     pub disable: Vec<String>,
-    /// The program and its arguments.
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    /// The program and its arguments; of an image with an entry point, arguments of that.
+    #[arg(required_unless_present = "image", trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<String>,
 }
 
@@ -376,6 +391,8 @@ pub enum Process {
     Monitor,
     /// Works on the changes to copy-on-write folders.
     Layer,
+    /// Unpacks a container image.
+    Unpack,
     /// One escape attempt of `prove`, made from inside the sandbox.
     Attempt {
         name: String,

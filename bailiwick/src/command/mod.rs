@@ -7,6 +7,7 @@ mod credential;
 mod evidence;
 mod exec;
 mod identity;
+mod image;
 mod import;
 mod key;
 mod layer;
@@ -21,6 +22,7 @@ mod publish;
 mod published;
 mod recovery;
 mod reseal;
+mod rootfs;
 mod service;
 mod ssh_agent;
 mod status;
@@ -128,6 +130,7 @@ async fn ask(node: &Node, output: Output, command: Command) -> Result<()> {
         Command::Diff(args) => layer::diff(node, output, args).await,
         Command::Commit(args) => layer::commit(node, output, args).await,
         Command::Discard { pid } => layer::discard(node, output, pid).await,
+        Command::Image(args) => image::run(node, output, args).await,
         Command::Apply { files } => service::apply(node, output, &files).await,
         Command::Plan { files } => plan::show(node, output, &files).await,
         Command::Rollback { number, dry_run } => plan::rollback(node, output, number, dry_run).await,

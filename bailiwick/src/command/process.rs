@@ -19,6 +19,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 
+use super::{image, rootfs};
 use crate::{
     args::{Kill, Output, Run},
     exit::{Failure, NOT_EXECUTABLE, NOT_FOUND, RUN_FAILED, UNREACHABLE},
@@ -47,7 +48,7 @@ pub fn on_own_node(layout: Layout, output: Output, args: Run) -> Result<ExitCode
 
 /// On a node for this run alone, which is removed with its log.
 pub fn ephemeral(output: Output, args: Run) -> Result<ExitCode> {
-    if args.paths.iter().any(|text| parse_grant(text).is_ok_and(|grant| grant.copy_on_write)) {
+    if copies(&args) {
         bail!(
             "changes to a copy-on-write folder are kept by the node, and an ephemeral one is removed; use `:rw` or `:ro`"
         );
@@ -87,10 +88,16 @@ async fn run(node: &Node, output: Output, args: Run) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let code = attach(node, &peer, spawned.pid).await;
-    if args.paths.iter().any(|text| parse_grant(text).is_ok_and(|grant| grant.copy_on_write)) {
+    if copies(&args) {
         super::layer::tell(node, spawned.pid).await;
     }
     code
+}
+
+/// Whether something is kept that the program changes.
+fn copies(args: &Run) -> bool {
+    let granted = args.paths.iter().any(|text| parse_grant(text).is_ok_and(|grant| grant.copy_on_write));
+    granted || args.rootfs.as_deref().is_some_and(|text| rootfs::split(text).1)
 }
 
 #[derive(Serialize)]
@@ -102,51 +109,91 @@ fn is_unreachable(error: &anyhow::Error) -> bool {
     error.downcast_ref::<Failure>().is_some_and(|failure| failure.code == UNREACHABLE)
 }
 
+/// What is to be run, and in what.
+pub struct Program {
+    pub name: String,
+    pub args: Vec<String>,
+    pub env: BTreeMap<String, String>,
+    pub cwd: String,
+    /// On this host; none if it lies in an image that the node has.
+    pub file: Option<PathBuf>,
+    /// Before those that were asked for.
+    pub paths: Vec<pb::PathGrant>,
+    pub root: Option<pb::Root>,
+}
+
+/// A program of the host, in the host's view.
+fn of_host(args: &Run, paths: &[pb::PathGrant]) -> Result<Program> {
+    let (name, rest) = args.command.split_first().context("no program was named")?;
+    Ok(Program {
+        name: name.clone(),
+        args: rest.to_vec(),
+        env: environment(&INHERITED, &args.env)?,
+        cwd: working_folder(args.cwd.as_deref(), paths),
+        file: Some(find(name)?),
+        paths: Vec::new(),
+        root: None,
+    })
+}
+
 async fn start(
     node: &Node,
     peer: &Peer,
     args: &Run,
     key: [u8; EntryKey::BYTES],
 ) -> Result<pb::SpawnResponse> {
-    let (name, rest) = args.command.split_first().context("no program was named")?;
-    let file = find(name)?;
-    let paths = args.paths.iter().map(|text| parse_grant(text)).collect::<Result<Vec<_>>>()?;
+    let granted = args.paths.iter().map(|text| parse_grant(text)).collect::<Result<Vec<_>>>()?;
+    let program = match (&args.image, &args.rootfs) {
+        (Some(image), _) => image::program(node, image, args).await?,
+        (None, Some(folder)) => rootfs::program(folder, args)?,
+        (None, None) => of_host(args, &granted)?,
+    };
+    let Program { name, args: rest, env, cwd, file, mut paths, root } = program;
+    paths.extend(granted);
     let identity = match &args.identity {
         Some(name) => node.identity_id(name).await?,
         None => node.admin(),
     };
-    let program = open_program(&file)?;
-    let image = Hash::of_reader(program).with_context(|| format!("reading {}", file.display()))?;
+    let image = match &file {
+        Some(file) => {
+            let hash = Hash::of_reader(open_program(file)?);
+            hash.with_context(|| format!("reading {}", file.display()))?.0.to_vec()
+        }
+        None => Vec::new(),
+    };
     let request = pb::SpawnRequest {
-        image: image.0.to_vec(),
-        args: rest.to_vec(),
+        image,
+        args: rest,
         capabilities: Vec::new(),
         resource_limits: Some(limits(args)?),
         identity: identity.0.to_vec(),
-        env: environment(&args.env)?.into_iter().collect(),
-        cwd: Some(working_folder(args.cwd.as_deref(), &paths)),
+        env: env.into_iter().collect(),
+        cwd: Some(cwd),
         paths,
         priority: None,
-        name: name.clone(),
+        name,
         timeout_ms: args.timeout.as_deref().map(units::parse_duration_ms).transpose()?.unwrap_or(0),
         idempotency_key: key.to_vec(),
         notice_refused: !args.no_notice,
         disabled_guards: args.disable.clone(),
         terminal: (!args.detach && terminal::is_one()).then(terminal::size).transpose()?,
         secrets: args.secrets.iter().map(|text| read_secret(text)).collect::<Result<_>>()?,
+        root,
     };
     let mut processes = node.processes_over(peer, "system.process_manager.spawn").await?;
-    match processes.spawn(request.clone()).await {
-        Ok(spawned) => Ok(spawned.into_inner()),
+    let unknown =
+        |status: &tonic::Status| error_info(status).is_some_and(|info| info.reason == IMAGE_NOT_FOUND);
+    match (processes.spawn(request.clone()).await, &file) {
+        (Ok(spawned), _) => Ok(spawned.into_inner()),
         // Most programs ran before: only one that the node has not seen is sent there.
-        Err(status) if error_info(&status).is_some_and(|info| info.reason == IMAGE_NOT_FOUND) => {
-            let sent = put_image(node, &file).await?;
+        (Err(status), Some(file)) if unknown(&status) => {
+            let sent = put_image(node, file).await?;
             if sent.hash != request.image {
                 bail!("{} changed while it was read", file.display());
             }
             Ok(processes.spawn(request).await.map_err(failed)?.into_inner())
         }
-        Err(status) => Err(failed(status)),
+        (Err(status), _) => Err(failed(status)),
     }
 }
 
@@ -162,8 +209,8 @@ fn limits(args: &Run) -> Result<pb::ResourceLimits> {
     })
 }
 
-fn environment(given: &[String]) -> Result<BTreeMap<String, String>> {
-    let inherited = INHERITED.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
+pub fn environment(inherited: &[&str], given: &[String]) -> Result<BTreeMap<String, String>> {
+    let inherited = inherited.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
     let mut environment: BTreeMap<String, String> = inherited.collect();
     for pair in given {
         let (name, value) = self::pair(pair)?;
@@ -251,7 +298,7 @@ fn find(name: &str) -> Result<PathBuf> {
     found.ok_or_else(|| Failure::new(NOT_FOUND, format!("{name}: not found in PATH")).into())
 }
 
-fn is_program(file: &Path) -> bool {
+pub fn is_program(file: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     std::fs::metadata(file)
         .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)

@@ -64,6 +64,34 @@ pub struct SpawnRequest {
     /// Shown as files in the folder that `CREDENTIALS_DIRECTORY` names, in memory; only names and sizes are recorded.
     #[prost(message, repeated, tag = "16")]
     pub secrets: ::prost::alloc::vec::Vec<Secret>,
+    /// What the program sees instead of the host's `/usr`, `/etc` and so on.
+    #[prost(message, optional, tag = "20")]
+    pub root: ::core::option::Option<Root>,
+}
+/// A root of its own: `/proc`, `/dev`, `/tmp` and `/run` are the sandbox's all the same.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Root {
+    /// Id of an imported image, 32 bytes; `SpawnRequest.image` is then empty and `name` is looked up in the image. Empty for
+    /// a folder of the host, whose entries are then among `SpawnRequest.paths`.
+    #[prost(bytes = "vec", tag = "1")]
+    pub tree: ::prost::alloc::vec::Vec<u8>,
+    /// Of an imported image: it can be changed, and what is changed goes with the program. Otherwise it is read-only.
+    #[prost(bool, tag = "2")]
+    pub copy_on_write: bool,
+    /// Symbolic links in the top of a folder; at most 64.
+    #[prost(message, repeated, tag = "3")]
+    pub links: ::prost::alloc::vec::Vec<RootLink>,
+    /// Of a folder: its path on the host, for the record.
+    #[prost(string, tag = "4")]
+    pub folder: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RootLink {
+    /// A name, not a path.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub points_to: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Secret {
@@ -431,6 +459,83 @@ pub struct DiscardReply {
     #[prost(message, optional, tag = "1")]
     pub axiom_ref: ::core::option::Option<super::super::common::v1::AxiomRef>,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TreeChunk {
+    #[prost(oneof = "tree_chunk::Chunk", tags = "1, 2")]
+    pub chunk: ::core::option::Option<tree_chunk::Chunk>,
+}
+/// Nested message and enum types in `TreeChunk`.
+pub mod tree_chunk {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Chunk {
+        /// First message.
+        #[prost(message, tag = "1")]
+        Begin(super::TreeBegin),
+        /// At most 256 KiB.
+        #[prost(bytes, tag = "2")]
+        Data(::prost::alloc::vec::Vec<u8>),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TreeBegin {
+    /// Which image of the archive, if it has several; empty otherwise.
+    #[prost(string, tag = "1")]
+    pub tag: ::prost::alloc::string::String,
+    /// By which people find it; at most 256 bytes. Another image of this name loses it.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+}
+/// An image, unpacked.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Tree {
+    /// SHA-256 of its manifest; of what `docker save` writes, of its configuration.
+    #[prost(bytes = "vec", tag = "1")]
+    pub id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "3")]
+    pub entrypoint: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "4")]
+    pub cmd: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// `NAME=VALUE`.
+    #[prost(string, repeated, tag = "5")]
+    pub env: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, tag = "6")]
+    pub working_dir: ::prost::alloc::string::String,
+    /// As the image says it.
+    #[prost(string, tag = "7")]
+    pub user: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "8")]
+    pub uid: u32,
+    #[prost(uint32, tag = "9")]
+    pub gid: u32,
+    #[prost(uint32, tag = "10")]
+    pub layers: u32,
+    #[prost(uint64, tag = "11")]
+    pub entries: u64,
+    #[prost(uint64, tag = "12")]
+    pub size_bytes: u64,
+    /// Devices and pipes, which are not unpacked.
+    #[prost(uint64, tag = "13")]
+    pub left_out: u64,
+    /// Files that would have run as their owner, and do not here.
+    #[prost(uint64, tag = "14")]
+    pub set_id: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TreeFilter {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TreeList {
+    #[prost(message, repeated, tag = "1")]
+    pub trees: ::prost::alloc::vec::Vec<Tree>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveTreeRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub id: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveTreeReply {}
 /// Generated client implementations.
 pub mod processes_client {
     #![allow(
@@ -443,7 +548,8 @@ pub mod processes_client {
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
     /// Errors: ImageNotFound, InvalidImage, PolicyDenied, UnknownIdentity, CapabilityDenied, NoSuchProcess,
-    /// SystemProcess, ResourceShortage, NoLayer, LayersFull, StillRuns, Blocked, Internal.
+    /// SystemProcess, ResourceShortage, NoLayer, LayersFull, StillRuns, Blocked, NoTree, TreesFull, TreeInUse, TreeRefused,
+    /// Internal.
     #[derive(Debug, Clone)]
     pub struct ProcessesClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -807,6 +913,89 @@ pub mod processes_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Takes over a container image, chunk by chunk: an OCI layout or what `docker save` writes, as a tar archive.
+        pub async fn import_tree(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::TreeChunk>,
+        ) -> std::result::Result<tonic::Response<super::Tree>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailiwick.process_manager.v1.Processes/ImportTree",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "bailiwick.process_manager.v1.Processes",
+                        "ImportTree",
+                    ),
+                );
+            self.inner.client_streaming(req, path, codec).await
+        }
+        pub async fn list_trees(
+            &mut self,
+            request: impl tonic::IntoRequest<super::TreeFilter>,
+        ) -> std::result::Result<tonic::Response<super::TreeList>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailiwick.process_manager.v1.Processes/ListTrees",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "bailiwick.process_manager.v1.Processes",
+                        "ListTrees",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Refused while a program runs in it.
+        pub async fn remove_tree(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RemoveTreeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemoveTreeReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailiwick.process_manager.v1.Processes/RemoveTree",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "bailiwick.process_manager.v1.Processes",
+                        "RemoveTree",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -891,9 +1080,24 @@ pub mod processes_server {
             &self,
             request: tonic::Request<super::DiscardRequest>,
         ) -> std::result::Result<tonic::Response<super::DiscardReply>, tonic::Status>;
+        /// Takes over a container image, chunk by chunk: an OCI layout or what `docker save` writes, as a tar archive.
+        async fn import_tree(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::TreeChunk>>,
+        ) -> std::result::Result<tonic::Response<super::Tree>, tonic::Status>;
+        async fn list_trees(
+            &self,
+            request: tonic::Request<super::TreeFilter>,
+        ) -> std::result::Result<tonic::Response<super::TreeList>, tonic::Status>;
+        /// Refused while a program runs in it.
+        async fn remove_tree(
+            &self,
+            request: tonic::Request<super::RemoveTreeRequest>,
+        ) -> std::result::Result<tonic::Response<super::RemoveTreeReply>, tonic::Status>;
     }
     /// Errors: ImageNotFound, InvalidImage, PolicyDenied, UnknownIdentity, CapabilityDenied, NoSuchProcess,
-    /// SystemProcess, ResourceShortage, NoLayer, LayersFull, StillRuns, Blocked, Internal.
+    /// SystemProcess, ResourceShortage, NoLayer, LayersFull, StillRuns, Blocked, NoTree, TreesFull, TreeInUse, TreeRefused,
+    /// Internal.
     #[derive(Debug)]
     pub struct ProcessesServer<T> {
         inner: Arc<T>,
@@ -1481,6 +1685,139 @@ pub mod processes_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DiscardSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailiwick.process_manager.v1.Processes/ImportTree" => {
+                    #[allow(non_camel_case_types)]
+                    struct ImportTreeSvc<T: Processes>(pub Arc<T>);
+                    impl<
+                        T: Processes,
+                    > tonic::server::ClientStreamingService<super::TreeChunk>
+                    for ImportTreeSvc<T> {
+                        type Response = super::Tree;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<tonic::Streaming<super::TreeChunk>>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Processes>::import_tree(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ImportTreeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.client_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailiwick.process_manager.v1.Processes/ListTrees" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListTreesSvc<T: Processes>(pub Arc<T>);
+                    impl<T: Processes> tonic::server::UnaryService<super::TreeFilter>
+                    for ListTreesSvc<T> {
+                        type Response = super::TreeList;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::TreeFilter>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Processes>::list_trees(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListTreesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailiwick.process_manager.v1.Processes/RemoveTree" => {
+                    #[allow(non_camel_case_types)]
+                    struct RemoveTreeSvc<T: Processes>(pub Arc<T>);
+                    impl<
+                        T: Processes,
+                    > tonic::server::UnaryService<super::RemoveTreeRequest>
+                    for RemoveTreeSvc<T> {
+                        type Response = super::RemoveTreeReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RemoveTreeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Processes>::remove_tree(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RemoveTreeSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -13,5 +13,6 @@ pub mod core;
 pub mod layer;
 pub mod monitor;
 mod shell;
+pub mod unpack;
 
 pub use shell::main;

@@ -3,8 +3,8 @@ use kit::{Guilty, IntoRefusal, Retry};
 use thiserror::Error;
 
 use super::{
-    ProcessState,
-    limits::{LAYERS_MAX, PROCESSES_MAX},
+    ProcessState, TreeId,
+    limits::{LAYERS_MAX, PROCESSES_MAX, TREES_MAX},
 };
 
 /// Why a program was not started, signalled, shown or waited for. Nothing has changed.
@@ -45,6 +45,14 @@ pub enum ProcessError {
     Blocked { pid: ProcessId, text: String },
     #[error("the layer of process {pid}: {text}; say it again to go on")]
     Layer { pid: ProcessId, text: String },
+    #[error("there is no image {0}; `bailiwick image list` shows those that are there")]
+    NoTree(TreeId),
+    #[error("{TREES_MAX} images are kept already; remove some (`bailiwick image rm`)")]
+    TreesFull,
+    #[error("program {pid} runs in the image {tree}; stop it first")]
+    TreeInUse { tree: TreeId, pid: ProcessId },
+    #[error("the image is refused: {0}; nothing of it is kept")]
+    TreeRefused(String),
     #[error("field `{field}`: {text}")]
     Invalid { field: &'static str, text: String },
     #[error("the token is refused: {0}")]
@@ -81,6 +89,10 @@ impl IntoRefusal for ProcessError {
             Self::StillRuns(_) => "StillRuns",
             Self::Blocked { .. } => "Blocked",
             Self::Layer { .. } => "LayerFailed",
+            Self::NoTree(_) => "NoTree",
+            Self::TreesFull => "TreesFull",
+            Self::TreeInUse { .. } => "TreeInUse",
+            Self::TreeRefused(_) => "TreeRefused",
             Self::Invalid { .. } => "InvalidRequest",
             Self::Unauthenticated(_) => "Unauthenticated",
             Self::Launch { .. } => "LaunchFailed",
@@ -108,7 +120,9 @@ impl IntoRefusal for ProcessError {
     fn code(&self) -> tonic::Code {
         use tonic::Code;
         match self {
-            Self::ImageNotFound(_) | Self::NoSuchProcess(_) | Self::NoLayer(_) => Code::NotFound,
+            Self::ImageNotFound(_) | Self::NoSuchProcess(_) | Self::NoLayer(_) | Self::NoTree(_) => {
+                Code::NotFound
+            }
             Self::UnknownIdentity { .. } | Self::CapabilityDenied(_) | Self::SystemProcess(_) => {
                 Code::PermissionDenied
             }
@@ -118,8 +132,10 @@ impl IntoRefusal for ProcessError {
             | Self::NoCommand { .. }
             | Self::Launch { .. }
             | Self::StillRuns(_)
+            | Self::TreeInUse { .. }
+            | Self::TreeRefused(_)
             | Self::Blocked { .. } => Code::FailedPrecondition,
-            Self::ResourceShortage | Self::LayersFull => Code::ResourceExhausted,
+            Self::ResourceShortage | Self::LayersFull | Self::TreesFull => Code::ResourceExhausted,
             Self::Layer { .. } => Code::Aborted,
             Self::Invalid { .. } => Code::InvalidArgument,
             Self::Unauthenticated(_) => Code::Unauthenticated,
@@ -142,7 +158,7 @@ mod tests {
     #[test]
     fn an_error_says_who_is_guilty_and_whether_to_come_again() {
         use tonic::Code;
-        let (pid, id) = (ProcessId(7), IdentityId([1; 32]));
+        let (pid, id, tree) = (ProcessId(7), IdentityId([1; 32]), TreeId([3; 32]));
         let text = String::new;
         let (never, refused) = (Retry::Never, Guilty::Refused);
         for (error, reason, guilty, retry, code) in [
@@ -200,6 +216,10 @@ mod tests {
             ),
             (ProcessError::NoLayer(pid), "NoLayer", refused, never, Code::NotFound),
             (ProcessError::LayersFull, "LayersFull", refused, never, Code::ResourceExhausted),
+            (ProcessError::NoTree(tree), "NoTree", refused, never, Code::NotFound),
+            (ProcessError::TreesFull, "TreesFull", refused, never, Code::ResourceExhausted),
+            (ProcessError::TreeInUse { tree, pid }, "TreeInUse", refused, never, Code::FailedPrecondition),
+            (ProcessError::TreeRefused(text()), "TreeRefused", refused, never, Code::FailedPrecondition),
             (ProcessError::StillRuns(pid), "StillRuns", refused, never, Code::FailedPrecondition),
             (
                 ProcessError::Blocked { pid, text: text() },

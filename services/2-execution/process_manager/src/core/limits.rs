@@ -54,3 +54,9 @@ pub const TARGET_BYTES_MAX: usize = 1024;
 /// Least and most processor time at once, in thousandths of a core: what the kernel's quota can express.
 pub const CPU_MILLICORES_MIN: u32 = 10;
 pub const CPU_MILLICORES_MAX: u32 = 1_000_000;
+/// Names in the top of a root; each costs a mount.
+pub const ROOT_ENTRIES_MAX: usize = 64;
+/// Container images kept at once; the next one is refused until one is removed.
+pub const TREES_MAX: usize = 64;
+/// Bytes of an image's name.
+pub const TREE_NAME_BYTES_MAX: usize = 256;

@@ -10,7 +10,7 @@ use sandbox::{
 };
 
 use super::{
-    Spawn, Watch,
+    PathGrant, Spawn, Watch,
     limits::{LAYER_BYTES_MAX, TMP_BYTES_MAX},
     secret,
     watch::is_below,
@@ -85,12 +85,15 @@ pub fn plans(spawn: &Spawn, host: &Host, pid: ProcessId) -> Plans {
     let image_path = image_path(spawn);
     let mounts = mounts(spawn, host, pid, &image_path);
     let mut outer = Plan::new(label, Executable::Slot(0), Profile::Program).with_mounts(mounts);
-    outer.masked.extend(SECRETS.iter().map(|path| (*path).to_owned()));
+    let of_image = spawn.root.as_ref().is_some_and(|root| root.tree.is_some());
+    // An image has secrets of its own, if any.
+    outer.masked.extend(SECRETS.iter().filter(|_| !of_image).map(|path| (*path).to_owned()));
     let shown = spawn.paths.iter().map(|grant| (grant.source.as_str(), grant.inside.as_str()));
-    outer.masked.extend(hidden_inside(shown.chain(SHOWN.iter().map(|path| (*path, *path))), host));
+    let usual = SHOWN.iter().filter(|_| spawn.root.is_none()).map(|path| (*path, *path));
+    outer.masked.extend(hidden_inside(shown.chain(usual), host));
     let watch = Watch {
-        granted: spawn.paths.iter().map(|grant| grant.inside.clone()).collect(),
-        home: HOME.to_owned(),
+        granted: spawn.all_paths().map(|grant| grant.inside.clone()).collect(),
+        home: home(spawn).to_owned(),
         masked: outer.masked.iter().filter(|path| !is_below(path, "/proc")).cloned().collect(),
     };
     let landlock = landlock(&outer, mounted);
@@ -106,6 +109,9 @@ pub fn plans(spawn: &Spawn, host: &Host, pid: ProcessId) -> Plans {
         Guard::NoNewPrivs,
         Guard::Caps,
     ]);
+    if let Some((uid, gid)) = spawn.root.as_ref().and_then(|root| root.user) {
+        (outer.identity.uid, outer.identity.gid) = (uid, gid);
+    }
     outer.loopback = true;
     outer.priority = spawn.priority;
     outer.limits = outer_limits(&spawn.limits);
@@ -124,6 +130,9 @@ pub fn plans(spawn: &Spawn, host: &Host, pid: ProcessId) -> Plans {
 /// An absolute name that the program can see stays its path: images that look around themselves find what they expect.
 fn image_path(spawn: &Spawn) -> String {
     let name = super::normalize(&spawn.name);
+    if spawn.root.is_some() && spawn.name.starts_with('/') {
+        return name;
+    }
     let shown = SHOWN.iter().any(|top| is_below(&name, top) && name != *top);
     let granted = spawn.paths.iter().any(|grant| is_below(&name, &grant.inside));
     if spawn.name.starts_with('/') && (shown || granted) {
@@ -132,10 +141,15 @@ fn image_path(spawn: &Spawn) -> String {
     format!("{IMAGE_FOLDER}/{}", name.rsplit('/').next().unwrap_or_default())
 }
 
+/// Where a program is at home.
+fn home(spawn: &Spawn) -> &str {
+    spawn.root.as_ref().map_or(HOME, |root| &root.home)
+}
+
 /// What a program may write to its copy-on-write folders, if it has any.
 #[must_use]
 pub fn layers_bytes_max(spawn: &Spawn) -> Option<u64> {
-    let has_one = spawn.paths.iter().any(|grant| grant.copied);
+    let has_one = spawn.all_paths().any(|grant| grant.copied);
     has_one.then(|| spawn.limits.disk_bytes.unwrap_or(LAYER_BYTES_MAX))
 }
 
@@ -154,21 +168,35 @@ fn mounts(spawn: &Spawn, host: &Host, pid: ProcessId, image_path: &str) -> Vec<M
         optional,
     };
     let private = spawn.limits.disk_bytes.unwrap_or(TMP_BYTES_MAX);
-    let mut mounts: Vec<Mount> = SHOWN.iter().map(|path| bind(path, path, false, true)).collect();
-    mounts.extend([
-        Mount::Proc,
-        Mount::Dev,
-        tmpfs("/tmp", private, 0o1777),
-        tmpfs("/run", 1 << 20, 0o755),
-        tmpfs(HOME, private, 0o700),
-        tmpfs("/root", 4096, 0o700),
-        Mount::Symlink { target: "/var/tmp".to_owned(), points_to: "../tmp".to_owned() },
-    ]);
+    let own = [Mount::Proc, Mount::Dev, tmpfs("/tmp", private, 0o1777), tmpfs("/run", 1 << 20, 0o755)];
+    // What a program changes in an image is not kept, so those layers have the last numbers and are not recorded.
     let mut layers = (0..).map(|number: u32| format!("{}/{number}", layer_folder(host, pid)));
-    mounts.extend(spawn.paths.iter().map(|grant| match grant.copied.then(|| layers.next()).flatten() {
+    let mut show = |grant: &PathGrant| match grant.copied.then(|| layers.next()).flatten() {
         Some(layer) => Mount::Overlay { source: grant.source.clone(), target: grant.inside.clone(), layer },
         None => bind(&grant.source, &grant.inside, grant.writable, false),
-    }));
+    };
+    let granted: Vec<Mount> = spawn.paths.iter().map(&mut show).collect();
+    let mut mounts: Vec<Mount> = Vec::new();
+    match &spawn.root {
+        None => {
+            mounts.extend(SHOWN.iter().map(|path| bind(path, path, false, true)));
+            mounts.extend(own);
+            mounts.extend([
+                tmpfs(HOME, private, 0o700),
+                tmpfs("/root", 4096, 0o700),
+                Mount::Symlink { target: "/var/tmp".to_owned(), points_to: "../tmp".to_owned() },
+            ]);
+        }
+        Some(root) => {
+            mounts.extend(root.links.iter().map(|(name, points_to)| Mount::Symlink {
+                target: format!("/{name}"),
+                points_to: points_to.clone(),
+            }));
+            mounts.extend(root.paths.iter().map(&mut show));
+            mounts.extend(own);
+        }
+    }
+    mounts.extend(granted);
     mounts.extend(secret::mount(&spawn.secrets, SECRETS_SLOT));
     let image = format!("{}/blake3-{}", host.images, spawn.image.to_hex());
     mounts.push(bind(&image, image_path, false, false));
@@ -267,13 +295,9 @@ pub(super) const CAPABILITIES_VARIABLE: &str = "BAILIWICK_CAPABILITIES";
 
 /// Exactly what was given, the three without which nothing runs, and which capabilities came with it.
 fn environment(spawn: &Spawn) -> Vec<(String, String)> {
-    const USUAL: [(&str, &str); 3] = [
-        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
-        ("HOME", HOME),
-        ("TMPDIR", "/tmp"),
-    ];
+    let usual = [("PATH", super::root::USUAL_PATH), ("HOME", home(spawn)), ("TMPDIR", "/tmp")];
     let mut environment = spawn.env.clone();
-    for (name, value) in USUAL {
+    for (name, value) in usual {
         if !environment.iter().any(|(given, _)| given == name) {
             environment.push((name.to_owned(), value.to_owned()));
         }

@@ -7,7 +7,7 @@ use minicbor::{Decode, Encode};
 use sandbox::{Guard, GuardSet, PRIORITY_MAX, PRIORITY_NORMAL};
 
 use super::{
-    ProcessError, Secret,
+    ProcessError, Root, Secret,
     limits::{
         ARGUMENT_BYTES_MAX, ARGUMENTS_MAX, CAPABILITIES_MAX, CPU_MILLICORES_MAX, CPU_MILLICORES_MIN,
         DISK_BYTES_MIN, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX, LOGGED_NAME_BYTES_MAX, MEMORY_BYTES_MIN,
@@ -72,16 +72,17 @@ pub struct Spawn {
     pub disabled: GuardSet,
     /// The image is not compared with its name.
     pub unpinned: bool,
+    pub root: Option<Root>,
 }
 
-fn at_most(field: &'static str, size: usize, max: usize, what: &str) -> Result<(), ProcessError> {
+pub(super) fn at_most(field: &'static str, size: usize, max: usize, what: &str) -> Result<(), ProcessError> {
     if size > max {
         return Err(ProcessError::invalid(field, format!("{size} {what}, at most {max} are allowed")));
     }
     Ok(())
 }
 
-fn fixed<const N: usize>(field: &'static str, bytes: &[u8]) -> Result<[u8; N], ProcessError> {
+pub(super) fn fixed<const N: usize>(field: &'static str, bytes: &[u8]) -> Result<[u8; N], ProcessError> {
     bytes.try_into().map_err(|_| ProcessError::invalid(field, format!("{} bytes, not {N}", bytes.len())))
 }
 
@@ -110,6 +111,9 @@ impl Spawn {
         let priority = u8::try_from(priority).ok().filter(|priority| *priority <= PRIORITY_MAX);
         let cwd = request.cwd.unwrap_or_else(|| "/".to_owned());
         absolute("cwd", &cwd)?;
+        let root = request.root.map(Root::parse).transpose()?;
+        // Of a program in an image only the name is known yet.
+        let looked_up = root.as_ref().is_some_and(|root| root.tree.is_some()) && request.image.is_empty();
         if request.timeout_ms > TIMEOUT_MS_MAX {
             return Err(ProcessError::invalid(
                 "timeout_ms",
@@ -117,7 +121,7 @@ impl Spawn {
             ));
         }
         Ok(Self {
-            image: Hash(fixed("image", &request.image)?),
+            image: if looked_up { Hash::ZERO } else { Hash(fixed("image", &request.image)?) },
             args: request.args,
             capabilities,
             limits,
@@ -136,6 +140,7 @@ impl Spawn {
             secrets: secret::parse(request.secrets)?,
             disabled,
             unpinned,
+            root,
         })
     }
 
@@ -152,6 +157,11 @@ impl Spawn {
         let mut key = [0; 16];
         key.iter_mut().zip(hash.0).for_each(|(to, from)| *to = from);
         EntryKey(key)
+    }
+
+    /// What is shown of the host and of an image.
+    pub fn all_paths(&self) -> impl Iterator<Item = &PathGrant> {
+        self.paths.iter().chain(self.root.iter().flat_map(|root| &root.paths))
     }
 
     /// Name for the log.

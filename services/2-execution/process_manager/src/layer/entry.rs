@@ -63,7 +63,7 @@ pub(super) fn open_folder(folder: &OwnedFd, name: &[u8]) -> io::Result<OwnedFd> 
 }
 
 /// Names in a folder, in order.
-pub(super) fn names(folder: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
+pub(crate) fn names(folder: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
     let mut names = Vec::new();
     for entry in rustix::fs::Dir::read_from(folder)? {
         let entry = entry?;

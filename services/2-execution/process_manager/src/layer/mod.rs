@@ -9,8 +9,8 @@
 //! is no difference any more; so a commit that was cut is completed by saying it again.
 
 mod apply;
-mod entry;
-mod remove;
+pub(crate) mod entry;
+pub(crate) mod remove;
 mod walk;
 
 use std::{

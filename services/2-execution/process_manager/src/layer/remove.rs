@@ -10,7 +10,7 @@ use rustix::{
 use super::{Kind, entry};
 
 /// Everything in a folder. Folders are moved up into it before they are emptied, so that no depth is too deep.
-pub(super) fn everything(top: &OwnedFd) -> io::Result<()> {
+pub(crate) fn everything(top: &OwnedFd) -> io::Result<()> {
     let mut names = entry::names(top)?;
     let mut counter = 0_u64;
     while let Some(name) = names.pop() {
@@ -45,7 +45,7 @@ pub(super) fn everything(top: &OwnedFd) -> io::Result<()> {
 }
 
 /// One name of a folder, with everything below it.
-pub(super) fn one(folder: &OwnedFd, name: &[u8]) -> io::Result<()> {
+pub(crate) fn one(folder: &OwnedFd, name: &[u8]) -> io::Result<()> {
     match entry::look(folder, name)? {
         None => Ok(()),
         Some(stat) if entry::kind(&stat) == Kind::Folder => {

@@ -144,6 +144,10 @@ pub(super) fn format_grant(grant: &PathGrant) -> String {
 }
 
 fn parse_grant(text: &str) -> Option<PathGrant> {
+    // A root and a secret are none.
+    if !text.starts_with('/') {
+        return None;
+    }
     for (mark, writable, copied) in MODES {
         if let Some(source) = text.strip_suffix(mark) {
             let source = source.to_owned();
@@ -164,8 +168,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_no_path() {
+    fn a_secret_and_a_root_are_no_paths() {
         assert_eq!(parse_grant("secret:key:7"), None);
+        assert_eq!(parse_grant("image:sha256:00:cow"), None);
+        assert_eq!(parse_grant("root:/srv/a:ro"), None);
     }
 
     #[test]

@@ -120,8 +120,9 @@ impl Processes for Handlers {
         let misuse = kit::misuse(&request)?;
         let allowed: Vec<String> =
             request.get_ref().disabled_guards.iter().filter(|name| kit::is_broken(name)).cloned().collect();
-        let spawn = Spawn::parse(request.into_inner(), &allowed)?;
+        let mut spawn = Spawn::parse(request.into_inner(), &allowed)?;
         let manager = Arc::clone(&self.0);
+        manager.enter_tree(&mut spawn).await?;
         if let Some(id) = manager.foreign_capability(&spawn, &requestor) {
             misuse.is_abuse(&format!("named capability {id}, which another holds"));
         }
@@ -230,6 +231,24 @@ impl Processes for Handlers {
         request: Request<pb::DiscardRequest>,
     ) -> Result<Response<pb::DiscardReply>, Status> {
         self.throw_away(request).await
+    }
+
+    async fn import_tree(
+        &self,
+        request: Request<Streaming<pb::TreeChunk>>,
+    ) -> Result<Response<pb::Tree>, Status> {
+        self.take_tree(request).await
+    }
+
+    async fn list_trees(&self, request: Request<pb::TreeFilter>) -> Result<Response<pb::TreeList>, Status> {
+        self.trees(request)
+    }
+
+    async fn remove_tree(
+        &self,
+        request: Request<pb::RemoveTreeRequest>,
+    ) -> Result<Response<pb::RemoveTreeReply>, Status> {
+        self.drop_tree(request).await
     }
 }
 

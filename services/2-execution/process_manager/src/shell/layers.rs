@@ -109,7 +109,8 @@ impl Layers {
 
     pub(super) fn list(&self, viewer: Viewer) -> Vec<Layer> {
         let known = self.known();
-        known.values().map(|kept| &kept.layer).filter(|layer| layer.is_seen_by(viewer)).cloned().collect()
+        let layers = known.values().map(|kept| &kept.layer);
+        layers.filter(|layer| layer.is_seen_by(viewer) && !layer.folders.is_empty()).cloned().collect()
     }
 
     /// Makes room for what a program will change.
@@ -119,8 +120,9 @@ impl Layers {
         pid: ProcessId,
         by: base::IdentityId,
     ) -> Result<(), ProcessError> {
+        // Of an image nothing is kept: its layers are not named, and go when nothing else is left.
         let folders: Vec<String> = copied(&spawn.paths).map(|grant| grant.source.clone()).collect();
-        if folders.is_empty() {
+        if !spawn.all_paths().any(|grant| grant.copied) {
             return Ok(());
         }
         if self.known().len() >= LAYERS_MAX {

@@ -21,6 +21,7 @@ use super::{
     inherited::Inherited,
     keeper::Keeper,
     layers::Layers,
+    trees::Trees,
 };
 use crate::{
     core::{Host, Ledger, ProcessError, Table},
@@ -47,6 +48,7 @@ pub(super) struct Manager {
     pub(super) keeper: Keeper,
     pub(super) images: Images,
     pub(super) layers: Layers,
+    pub(super) trees: Trees,
     pub(super) host: Host,
     pub(super) image: std::os::fd::OwnedFd,
     pub(super) error: std::os::fd::OwnedFd,
@@ -76,6 +78,7 @@ impl Manager {
         let manager = Arc::new(Self {
             keeper: Keeper::connect(keeper, nonce, exits).await?,
             layers: Layers::open(&images, state_folder)?,
+            trees: Trees::open(&images, state_folder)?,
             images: Images::open_folder(&images)?,
             node,
             host,
@@ -106,6 +109,7 @@ impl Manager {
             return;
         }
         self.recovered.send_replace(true);
+        self.remove_left_trees();
         let mut changed = self.changed.subscribe();
         loop {
             tokio::select! {

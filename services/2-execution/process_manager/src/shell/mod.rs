@@ -14,6 +14,8 @@ mod layers;
 mod manager;
 mod signal;
 mod spawn;
+mod tree_handlers;
+mod trees;
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -35,7 +37,7 @@ pub fn main() -> ExitCode {
     kit::serve::<ProcessManager>()
 }
 
-static TABLE: [Operation; 12] = [
+static TABLE: [Operation; 15] = [
     // Content under its own name changes nothing until a program is made of it, which is decided.
     Operation::reads(
         "/bailiwick.process_manager.v1.Processes/PutImage",
@@ -102,6 +104,24 @@ static TABLE: [Operation; 12] = [
         "/bailiwick.process_manager.v1.Processes/Discard",
         Cost::Heavy,
         "system.process_manager.discard",
+    )
+    .long(),
+    // As with an image of one file: content under its own name changes nothing.
+    Operation::reads(
+        "/bailiwick.process_manager.v1.Processes/ImportTree",
+        Cost::Heavy,
+        "system.process_manager.import_tree",
+    )
+    .long(),
+    Operation::reads(
+        "/bailiwick.process_manager.v1.Processes/ListTrees",
+        Cost::Light,
+        "system.process_manager.list_trees",
+    ),
+    Operation::reads(
+        "/bailiwick.process_manager.v1.Processes/RemoveTree",
+        Cost::Heavy,
+        "system.process_manager.remove_tree",
     )
     .long(),
 ];

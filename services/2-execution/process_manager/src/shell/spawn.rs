@@ -28,7 +28,7 @@ use tonic::Status;
 use super::{adopt::format_grant, keeper::KeeperError, manager::Manager};
 use crate::{
     core::{
-        Event, MONITOR_SLOTS, Plans, Process, ProcessError, ProcessState, SECRETS_SLOT, Secret, Spawn,
+        Event, MONITOR_SLOTS, Plans, Process, ProcessError, ProcessState, Root, SECRETS_SLOT, Secret, Spawn,
         Started, layers_bytes_max, plans,
     },
     monitor::{
@@ -129,9 +129,10 @@ impl Manager {
             args_hash: spawn.args_hash(),
             name: spawn.logged_name(),
             grants: spawn
-                .paths
+                .root
                 .iter()
-                .map(format_grant)
+                .map(Root::logged)
+                .chain(spawn.paths.iter().map(format_grant))
                 .chain(spawn.secrets.iter().map(Secret::logged))
                 .collect(),
             missing: held.missing.clone(),
