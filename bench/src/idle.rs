@@ -99,16 +99,19 @@ fn look_at(keeper: i32, program: &Path, during: Duration) -> Seen {
     };
     let below = process::descendants(keeper).into_iter().filter(|pid| !is_service(pid));
     let all: Vec<i32> = std::iter::once(keeper).chain(below).collect();
-    let count = || -> (u64, u64) {
-        let of = |pid: &i32| (process::sleeps(*pid), process::cpu_ns(*pid));
-        all.iter().map(of).fold((0, 0), |(sleeps, cpu), (more, time)| (sleeps + more, cpu + time))
+    // Of each by itself: one that ends meanwhile takes nothing from the others.
+    let count = || -> Vec<(u64, u64)> {
+        all.iter().map(|pid| (process::sleeps(*pid), process::cpu_ns(*pid))).collect()
     };
     let (before, since) = (count(), Instant::now());
     std::thread::sleep(during);
     let (after, seconds) = (count(), since.elapsed().as_secs_f64());
+    let more = |of: fn(&(u64, u64)) -> u64| -> u64 {
+        before.iter().zip(&after).map(|(before, after)| of(after).saturating_sub(of(before))).sum()
+    };
     Seen {
-        wakes: after.0.saturating_sub(before.0) as f64 / seconds,
-        cpu_us: after.1.saturating_sub(before.1) as f64 / 1e3 / seconds,
+        wakes: more(|one| one.0) as f64 / seconds,
+        cpu_us: more(|one| one.1) as f64 / 1e3 / seconds,
         pss_mib: process::pss_mib(&all),
     }
 }
