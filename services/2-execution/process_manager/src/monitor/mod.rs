@@ -577,7 +577,7 @@ impl Monitor {
                 && passed(self.config.cpu_time_ms, program::cpu_us(&self.used) / 1000)
             {
                 self.passed = Some("cpu_time");
-            } else if self.layers.as_mut().is_some_and(Disk::is_over) {
+            } else if self.layers.as_mut().is_some_and(|disk| disk.is_over(program::others)) {
                 self.passed = Some("disk");
             }
             if self.passed.is_some() {
