@@ -10,6 +10,7 @@ pub mod context;
 pub mod entry;
 pub mod evidence;
 pub mod frame;
+pub mod job;
 pub mod key_path;
 pub mod log_segment;
 pub mod manifest;
@@ -22,7 +23,7 @@ pub mod token;
 pub type Target = fn(&[u8]) -> bool;
 
 /// By the names of programs and folders of seeds.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("manifest", manifest::run),
     ("log_segment", log_segment::run),
     ("entry", entry::run),
@@ -35,4 +36,5 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("ssh", ssh::run),
     ("svid", svid::run),
     ("cedar", cedar::run),
+    ("job", job::run),
 ];

@@ -123,6 +123,10 @@ byte_id!(
     EntryKey, 16, "an idempotency key"
 );
 byte_id!(
+    /// Of a job: hash of who submitted it and under which key, so that the same submission is the same job.
+    JobId, 16, "a job id"
+);
+byte_id!(
     /// Makes two equal policy requests different.
     Nonce, 16, "a nonce"
 );

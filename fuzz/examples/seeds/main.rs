@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a seed that cannot be made ends the program")]
 
+mod jobs;
 mod messages;
 mod payloads;
 mod proofs;
@@ -31,6 +32,7 @@ fn main() {
         ("evidence", proofs::all()),
         ("ssh", ssh_messages::all()),
         ("svid", svids::all()),
+        ("job", jobs::all()),
     ] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
         fs::create_dir_all(&folder).unwrap();

@@ -7,7 +7,7 @@ use crate::workspace::{Metadata, Package, relative};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Layer {
     Base,
-    /// chain, durable, import, sandbox, seal, ssh, svid, tpm
+    /// chain, durable, import, job, sandbox, seal, ssh, svid, tpm
     Building,
     Contracts,
     Kit,
@@ -18,14 +18,13 @@ enum Layer {
 }
 
 /// The one line that the messages repeat.
-const DIRECTION: &str =
-    "base ← chain, durable, import, sandbox, seal, ssh, svid, tpm ← contracts ← kit ← services ← bailiwick";
+const DIRECTION: &str = "base ← chain, durable, import, job, sandbox, seal, ssh, svid, tpm ← contracts ← kit ← services ← bailiwick";
 
 fn layer(folder: &str) -> Option<Layer> {
     Some(match folder {
         "crates/base" => Layer::Base,
-        "crates/chain" | "crates/durable" | "crates/import" | "crates/sandbox" | "crates/seal"
-        | "crates/ssh" | "crates/svid" | "crates/tpm" => Layer::Building,
+        "crates/chain" | "crates/durable" | "crates/import" | "crates/job" | "crates/sandbox"
+        | "crates/seal" | "crates/ssh" | "crates/svid" | "crates/tpm" => Layer::Building,
         "crates/contracts" => Layer::Contracts,
         "crates/kit" => Layer::Kit,
         "bailiwick" => Layer::Binary,
