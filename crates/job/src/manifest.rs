@@ -89,7 +89,7 @@ pub struct OutputSpec {
     pub name: String,
     #[serde(default)]
     pub output_type: OutputType,
-    /// Below `/out`.
+    /// Directly below `/out`.
     pub path: String,
     #[serde(default = "yes")]
     pub required: bool,

@@ -112,8 +112,9 @@ fn what_this_build_cannot_keep_is_refused_by_name() {
         ("mount = \"/in/text\"", "mount = \"/\"", "no empty part"),
         ("mount = \"/in/text\"", "mount = \"/out/text\"", "/out is the sandbox's own"),
         ("mount = \"/in/text\"", "mount = \"/proc/self\"", "/proc is the sandbox's own"),
-        ("path = \"/out/count\"", "path = \"/out\"", "only below /out"),
-        ("path = \"/out/count\"", "path = \"/outer/count\"", "only below /out"),
+        ("path = \"/out/count\"", "path = \"/out\"", "directly below /out"),
+        ("path = \"/out/count\"", "path = \"/out/a/count\"", "directly below /out"),
+        ("path = \"/out/count\"", "path = \"/outer/count\"", "directly below /out"),
         ("args = [\"-w\"", "args = [\"-\\u0000\"", "zero byte"),
         ("name = \"word-count\"", "name = \"\"", "a name has"),
     ] {

@@ -96,8 +96,15 @@ fn outputs(manifest: &JobManifest) -> Result<(), Fault> {
         let what = format!("outputs[{index}]");
         name(&format!("{what}.name"), &output.name)?;
         path(&format!("{what}.path"), &output.path)?;
-        if !is_below(&output.path, OUT) || output.path == OUT {
-            return Err(format!("{what}.path: only below {OUT} can anything be written"));
+        if !output
+            .path
+            .strip_prefix(OUT)
+            .and_then(|rest| rest.strip_prefix('/'))
+            .is_some_and(|name| !name.contains('/'))
+        {
+            return Err(format!(
+                "{what}.path: a job writes files directly below {OUT}, and makes no folders"
+            ));
         }
         match &output.output_type {
             OutputType::File => {}

@@ -9,6 +9,7 @@
 pub mod attempts;
 mod capability;
 pub mod cgroup;
+pub mod determined;
 pub mod fdpass;
 mod features;
 mod guard;
@@ -23,6 +24,7 @@ pub mod random;
 pub mod seccomp;
 pub mod secret_memory;
 mod sys;
+mod trace;
 mod wait;
 
 pub use capability::capability_bit;

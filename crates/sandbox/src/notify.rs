@@ -105,8 +105,22 @@ impl Listener {
         self.answer(notification, -errno, 0)
     }
 
+    /// Ends the call with a value, after these bytes were laid down in the caller's memory.
+    pub fn give(&self, notification: &Notification, given: &[(u64, Vec<u8>)], value: i64) -> io::Result<()> {
+        for (address, bytes) in given {
+            match sys::write_memory(notification.pid, *address, bytes) {
+                Ok(written) if written == bytes.len() => {}
+                _ => return self.refuse(notification, libc::EFAULT),
+            }
+        }
+        self.send(libc::seccomp_notif_resp { id: notification.id, val: value, error: 0, flags: 0 })
+    }
+
     fn answer(&self, notification: &Notification, error: i32, flags: u32) -> io::Result<()> {
-        let mut raw = libc::seccomp_notif_resp { id: notification.id, val: 0, error, flags };
+        self.send(libc::seccomp_notif_resp { id: notification.id, val: 0, error, flags })
+    }
+
+    fn send(&self, mut raw: libc::seccomp_notif_resp) -> io::Result<()> {
         // SAFETY: this request reads one seccomp_notif_resp.
         match unsafe { sys::notify_ioctl(self.as_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &mut raw) } {
             // The caller was killed: nobody waits for the answer.

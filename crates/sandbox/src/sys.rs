@@ -424,3 +424,14 @@ pub(crate) fn read_memory(pid: i32, address: u64, buffer: &mut [u8]) -> io::Resu
             as libc::c_long)?;
     usize::try_from(read).map_err(|_| io::Error::other("negative length"))
 }
+
+/// Writes at an address of another process; short where its mapping ends or cannot be written.
+pub(crate) fn write_memory(pid: i32, address: u64, bytes: &[u8]) -> io::Result<usize> {
+    let local = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let remote = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: bytes.len() };
+    // SAFETY: the local vector describes `bytes`, which is only read; the kernel checks the remote address.
+    let written =
+        check(unsafe { libc::process_vm_writev(pid, &raw const local, 1, &raw const remote, 1, 0) }
+            as libc::c_long)?;
+    usize::try_from(written).map_err(|_| io::Error::other("negative length"))
+}

@@ -1,6 +1,7 @@
 //! The tests' other half. `launch` reads a plan from its standard input and carries it out, from one thread;
 //! `probe` is what runs inside and says what it could do; `suite` tries every escape attempt.
 
+mod determined;
 mod probe;
 mod suite;
 
@@ -95,6 +96,9 @@ fn stage(options: &[&str]) -> io::Result<ExitCode> {
         Ok(launched) => {
             report(&launched);
             let commands = options.iter().filter_map(|option| option.strip_prefix("run="));
+            if let Some(listener) = launched.listener.as_ref().filter(|_| plan.deterministic) {
+                return determined::attend(listener, &launched, options);
+            }
             let code = wait(launched, &plan, commands.filter_map(|place| place.parse().ok()).collect())?;
             if let Some(group) = &group {
                 println!("oom_kills {}", group.oom_kills().unwrap_or(0));

@@ -43,6 +43,21 @@ fn one(words: &[&str]) -> io::Result<String> {
             line.map(|value| value.trim().to_owned()).ok_or_else(|| io::Error::other("no such field"))
         }
         ["fds"] => Ok(open_descriptors()),
+        ["clock"] => {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            Ok(now.map_err(io::Error::other)?.as_nanos().to_string())
+        }
+        ["random"] => {
+            use std::hash::{BuildHasher, RandomState};
+            Ok(RandomState::new().hash_one(1).to_string())
+        }
+        ["tsc"] => Ok(time_stamp().to_string()),
+        ["start", path] => std::process::Command::new(path).spawn().map(|_| String::new()),
+        ["thread"] => {
+            let thread = std::thread::Builder::new().spawn(|| "ran")?;
+            thread.join().map(str::to_owned).map_err(|_| io::Error::other("it panicked"))
+        }
+        ["heap"] => Ok(format!("{:p}", Box::new(7).as_ref())),
         ["env"] => {
             Ok(std::env::vars().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" "))
         }
@@ -181,4 +196,9 @@ fn processes(count: usize) -> io::Result<String> {
         }
     }
     refused.map_or(Ok(children.len().to_string()), Err)
+}
+
+fn time_stamp() -> u64 {
+    // SAFETY: reads a counter of the processor; every x86-64 has it.
+    unsafe { std::arch::x86_64::_rdtsc() }
 }

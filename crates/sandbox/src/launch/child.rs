@@ -13,7 +13,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource as KernelResource, Signal};
 use rustix::thread::{Gid, Uid};
 
-use super::{Prepared, Step, init, mounts, part};
+use super::{Prepared, Step, determined, init, mounts, part};
 use crate::fdpass::{Channel, PassError};
 use crate::guard::Guard;
 use crate::plan::{CAPABILITIES_UNTOUCHED, DESCRIPTOR_TARGET_MAX, Executable, Resource};
@@ -243,6 +243,9 @@ fn become_image(
     let arguments = arguments.iter().map(|text| CString::new(text.as_str())).collect::<Result<Vec<_>, _>>();
     let arguments = arguments.at(Step::Execute)?;
     let environment = with_own_pid(prepared.environment.clone(), own_pid).at(Step::Execute)?;
+    if plan.deterministic {
+        determined::fix().at(Step::Determinism)?;
+    }
     load_filter(prepared, channel).at(Step::Seccomp)?;
     if let Some(part) = prepared.part {
         return part::go_on(prepared, part).at(Step::Execute);
@@ -473,7 +476,7 @@ fn drop_capabilities(prepared: &Prepared<'_>) -> io::Result<()> {
 /// Loads the filter last; the listener goes to the parent before the image runs.
 fn load_filter(prepared: &Prepared<'_>, channel: &Channel) -> io::Result<()> {
     let Some(seccomp) = &prepared.effective.seccomp else { return Ok(()) };
-    let listener = sys::load_filter(&prepared.filter, !seccomp.notify.is_empty())?;
+    let listener = sys::load_filter(&prepared.filter, seccomp.has_listener())?;
     let Some(listener) = listener else { return Ok(()) };
     let sent = channel.send(&Report::Listener.encode(), &[listener.as_fd()]);
     sent.map_err(|error| io::Error::other(error.to_string()))

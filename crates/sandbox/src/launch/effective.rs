@@ -250,6 +250,10 @@ fn seccomp(plan: &Plan, features: &Features, missing: &mut Vec<Missing>) -> Opti
         lacking(plan, missing, Guard::Seccomp, "the kernel has no seccomp filters");
         return None;
     }
+    if plan.deterministic && !features.seccomp_notify {
+        lacking(plan, missing, Guard::Seccomp, "the kernel shows no calls: a job could not be ended by one");
+        return None;
+    }
     if !seccomp.notify.is_empty() && !features.seccomp_notify {
         seccomp.notify.clear();
         missing.push(Missing::part(Guard::Seccomp, "no user notification: refused paths cannot be named"));

@@ -1,6 +1,7 @@
 //! Starts one process from a [`Plan`]: the parent's part. What the child does is in `child.rs`, in order.
 
 mod child;
+mod determined;
 mod effective;
 mod init;
 mod mounts;
@@ -67,10 +68,11 @@ pub enum Step {
     Terminal,
     Seccomp,
     Execute,
+    Determinism,
 }
 
 impl Step {
-    const ALL: [Step; 30] = [
+    const ALL: [Step; 31] = [
         Step::Fork,
         Step::Map,
         Step::Cgroup,
@@ -101,6 +103,7 @@ impl Step {
         Step::Terminal,
         Step::Seccomp,
         Step::Execute,
+        Step::Determinism,
     ];
 
     #[must_use]
@@ -136,6 +139,7 @@ impl Step {
             Step::Terminal => "take terminal",
             Step::Seccomp => "load system call filter",
             Step::Execute => "execute",
+            Step::Determinism => "fix what a job could see",
         }
     }
 }
@@ -264,7 +268,11 @@ pub fn launch_from(
         }
         Forked::Parent { pid, pidfd } => {
             drop(theirs);
-            let result = attend(&effective, to_move, ours, pid, plan);
+            let result = attend(&effective, to_move, ours, pid, plan).and_then(|attended| {
+                let settled = if plan.deterministic { determined::settle(pid) } else { Ok(()) };
+                settled.map_err(|cause| failed(Step::Determinism, &plan.label, cause))?;
+                Ok(attended)
+            });
             match result {
                 Ok(Attended { listener, program }) => Ok(Launched {
                     pid,
@@ -331,7 +339,10 @@ fn await_child(channel: Channel, plan: &Plan) -> Result<Attended, LaunchError> {
     let mut buffer = [0; child::REPORT_BYTES];
     let mut fds = Vec::new();
     loop {
-        let mut polled = [PollFd::from_borrowed_fd(channel.as_fd(), PollFlags::IN)];
+        let mut polled = vec![PollFd::from_borrowed_fd(channel.as_fd(), PollFlags::IN)];
+        // A job's own start is the first call that its filter shows.
+        let shown = listener.as_ref().filter(|_| plan.deterministic);
+        polled.extend(shown.map(|listener: &OwnedFd| PollFd::new(listener, PollFlags::IN)));
         let timeout = Timespec {
             tv_sec: i64::from(LAUNCH_TIMEOUT_MS / 1000),
             tv_nsec: i64::from(LAUNCH_TIMEOUT_MS % 1000) * 1_000_000,
@@ -341,6 +352,11 @@ fn await_child(channel: Channel, plan: &Plan) -> Result<Attended, LaunchError> {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => continue,
             Err(error) => return Err(LaunchError::Channel(error.into())),
+        }
+        if polled.get(1).is_some_and(|polled| polled.revents().contains(PollFlags::IN)) {
+            drop(polled);
+            determined::let_start(shown).map_err(LaunchError::Channel)?;
+            continue;
         }
         match channel.receive(&mut buffer, &mut fds) {
             // Close-on-exec closed it: the image runs.

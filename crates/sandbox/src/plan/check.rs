@@ -6,7 +6,7 @@ use thiserror::Error;
 use super::{
     Descriptor, Executable, Mount, PRIORITY_MAX, Plan, SEALED_BYTES_MAX, SEALED_FILES_MAX, SealedFile,
 };
-use crate::seccomp::NotifyCall;
+use crate::seccomp::{NotifyCall, Profile};
 
 /// Encoded plan, bytes. The kernel's own limit for arguments and environment is of this order.
 pub const PLAN_BYTES_MAX: usize = 1024 * 1024;
@@ -188,6 +188,12 @@ impl Plan {
         for id in [self.identity.uid, self.identity.gid] {
             range("an id", i64::from(id), 0, i64::from(u32::MAX - 1))?;
         }
+        let is_job = self.seccomp.as_ref().is_some_and(|seccomp| seccomp.profile == Profile::Job);
+        if is_job != self.deterministic || (self.deterministic && self.init) {
+            return Err(PlanError::Contradiction(
+                "a deterministic plan has the profile of a job and no init",
+            ));
+        }
         if self.seccomp.as_ref().is_some_and(|seccomp| seccomp.notify.len() > NotifyCall::ALL.len()) {
             return Err(PlanError::Contradiction("a notified call is named twice"));
         }
@@ -247,7 +253,6 @@ fn inside(what: &'static str, path: &str) -> Result<(), PlanError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::seccomp::Profile;
 
     fn plan() -> Plan {
         Plan::new("test", Executable::Path("/bin/true".to_owned()), Profile::Program).with_mounts(vec![

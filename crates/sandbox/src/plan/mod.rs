@@ -107,6 +107,14 @@ pub struct Seccomp {
     pub notify: Vec<NotifyCall>,
 }
 
+impl Seccomp {
+    /// Whether somebody must answer for calls.
+    #[must_use]
+    pub fn has_listener(&self) -> bool {
+        !self.notify.is_empty() || self.profile == Profile::Job
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Descriptor {
     /// Index into the descriptors that came with the launch request.
@@ -236,6 +244,11 @@ pub struct Plan {
     #[n(34)]
     #[cbor(default)]
     pub part: bool,
+    /// No clock but the kernel's calls, no random bytes, no random addresses: see `launch/determined.rs`. With the profile
+    /// of a job, and never without its listener.
+    #[n(35)]
+    #[cbor(default)]
+    pub deterministic: bool,
 }
 
 impl Plan {
@@ -282,6 +295,7 @@ impl Plan {
             forks: None,
             own_pid: None,
             part: false,
+            deterministic: false,
         }
     }
 

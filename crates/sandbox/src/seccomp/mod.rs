@@ -4,12 +4,15 @@
 compile_error!("the system call profiles are written for x86_64");
 
 mod assemble;
+mod job;
+mod names;
 mod profiles;
 
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 pub use assemble::{INSTRUCTIONS_MAX, assemble};
+pub use names::call_name;
 pub use profiles::rules;
 
 /// The one niceness that a thread of a service may give itself.
@@ -29,6 +32,9 @@ pub enum Profile {
     /// An ordinary program: what reaches beyond its process is refused, the rest is allowed.
     #[n(2)]
     Program,
+    /// A deterministic job: what computes on its own files; anything else is shown, and ends it.
+    #[n(3)]
+    Job,
 }
 
 /// A call that can be shown to a listener before it goes on.

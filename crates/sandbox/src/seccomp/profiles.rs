@@ -2,9 +2,9 @@
 
 use libc::*;
 
-use super::Action::{Allow, Errno, Kill};
+use super::Action::{Allow, Errno, Kill, Notify};
 use super::When::{AllBits, Always, AnyBit, BothEqual, Equals};
-use super::{Action, NICENESS_BEHIND, Profile, Rule, When};
+use super::{Action, NICENESS_BEHIND, Profile, Rule, When, job::JOB};
 
 /// The lines of a profile and what happens to everything that they do not name.
 #[must_use]
@@ -13,10 +13,11 @@ pub fn rules(profile: Profile) -> (&'static [Rule], Action) {
         Profile::Service => (SERVICE, Kill),
         Profile::Boundary => (BOUNDARY, Kill),
         Profile::Program => (PROGRAM, Allow),
+        Profile::Job => (JOB, Notify),
     }
 }
 
-const fn allow(calls: &'static [i64], why: &'static str) -> Rule {
+pub(super) const fn allow(calls: &'static [i64], why: &'static str) -> Rule {
     Rule { calls, when: Always, action: Allow, why }
 }
 
@@ -24,7 +25,7 @@ const fn refuse(calls: &'static [i64], why: &'static str) -> Rule {
     Rule { calls, when: Always, action: Errno(EPERM), why }
 }
 
-const fn absent(calls: &'static [i64], why: &'static str) -> Rule {
+pub(super) const fn absent(calls: &'static [i64], why: &'static str) -> Rule {
     Rule { calls, when: Always, action: Errno(ENOSYS), why }
 }
 
@@ -32,8 +33,16 @@ const fn on(calls: &'static [i64], when: When, action: Action, why: &'static str
     Rule { calls, when, action, why }
 }
 
-const fn option(value: i32, why: &'static str) -> Rule {
+pub(super) const fn option(value: i32, why: &'static str) -> Rule {
     on(&[SYS_prctl], Equals { argument: 0, value: value as u32 }, Allow, why)
+}
+
+pub(super) const fn notify(calls: &'static [i64], why: &'static str) -> Rule {
+    Rule { calls, when: Always, action: Notify, why }
+}
+
+pub(super) const fn ioctl_refused(why: &'static str) -> Rule {
+    on(&[SYS_ioctl], Always, Errno(ENOTTY), why)
 }
 
 const fn ioctl_number(value: u64, why: &'static str) -> Rule {
@@ -54,7 +63,7 @@ const EXEC_ONCE: Rule = on(
     Allow,
     "the launcher starts the image by descriptor; no path can be executed",
 );
-const PR_SET_VMA: i32 = 0x5356_4d41;
+pub(super) const PR_SET_VMA: i32 = 0x5356_4d41;
 const PR_GET_AUXV: i32 = 0x4155_5856;
 /// landlock_* have fixed numbers on every architecture.
 const SYS_LANDLOCK_CREATE: i64 = 444;

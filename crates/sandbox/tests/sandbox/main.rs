@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod common;
+mod determined;
 #[cfg(test)]
 mod guards;
 #[cfg(test)]
