@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use base::{
-    AxiomRef, AxiomTime, CapabilityId, CredentialId, DurationNs, EntryKey, Hash, IdentityId, KeyPath, Nonce,
-    ProcessId, PublicKey, RuleId, Sequence, Signature, TokenId, cbor,
+    AxiomRef, AxiomTime, CapabilityId, CredentialId, DurationNs, EntryKey, Hash, IdentityId, JobId, KeyPath,
+    Nonce, ProcessId, PublicKey, RuleId, Sequence, Signature, TokenId, cbor,
 };
 use chain::payload::{
     Body, Envelope, Payload,
@@ -16,10 +16,12 @@ use chain::payload::{
         CredentialAdded, CredentialBody, CredentialRevoked, IdentityChange, IdentityCreated, IdentityType,
         IdentityUpdated, KeyOperation, KeyUsage, PasskeyOrigin, Permission,
     },
+    job::{JobComplete, JobFailed, JobOutput, JobStart, JobSubmit},
     policy::{
         DecisionBody, DecisionSignature, PolicyAction, PolicyCondition, PolicyContext, PolicyEffect,
         ResourceRef, ResourceType, SignedDecision,
     },
+    process::ResourceUsage,
 };
 use serde::Serialize;
 
@@ -290,4 +292,42 @@ fn what_happens_to_a_credential_goes_through_the_log_and_old_failures_read_as_th
         Payload::IdentityUpdated(entry) => Some(entry.body),
         _ => None,
     });
+}
+
+/// covers: ACT-49
+#[test]
+fn the_four_entries_of_a_job_go_through_the_log() {
+    let (job, submitted) = (JobId([1; 16]), AxiomRef { sequence: Sequence(2), hash: Hash([3; 32]) });
+    let submit = JobSubmit {
+        job,
+        manifest: Hash([4; 32]),
+        executable: Hash([5; 32]),
+        inputs: vec![Hash([6; 32])],
+        by: IdentityId([7; 32]),
+        name: "n".to_owned(),
+        process: ProcessId(8),
+    };
+    let names = through_the_log(&submit, |payload| match payload {
+        Payload::JobSubmit(entry) => Some(entry.body),
+        _ => None,
+    });
+    assert_eq!(names, ["job", "manifest", "executable", "inputs", "by", "name", "process"]);
+    let names = through_the_log(&JobStart { job, submitted }, |payload| match payload {
+        Payload::JobStart(entry) => Some(entry.body),
+        _ => None,
+    });
+    assert_eq!(names, ["job", "submitted"]);
+    let outputs = vec![JobOutput { name: "o".to_owned(), hash: Hash([9; 32]), size_bytes: 10 }];
+    let complete = JobComplete { job, submitted, outputs, usage: ResourceUsage::default() };
+    let names = through_the_log(&complete, |payload| match payload {
+        Payload::JobComplete(entry) => Some(entry.body),
+        _ => None,
+    });
+    assert_eq!(names, ["job", "submitted", "outputs", "usage"]);
+    let failed = JobFailed { job, submitted, error: "Timeout".to_owned(), text: "t".to_owned() };
+    let names = through_the_log(&failed, |payload| match payload {
+        Payload::JobFailed(entry) => Some(entry.body),
+        _ => None,
+    });
+    assert_eq!(names, ["job", "submitted", "error", "text"]);
 }

@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 
 use base::{
-    AxiomRef, AxiomTime, CapabilityId, DurationNs, EntryKey, Hash, IdentityId, Nonce, ProcessId, PublicKey,
-    RuleId, Sequence, Signature, TokenId, cbor,
+    AxiomRef, AxiomTime, CapabilityId, DurationNs, EntryKey, Hash, IdentityId, JobId, Nonce, ProcessId,
+    PublicKey, RuleId, Sequence, Signature, TokenId, cbor,
 };
 use chain::{
     ChainPoint, Entry, EntryType, GroupBuilder, SegmentHeader,
@@ -16,6 +16,7 @@ use chain::{
             IdentityChange, IdentityCreated, IdentityStatus, IdentityType, IdentityUpdated, KeyOperation,
             KeyUsage,
         },
+        job::{JobComplete, JobFailed, JobOutput, JobStart, JobSubmit},
         policy::{
             DecisionBody, DecisionSignature, PolicyAction, PolicyContext, PolicyEffect, PolicyRuleAdded,
             PolicyRuleRemoved, SignedDecision,
@@ -52,6 +53,7 @@ fn text(text: &str) -> String {
 pub(crate) fn all() -> Seeds {
     let mut seeds = services();
     seeds.extend(programs());
+    seeds.extend(jobs());
     seeds.extend(policy());
     seeds.extend(people());
     let (entry, hash) =
@@ -192,6 +194,28 @@ fn programs() -> Seeds {
             "capability_revoke",
             CapabilityRevoke { capability: CapabilityId([8; 16]), by: ONE, reason: text("over") },
         ),
+    ]
+}
+
+fn jobs() -> Seeds {
+    let job = JobId([6; 16]);
+    let submitted = AxiomRef { sequence: Sequence(4), hash: IMAGE };
+    let output = JobOutput { name: text("count"), hash: IMAGE, size_bytes: 3 };
+    let submit = JobSubmit {
+        job,
+        manifest: IMAGE,
+        executable: IMAGE,
+        inputs: vec![IMAGE],
+        by: ONE,
+        name: text("word-count"),
+        process: ProcessId(7),
+    };
+    let usage = ResourceUsage::default();
+    vec![
+        seed("job_submit", submit),
+        seed("job_start", JobStart { job, submitted }),
+        seed("job_complete", JobComplete { job, submitted, outputs: vec![output], usage }),
+        seed("job_failed", JobFailed { job, submitted, error: text("Timeout"), text: text("too long") }),
     ]
 }
 

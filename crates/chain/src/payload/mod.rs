@@ -4,6 +4,7 @@
 
 pub mod capability;
 pub mod identity;
+pub mod job;
 pub mod policy;
 pub mod process;
 pub mod service;
@@ -147,6 +148,10 @@ payloads! {
     ProcessCreate(process::ProcessCreate) = 30,
     ProcessExit(process::ProcessExit) = 31,
     ProcessKill(process::ProcessKill) = 32,
+    JobSubmit(job::JobSubmit) = 70,
+    JobStart(job::JobStart) = 71,
+    JobComplete(job::JobComplete) = 72,
+    JobFailed(job::JobFailed) = 73,
     Receipt(Receipt) = 80,
     PolicyDecision(policy::SignedDecision) = 85,
     PolicyRuleAdded(policy::PolicyRuleAdded) = 86,

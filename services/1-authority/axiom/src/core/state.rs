@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use base::{Hash, IdentityId, ProcessId, PublicKey, RuleId, Sequence, cbor};
+use base::{AxiomRef, Hash, IdentityId, ProcessId, PublicKey, RuleId, Sequence, cbor};
 use chain::payload::{
     Payload,
     capability::CapabilityGrant,
@@ -112,6 +112,12 @@ fn require(holds: bool, otherwise: impl FnOnce() -> (RejectionReason, String)) -
     if holds { Ok(()) } else { Err(otherwise()) }
 }
 
+/// A record about another entry comes after it.
+fn check_cited(cited: AxiomRef, next: Sequence) -> Checked {
+    let cited = cited.sequence;
+    require(cited < next, || missing(format_args!("entry {cited}")))
+}
+
 impl ControlState {
     /// Hash of the canonical encoding: equal states, equal hashes (AX-59).
     #[must_use]
@@ -149,10 +155,10 @@ impl ControlState {
             }
             Payload::ProcessExit(entry) => self.check_process(entry.body.pid),
             Payload::ProcessKill(entry) => self.check_process(entry.body.pid),
-            Payload::Receipt(entry) => {
-                let cited = entry.body.axiom_entry.sequence;
-                require(cited < next, || missing(format_args!("entry {cited}")))
-            }
+            Payload::JobStart(entry) => check_cited(entry.body.submitted, next),
+            Payload::JobComplete(entry) => check_cited(entry.body.submitted, next),
+            Payload::JobFailed(entry) => check_cited(entry.body.submitted, next),
+            Payload::Receipt(entry) => check_cited(entry.body.axiom_entry, next),
             Payload::KeyUsage(entry) => {
                 let cited = entry.body.authorization.sequence;
                 require(cited < next || entry.authorization.is_some(), || {
@@ -187,6 +193,7 @@ impl ControlState {
             Payload::CredentialAdded(entry) => self.check_known(entry.body.identity),
             Payload::CredentialRevoked(entry) => self.check_known(entry.body.identity),
             Payload::Shutdown(_)
+            | Payload::JobSubmit(_)
             | Payload::ServiceRegister(_)
             | Payload::ServiceStop(_)
             | Payload::ServiceFailed(_)
@@ -265,6 +272,10 @@ impl ControlState {
             }
             Payload::Shutdown(_)
             | Payload::ProcessKill(_)
+            | Payload::JobSubmit(_)
+            | Payload::JobStart(_)
+            | Payload::JobComplete(_)
+            | Payload::JobFailed(_)
             | Payload::Receipt(_)
             | Payload::PolicyDecision(_)
             | Payload::CredentialAdded(_)

@@ -101,8 +101,8 @@ pub const TABLE: &[Row] = &[
             ActionKind::ControlProcess,
             ActionKind::Execute,
         ],
-        acts: &[30, 32],
-        records: &[31],
+        acts: &[30, 32, 70],
+        records: &[31, 71, 72, 73],
     },
     Row {
         service: "supervisor",
@@ -190,6 +190,10 @@ pub fn fits_decision(state: &PolicyState, action: &PolicyAction, by: IdentityId,
         (PolicyAction::ControlService { service, .. }, Payload::ServiceStop(e)) => e.body.name == *service,
         (PolicyAction::CreateProcess { image }, Payload::ProcessCreate(e)) => {
             e.body.image == *image && e.body.by == by
+        }
+        // A job is a program too: who may run the one may submit the other.
+        (PolicyAction::CreateProcess { image }, Payload::JobSubmit(e)) => {
+            e.body.executable == *image && e.body.by == by
         }
         (PolicyAction::TerminateProcess { pid }, Payload::ProcessKill(e)) => {
             e.body.pid == *pid && e.body.by == by

@@ -1,6 +1,6 @@
 //! What fits the state (AX-44), and what each entry makes of it.
 
-use base::TokenId;
+use base::{JobId, TokenId};
 use chain::payload::{
     Body, Payload,
     capability::{CapabilityGrant, CapabilityRevoke},
@@ -8,8 +8,9 @@ use chain::payload::{
         IdentityChange, IdentityCreated, IdentityStatus, IdentityType, IdentityUpdated, KeyOperation,
         KeyUsage,
     },
+    job::{JobComplete, JobFailed, JobStart},
     policy::{PolicyCondition, PolicyRule, PolicyRuleAdded, PolicyRuleRemoved},
-    process::{ProcessCreate, ProcessKill, ResourceLimits, Signal},
+    process::{ProcessCreate, ProcessKill, ResourceLimits, ResourceUsage, Signal},
     service::{ServiceError, ServiceFailed, ServiceStop},
 };
 
@@ -108,6 +109,25 @@ fn no_rule(name: &str) -> Payload {
     payload(PolicyRuleRemoved { rule: RuleId::new(name).unwrap(), removed_by: id(1) })
 }
 
+fn at(sequence: u64) -> AxiomRef {
+    AxiomRef { sequence: Sequence(sequence), hash: Hash::ZERO }
+}
+
+const JOB: JobId = JobId([7; 16]);
+
+fn job_start(sequence: u64) -> Payload {
+    payload(JobStart { job: JOB, submitted: at(sequence) })
+}
+
+fn job_end(sequence: u64) -> Payload {
+    let (outputs, usage) = (vec![], ResourceUsage::default());
+    payload(JobComplete { job: JOB, submitted: at(sequence), outputs, usage })
+}
+
+fn job_failure(sequence: u64) -> Payload {
+    payload(JobFailed { job: JOB, submitted: at(sequence), error: String::new(), text: String::new() })
+}
+
 fn receipt_of(sequence: u64) -> Payload {
     payload(Receipt {
         axiom_entry: AxiomRef { sequence: Sequence(sequence), hash: Hash::ZERO },
@@ -191,6 +211,12 @@ fn an_entry_fits_what_is_there_or_says_what_is_missing_or_in_its_way() {
         (receipt_of(NEXT.0 - 1), fits),
         (receipt_of(NEXT.0), missing),
         (receipt_of(NEXT.0 + 1), missing),
+        (job_start(NEXT.0 - 1), fits),
+        (job_start(NEXT.0), missing),
+        (job_end(NEXT.0 - 1), fits),
+        (job_end(NEXT.0), missing),
+        (job_failure(NEXT.0 - 1), fits),
+        (job_failure(NEXT.0), missing),
         (usage(None, NEXT.0 - 1), fits),
         (usage(None, NEXT.0), missing),
         (usage(None, NEXT.0 + 1), missing),

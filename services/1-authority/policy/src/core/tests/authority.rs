@@ -1,6 +1,6 @@
 //! What a decision allows: the entry that says the same, and none that differs in what counts.
 
-use base::{AxiomTime, CapabilityId, CredentialId, Hash, IdentityId, KeyPath, ProcessId, TokenId};
+use base::{AxiomTime, CapabilityId, CredentialId, Hash, IdentityId, JobId, KeyPath, ProcessId, TokenId};
 use chain::payload::{
     Body, Payload,
     capability::{CapabilityGrant, CapabilityRevoke, ObjectType, Permissions, Resource},
@@ -8,6 +8,7 @@ use chain::payload::{
         CredentialAdded, CredentialBody, CredentialRevoked, IdentityChange, IdentityCreated, IdentityStatus,
         IdentityType, IdentityUpdated, KeyOperation, KeyRotation, KeyUsage, Svid,
     },
+    job::JobSubmit,
     policy::{
         ActionKind, PolicyAction, PolicyCondition, PolicyEffect, PolicyRuleAdded, PolicyRuleRemoved,
         ServiceOperation,
@@ -50,6 +51,18 @@ fn grant(capability_id: CapabilityId, parent: Option<CapabilityId>, grantee: u8)
 
 fn revoke(capability: CapabilityId, by: u8) -> Payload {
     payload(CapabilityRevoke { capability, by: id(by), reason: String::new() })
+}
+
+fn submit(executable: &[u8], by: u8) -> Payload {
+    payload(JobSubmit {
+        job: JobId([1; 16]),
+        manifest: Hash::ZERO,
+        executable: Hash::of(executable),
+        inputs: vec![],
+        by: id(by),
+        name: String::new(),
+        process: ProcessId(7),
+    })
 }
 
 fn register(name: &str) -> Payload {
@@ -238,8 +251,13 @@ fn cases() -> Vec<Case> {
         ),
         case(
             PolicyAction::CreateProcess { image: Hash::of(b"image") },
-            vec![create(b"image", BOB)],
-            vec![create(b"other", BOB), create(b"image", ALICE)],
+            vec![create(b"image", BOB), submit(b"image", BOB)],
+            vec![
+                create(b"other", BOB),
+                create(b"image", ALICE),
+                submit(b"other", BOB),
+                submit(b"image", ALICE),
+            ],
         ),
         case(
             PolicyAction::TerminateProcess { pid: ProcessId(7) },
