@@ -51,6 +51,24 @@ pub enum JobError {
     Cancelled,
 }
 
+impl JobError {
+    /// As the log has it.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::ValidationError(_) => "ValidationError",
+            Self::InputNotFound { .. } => "InputNotFound",
+            Self::EnvironmentError(_) => "EnvironmentError",
+            Self::ExecutionError { .. } => "ExecutionError",
+            Self::ResourceExceeded(_) => "ResourceExceeded",
+            Self::Timeout => "Timeout",
+            Self::DeterminismViolation(_) => "DeterminismViolation",
+            Self::VerificationFailed(_) => "VerificationFailed",
+            Self::Cancelled => "Cancelled",
+        }
+    }
+}
+
 fn told(stderr: &str) -> String {
     if stderr.is_empty() { String::new() } else { format!(": {}", stderr.trim_end()) }
 }

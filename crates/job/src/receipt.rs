@@ -219,9 +219,15 @@ struct Covered<'r> {
 }
 
 impl ReceiptBody {
-    /// ACT-26.
+    /// ACT-26: the hash of what the signature covers.
     #[must_use]
     pub fn receipt_hash(&self, receipt_type: ReceiptType) -> Hash {
+        Hash::of(&self.covered_bytes(receipt_type))
+    }
+
+    /// The bytes under the hash.
+    #[must_use]
+    pub fn covered_bytes(&self, receipt_type: ReceiptType) -> Vec<u8> {
         let covered = Covered {
             version: RECEIPT_VERSION,
             receipt_type,
@@ -232,7 +238,7 @@ impl ReceiptBody {
             environment: &self.environment,
             status: &self.status,
         };
-        Hash::of_parts(&[DOMAIN, &cbor::encode(&covered)])
+        [DOMAIN, &cbor::encode(&covered)].concat()
     }
 }
 

@@ -96,12 +96,8 @@ fn outputs(manifest: &JobManifest) -> Result<(), Fault> {
         let what = format!("outputs[{index}]");
         name(&format!("{what}.name"), &output.name)?;
         path(&format!("{what}.path"), &output.path)?;
-        if !output
-            .path
-            .strip_prefix(OUT)
-            .and_then(|rest| rest.strip_prefix('/'))
-            .is_some_and(|name| !name.contains('/'))
-        {
+        let name = output.path.strip_prefix(OUT).and_then(|rest| rest.strip_prefix('/'));
+        if name.is_none_or(|name| name.contains('/')) {
             return Err(format!(
                 "{what}.path: a job writes files directly below {OUT}, and makes no folders"
             ));

@@ -1,4 +1,5 @@
-use base::{CapabilityId, Hash, IdentityId, ProcessId};
+use base::{CapabilityId, Hash, IdentityId, JobId, ProcessId};
+use job::JobState;
 use kit::{Guilty, IntoRefusal, Retry};
 use thiserror::Error;
 
@@ -57,6 +58,10 @@ pub enum ProcessError {
     Invalid { field: &'static str, text: String },
     #[error("the token is refused: {0}")]
     Unauthenticated(String),
+    #[error("there is no job {0} that you may see")]
+    NoSuchJob(JobId),
+    #[error("job {job} is {state}, so it cannot be {wanted}")]
+    WrongJobState { job: JobId, state: JobState, wanted: &'static str },
     #[error("the program could not be started: {step}: {text}")]
     Launch { step: String, text: String },
     #[error("programs of the last run are still being taken over; ask again")]
@@ -95,6 +100,8 @@ impl IntoRefusal for ProcessError {
             Self::TreeRefused(_) => "TreeRefused",
             Self::Invalid { .. } => "InvalidRequest",
             Self::Unauthenticated(_) => "Unauthenticated",
+            Self::NoSuchJob(_) => "NoSuchJob",
+            Self::WrongJobState { .. } => "WrongJobState",
             Self::Launch { .. } => "LaunchFailed",
             Self::Recovering => "Recovering",
             Self::Internal(_) => "Internal",
@@ -120,9 +127,11 @@ impl IntoRefusal for ProcessError {
     fn code(&self) -> tonic::Code {
         use tonic::Code;
         match self {
-            Self::ImageNotFound(_) | Self::NoSuchProcess(_) | Self::NoLayer(_) | Self::NoTree(_) => {
-                Code::NotFound
-            }
+            Self::ImageNotFound(_)
+            | Self::NoSuchProcess(_)
+            | Self::NoLayer(_)
+            | Self::NoTree(_)
+            | Self::NoSuchJob(_) => Code::NotFound,
             Self::UnknownIdentity { .. } | Self::CapabilityDenied(_) | Self::SystemProcess(_) => {
                 Code::PermissionDenied
             }
@@ -130,6 +139,7 @@ impl IntoRefusal for ProcessError {
             | Self::WrongState { .. }
             | Self::NotRunning { .. }
             | Self::NoCommand { .. }
+            | Self::WrongJobState { .. }
             | Self::Launch { .. }
             | Self::StillRuns(_)
             | Self::TreeInUse { .. }
@@ -159,7 +169,7 @@ mod tests {
     fn an_error_says_who_is_guilty_and_whether_to_come_again() {
         use tonic::Code;
         let (pid, id, tree) = (ProcessId(7), IdentityId([1; 32]), TreeId([3; 32]));
-        let text = String::new;
+        let (text, job) = (String::new, JobId([1; 16]));
         let (never, refused) = (Retry::Never, Guilty::Refused);
         for (error, reason, guilty, retry, code) in [
             (ProcessError::ImageNotFound(Hash::ZERO), "ImageNotFound", refused, never, Code::NotFound),
@@ -234,6 +244,14 @@ mod tests {
             (
                 ProcessError::Launch { step: text(), text: text() },
                 "LaunchFailed",
+                refused,
+                never,
+                Code::FailedPrecondition,
+            ),
+            (ProcessError::NoSuchJob(job), "NoSuchJob", refused, never, Code::NotFound),
+            (
+                ProcessError::WrongJobState { job, state: JobState::Failed, wanted: "cancelled" },
+                "WrongJobState",
                 refused,
                 never,
                 Code::FailedPrecondition,

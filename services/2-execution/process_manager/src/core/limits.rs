@@ -60,3 +60,9 @@ pub const ROOT_ENTRIES_MAX: usize = 64;
 pub const TREES_MAX: usize = 64;
 /// Bytes of an image's name.
 pub const TREE_NAME_BYTES_MAX: usize = 256;
+/// Jobs that are remembered here, the oldest finished ones given up first; the log has them all.
+pub const JOBS_MAX: usize = 1024;
+/// Jobs that wait or run; the next one is refused.
+pub const JOBS_OPEN_MAX: usize = 64;
+/// Jobs that run at once: what else a node does goes on.
+pub const JOBS_AT_ONCE: usize = 2;

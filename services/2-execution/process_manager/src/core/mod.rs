@@ -2,6 +2,8 @@
 
 mod error;
 mod execution;
+mod job_plan;
+mod jobs;
 mod layer;
 mod ledger;
 pub mod limits;
@@ -16,6 +18,9 @@ mod watch;
 
 pub use error::ProcessError;
 pub use execution::Execution;
+pub use job_plan::{JobPlace, JobPlans, OUT_FOLDER, job_plans};
+pub(crate) use jobs::{DETERMINISM, job_id};
+pub use jobs::{JobLedger, JobRecord, ended_as};
 pub use layer::{JOB_SLOTS, Layer, copied, job_plan};
 pub use ledger::{Ledger, Open, Started};
 pub use plan::{Host, IMAGE_SLOT, LAYERS_FD, MONITOR_SLOTS, Plans, SECRETS_SLOT, layers_bytes_max, plans};

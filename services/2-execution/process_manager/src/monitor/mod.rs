@@ -11,6 +11,7 @@
 mod command;
 mod connection;
 mod disk;
+mod job_calls;
 mod notice;
 pub mod output;
 mod program;
@@ -39,10 +40,11 @@ use sandbox::{
 };
 use thiserror::Error;
 
-use crate::core::{Execution, LAYERS_FD};
+use crate::core::{DETERMINISM, Execution, LAYERS_FD};
 use command::{COMMANDS_MAX, Command};
 use connection::Connection;
 use disk::Disk;
+use job_calls::JobCalls;
 use notice::Notices;
 use output::{Output, PIECE_BYTES, READER_GRACE_MS};
 use program::{Program, Used};
@@ -127,6 +129,7 @@ fn start() -> Result<(), MonitorError> {
         stdin_ends: false,
         notices: None,
         left: Vec::new(),
+        calls: None,
         refused: RefusedCalls::default(),
         used: Used::default(),
         started: Instant::now(),
@@ -172,6 +175,8 @@ struct Monitor {
     notices: Option<Notices>,
     /// Of commands that have ended; something of them runs still.
     left: Vec<Notices>,
+    /// Of a job, instead of notices.
+    calls: Option<JobCalls>,
     refused: RefusedCalls,
     used: Used,
     started: Instant,
@@ -204,6 +209,12 @@ impl Monitor {
             for notices in self.left.iter().filter(|it| is_readable(it.listener())) {
                 notices.serve(&mut self.refused)?;
             }
+            if let Some(calls) = &mut self.calls
+                && is_readable(calls.listener())
+                && calls.serve(&mut self.refused)?
+            {
+                self.end_for(DETERMINISM);
+            }
             self.move_output(&mut buffer)?;
             self.accept();
             self.talk()?;
@@ -231,6 +242,9 @@ impl Monitor {
             polled.push(PollFd::new(notices.listener(), PollFlags::IN));
         }
         polled.extend(self.left.iter().map(|notices| PollFd::new(notices.listener(), PollFlags::IN)));
+        if let Some(calls) = &self.calls {
+            polled.push(PollFd::new(calls.listener(), PollFlags::IN));
+        }
         for (output, stream) in [(&self.stdout, Stream::Stdout), (&self.stderr, Stream::Stderr)] {
             if let Some(pipe) = output.pipe().filter(|_| self.room(output, stream) > 0) {
                 polled.push(PollFd::from_borrowed_fd(pipe, PollFlags::IN));
@@ -473,8 +487,16 @@ impl Monitor {
         if let Some(stderr) = streams.stderr {
             self.stderr.open(stderr);
         }
-        self.notices = listener
-            .map(|listener| Notices::new(listener, self.config.watch.clone(), self.config.own_network));
+        match (listener, self.config.fixed) {
+            (Some(listener), Some(fixed)) => {
+                self.calls = Some(JobCalls::new(listener, fixed, self.config.calls_pass))
+            }
+            (Some(listener), None) => {
+                let watch = self.config.watch.clone();
+                self.notices = Some(Notices::new(listener, watch, self.config.own_network));
+            }
+            (None, _) => {}
+        }
         Ok(())
     }
 
@@ -540,7 +562,7 @@ impl Monitor {
             program::signal_others(Signal::KILL);
             return Ok(());
         }
-        (self.notices, self.stdin) = (None, None);
+        (self.notices, self.calls, self.stdin) = (None, None, None);
         self.left.clear();
         // The pipes have no writer left: they are read to their ends like before, at the pace of their readers.
         self.status = match (self.passed, ended) {
@@ -571,24 +593,31 @@ impl Monitor {
         let ran_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let passed = |limit: u64, used: u64| limit > 0 && used >= limit;
         if self.passed.is_none() {
-            if passed(self.config.timeout_ms, ran_ms) {
-                self.passed = Some("wall_time");
+            let limit = if passed(self.config.timeout_ms, ran_ms) {
+                Some("wall_time")
             } else if self.config.cpu_time_ms > 0
                 && passed(self.config.cpu_time_ms, program::cpu_us(&self.used) / 1000)
             {
-                self.passed = Some("cpu_time");
+                Some("cpu_time")
             } else if self.layers.as_mut().is_some_and(|disk| disk.is_over(program::others)) {
-                self.passed = Some("disk");
-            }
-            if self.passed.is_some() {
-                self.ends = true;
-                if let Some(program) = &self.program {
-                    // Gone already is what is wanted.
-                    let _ = program.signal(Signal::KILL);
-                }
-                program::signal_others(Signal::KILL);
+                Some("disk")
+            } else {
+                None
+            };
+            if let Some(limit) = limit {
+                self.end_for(limit);
             }
         }
+    }
+
+    /// The first reason counts.
+    fn end_for(&mut self, limit: &'static str) {
+        self.passed.get_or_insert(limit);
+        if let Some(program) = &self.program {
+            // Gone already is what is wanted.
+            let _ = program.signal(Signal::KILL);
+        }
+        program::signal_others(Signal::KILL);
     }
 
     fn answer_waiting(&mut self) -> io::Result<()> {

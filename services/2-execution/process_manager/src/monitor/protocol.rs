@@ -6,7 +6,7 @@
 use base::cbor::{self, CborError};
 use chain::payload::process::{ExitStatus, RefusedCall, ResourceUsage};
 use minicbor::{Decode, Encode};
-use sandbox::Plan;
+use sandbox::{Plan, determined::Fixed};
 use thiserror::Error;
 
 use crate::core::{Execution, Watch, WindowSize};
@@ -44,6 +44,12 @@ pub struct Config {
     /// Of all its copy-on-write folders; then their layers' folder is inherited.
     #[n(8)]
     pub layers_bytes_max: Option<u64>,
+    /// It is a job: what its calls are answered with.
+    #[n(9)]
+    pub fixed: Option<Fixed>,
+    /// Every call of a job goes on: switched off on purpose, to show that something notices.
+    #[n(10)]
+    pub calls_pass: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs::{self, File, OpenOptions},
-    io::{self, Write},
+    io::{self, Seek, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -160,23 +160,54 @@ impl Images {
             return Err(ProcessError::invalid("data", "an image has at least one byte"));
         }
         let hash = Hash(*hasher.finalize().as_bytes());
+        self.name(&file, unfinished, hash).map_err(failed)?;
+        Ok((hash, size))
+    }
+
+    /// Gives a file that is whole its name, durably, unless one has it already.
+    fn name(&self, file: &File, unfinished: &Path, hash: Hash) -> io::Result<()> {
         let is_there = || self.open_now(hash, false).is_ok();
         if is_there() {
-            fs::remove_file(unfinished).map_err(failed)?;
-            return Ok((hash, size));
+            return fs::remove_file(unfinished);
         }
-        file.set_permissions(fs::Permissions::from_mode(0o555)).map_err(failed)?;
-        file.sync_all().map_err(failed)?;
+        // Who looks at an input's times learns nothing.
+        file.set_modified(std::time::UNIX_EPOCH)?;
+        file.set_permissions(fs::Permissions::from_mode(0o555))?;
+        file.sync_all()?;
         let naming = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
         // Once more: somebody else may have put the same meanwhile.
         if is_there() {
-            fs::remove_file(unfinished).map_err(failed)?;
-            return Ok((hash, size));
+            return fs::remove_file(unfinished);
         }
-        fs::rename(unfinished, self.path(&hash)).map_err(failed)?;
-        File::open(&*self.folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
-        self.remember(hash, Stamp::of(&file).map_err(failed)?);
+        fs::rename(unfinished, self.path(&hash))?;
+        File::open(&*self.folder).and_then(|folder| folder.sync_all())?;
+        self.remember(hash, Stamp::of(file)?);
         drop(naming);
+        Ok(())
+    }
+
+    /// Takes over what can be read here: an output, a manifest, a receipt. It may be empty, and has at most `bytes_max`.
+    pub(super) fn keep(&self, content: impl io::Read, bytes_max: u64) -> io::Result<(Hash, u64)> {
+        let number = self.counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let unfinished = self.folder.join(format!("{UNFINISHED}{number}"));
+        let kept = self.copy(content, &unfinished, bytes_max);
+        if kept.is_err() {
+            // What is left of it is removed at the next start.
+            let _ = fs::remove_file(&unfinished);
+        }
+        kept
+    }
+
+    fn copy(&self, content: impl io::Read, unfinished: &Path, bytes_max: u64) -> io::Result<(Hash, u64)> {
+        let mut file =
+            OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(unfinished)?;
+        let size = io::copy(&mut content.take(bytes_max.saturating_add(1)), &mut file)?;
+        if size > bytes_max {
+            return Err(io::Error::other(format!("it has more than {bytes_max} bytes")));
+        }
+        file.seek(io::SeekFrom::Start(0))?;
+        let hash = Hash::of_reader(&file)?;
+        self.name(&file, unfinished, hash)?;
         Ok((hash, size))
     }
 }

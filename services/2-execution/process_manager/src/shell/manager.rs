@@ -19,12 +19,13 @@ use super::{
     control::{Control, ControlError},
     images::Images,
     inherited::Inherited,
+    jobs::Jobs,
     keeper::Keeper,
     layers::Layers,
     trees::Trees,
 };
 use crate::{
-    core::{Host, Ledger, ProcessError, Table},
+    core::{Host, JobLedger, Ledger, ProcessError, Table},
     monitor::protocol::{Reply, Request},
 };
 
@@ -39,6 +40,7 @@ const MONITOR_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct State {
     pub(super) ledger: Ledger,
     pub(super) table: Table,
+    pub(super) jobs: JobLedger,
     /// Spawns under way, by key; dropped when they are finished.
     pub(super) under_way: HashMap<EntryKey, watch::Receiver<()>>,
 }
@@ -49,6 +51,7 @@ pub(super) struct Manager {
     pub(super) images: Images,
     pub(super) layers: Layers,
     pub(super) trees: Trees,
+    pub(super) jobs: Jobs,
     pub(super) host: Host,
     pub(super) image: std::os::fd::OwnedFd,
     pub(super) error: std::os::fd::OwnedFd,
@@ -79,6 +82,7 @@ impl Manager {
             keeper: Keeper::connect(keeper, nonce, exits).await?,
             layers: Layers::open(&images, state_folder)?,
             trees: Trees::open(&images, state_folder)?,
+            jobs: Jobs::open(&images, &node)?,
             images: Images::open_folder(&images)?,
             node,
             host,
@@ -108,6 +112,7 @@ impl Manager {
             self.lost.store(true, Ordering::Relaxed);
             return;
         }
+        self.close_interrupted_jobs();
         self.recovered.send_replace(true);
         self.remove_left_trees();
         let mut changed = self.changed.subscribe();
@@ -138,8 +143,15 @@ impl Manager {
     }
 
     pub(super) fn fold(&self, entry: &FeedEntry) -> Result<(), BoxError> {
-        if matches!(entry.entry_type, 0 | 30 | 31 | 80 | 88) {
-            self.state().ledger.apply(entry.reference(), entry.decode()?);
+        if matches!(entry.entry_type, 0 | 30 | 31 | 70..=73 | 80 | 88) {
+            let payload = entry.decode()?;
+            let mut state = self.state();
+            state.ledger.apply(entry.reference(), payload);
+            state.jobs.apply(entry.reference(), payload);
+            drop(state);
+            if matches!(entry.entry_type, 70..=73 | 80) {
+                self.jobs.changed();
+            }
             if entry.entry_type == 30 {
                 self.changed.send_replace(());
             }

@@ -8,6 +8,11 @@ mod exits;
 mod handlers;
 mod images;
 mod inherited;
+mod job_handlers;
+mod job_run;
+mod job_sign;
+mod job_verify;
+mod jobs;
 mod keeper;
 mod layer_handlers;
 mod layers;
@@ -20,7 +25,7 @@ mod trees;
 use std::{process::ExitCode, sync::Arc};
 
 use base::limits::MESSAGE_BYTES_MAX;
-use contracts::process_manager::v1::processes_server::ProcessesServer;
+use contracts::process_manager::v1::{jobs_server::JobsServer, processes_server::ProcessesServer};
 use kit::{BoxError, ChannelKind, Component, Cost, FeedEntry, FeedPlan, InitContext, Operation, Service};
 use tonic::service::Routes;
 
@@ -37,7 +42,7 @@ pub fn main() -> ExitCode {
     kit::serve::<ProcessManager>()
 }
 
-static TABLE: [Operation; 15] = [
+static TABLE: [Operation; 22] = [
     // Content under its own name changes nothing until a program is made of it, which is decided.
     Operation::reads(
         "/bailiwick.process_manager.v1.Processes/PutImage",
@@ -124,10 +129,41 @@ static TABLE: [Operation; 15] = [
         "system.process_manager.remove_tree",
     )
     .long(),
+    Operation::acts(
+        "/bailiwick.process_manager.v1.Jobs/Submit",
+        Cost::Heavy,
+        "system.process_manager.submit",
+    ),
+    Operation::reads("/bailiwick.process_manager.v1.Jobs/Get", Cost::Light, "system.process_manager.get"),
+    Operation::reads("/bailiwick.process_manager.v1.Jobs/Watch", Cost::Light, "system.process_manager.watch")
+        .long(),
+    Operation::reads(
+        "/bailiwick.process_manager.v1.Jobs/ListJobs",
+        Cost::Light,
+        "system.process_manager.list_jobs",
+    ),
+    Operation::acts(
+        "/bailiwick.process_manager.v1.Jobs/Cancel",
+        Cost::Medium,
+        "system.process_manager.cancel",
+    ),
+    Operation::reads(
+        "/bailiwick.process_manager.v1.Jobs/Fetch",
+        Cost::Medium,
+        "system.process_manager.fetch",
+    )
+    .long(),
+    // It changes nothing, but it runs a program: policy is asked whether the caller may.
+    Operation::acts(
+        "/bailiwick.process_manager.v1.Jobs/Verify",
+        Cost::Heavy,
+        "system.process_manager.verify",
+    )
+    .long(),
 ];
 
-/// Creations, exits, and receipts: what of it is finished.
-const FOLDED_TYPES: [u32; 3] = [30, 31, 80];
+/// Creations, exits, jobs, and receipts: what of it is finished.
+const FOLDED_TYPES: [u32; 7] = [30, 31, 70, 71, 72, 73, 80];
 
 pub(crate) struct ProcessManager {
     manager: Arc<Manager>,
@@ -136,7 +172,7 @@ pub(crate) struct ProcessManager {
 impl Service for ProcessManager {
     const NAME: &'static str = "process_manager";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
-    const PROVIDES: &'static [&'static str] = &["process.processes Processes/1.0"];
+    const PROVIDES: &'static [&'static str] = &["process.processes Processes/1.0", "process.jobs Jobs/1.0"];
 
     fn table() -> &'static [Operation] {
         &TABLE
@@ -155,8 +191,9 @@ impl Service for ProcessManager {
     fn routes(self: &Arc<Self>, kind: ChannelKind) -> Routes {
         match kind {
             ChannelKind::Edge | ChannelKind::Admin => {
-                let handlers = Handlers(Arc::clone(&self.manager));
-                Routes::new(ProcessesServer::new(handlers).max_decoding_message_size(MESSAGE_BYTES_MAX))
+                let handlers = || Handlers(Arc::clone(&self.manager));
+                Routes::new(ProcessesServer::new(handlers()).max_decoding_message_size(MESSAGE_BYTES_MAX))
+                    .add_service(JobsServer::new(handlers()).max_decoding_message_size(MESSAGE_BYTES_MAX))
             }
             _ => Routes::default(),
         }
@@ -177,7 +214,8 @@ mod tests {
 
     #[test]
     fn the_table_is_the_contract() {
-        let faults = kit::check_table(&["bailiwick.process_manager.v1.Processes"], &TABLE);
+        let services = ["bailiwick.process_manager.v1.Processes", "bailiwick.process_manager.v1.Jobs"];
+        let faults = kit::check_table(&services, &TABLE);
         assert_eq!(faults, Vec::<String>::new());
     }
 }

@@ -185,7 +185,7 @@ impl Manager {
     fn enter(&self, spawn: &Spawn, requestor: &Requestor) -> Result<ProcessId, ProcessError> {
         let mut state = self.state();
         let gone = state.table.make_room()?;
-        let on_record = state.ledger.highest();
+        let on_record = state.ledger.highest().max(state.jobs.highest());
         let pid = state.table.reserve(on_record);
         state.table.insert(Process {
             pid,
@@ -260,21 +260,10 @@ impl Manager {
             output_bytes_max: OUTPUT_BYTES_MAX,
             terminal: spawn.terminal,
             layers_bytes_max: layers_bytes_max(spawn),
+            fixed: None,
+            calls_pass: false,
         };
-        let output = |name| {
-            let mut options = OpenOptions::new();
-            options.read(true).write(true).create_new(true).mode(0o600).open(folder.join(name))
-        };
-        let mut slots = vec![
-            self.image.try_clone()?,
-            memfd(&cbor::encode(&config))?,
-            UnixListener::bind(self.socket(pid))?.into(),
-            image.into(),
-            output("stdout")?.into(),
-            output("stderr")?.into(),
-            self.error.try_clone()?,
-        ];
-        debug_assert_eq!(slots.len(), MONITOR_SLOTS as usize);
+        let mut slots = self.usual_slots(pid, &config, image)?;
         if !spawn.secrets.is_empty() {
             debug_assert_eq!(slots.len(), SECRETS_SLOT as usize);
             let contents: Vec<&[u8]> = spawn.secrets.iter().map(|secret| secret.content.as_slice()).collect();
@@ -283,6 +272,31 @@ impl Manager {
         if layers_bytes_max(spawn).is_some() {
             slots.push(File::open(self.layers.folder(pid))?.into());
         }
+        Ok(slots)
+    }
+
+    /// What every monitor gets; the folder of the process is there.
+    pub(super) fn usual_slots(
+        &self,
+        pid: ProcessId,
+        config: &Config,
+        image: File,
+    ) -> io::Result<Vec<OwnedFd>> {
+        let folder = self.folder(pid);
+        let output = |name| {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create_new(true).mode(0o600).open(folder.join(name))
+        };
+        let slots = vec![
+            self.image.try_clone()?,
+            memfd(&cbor::encode(config))?,
+            UnixListener::bind(self.socket(pid))?.into(),
+            image.into(),
+            output("stdout")?.into(),
+            output("stderr")?.into(),
+            self.error.try_clone()?,
+        ];
+        debug_assert_eq!(slots.len(), MONITOR_SLOTS as usize);
         Ok(slots)
     }
 

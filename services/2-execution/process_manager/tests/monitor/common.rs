@@ -133,6 +133,8 @@ impl House {
             output_bytes_max: 256 * 1024,
             terminal: spawn.terminal,
             layers_bytes_max: None,
+            fixed: None,
+            calls_pass: false,
         };
         let folder = self.path().join(id.to_string());
         std::fs::create_dir(&folder).unwrap();

@@ -1,0 +1,134 @@
+use super::*;
+use base::{EntryKey, ProcessId, Sequence};
+use chain::payload::{
+    Body, Envelope, Receipt, ReceiptStatus,
+    job::{JobFailed, JobStart},
+    process::ResourceUsage,
+};
+
+fn at(sequence: u64) -> AxiomRef {
+    AxiomRef { sequence: Sequence(sequence), hash: Hash::of(&sequence.to_le_bytes()) }
+}
+
+fn id(byte: u64) -> JobId {
+    job_id(IdentityId([1; 32]), &[byte as u8; 16])
+}
+
+fn fold<T: Body>(ledger: &mut JobLedger, sequence: u64, body: T) {
+    let envelope = Envelope {
+        submitter: IdentityId([9; 32]),
+        key: EntryKey([sequence as u8; 16]),
+        authorization: None,
+        body,
+    };
+    let payload = Payload::decode(T::ENTRY_TYPE, &envelope.to_bytes().unwrap()).unwrap();
+    ledger.apply(at(sequence), &payload);
+}
+
+fn submit(job: JobId, process: u64) -> JobSubmit {
+    JobSubmit {
+        job,
+        manifest: Hash::of(b"manifest"),
+        executable: Hash::of(b"executable"),
+        inputs: vec![Hash::of(b"input")],
+        by: IdentityId([1; 32]),
+        name: "n".to_owned(),
+        process: ProcessId(process),
+    }
+}
+
+fn failed(job: JobId, error: &str) -> JobFailed {
+    JobFailed { job, submitted: at(1), error: error.to_owned(), text: "t".to_owned() }
+}
+
+fn receipt(of: u64) -> Receipt {
+    Receipt {
+        axiom_entry: at(of),
+        inputs: vec![],
+        outputs: vec![],
+        environment: Hash::ZERO,
+        status: ReceiptStatus::Success,
+        proof: Some(Hash::of(b"receipt")),
+    }
+}
+
+fn complete(job: JobId) -> JobComplete {
+    let output = JobOutput { name: "o".to_owned(), hash: Hash::of(b"output"), size_bytes: 6 };
+    JobComplete { job, submitted: at(1), outputs: vec![output], usage: ResourceUsage::default() }
+}
+
+/// covers: ACT-45
+#[test]
+fn the_log_moves_a_job_and_its_end_is_final() {
+    let mut ledger = JobLedger::default();
+    fold(&mut ledger, 1, submit(id(1), 4));
+    let state = |ledger: &JobLedger| ledger.get(&id(1)).map(|job| job.state).unwrap();
+    assert_eq!((state(&ledger), ledger.highest(), ledger.open()), (JobState::Submitted, 4, 1));
+    // A receipt without outputs is another one's.
+    fold(&mut ledger, 2, receipt(1));
+    assert_eq!(state(&ledger), JobState::Submitted);
+    fold(&mut ledger, 3, JobStart { job: id(1), submitted: at(1) });
+    assert_eq!(state(&ledger), JobState::Running);
+    fold(&mut ledger, 4, complete(id(1)));
+    assert_eq!(state(&ledger), JobState::Completed);
+    fold(&mut ledger, 5, receipt(1));
+    assert_eq!((state(&ledger), ledger.open()), (JobState::Verified, 0));
+    fold(&mut ledger, 6, failed(id(1), "Timeout"));
+    let job = ledger.get(&id(1)).unwrap();
+    assert_eq!((job.state, &job.error), (JobState::Verified, &None));
+    for content in [&b"manifest"[..], b"executable", b"input", b"output", b"receipt"] {
+        assert!(job.names(&Hash::of(content)));
+    }
+    assert!(!job.names(&Hash::of(b"another")));
+    assert!(job.is_seen_by(Viewer::Identity(IdentityId([1; 32]))) && job.is_seen_by(Viewer::All));
+    assert!(!job.is_seen_by(Viewer::Identity(IdentityId([2; 32]))));
+}
+
+#[test]
+fn what_was_cancelled_before_it_ran_is_cancelled_and_after_it_failed() {
+    let mut ledger = JobLedger::default();
+    for job in [1, 2] {
+        fold(&mut ledger, job, submit(id(job), job));
+    }
+    fold(&mut ledger, 3, JobStart { job: id(2), submitted: at(2) });
+    for job in [1, 2] {
+        fold(&mut ledger, 3 + job, failed(id(job), "Cancelled"));
+    }
+    let states: Vec<JobState> = ledger.all().map(|job| job.state).collect();
+    assert_eq!(states, [JobState::Cancelled, JobState::Failed]);
+}
+
+#[test]
+fn the_oldest_that_are_over_are_given_up_and_no_others() {
+    let mut ledger = JobLedger::default();
+    let many = |job: u64| {
+        job_id(IdentityId([2; 32]), &[&job.to_le_bytes()[..], &[0; 8]].concat().try_into().unwrap())
+    };
+    fold(&mut ledger, 1, submit(many(1), 1));
+    for job in 2..=JOBS_MAX as u64 {
+        fold(&mut ledger, job, submit(many(job), job));
+        fold(&mut ledger, 100_000 + job, failed(many(job), "Timeout"));
+    }
+    assert_eq!(ledger.all().count(), JOBS_MAX);
+    fold(&mut ledger, 200_000, submit(many(200_000), 200_000));
+    assert_eq!(ledger.all().count(), JOBS_MAX);
+    assert!(ledger.get(&many(1)).is_some() && ledger.get(&many(2)).is_none());
+}
+
+/// covers: ACT-46, ACT-47
+#[test]
+fn every_end_of_a_run_has_its_error() {
+    let call = RefusedCall { call: "getrandom".to_owned(), target: String::new(), errno: 0, times: 1 };
+    let end = |status: ExitStatus| ended_as(&status, std::slice::from_ref(&call), "said");
+    let limit = |name: &str| ExitStatus::Limit(name.to_owned());
+    assert_eq!(end(ExitStatus::Code(0)), None);
+    let failed = |exit_code| Some(JobError::ExecutionError { exit_code, stderr: "said".to_owned() });
+    assert_eq!(end(ExitStatus::Code(3)), failed(3));
+    assert_eq!(end(ExitStatus::Signal(11)), failed(139));
+    assert_eq!(end(limit("wall_time")), Some(JobError::Timeout));
+    assert_eq!(end(limit("memory")), Some(JobError::ResourceExceeded("memory".to_owned())));
+    assert!(matches!(end(ExitStatus::Unknown), Some(JobError::EnvironmentError(_))));
+    let Some(JobError::DeterminismViolation(text)) = end(limit(DETERMINISM)) else { panic!("no violation") };
+    assert!(text.contains("getrandom") && text.contains("random_seed"), "{text}");
+    assert!(matches!(end(ExitStatus::Signal(31)), Some(JobError::DeterminismViolation(_))));
+}
