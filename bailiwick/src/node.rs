@@ -18,7 +18,7 @@ use contracts::{
     identity::v1::{IssueTokenRequest, identities_client::IdentitiesClient},
     keys::v1::keys_client::KeysClient,
     policy::v1::policy_engine_client::PolicyEngineClient,
-    process_manager::v1::processes_client::ProcessesClient,
+    process_manager::v1::{jobs_client::JobsClient, processes_client::ProcessesClient},
     supervisor::v1::{GetNodeRequest, supervisor_client::SupervisorClient},
 };
 use kit::{
@@ -240,6 +240,13 @@ impl Node {
         let token = self.token().await?;
         self.see_head().await?;
         Ok(ProcessesClient::new(self.calls_over(peer, capability, Some(&token), LONG_TIMEOUT)?))
+    }
+
+    pub async fn jobs(&self, capability: &str) -> Result<JobsClient<Calls>> {
+        let token = self.token().await?;
+        Ok(JobsClient::new(
+            self.fresh_calls("process_manager", capability, Some(&token), LONG_TIMEOUT).await?,
+        ))
     }
 
     pub fn axiom(&self, capability: &str) -> Result<AxiomClient<Calls>> {

@@ -33,6 +33,7 @@ pub fn become_process(process: &Process) -> ExitCode {
         Process::Monitor => process_manager::monitor::main(),
         Process::Layer => process_manager::layer::main(),
         Process::Unpack => process_manager::unpack::main(),
+        Process::JobAttempt { name } => crate::job_attempt::main(name),
         Process::Attempt { name } => ExitCode::from(sandbox::attempts::main(name)),
         Process::Service { name } => match name.as_str() {
             "axiom" => axiom::main(),

@@ -5,6 +5,7 @@ mod frequent;
 mod identity;
 mod image;
 mod import;
+mod job;
 mod key;
 mod log;
 mod policy;
@@ -20,6 +21,7 @@ pub use capability::{Capability, CapabilityOperation, Limits};
 pub use identity::{Credential, CredentialKind, Identity, Passkey, PasskeyPage, TokenArgs};
 pub use image::{Image, ImportImage};
 pub use import::Import;
+pub use job::{Job, SubmitJob, VerifyJob};
 pub use key::{Key, Opens, Recovery, SealBy, SshAgent};
 pub use log::{Log, LogFrom, Verify, Witness};
 pub use policy::{ExportArgs, ImportArgs, Policy, WhatIfArgs};
@@ -92,6 +94,9 @@ pub enum Command {
     Status,
     /// Run a program in a sandbox, under authority, on record.
     Run(Run),
+    /// Run deterministic jobs, and verify their receipts.
+    #[command(subcommand)]
+    Job(Job),
     /// Explain the last refusal, or one by its id.
     Why(Why),
     /// List programs.
@@ -393,6 +398,10 @@ pub enum Process {
     Layer,
     /// Unpacks a container image.
     Unpack,
+    /// What a job of `prove` does, run as one.
+    JobAttempt {
+        name: String,
+    },
     /// One escape attempt of `prove`, made from inside the sandbox.
     Attempt {
         name: String,

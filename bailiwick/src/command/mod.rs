@@ -9,6 +9,7 @@ mod exec;
 mod identity;
 mod image;
 mod import;
+mod job;
 mod key;
 mod layer;
 mod lock;
@@ -38,7 +39,7 @@ use anyhow::{Context, Result};
 use base::layout::Layout;
 
 use crate::{
-    args::{Cli, Command, Key, Log, Output, Policy, To},
+    args::{Cli, Command, Job, Key, Log, Output, Policy, To},
     exit::{Failure, USAGE},
     node::{Node, runtime},
     prove, up,
@@ -63,6 +64,9 @@ pub fn run(mut cli: Cli) -> Result<ExitCode> {
         }
         // These work on the files that are named, also where no node can be.
         Command::Import(args) => return import::run(output, &args),
+        Command::Job(Job::Verify(args)) if args.offline => {
+            return job::verify_offline(output, &args).map(done);
+        }
         Command::Verify(args) => return verify::run(output, &args).map(done),
         Command::Witness(args) => return witness::run(output, args).map(done),
         Command::Log(Log::Verify { folder: Some(folder), head, checkpoint }) => {
@@ -124,6 +128,7 @@ async fn ask(node: &Node, output: Output, command: Command) -> Result<()> {
         Command::Down => status::down(node).await,
         Command::Status => status::show(node, output).await,
         Command::Why(args) => why::run(node, output, &args.what).await,
+        Command::Job(args) => job::run(node, output, args).await,
         Command::Ps => process::list(node, output).await,
         Command::Kill(args) => process::kill(node, output, args).await,
         Command::Layers => layer::list(node, output).await,

@@ -305,7 +305,11 @@ pub fn is_program(file: &Path) -> bool {
 }
 
 async fn put_image(node: &Node, file: &Path) -> Result<pb::Image> {
-    let mut opened = open_program(file)?;
+    put_file(node, file, open_program(file)?).await
+}
+
+/// Sends a file to the node's content store.
+pub(super) async fn put_file(node: &Node, file: &Path, mut opened: std::fs::File) -> Result<pb::Image> {
     let (send, receive) = mpsc::channel(PIECES);
     let reader = tokio::task::spawn_blocking(move || -> std::io::Result<()> {
         let mut buffer = vec![0; PIECE_BYTES];
@@ -320,7 +324,7 @@ async fn put_image(node: &Node, file: &Path) -> Result<pb::Image> {
     });
     let mut processes = node.processes("system.process_manager.put_image").await?;
     let image = processes.put_image(ReceiverStream::new(receive)).await.map_err(failed)?.into_inner();
-    reader.await.context("reading the program")?.with_context(|| format!("reading {}", file.display()))?;
+    reader.await.context("reading a file")?.with_context(|| format!("reading {}", file.display()))?;
     Ok(image)
 }
 

@@ -1,0 +1,65 @@
+//! What `prove` and the tests run as a job: honest work, and what a job must not do. Static, so it needs nothing beside it.
+
+use std::{
+    fs, io,
+    process::{Command, ExitCode},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+const INPUT: &str = "/in/text";
+const OUTPUT: &str = "/out/result";
+
+pub fn main(name: &str) -> ExitCode {
+    match attempt(name).and_then(|result| fs::write(OUTPUT, result)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{name}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What goes to the output.
+fn attempt(name: &str) -> io::Result<String> {
+    match name {
+        "count" => {
+            let text = fs::read_to_string(INPUT)?;
+            Ok(format!("{} lines, {} words\n", text.lines().count(), text.split_whitespace().count()))
+        }
+        "clock" => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
+            Ok(format!("{}\n", now.as_nanos()))
+        }
+        "random" => {
+            let mut bytes = [0; 8];
+            getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+            Ok(format!("{}\n", u64::from_le_bytes(bytes)))
+        }
+        // Nothing stops it: the kernel writes the clock's time down with every file.
+        "file-time" => {
+            fs::write("/out/stamp", "x")?;
+            let written = fs::metadata("/out/stamp")?.modified()?;
+            let written = written.duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
+            Ok(format!("{}\n", written.as_nanos()))
+        }
+        "network" => std::net::UdpSocket::bind("127.0.0.1:0").map(|_| String::new()),
+        "program" => Command::new("/job/program").spawn().map(|_| String::new()),
+        "environment" => Ok(format!("{}\n", std::env::vars_os().count())),
+        "undeclared" => {
+            let paths = ["/etc/passwd", "/proc/self/stat", "/dev/urandom", "/dev/null", "/in/other"];
+            let opened = paths.iter().filter(|path| fs::File::open(path).is_ok());
+            Ok(format!("{:?}\n", opened.collect::<Vec<_>>()))
+        }
+        "input" => fs::write(INPUT, "x").map(|()| String::new()),
+        "nothing" => Err(io::Error::other("it gives up")),
+        "memory" => {
+            let bytes = vec![1_u8; 1 << 30];
+            Ok(format!("{}\n", bytes.iter().map(|byte| u64::from(*byte)).sum::<u64>()))
+        }
+        "large" => Ok("x".repeat(1 << 20)),
+        "forever" => loop {
+            std::hint::spin_loop();
+        },
+        other => Err(io::Error::other(format!("there is no attempt {other:?}"))),
+    }
+}
