@@ -6,6 +6,7 @@
 mod authority;
 mod crash;
 mod disk_full;
+mod jobs;
 mod keys;
 mod node;
 mod orphans;
@@ -35,7 +36,7 @@ const STILL_TIMEOUT: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// What `--break` knows, and the section that must notice.
-const BREAKS: [(&str, &str); 30] = [
+const BREAKS: [(&str, &str); 32] = [
     ("userns", "refuse"),
     ("mountns", "refuse"),
     ("pidns", "refuse"),
@@ -55,6 +56,8 @@ const BREAKS: [(&str, &str); 30] = [
     ("hash-pin", "authority"),
     ("revocation", "revoke"),
     ("cascade", "revoke"),
+    ("job-calls", "jobs"),
+    ("job-compare", "jobs"),
     ("replay", "replay"),
     ("key-purpose", "keys"),
     ("key-lock", "keys"),
@@ -101,9 +104,10 @@ fn stands_still(pid: Pid) -> bool {
 
 type Run = fn(&mut Context) -> Result<Section>;
 
-const SECTIONS: [(&str, Run); 11] = [
+const SECTIONS: [(&str, Run); 12] = [
     ("node", node::run),
     ("work", work::run),
+    ("jobs", jobs::run),
     ("authority", authority::run),
     ("revoke", revoke::run),
     ("refuse", refuse::run),
