@@ -8,6 +8,7 @@ mod args;
 mod command;
 mod exit;
 mod first_boot;
+mod head;
 mod job_attempt;
 mod lone_boundary;
 mod node;

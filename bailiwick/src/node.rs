@@ -1,17 +1,14 @@
 //! The node as the command line sees it: folders, admin sockets, who the operator is, a token.
 
 use std::{
-    io::{ErrorKind, Read},
+    io::ErrorKind,
     path::PathBuf,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 use base::{IdentityId, KeyPath, Sequence, TraceId, layout::Layout};
-use chain::{
-    HEAD_FILE_BYTES, HeadFile,
-    payload::{Payload, identity::IdentityType, service::Genesis},
-};
+use chain::payload::{Payload, identity::IdentityType, service::Genesis};
 use contracts::{
     axiom::v1::{AwaitFoldedRequest, GetHeadRequest, axiom_client::AxiomClient},
     capability_service::v1::capabilities_client::CapabilitiesClient,
@@ -30,7 +27,7 @@ use tonic::Status;
 
 use crate::{
     exit::{Failure, REFUSED, UNREACHABLE},
-    token,
+    head, token,
 };
 
 /// How long a call may wait for a service that is being restarted.
@@ -176,7 +173,7 @@ impl Node {
         if self.seen.get() > Sequence(0) {
             return Ok(());
         }
-        let head = match head_on_disk(&self.layout) {
+        let head = match head::on_disk(&self.layout) {
             Some(head) => Some(head),
             None => {
                 let capability = "system.axiom.get_head";
@@ -301,15 +298,6 @@ impl Node {
         })?;
         Ok(IdentityId(contracts::convert::bytes("id", &identity.id)?))
     }
-}
-
-/// None where it cannot be read or is not whole.
-fn head_on_disk(layout: &Layout) -> Option<Sequence> {
-    let mut bytes = Vec::with_capacity(HEAD_FILE_BYTES);
-    let file = std::fs::File::open(layout.head()).ok()?;
-    // One more than it has, so that a longer file is none.
-    file.take(HEAD_FILE_BYTES as u64 + 1).read_to_end(&mut bytes).ok()?;
-    Some(HeadFile::decode(&bytes).ok()?.head?.sequence)
 }
 
 /// For the calls of one command.
