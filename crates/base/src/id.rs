@@ -119,6 +119,10 @@ byte_id!(
     TokenId, 16, "a token id"
 );
 byte_id!(
+    /// Random; of a connection or a listening socket, in the log and among the live ones.
+    ConnectionId, 16, "a connection id"
+);
+byte_id!(
     /// Idempotency key, unique per submitter: one key, one entry (AX-41).
     EntryKey, 16, "an idempotency key"
 );

@@ -29,6 +29,8 @@ package!(identity);
 package!(capability_service);
 package!(process_manager);
 package!(supervisor);
+package!(driver_manager);
+package!(network);
 
 /// SPIFFE's Workload API, which has no package.
 #[allow(

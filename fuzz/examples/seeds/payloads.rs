@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 
 use base::{
-    AxiomRef, AxiomTime, CapabilityId, DurationNs, EntryKey, Hash, IdentityId, JobId, Nonce, ProcessId,
-    PublicKey, RuleId, Sequence, Signature, TokenId, cbor,
+    AxiomRef, AxiomTime, CapabilityId, ConnectionId, DurationNs, EntryKey, Hash, IdentityId, JobId, Nonce,
+    ProcessId, PublicKey, RuleId, Sequence, Signature, TokenId, cbor,
 };
 use chain::{
     ChainPoint, Entry, EntryType, GroupBuilder, SegmentHeader,
@@ -17,6 +17,7 @@ use chain::{
             KeyUsage,
         },
         job::{JobComplete, JobFailed, JobOutput, JobStart, JobSubmit},
+        network::{ConnectionAuthorize, ConnectionRevoke, Direction, NetworkGrant, Protocol},
         policy::{
             DecisionBody, DecisionSignature, PolicyAction, PolicyContext, PolicyEffect, PolicyRuleAdded,
             PolicyRuleRemoved, SignedDecision,
@@ -178,6 +179,24 @@ fn programs() -> Seeds {
             },
         ),
         seed("process_kill", ProcessKill { pid, signal: Signal::Term, by: ONE, reason: text("asked") }),
+        seed(
+            "connection_authorize",
+            ConnectionAuthorize {
+                connection: ConnectionId([6; 16]),
+                direction: Direction::Outbound,
+                protocol: Protocol::Raw { protocol: 47 },
+                local: Some(text("192.0.2.9:40000")),
+                remote: Some(text("[2001:db8::1]:443")),
+                name: Some(text("example.com")),
+                identity: TWO,
+                process: pid,
+                grant: NetworkGrant { bandwidth_limit: 9, ..NetworkGrant::UNLIMITED },
+            },
+        ),
+        seed(
+            "connection_revoke",
+            ConnectionRevoke { connection: ConnectionId([6; 16]), by: ONE, reason: text("over") },
+        ),
         seed(
             "receipt",
             Receipt {

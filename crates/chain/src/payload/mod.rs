@@ -5,6 +5,7 @@
 pub mod capability;
 pub mod identity;
 pub mod job;
+pub mod network;
 pub mod policy;
 pub mod process;
 pub mod service;
@@ -148,6 +149,8 @@ payloads! {
     ProcessCreate(process::ProcessCreate) = 30,
     ProcessExit(process::ProcessExit) = 31,
     ProcessKill(process::ProcessKill) = 32,
+    ConnectionAuthorize(network::ConnectionAuthorize) = 60,
+    ConnectionRevoke(network::ConnectionRevoke) = 61,
     JobSubmit(job::JobSubmit) = 70,
     JobStart(job::JobStart) = 71,
     JobComplete(job::JobComplete) = 72,

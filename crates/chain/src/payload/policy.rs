@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use base::{
-    AxiomTime, CapabilityId, CredentialId, DurationNs, Hash, IdentityId, KeyPath, Nonce, ProcessId, RuleId,
-    Signature, cbor,
+    AxiomTime, CapabilityId, ConnectionId, CredentialId, DurationNs, Hash, IdentityId, KeyPath, Nonce,
+    ProcessId, RuleId, Signature, cbor,
 };
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
@@ -215,6 +215,12 @@ pub enum PolicyAction {
         #[n(0)]
         target: ExecuteTarget,
     },
+    /// Cuts a live connection.
+    #[n(24)]
+    Disconnect {
+        #[n(0)]
+        connection: ConnectionId,
+    },
 }
 
 /// What a command is run beside.
@@ -332,6 +338,8 @@ pub enum ActionKind {
     RotateKey,
     #[n(23)]
     Execute,
+    #[n(24)]
+    Disconnect,
 }
 
 impl PolicyAction {
@@ -362,6 +370,7 @@ impl PolicyAction {
             Self::ControlProcess { .. } => ActionKind::ControlProcess,
             Self::RotateKey { .. } => ActionKind::RotateKey,
             Self::Execute { .. } => ActionKind::Execute,
+            Self::Disconnect { .. } => ActionKind::Disconnect,
         }
     }
 
@@ -381,6 +390,7 @@ impl PolicyAction {
             | Self::WriteFile { path }
             | Self::DeleteFile { path } => (ResourceType::File, path.clone()),
             Self::Connect { address } | Self::Listen { address } => (ResourceType::Network, address.clone()),
+            Self::Disconnect { connection } => (ResourceType::Network, connection.to_string()),
             Self::Sign { key_path, .. }
             | Self::Encrypt { key_path }
             | Self::Decrypt { key_path }
@@ -403,9 +413,10 @@ impl PolicyAction {
     #[must_use]
     pub const fn only_takes_away(&self) -> bool {
         match self {
-            Self::TerminateProcess { .. } | Self::RevokeCredential { .. } | Self::RevokeCapability { .. } => {
-                true
-            }
+            Self::TerminateProcess { .. }
+            | Self::RevokeCredential { .. }
+            | Self::RevokeCapability { .. }
+            | Self::Disconnect { .. } => true,
             Self::ControlService { operation, .. } => {
                 matches!(
                     operation,

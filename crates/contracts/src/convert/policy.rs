@@ -1,6 +1,6 @@
 use base::{
-    AxiomTime, CapabilityId, CredentialId, DurationNs, Hash, IdentityId, Nonce, ProcessId, RuleId, Signature,
-    limits::NESTING_MAX,
+    AxiomTime, CapabilityId, ConnectionId, CredentialId, DurationNs, Hash, IdentityId, Nonce, ProcessId,
+    RuleId, Signature, limits::NESTING_MAX,
 };
 use chain::payload::policy as log;
 
@@ -39,6 +39,9 @@ impl TryFrom<&pb::Action> for log::PolicyAction {
             Kind::Encrypt => Self::Encrypt { key_path: key_path()? },
             Kind::Decrypt => Self::Decrypt { key_path: key_path()? },
             Kind::RotateKey => Self::RotateKey { key_path: key_path()? },
+            Kind::Disconnect => {
+                Self::Disconnect { connection: ConnectionId(bytes("connection", &a.connection)?) }
+            }
             Kind::CreateIdentity => Self::CreateIdentity { parent: identity()?, name: a.name.clone() },
             Kind::AddCredential => Self::AddCredential { identity: identity()? },
             Kind::RevokeCredential => Self::RevokeCredential {
@@ -83,6 +86,7 @@ impl From<&log::PolicyAction> for pb::Action {
             }
             A::ReadFile { path } | A::WriteFile { path } | A::DeleteFile { path } => a.path.clone_from(path),
             A::Connect { address } | A::Listen { address } => a.address.clone_from(address),
+            A::Disconnect { connection } => a.connection = connection.0.to_vec(),
             A::Sign { key_path, message_hash } => {
                 a.key_path = key_path.to_string();
                 a.message_hash = message_hash.0.to_vec();
@@ -468,6 +472,7 @@ mod tests {
             A::Encrypt { key_path: key() },
             A::Decrypt { key_path: key() },
             A::RotateKey { key_path: key() },
+            A::Disconnect { connection: ConnectionId([7; 16]) },
             A::CreateIdentity { parent: id, name: "n".to_owned() },
             A::AddCredential { identity: id },
             A::RevokeCredential { identity: id, credential: CredentialId([5; 16]) },

@@ -178,6 +178,9 @@ pub struct Action {
     pub service: ::prost::alloc::string::String,
     #[prost(string, tag = "16")]
     pub operation: ::prost::alloc::string::String,
+    /// Of `disconnect`, 16 bytes.
+    #[prost(bytes = "vec", tag = "17")]
+    pub connection: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ResourceRef {

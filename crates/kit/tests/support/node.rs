@@ -218,6 +218,14 @@ impl Land {
                     false => Answer::Denied(Denied { decision: Some(decision.into()) }),
                 }
             }
+            Item::Evaluate(asked) => match decide(&mut world, &asked.request) {
+                ((decision, signed, true), _) => Answer::Committed(Committed {
+                    decision: Some(decision.into()),
+                    signed_decision: cbor::encode(&signed),
+                    ..Committed::default()
+                }),
+                ((decision, ..), _) => Answer::Denied(Denied { decision: Some(decision.into()) }),
+            },
             Item::Record(_) | Item::Redeem(_) if world.deaf => {
                 Answer::Refused(Refused { reason: "AxiomUnavailable".to_owned(), text: "no log".to_owned() })
             }

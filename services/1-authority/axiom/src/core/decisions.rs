@@ -101,8 +101,9 @@ pub(super) const fn action_allows(action: ActionKind, kind: EntryType) -> bool {
         }
         ActionKind::DeleteFile => matches!(kind, T::FileDelete | T::DirectoryDelete | T::BlockDeallocation),
         ActionKind::Connect | ActionKind::Listen => {
-            matches!(kind, T::ConnectionAuthorize | T::ConnectionRevoke)
+            matches!(kind, T::ConnectionAuthorize)
         }
+        ActionKind::Disconnect => matches!(kind, T::ConnectionRevoke),
         ActionKind::Sign | ActionKind::Encrypt | ActionKind::Decrypt | ActionKind::RotateKey => {
             matches!(kind, T::KeyUsage)
         }

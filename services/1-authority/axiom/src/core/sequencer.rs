@@ -332,7 +332,10 @@ impl Sequencer {
     fn may_use_reserve(&self, unit: &[Valid]) -> bool {
         let takes_away = |draft: &Valid| match draft.entry_type {
             EntryType::Shutdown | EntryType::ServiceStop | EntryType::ServiceFailed => true,
-            EntryType::CapabilityRevoke | EntryType::CredentialRevoked | EntryType::ProcessKill => true,
+            EntryType::CapabilityRevoke
+            | EntryType::ConnectionRevoke
+            | EntryType::CredentialRevoked
+            | EntryType::ProcessKill => true,
             EntryType::PolicyDecision => {
                 draft.decision.is_some_and(|decision| decision.only_takes_away && decision.allows)
             }

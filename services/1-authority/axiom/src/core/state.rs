@@ -197,6 +197,8 @@ impl ControlState {
             | Payload::ServiceRegister(_)
             | Payload::ServiceStop(_)
             | Payload::ServiceFailed(_)
+            | Payload::ConnectionAuthorize(_)
+            | Payload::ConnectionRevoke(_)
             | Payload::PolicyDecision(_) => Ok(()),
         }
     }
@@ -276,6 +278,8 @@ impl ControlState {
             | Payload::JobStart(_)
             | Payload::JobComplete(_)
             | Payload::JobFailed(_)
+            | Payload::ConnectionAuthorize(_)
+            | Payload::ConnectionRevoke(_)
             | Payload::Receipt(_)
             | Payload::PolicyDecision(_)
             | Payload::CredentialAdded(_)

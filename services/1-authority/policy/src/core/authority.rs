@@ -4,6 +4,7 @@ use base::{Hash, IdentityId, KeyPath, key_paths};
 use chain::payload::{
     Payload,
     identity::{IdentityChange, KeyOperation},
+    network::Direction,
     policy::{ActionKind, PolicyAction, ServiceOperation},
 };
 
@@ -57,6 +58,7 @@ const EVERY_ACTION: &[ActionKind] = &[
     ActionKind::ControlProcess,
     ActionKind::RotateKey,
     ActionKind::Execute,
+    ActionKind::Disconnect,
 ];
 
 pub const TABLE: &[Row] = &[
@@ -123,7 +125,7 @@ pub const TABLE: &[Row] = &[
     },
     Row {
         service: "network",
-        actions: &[ActionKind::Connect, ActionKind::Listen],
+        actions: &[ActionKind::Connect, ActionKind::Listen, ActionKind::Disconnect],
         acts: &[60, 61],
         records: &[],
     },
@@ -197,6 +199,19 @@ pub fn fits_decision(state: &PolicyState, action: &PolicyAction, by: IdentityId,
         }
         (PolicyAction::TerminateProcess { pid }, Payload::ProcessKill(e)) => {
             e.body.pid == *pid && e.body.by == by
+        }
+        (PolicyAction::Connect { address }, Payload::ConnectionAuthorize(e)) => {
+            e.body.direction == Direction::Outbound
+                && e.body.remote.as_ref() == Some(address)
+                && e.body.identity == by
+        }
+        (PolicyAction::Listen { address }, Payload::ConnectionAuthorize(e)) => {
+            e.body.direction == Direction::Inbound
+                && e.body.local.as_ref() == Some(address)
+                && e.body.identity == by
+        }
+        (PolicyAction::Disconnect { connection }, Payload::ConnectionRevoke(e)) => {
+            e.body.connection == *connection && e.body.by == by
         }
         (PolicyAction::ModifyPolicy { rule }, Payload::PolicyRuleAdded(e)) => {
             e.body.rule == **rule && e.body.created_by == by

@@ -74,6 +74,7 @@ fn action_on(kind: ActionKind, resource: &str) -> Result<PolicyAction, String> {
         ActionKind::DeleteFile => PolicyAction::DeleteFile { path: text() },
         ActionKind::Connect => PolicyAction::Connect { address: text() },
         ActionKind::Listen => PolicyAction::Listen { address: text() },
+        ActionKind::Disconnect => PolicyAction::Disconnect { connection: parsed(resource)? },
         ActionKind::Sign => PolicyAction::Sign { key_path: key_path()?, message_hash: Hash::ZERO },
         ActionKind::Encrypt => PolicyAction::Encrypt { key_path: key_path()? },
         ActionKind::Decrypt => PolicyAction::Decrypt { key_path: key_path()? },

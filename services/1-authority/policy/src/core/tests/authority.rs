@@ -1,6 +1,8 @@
 //! What a decision allows: the entry that says the same, and none that differs in what counts.
 
-use base::{AxiomTime, CapabilityId, CredentialId, Hash, IdentityId, JobId, KeyPath, ProcessId, TokenId};
+use base::{
+    AxiomTime, CapabilityId, ConnectionId, CredentialId, Hash, IdentityId, JobId, KeyPath, ProcessId, TokenId,
+};
 use chain::payload::{
     Body, Payload,
     capability::{CapabilityGrant, CapabilityRevoke, ObjectType, Permissions, Resource},
@@ -9,6 +11,7 @@ use chain::payload::{
         IdentityType, IdentityUpdated, KeyOperation, KeyRotation, KeyUsage, Svid,
     },
     job::JobSubmit,
+    network::{ConnectionAuthorize, ConnectionRevoke, Direction, NetworkGrant, Protocol},
     policy::{
         ActionKind, PolicyAction, PolicyCondition, PolicyEffect, PolicyRuleAdded, PolicyRuleRemoved,
         ServiceOperation,
@@ -102,6 +105,27 @@ fn create(image: &[u8], by: u8) -> Payload {
 
 fn kill(pid: u64, by: u8) -> Payload {
     payload(ProcessKill { pid: ProcessId(pid), signal: Signal::Term, by: id(by), reason: String::new() })
+}
+
+const PLACE: &str = "192.0.2.1:80";
+const CONNECTION: ConnectionId = ConnectionId([1; 16]);
+
+fn connection(direction: Direction, local: Option<&str>, remote: Option<&str>, whose: u8) -> Payload {
+    payload(ConnectionAuthorize {
+        connection: CONNECTION,
+        direction,
+        protocol: Protocol::Tcp,
+        local: local.map(str::to_owned),
+        remote: remote.map(str::to_owned),
+        name: None,
+        identity: id(whose),
+        process: ProcessId(0),
+        grant: NetworkGrant::UNLIMITED,
+    })
+}
+
+fn cut(connection: ConnectionId, by: u8) -> Payload {
+    payload(ConnectionRevoke { connection, by: id(by), reason: String::new() })
 }
 
 fn identity(parent: Option<u8>, name: &str) -> Payload {
@@ -258,6 +282,34 @@ fn cases() -> Vec<Case> {
                 submit(b"other", BOB),
                 submit(b"image", ALICE),
             ],
+        ),
+        case(
+            PolicyAction::Connect { address: PLACE.to_owned() },
+            vec![connection(Direction::Outbound, None, Some(PLACE), BOB)],
+            vec![
+                connection(Direction::Outbound, None, Some("192.0.2.1:81"), BOB),
+                connection(Direction::Outbound, None, None, BOB),
+                connection(Direction::Inbound, Some(PLACE), Some(PLACE), BOB),
+                connection(Direction::Outbound, None, Some(PLACE), ALICE),
+                cut(CONNECTION, BOB),
+            ],
+        ),
+        case(
+            PolicyAction::Listen { address: PLACE.to_owned() },
+            vec![
+                connection(Direction::Inbound, Some(PLACE), None, BOB),
+                connection(Direction::Inbound, Some(PLACE), Some("192.0.2.9:5"), BOB),
+            ],
+            vec![
+                connection(Direction::Inbound, Some("192.0.2.1:81"), None, BOB),
+                connection(Direction::Outbound, Some(PLACE), Some(PLACE), BOB),
+                connection(Direction::Inbound, Some(PLACE), None, ALICE),
+            ],
+        ),
+        case(
+            PolicyAction::Disconnect { connection: CONNECTION },
+            vec![cut(CONNECTION, BOB)],
+            vec![cut(ConnectionId([2; 16]), BOB), cut(CONNECTION, ALICE)],
         ),
         case(
             PolicyAction::TerminateProcess { pid: ProcessId(7) },

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::LazyLock};
 
 use base::{
-    AxiomRef, AxiomTime, CapabilityId, CredentialId, EntryKey, Hash, IdentityId, KeyPath, Nonce, ProcessId,
-    PublicKey, RuleId, Sequence,
+    AxiomRef, AxiomTime, CapabilityId, ConnectionId, CredentialId, EntryKey, Hash, IdentityId, KeyPath,
+    Nonce, ProcessId, PublicKey, RuleId, Sequence,
 };
 use chain::payload::{
     Envelope, Payload,
@@ -177,7 +177,7 @@ pub(crate) fn read(requestor: u8, path: &str) -> PolicyRequest {
     request(requestor, PolicyAction::ReadFile { path: path.to_owned() })
 }
 
-/// One of each kind: the seed's 18 and the five appended.
+/// One of each kind: the seed's 18 and the six appended.
 pub(crate) fn all_actions() -> Vec<PolicyAction> {
     let path = || "/data/file".to_owned();
     let key_path = KeyPath::parse("/orbital/users/bob/signing").unwrap();
@@ -195,6 +195,7 @@ pub(crate) fn all_actions() -> Vec<PolicyAction> {
         PolicyAction::Encrypt { key_path: key_path.clone() },
         PolicyAction::Decrypt { key_path: key_path.clone() },
         PolicyAction::RotateKey { key_path },
+        PolicyAction::Disconnect { connection: ConnectionId([1; 16]) },
         PolicyAction::CreateIdentity { parent: id(ORG), name: "carol".to_owned() },
         PolicyAction::AddCredential { identity: id(BOB) },
         PolicyAction::RevokeCredential { identity: id(BOB), credential: CredentialId([1; 16]) },
