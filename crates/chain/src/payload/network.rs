@@ -63,6 +63,12 @@ pub struct NetworkGrant {
 }
 
 impl NetworkGrant {
+    /// What a rule's restrictions call them; `send` and `recv` are 0 or 1.
+    pub const LIMITS: [&str; 4] = [Self::SEND, Self::RECV, Self::BANDWIDTH, Self::DURATION];
+    pub const SEND: &str = "send";
+    pub const RECV: &str = "recv";
+    pub const BANDWIDTH: &str = "bandwidth_limit";
+    pub const DURATION: &str = "duration_limit_ns";
     pub const UNLIMITED: Self =
         Self { send: true, recv: true, bandwidth_limit: 0, duration_limit: DurationNs(0) };
 }

@@ -3,7 +3,8 @@
 use base::{AxiomTime, Hash, RuleId};
 use chain::payload::{
     identity::IdentityStatus,
-    policy::{DecisionBody, PolicyCondition, PolicyEffect, PolicyRequest},
+    network::NetworkGrant,
+    policy::{ActionKind, DecisionBody, PolicyCondition, PolicyEffect, PolicyRequest, Restriction},
 };
 use ed25519_dalek::VerifyingKey;
 
@@ -195,14 +196,24 @@ pub fn unmet(
     let facts = Facts { request: &request, kind, requestor, now, rates: state.rates(), own: made };
     restrictions.iter().find_map(|restriction| {
         let why = match facts.holds(&stored.rule, &restriction.condition) {
-            // Nobody counts a limit by name.
-            _ if !restriction.limits.is_empty() => "has limits that nothing enforces".to_owned(),
+            _ if !limits_are_held(kind, restriction) => "has limits that nothing enforces".to_owned(),
             Ok(true) => return None,
             Ok(false) => "is not met".to_owned(),
             Err(fault) => format!("cannot be judged: {fault}"),
         };
         Some(format!("rule {rule} allows this under conditions, and {:?} {why}", restriction.name))
     })
+}
+
+/// Of a connection `network` holds the limits that it knows; nobody else counts one by name.
+fn limits_are_held(kind: ActionKind, restriction: &Restriction) -> bool {
+    let mut names = restriction.limits.keys();
+    match kind {
+        ActionKind::Connect | ActionKind::Listen => {
+            names.all(|name| NetworkGrant::LIMITS.contains(&name.as_str()))
+        }
+        _ => names.next().is_none(),
+    }
 }
 
 /// What the caller must still satisfy (POL-22).

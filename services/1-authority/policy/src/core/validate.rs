@@ -1,8 +1,12 @@
 //! Whether a rule may be stored. What slipped in all the same denies when it is met (POL-58).
 
 use base::{AxiomTime, cbor, limits::NAME_BYTES_MAX};
-use chain::payload::policy::{
-    DecisionBody, IdentityMatcher, PolicyAction, PolicyCondition, PolicyEffect, PolicyRule, ResourceMatcher,
+use chain::payload::{
+    network::NetworkGrant,
+    policy::{
+        ActionKind, ActionMatcher, DecisionBody, IdentityMatcher, PolicyAction, PolicyCondition,
+        PolicyEffect, PolicyRule, ResourceMatcher, Restriction,
+    },
 };
 
 use super::{
@@ -37,14 +41,8 @@ fn check(rule: &PolicyRule) -> Result<(), Fault> {
         );
     }
     check_restrictions(rule)?;
-    if let Some(restriction) = rule.restrictions.iter().find(|restriction| !restriction.limits.is_empty()) {
-        let text = format!(
-            "nothing enforces the limits of {:?}, so nothing would be allowed; use a rate_limit condition",
-            restriction.name
-        );
-        return at("restrictions.limits", text);
-    }
     structure(rule).map_err(|fault| ("condition".to_owned(), fault.to_string()))?;
+    check_limits(rule)?;
     check_condition(&rule.condition, "condition")?;
     for (n, restriction) in rule.restrictions.iter().enumerate() {
         check_condition(&restriction.condition, &format!("restrictions[{n}].condition"))?;
@@ -65,6 +63,45 @@ fn check_restrictions(rule: &PolicyRule) -> Result<(), Fault> {
         _ => return Ok(()),
     };
     Err(("restrictions".to_owned(), text))
+}
+
+/// Of connections alone there is somebody who holds limits by name. The structure was checked.
+fn check_limits(rule: &PolicyRule) -> Result<(), Fault> {
+    let of = |restriction: &Restriction| {
+        let mut names = restriction.limits.keys();
+        let unknown = names.find(|name| !NetworkGrant::LIMITS.contains(&name.as_str()))?;
+        Some((restriction.name.clone(), unknown.clone()))
+    };
+    let fault = |text: String| Err(("restrictions.limits".to_owned(), text));
+    if let Some((restriction, name)) = rule.restrictions.iter().find_map(of) {
+        let known = NetworkGrant::LIMITS.join(", ");
+        return fault(format!(
+            "nothing enforces {name:?} of {restriction:?}, so nothing would be allowed; there are {known}, or use a \
+             rate_limit condition"
+        ));
+    }
+    let limits_something = rule.restrictions.iter().any(|restriction| !restriction.limits.is_empty());
+    match limits_something && !is_about_connections(&rule.condition) {
+        true => fault(
+            "limits by name are held for connections alone, so the rule's condition must be about the actions connect \
+             and listen and no others"
+                .to_owned(),
+        ),
+        false => Ok(()),
+    }
+}
+
+/// Whether it can hold for no other action.
+fn is_about_connections(condition: &PolicyCondition) -> bool {
+    let is_one = |kind: &ActionKind| matches!(kind, ActionKind::Connect | ActionKind::Listen);
+    match condition {
+        PolicyCondition::Never => true,
+        PolicyCondition::Action(ActionMatcher::Kind(kind)) => is_one(kind),
+        PolicyCondition::Action(ActionMatcher::AnyOf(kinds)) => kinds.iter().all(is_one),
+        PolicyCondition::And(all) => all.iter().any(is_about_connections),
+        PolicyCondition::Or(any) => any.iter().all(is_about_connections),
+        _ => false,
+    }
 }
 
 /// A rule must fit a decision that carries it, and be readable there again.

@@ -123,6 +123,35 @@ fn a_rate_in_a_restriction_counts_and_a_decision_does_not_count_against_itself()
     node.audit();
 }
 
+/// `network` holds them, for as long as they are about what it does.
+#[test]
+fn limits_of_connections_are_taken_in_rules_about_connections_alone() {
+    use chain::payload::policy::{ActionKind, ActionMatcher, PolicyCondition};
+    let about = |kinds: &[ActionKind]| PolicyCondition::Action(ActionMatcher::AnyOf(kinds.to_vec()));
+    let ways = [ActionKind::Connect, ActionKind::Listen];
+    let wider = [ActionKind::Connect, ActionKind::Sign];
+    let valid = |condition: PolicyCondition, limit: &str| {
+        let mut rule = only_if(&[Always]);
+        rule.condition = condition;
+        rule.restrictions[0].limits.insert(limit.to_owned(), 7);
+        validate(&rule).is_ok()
+    };
+    for limit in chain::payload::network::NetworkGrant::LIMITS {
+        assert!(valid(about(&ways), limit), "{limit}");
+    }
+    assert!(!valid(about(&ways), "packets"));
+    assert!(valid(PolicyCondition::And(vec![Always, about(&ways)]), "send"));
+    assert!(!valid(PolicyCondition::Or(vec![Always, about(&ways)]), "send"));
+    assert!(!valid(about(&wider), "send") && !valid(Always, "send"));
+    assert!(!valid(PolicyCondition::Not(Box::new(about(&wider))), "send"));
+
+    let mut rule = only_if(&[Always]);
+    rule.restrictions[0].limits.insert("send".to_owned(), 1);
+    let mut node = Node::new(vec![rule]);
+    let request = sign_request(&mut node, BOB);
+    assert!(refused(&mut node, &act(&request)).contains("has limits that nothing enforces"), "a signature");
+}
+
 #[test]
 fn a_limit_by_name_is_enforced_by_nobody_and_so_allows_nothing() {
     let mut rule = only_if(&[Always]);
