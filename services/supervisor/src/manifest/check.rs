@@ -17,7 +17,8 @@ use super::{
 use crate::core::restart::ExhaustedAction;
 
 /// Names that belong to parts that are no services.
-const RESERVED: [&str; 5] = ["init", "supervisor", "keeper", "admin", "operator"];
+const RESERVED: [&str; 5] = ["init", SUPERVISOR, "keeper", "admin", "operator"];
+const SUPERVISOR: &str = "supervisor";
 
 pub(super) struct Fault {
     pub(super) key: String,
@@ -170,7 +171,12 @@ fn dependencies(faults: &mut Faults, manifest: &ServiceManifest) {
     let mut seen: Vec<&str> = Vec::new();
     for (index, dependency) in manifest.dependencies.iter().enumerate().take(DEPENDENCIES_MAX) {
         let key = format!("dependencies[{index}].name");
-        faults.service_name(&key, &dependency.name);
+        // A program gets a socket to look up services with; the node's own have it without asking.
+        match (dependency.name == SUPERVISOR && manifest.program.is_some(), dependency.required) {
+            (true, false) => {}
+            (true, true) => faults.add(&key, "it is there whenever a program is; say required = false"),
+            (false, _) => faults.service_name(&key, &dependency.name),
+        }
         if dependency.name == manifest.service.name {
             faults.add(&key, "a service cannot depend on itself");
         }

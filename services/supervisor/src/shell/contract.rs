@@ -71,6 +71,7 @@ impl IntoRefusal for SupervisorError {
             Self::NotFound(_) => "NotFound",
             Self::NotRunning(_) => "NotRunning",
             Self::NoEndpoint(_) => "NoEndpoint",
+            Self::NotForPrograms(_) => "NotForPrograms",
             Self::IncompatibleVersion { .. } => "IncompatibleVersion",
             Self::CoreService { .. } => "CoreService",
             Self::NoGeneration { .. } => "NoGeneration",
@@ -189,8 +190,19 @@ impl Service for SupervisorService {
 struct Handlers(Arc<SupervisorService>);
 
 impl Handlers {
+    /// A program finds services with this contract; how the node is and what runs on it is none of its business.
+    fn refuse_programs<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let caller = kit::caller(request)?;
+        let manifest = self.0.applier.registry.manifest(&caller.client);
+        match !caller.is_admin() && manifest.is_some_and(|loaded| loaded.manifest.program.is_some()) {
+            true => Err(SupervisorError::NotForPrograms(caller.client.to_string()).into()),
+            false => Ok(()),
+        }
+    }
+
     /// In whose name: the operator on `admin`, the service behind the socket elsewhere.
     fn requestor<T>(&self, request: &Request<T>) -> Result<Option<IdentityId>, Status> {
+        self.refuse_programs(request)?;
         let caller = kit::caller(request)?;
         let knowledge = &self.0.applier.knowledge;
         if caller.is_admin() {
@@ -352,13 +364,18 @@ impl Contract for Handlers {
         &self,
         request: Request<GetStatusRequest>,
     ) -> Result<Response<ServiceStatus>, Status> {
+        self.refuse_programs(&request)?;
         let GetStatusRequest { id, name } = request.into_inner();
         let name = self.name(id, name).await?;
         let status = self.0.applier.inbox.view(move |machine| machine.status_by_name(&name)).await??;
         Ok(Response::new(self.wire(status)))
     }
 
-    async fn list_services(&self, _: Request<ListServicesRequest>) -> Result<Response<ServiceList>, Status> {
+    async fn list_services(
+        &self,
+        request: Request<ListServicesRequest>,
+    ) -> Result<Response<ServiceList>, Status> {
+        self.refuse_programs(&request)?;
         let all = self.0.applier.inbox.view(core::Supervisor::list).await?;
         Ok(Response::new(ServiceList { services: all.into_iter().map(|status| self.wire(status)).collect() }))
     }
@@ -366,6 +383,7 @@ impl Contract for Handlers {
     type SubscribeStream = Events;
 
     async fn subscribe(&self, request: Request<EventFilter>) -> Result<Response<Events>, Status> {
+        self.refuse_programs(&request)?;
         let EventFilter { services, states } = request.into_inner();
         let told = self.0.applier.inbox.subscribe(core::EventFilter { services, states });
         let knowledge = self.0.applier.knowledge.clone();
@@ -462,7 +480,8 @@ impl Contract for Handlers {
         Ok(Response::new(UnregisterReply {}))
     }
 
-    async fn get_node(&self, _: Request<GetNodeRequest>) -> Result<Response<Node>, Status> {
+    async fn get_node(&self, request: Request<GetNodeRequest>) -> Result<Response<Node>, Status> {
+        self.refuse_programs(&request)?;
         use std::sync::atomic::Ordering::Acquire;
         let view = self.0.applier.inbox.view(core::Supervisor::node).await?;
         let state = match view.state {
@@ -491,6 +510,7 @@ impl Contract for Handlers {
         &self,
         request: Request<ReportMisuseRequest>,
     ) -> Result<Response<ReportMisuseReply>, Status> {
+        self.refuse_programs(&request)?;
         let client = kit::caller(&request)?.client.to_string();
         let ReportMisuseRequest { capability, text } = request.into_inner();
         let unknown = || SupervisorError::NotFound(format!("a capability on {client}"));
@@ -540,6 +560,7 @@ mod tests {
             SupervisorError::NotFound(name()),
             SupervisorError::NotRunning(name()),
             SupervisorError::NoEndpoint(name()),
+            SupervisorError::NotForPrograms(name()),
             SupervisorError::DependencyNotRunning { service: name(), why: name() },
             SupervisorError::StartupTimeout(name()),
             SupervisorError::ServiceCrashed {

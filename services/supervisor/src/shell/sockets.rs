@@ -141,7 +141,12 @@ pub(super) fn of_node<'a>(
             add(ChannelKind::Edge, SUPERVISOR, Some(name));
         }
         let servers: BTreeSet<&str> = manifest.dependencies.iter().map(|d| d.name.as_str()).collect();
-        for server in servers.into_iter().filter(|server| serves(&manifests, server)) {
+        // A program that names the supervisor looks up services with it; the node's own have that socket anyway.
+        let reaches = |server: &str| match server == SUPERVISOR {
+            true => is_program,
+            false => serves(&manifests, server),
+        };
+        for server in servers.into_iter().filter(|server| reaches(server)) {
             add(ChannelKind::Edge, server, Some(name));
         }
     }
@@ -295,7 +300,11 @@ mod tests {
         let mut with = names(&[manifest("keys", ""), program.clone()]);
         with.retain(|name| name.contains("mine"));
         assert_eq!(with, ["edge:keys:mine"]);
-        assert!(!names(&[program]).iter().any(|name| name.contains("mine")), "keys is not installed");
+        assert!(!names(&[program.clone()]).iter().any(|name| name.contains("mine")), "keys is not installed");
+        let discovers = "[[dependencies]]\nname = \"supervisor\"\nversion = \">=0.1.0\"\nrequired = false\n";
+        let mut with = names(&[manifest("mine", &format!("{discovers}[program]\nimage = \"/bin/true\"\n"))]);
+        with.retain(|name| name.contains("mine"));
+        assert_eq!(with, ["edge:supervisor:mine"]);
     }
 
     /// covers: AX-03

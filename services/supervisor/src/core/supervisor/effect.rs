@@ -130,6 +130,8 @@ pub enum SupervisorError {
     NotRunning(String),
     #[error("service {0} has no endpoint")]
     NoEndpoint(String),
+    #[error("{0} is a program: it may look up services here, and nothing else")]
+    NotForPrograms(String),
     #[error("service {service} offers {offered}, the caller needs {wanted}")]
     IncompatibleVersion { service: String, wanted: String, offered: String },
     #[error("service {service} cannot be stopped: {core} is a core service, which only a shutdown stops")]
