@@ -42,6 +42,8 @@ pub fn become_process(process: &Process) -> ExitCode {
             "identity" => identity::main(),
             "capability_service" => capability_service::main(),
             "process_manager" => process_manager::main(),
+            "driver_manager" => driver_manager::main(),
+            "network" => network::main(),
             other => {
                 eprintln!("bailiwick: this build has no service {other:?}");
                 ExitCode::from(NOT_FROM_THE_NODE)

@@ -309,7 +309,8 @@ pub mod supervisor_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Errors: NotFound, NotRunning, NoEndpoint, CoreService, PolicyDenied, InvalidManifest, DependencyNotRunning,
+    /// A program whose manifest names `supervisor` among its dependencies may call LookupService, and nothing else.
+    /// Errors: NotFound, NotRunning, NoEndpoint, NotForPrograms, CoreService, PolicyDenied, InvalidManifest, DependencyNotRunning,
     /// StartupTimeout, ServiceCrashed, IncompatibleVersion, NoReload, NotReloaded, NoGeneration, CannotListen.
     #[derive(Debug, Clone)]
     pub struct SupervisorClient<T> {
@@ -926,7 +927,8 @@ pub mod supervisor_server {
             request: tonic::Request<super::ShutdownRequest>,
         ) -> std::result::Result<tonic::Response<super::ShutdownReply>, tonic::Status>;
     }
-    /// Errors: NotFound, NotRunning, NoEndpoint, CoreService, PolicyDenied, InvalidManifest, DependencyNotRunning,
+    /// A program whose manifest names `supervisor` among its dependencies may call LookupService, and nothing else.
+    /// Errors: NotFound, NotRunning, NoEndpoint, NotForPrograms, CoreService, PolicyDenied, InvalidManifest, DependencyNotRunning,
     /// StartupTimeout, ServiceCrashed, IncompatibleVersion, NoReload, NotReloaded, NoGeneration, CannotListen.
     #[derive(Debug)]
     pub struct SupervisorServer<T> {

@@ -6,6 +6,8 @@ use base::layout::{Layout, LayoutError};
 use sandbox::Guard;
 use thiserror::Error;
 
+use crate::core::catalogue;
+
 /// A node's name becomes part of its key path.
 const NODE_NAME_BYTES_MAX: usize = base::limits::KEY_PATH_SEGMENT_BYTES_MAX;
 /// Defences that `prove` may switch off, and the longest name of one.
@@ -21,6 +23,8 @@ pub struct Arguments {
     pub boot_began_boottime_ns: u64,
     /// The node ends when it has not been used for this long; to the millisecond.
     pub idle_stop: Option<Duration>,
+    /// Shipped services that are not to run; none that the node cannot be without.
+    pub without: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -54,6 +58,9 @@ impl Arguments {
         if let Some(time) = self.idle_stop {
             strings.extend(["--idle-stop-ms".to_owned(), time.as_millis().to_string()]);
         }
+        for service in &self.without {
+            strings.extend(["--without".to_owned(), service.clone()]);
+        }
         for guard in &self.allow_break {
             strings.extend(["--allow-break".to_owned(), guard.clone()]);
         }
@@ -62,7 +69,8 @@ impl Arguments {
 
     pub fn from_strings(strings: &[String]) -> Result<Self, ArgumentsError> {
         let (mut state, mut run, mut config) = (None, None, None);
-        let (mut node_name, mut began, mut idle_stop, mut allow_break) = (None, None, None, Vec::new());
+        let (mut node_name, mut began, mut idle_stop) = (None, None, None);
+        let (mut allow_break, mut without) = (Vec::new(), Vec::new());
         let mut words = strings.iter();
         while let Some(word) = words.next() {
             let mut value = |name| words.next().cloned().ok_or(ArgumentsError::Missing(name));
@@ -73,6 +81,7 @@ impl Arguments {
                 "--node-name" => node_name = Some(name(value("--node-name")?)?),
                 "--boot-began-ns" => began = Some(number("--boot-began-ns", value("--boot-began-ns")?)?),
                 "--idle-stop-ms" => idle_stop = Some(number("--idle-stop-ms", value("--idle-stop-ms")?)?),
+                "--without" => without.push(dispensable(value("--without")?)?),
                 "--allow-break" => allow_break.push(part(value("--allow-break")?, allow_break.len())?),
                 other => return Err(ArgumentsError::Unknown(other.chars().take(80).collect())),
             }
@@ -87,6 +96,7 @@ impl Arguments {
             boot_began_boottime_ns: began.ok_or(ArgumentsError::Missing("--boot-began-ns"))?,
             idle_stop: idle_stop.map(Duration::from_millis),
             allow_break,
+            without,
         })
     }
 
@@ -108,6 +118,17 @@ fn name(value: String) -> Result<String, ArgumentsError> {
     match (1..=NODE_NAME_BYTES_MAX).contains(&value.len()) {
         true => Ok(value),
         false => Err(ArgumentsError::Value { name: "--node-name", value, what: "1 to 255 bytes" }),
+    }
+}
+
+/// A name that is in the catalogue, so that a mistyped one is noticed.
+fn dispensable(value: String) -> Result<String, ArgumentsError> {
+    match catalogue::find(&value).is_some() && !catalogue::is_critical(&value) {
+        true => Ok(value),
+        false => {
+            let what = "the name of a service that a node can be without";
+            Err(ArgumentsError::Value { name: "--without", value, what })
+        }
     }
 }
 
@@ -134,6 +155,7 @@ mod tests {
             allow_break: vec!["landlock".to_owned(), "decision-signature".to_owned()],
             boot_began_boottime_ns: 17,
             idle_stop: Some(Duration::from_millis(1_500)),
+            without: vec!["network".to_owned()],
         }
     }
 
@@ -163,6 +185,8 @@ mod tests {
             ("--boot-began-ns", "-1"),
             ("--idle-stop-ms", "10m"),
             ("--allow-break", "Land Lock"),
+            ("--without", "keys"),
+            ("--without", "netwrok"),
         ] {
             assert!(matches!(with(word, value), Err(ArgumentsError::Value { .. })), "{word} {value}");
         }

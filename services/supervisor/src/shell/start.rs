@@ -111,7 +111,7 @@ async fn with_keeper(
         None => None,
     };
     let users = memory::setups(&users.unwrap_or_default(), house.image.hash);
-    let mut setups = shipped(&house, &knowledge)?;
+    let mut setups = shipped(&house, &knowledge, &arguments.without)?;
     setups.extend(users);
     let registry = Registry::new(&house.layout, setups.iter().map(|setup| Arc::clone(&setup.manifest)));
     let mut held = Vec::new();
@@ -213,7 +213,11 @@ fn serve(shell: &Shell, facts: NodeFacts, listeners: Vec<Listener>) {
 }
 
 /// Manifests of this build, with the identities that genesis made.
-fn shipped(house: &House, knowledge: &Knowledge) -> Result<Vec<ServiceSetup>, StartError> {
+fn shipped(
+    house: &House,
+    knowledge: &Knowledge,
+    without: &[String],
+) -> Result<Vec<ServiceSetup>, StartError> {
     let loading = manifest::load(manifest::shipped::ALL.map(|(file, text)| (file, text)));
     for error in &loading.errors {
         tracing::error!(%error, "a shipped manifest is refused");
@@ -221,6 +225,7 @@ fn shipped(house: &House, knowledge: &Knowledge) -> Result<Vec<ServiceSetup>, St
     loading
         .manifests
         .into_iter()
+        .filter(|loaded| !without.iter().any(|name| name == loaded.name()))
         .map(|mut loaded| {
             loaded.manifest = loaded.manifest.with_running_image(house.image.hash);
             let name = loaded.name().to_owned();

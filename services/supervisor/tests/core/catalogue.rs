@@ -83,6 +83,39 @@ fn programs_and_rights_are_critical_and_start_in_the_second_phase() {
     assert!(graph.required("terminal").any(|on| on == "process_manager"));
 }
 
+/// covers: NET-01, NET-02, DRV-02
+#[test]
+fn the_way_out_is_of_high_priority_and_the_last_of_the_fourth_phase() {
+    for (name, title, requires) in [
+        ("driver_manager", "Driver Manager", &[][..]),
+        ("network", "Network Service", &["axiom", "driver_manager", "policy"][..]),
+    ] {
+        let entry = catalogue::find(name).unwrap();
+        assert_eq!((entry.title, entry.priority, entry.phase), (title, Priority::High, Some(Phase::Network)));
+        let manifest = of_this_build(name);
+        assert_eq!(manifest.resources.priority, Priority::High);
+        let named: BTreeSet<&str> =
+            manifest.dependencies.iter().filter(|d| d.required).map(|d| d.name.as_str()).collect();
+        assert_eq!(named, requires.iter().copied().collect(), "{name}");
+    }
+    let before = launched_before("driver_manager");
+    assert!(before.contains(&"filesystem".to_owned()) && !before.contains(&"network".to_owned()));
+    let before = launched_before("network");
+    assert_eq!(before[before.len() - 2..], ["driver_manager", "network"]);
+    assert!(!before.contains(&"terminal".to_owned()));
+}
+
+/// covers: NET-13
+#[test]
+fn a_manifest_may_ask_for_the_network_without_needing_it() {
+    let text = "version = 1\n[service]\nname = \"mine\"\nversion = \"1.0.0\"\nservice_type = \"User\"\n\
+                [capabilities]\noptional = [{ type = \"Network\", permissions = [\"read\"] }]\n";
+    let manifest = manifest::parse("mine.toml", text).unwrap().manifest;
+    let [asked] = &manifest.capabilities.optional[..] else { panic!("{:?}", manifest.capabilities) };
+    let rights = asked.rights();
+    assert_eq!((asked.capability_type.as_str(), rights.read, rights.write), ("Network", true, false));
+}
+
 /// covers: IDN-34
 #[test]
 fn identity_and_permission_are_a_layer_that_needs_nothing_above_it() {

@@ -15,8 +15,12 @@ fn the_shipped_manifests_load_and_take_the_hash_of_the_image() {
         let manifest = loaded.manifest;
         assert_eq!(manifest.service.binary, RUNNING_IMAGE);
         assert!(manifest.binary_hash().is_err(), "the placeholder is no hash");
-        assert_eq!(manifest.service.service_type, ServiceType::Core);
-        assert_eq!(manifest.resources.priority, Priority::Critical);
+        let is_core = !["driver_manager", "network"].contains(&name.as_str());
+        let expected = match is_core {
+            true => (ServiceType::Core, Priority::Critical),
+            false => (ServiceType::System, Priority::High),
+        };
+        assert_eq!((manifest.service.service_type, manifest.resources.priority), expected);
         assert_eq!(manifest.key_path().unwrap().to_string(), format!("/orbital/services/{name}"));
         assert_eq!(manifest.with_running_image(image).binary_hash(), Ok(image));
     }
@@ -38,5 +42,7 @@ fn the_shipped_manifests_require_what_the_seed_draws() {
     assert_eq!(required("identity"), ["keys", "policy"]);
     assert_eq!(required("capability_service"), ["axiom", "policy"]);
     assert_eq!(required("process_manager"), ["capability_service", "policy"]);
+    assert!(required("driver_manager").is_empty());
+    assert_eq!(required("network"), ["axiom", "driver_manager", "policy"]);
     assert!(manifests.iter().all(|m| graph.check(&m.service.name).is_ok()));
 }

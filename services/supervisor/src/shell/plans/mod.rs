@@ -60,6 +60,8 @@ pub(super) enum PlanFault {
     Pair(io::Error),
     #[error("a descriptor cannot be duplicated: {0}")]
     Duplicate(io::Error),
+    #[error("cannot make the socket on which the host's interfaces are heard of: {0}")]
+    Netlink(io::Error),
     #[error("the image is no service binary: {0}")]
     Image(#[from] ElfFault),
 }
@@ -216,8 +218,8 @@ mod tests {
     }
 
     pub(super) fn all_sockets(layout: &Layout) -> Vec<Socket> {
-        let all =
-            ["axiom", "policy", "keys", "identity", "capability_service", "process_manager"].map(shipped);
+        let all = crate::manifest::shipped::ALL
+            .map(|(file, text)| crate::manifest::parse(file, text).unwrap().manifest);
         sockets::of_node(layout, &all)
     }
 

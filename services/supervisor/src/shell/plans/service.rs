@@ -71,6 +71,9 @@ impl House {
         plan.masked.extend(extras.masked);
         plan.masked.extend(signing::signer_of(name).map(|_| format!("/state/{SEALED_KEY_FILE}")));
         plan.descriptors = descriptors;
+        if extras.goes_out {
+            open_the_way_out(&mut plan);
+        }
         limits::apply(&mut plan, manifest);
         Ok(Order { plan, stored, fds })
     }
@@ -118,6 +121,34 @@ struct Extras {
     /// The same for one that the keeper holds.
     stored: Vec<(&'static str, &'static str)>,
     variables: Vec<(&'static str, String)>,
+    /// Lives in the host's network and may make sockets of the internet.
+    goes_out: bool,
+}
+
+/// Everything else of its sandbox is as for the others.
+fn open_the_way_out(plan: &mut Plan) {
+    plan.namespaces.net = false;
+    plan.loopback = false;
+    if let Some(seccomp) = &mut plan.seccomp {
+        seccomp.sockets.inet = true;
+    }
+    if let Some(landlock) = &mut plan.landlock {
+        landlock.tcp = true;
+    }
+}
+
+/// Hears of the host's links and addresses, and is bound to nothing else: in its own network namespace a service would
+/// hear of none.
+fn interface_news() -> std::io::Result<OwnedFd> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, netlink, socket_with};
+    const LINKS: u32 = 1;
+    const ADDRESSES: u32 = 0x10;
+    const ADDRESSES_V6: u32 = 0x100;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    // Protocol 0 is NETLINK_ROUTE.
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
+    bind(&socket, &netlink::SocketAddrNetlink::new(0, LINKS | ADDRESSES | ADDRESSES_V6))?;
+    Ok(socket)
 }
 
 /// The only place where services differ.
@@ -173,6 +204,13 @@ fn extras(house: &House, name: &str) -> Result<Extras, PlanFault> {
                 ..Extras::default()
             }
         }
+        // What it lists are the host's interfaces, and it is to have none itself.
+        "driver_manager" => Extras {
+            fds: vec![("BAILIWICK_NETLINK_FD", interface_news().map_err(PlanFault::Netlink)?)],
+            ..Extras::default()
+        },
+        // The one way out; see its README for what it promises.
+        "network" => Extras { goes_out: true, ..Extras::default() },
         _ => Extras::default(),
     })
 }
@@ -181,6 +219,7 @@ fn extras(house: &House, name: &str) -> Result<Extras, PlanFault> {
 mod tests {
     use super::*;
     use crate::shell::plans::tests::{all_sockets, house, shipped, variable};
+    use sandbox::Namespaces;
     use std::fs::File;
 
     fn clients() -> OwnedFd {
@@ -211,12 +250,19 @@ mod tests {
         let all = all_sockets(&house.layout);
         std::fs::create_dir_all(&house.layout.state).unwrap();
         std::fs::write(house.layout.genesis(), "g").unwrap();
-        for name in ["axiom", "policy", "keys", "identity", "capability_service", "process_manager"] {
-            let order = house.service(&shipped(name), &all, clients(), None).unwrap();
+        for (file, text) in crate::manifest::shipped::ALL {
+            let manifest = crate::manifest::parse(file, text).unwrap().manifest;
+            let name = manifest.service.name.as_str();
+            let order = house.service(&manifest, &all, clients(), None).unwrap();
             order.plan.validate(order.stored.len() + order.fds.len()).unwrap();
             assert_eq!(order.plan.arguments[3], name);
             assert!(variable(&order.plan, "BAILIWICK_FDS").contains("lifecycle="), "{name}");
             kit::env::parse_descriptors(variable(&order.plan, "BAILIWICK_FDS")).unwrap();
+            // One way out.
+            let goes_out = name == "network";
+            assert_eq!(order.plan.namespaces, Namespaces { net: !goes_out, ..Namespaces::ALL }, "{name}");
+            assert_eq!(order.plan.seccomp.unwrap().sockets.inet, goes_out, "{name}");
+            assert_eq!(order.plan.landlock.unwrap().tcp, goes_out, "{name}");
         }
     }
 
@@ -316,7 +362,16 @@ mod tests {
         assert_eq!(clients_of(ChannelKind::Append), ["policy", "supervisor"]);
         assert_eq!(
             clients_of(ChannelKind::Feed),
-            ["capability_service", "identity", "keys", "policy", "process_manager", "supervisor"]
+            [
+                "capability_service",
+                "driver_manager",
+                "identity",
+                "keys",
+                "network",
+                "policy",
+                "process_manager",
+                "supervisor"
+            ]
         );
         let binds = |target: &str| {
             order.plan.mounts.iter().any(|m| matches!(m, Mount::Bind { target: t, .. } if t == target))

@@ -1,0 +1,44 @@
+//! Every limit of this service.
+
+use std::time::Duration;
+
+/// Sockets of all callers together, and of one identity.
+pub const SOCKETS_MAX: usize = 8_192;
+pub const SOCKETS_OF_ONE_MAX: usize = 1_024;
+/// Bytes of one send or receive.
+pub const TRANSFER_BYTES_MAX: usize = 65_536;
+/// What fits into a datagram of IPv4.
+pub const DATAGRAM_BYTES_MAX: usize = 65_507;
+/// Peers that one datagram socket has been authorised to send to.
+pub const PEERS_MAX: usize = 1_024;
+pub const BACKLOG_DEFAULT: u32 = 128;
+pub const BACKLOG_MAX: u32 = 4_096;
+pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(300);
+pub const REASON_BYTES_MAX: usize = 256;
+
+/// What a caller asked for, in milliseconds; beyond the largest it is the largest.
+#[must_use]
+pub fn time_limit(asked_ms: u32) -> Duration {
+    Duration::from_millis(u64::from(asked_ms)).min(TIMEOUT_MAX)
+}
+
+/// The same where 0 stands for the usual.
+#[must_use]
+pub fn time_limit_or_default(asked_ms: u32) -> Duration {
+    if asked_ms == 0 { TIMEOUT_DEFAULT } else { time_limit(asked_ms) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_limits_are_kept_within_bounds() {
+        assert_eq!(time_limit(0), Duration::ZERO);
+        assert_eq!(time_limit(300_000), TIMEOUT_MAX);
+        assert_eq!(time_limit(300_001), TIMEOUT_MAX);
+        assert_eq!(time_limit_or_default(0), TIMEOUT_DEFAULT);
+        assert_eq!(time_limit_or_default(1), Duration::from_millis(1));
+    }
+}

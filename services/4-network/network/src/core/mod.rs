@@ -1,0 +1,18 @@
+//! Sockets and authorisations, without any of the system's.
+
+mod address;
+mod error;
+mod grant;
+pub mod limits;
+mod options;
+mod rules;
+mod state;
+mod table;
+
+pub use address::{from_wire, to_wire};
+pub use error::NetError;
+pub use grant::{UnknownLimit, grant_of};
+pub use options::{SocketOption, check_value};
+pub use rules::Rules;
+pub use state::{Event, SocketState, next};
+pub use table::{Connection, Domain, Record, SocketId, SocketType, Sockets};

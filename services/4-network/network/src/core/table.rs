@@ -1,0 +1,346 @@
+//! Every socket there is, whose it is, and what authorised it (NET-27).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ::core::net::SocketAddr;
+
+use base::{AxiomRef, ConnectionId, IdentityId, RuleId};
+use chain::payload::network::{NetworkGrant, Protocol};
+
+use super::{
+    NetError,
+    limits::{PEERS_MAX, SOCKETS_MAX, SOCKETS_OF_ONE_MAX},
+    state::{Event, SocketState, next},
+};
+
+/// Counted up, never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SocketId(pub u64);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Domain {
+    Inet,
+    Inet6,
+}
+
+impl Domain {
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Inet => "inet",
+            Self::Inet6 => "inet6",
+        }
+    }
+
+    pub fn parse(name: &str) -> Result<Self, NetError> {
+        match name {
+            "inet" => Ok(Self::Inet),
+            "inet6" => Ok(Self::Inet6),
+            _ => Err(NetError::invalid("domain", format!("{name:?} is neither `inet` nor `inet6`"))),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SocketType {
+    Stream,
+    Datagram,
+}
+
+impl SocketType {
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Stream => "stream",
+            Self::Datagram => "datagram",
+        }
+    }
+
+    #[must_use]
+    pub const fn protocol(self) -> Protocol {
+        match self {
+            Self::Stream => Protocol::Tcp,
+            Self::Datagram => Protocol::Udp,
+        }
+    }
+
+    pub fn parse(name: &str) -> Result<Self, NetError> {
+        match name {
+            "stream" => Ok(Self::Stream),
+            "datagram" => Ok(Self::Datagram),
+            // NET-24 names it; who could send it could pretend to be any connection.
+            "raw" => Err(NetError::PermissionDenied("raw sockets pass by every authorisation".to_owned())),
+            _ => {
+                Err(NetError::invalid("socket_type", format!("{name:?} is neither `stream` nor `datagram`")))
+            }
+        }
+    }
+}
+
+/// What was authorised, by which entry and by which rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    pub id: ConnectionId,
+    pub at: AxiomRef,
+    pub rule: RuleId,
+    pub grant: NetworkGrant,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub owner: IdentityId,
+    pub domain: Domain,
+    pub socket_type: SocketType,
+    pub state: SocketState,
+    pub local: Option<SocketAddr>,
+    pub remote: Option<SocketAddr>,
+    /// None before it listens, or is connected.
+    pub connection: Option<Connection>,
+    /// Of a datagram socket: to whom it may send.
+    pub peers: BTreeMap<SocketAddr, Connection>,
+    /// Why it was cut.
+    pub cut: Option<String>,
+}
+
+impl Record {
+    /// Everything that authorised something of it.
+    fn connections(&self) -> impl Iterator<Item = &Connection> {
+        self.connection.iter().chain(self.peers.values())
+    }
+
+    /// To be asked before the system is; `Err` is what the caller hears.
+    pub fn require(&self, event: Event) -> Result<SocketState, NetError> {
+        next(self.state, event).ok_or(NetError::WrongState { state: self.state, what: event.what() })
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Sockets {
+    last: u64,
+    all: BTreeMap<SocketId, Record>,
+    by_owner: BTreeMap<IdentityId, BTreeSet<SocketId>>,
+}
+
+impl Sockets {
+    /// Numbers begin behind `last`: a process that comes after another gives none that the other has given.
+    #[must_use]
+    pub fn after(last: u64) -> Self {
+        Self { last, ..Self::default() }
+    }
+
+    pub fn create(
+        &mut self,
+        owner: IdentityId,
+        domain: Domain,
+        socket_type: SocketType,
+    ) -> Result<SocketId, NetError> {
+        if self.all.len() >= SOCKETS_MAX {
+            return Err(NetError::TooMany(format!("there are {SOCKETS_MAX} sockets already")));
+        }
+        let own = self.by_owner.entry(owner).or_default();
+        if own.len() >= SOCKETS_OF_ONE_MAX {
+            return Err(NetError::TooMany(format!("you have {SOCKETS_OF_ONE_MAX} sockets already")));
+        }
+        self.last += 1;
+        let id = SocketId(self.last);
+        own.insert(id);
+        let record = Record {
+            owner,
+            domain,
+            socket_type,
+            state: SocketState::Created,
+            local: None,
+            remote: None,
+            connection: None,
+            peers: BTreeMap::new(),
+            cut: None,
+        };
+        self.all.insert(id, record);
+        Ok(id)
+    }
+
+    /// To all but its owner it does not exist (NET-11).
+    pub fn find(&self, id: SocketId, owner: IdentityId) -> Result<&Record, NetError> {
+        self.all.get(&id).filter(|record| record.owner == owner).ok_or(NetError::SocketNotFound(id.0))
+    }
+
+    pub fn find_mut(&mut self, id: SocketId, owner: IdentityId) -> Result<&mut Record, NetError> {
+        let found = self.all.get_mut(&id).filter(|record| record.owner == owner);
+        found.ok_or(NetError::SocketNotFound(id.0))
+    }
+
+    /// Moves a socket on.
+    pub fn go(&mut self, id: SocketId, owner: IdentityId, event: Event) -> Result<&mut Record, NetError> {
+        let record = self.find_mut(id, owner)?;
+        record.state = record.require(event)?;
+        Ok(record)
+    }
+
+    /// One peer more for a datagram socket.
+    pub fn add_peer(
+        &mut self,
+        id: SocketId,
+        owner: IdentityId,
+        peer: SocketAddr,
+        connection: Connection,
+    ) -> Result<(), NetError> {
+        let record = self.find_mut(id, owner)?;
+        if record.peers.len() >= PEERS_MAX && !record.peers.contains_key(&peer) {
+            return Err(NetError::TooMany(format!("it sends to {PEERS_MAX} peers already")));
+        }
+        record.peers.insert(peer, connection);
+        Ok(())
+    }
+
+    pub fn remove(&mut self, id: SocketId) -> Option<Record> {
+        let record = self.all.remove(&id)?;
+        if let Some(own) = self.by_owner.get_mut(&record.owner) {
+            own.remove(&id);
+            if own.is_empty() {
+                self.by_owner.remove(&record.owner);
+            }
+        }
+        Some(record)
+    }
+
+    /// The caller's own, or all.
+    pub fn list(&self, owner: Option<IdentityId>) -> impl Iterator<Item = (SocketId, &Record)> {
+        self.all
+            .iter()
+            .filter(move |(_, record)| owner.is_none_or(|owner| record.owner == owner))
+            .map(|(id, record)| (*id, record))
+    }
+
+    pub fn by_connection(&self, connection: &ConnectionId) -> Option<(SocketId, &Record)> {
+        self.list(None).find(|(_, record)| record.connections().any(|known| known.id == *connection))
+    }
+
+    /// What a rule has authorised; it falls with the rule.
+    pub fn by_rule(&self, rule: &RuleId) -> Vec<SocketId> {
+        let fall = |(id, record): (SocketId, &Record)| {
+            record.connections().any(|known| known.rule == *rule).then_some(id)
+        };
+        self.list(None).filter_map(fall).collect()
+    }
+
+    #[must_use]
+    pub fn of(&self, owner: &IdentityId) -> Vec<SocketId> {
+        self.by_owner.get(owner).into_iter().flatten().copied().collect()
+    }
+
+    /// Remembers why, so that calls under way can say it.
+    pub fn cut(&mut self, id: SocketId, why: &str) {
+        if let Some(record) = self.all.get_mut(&id) {
+            record.state = SocketState::Closing;
+            record.cut = Some(why.to_owned());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::{Hash, Sequence};
+
+    const ME: IdentityId = IdentityId([1; 32]);
+    const OTHER: IdentityId = IdentityId([2; 32]);
+
+    fn authorised(number: u8, rule: &str) -> Connection {
+        Connection {
+            id: ConnectionId([number; 16]),
+            at: AxiomRef { sequence: Sequence(u64::from(number)), hash: Hash::ZERO },
+            rule: rule.parse().unwrap(),
+            grant: NetworkGrant::UNLIMITED,
+        }
+    }
+
+    fn stream(sockets: &mut Sockets, owner: IdentityId) -> SocketId {
+        sockets.create(owner, Domain::Inet, SocketType::Stream).unwrap()
+    }
+
+    /// covers: NET-11
+    #[test]
+    fn a_socket_is_its_owners_alone_and_its_number_is_not_used_again() {
+        let mut sockets = Sockets::default();
+        let mine = stream(&mut sockets, ME);
+        assert!(sockets.find(mine, ME).is_ok());
+        assert_eq!(sockets.find(mine, OTHER), Err(NetError::SocketNotFound(mine.0)));
+        assert!(sockets.go(mine, OTHER, Event::Close).is_err());
+        assert_eq!(sockets.list(Some(OTHER)).count(), 0);
+        assert!(sockets.remove(mine).is_some() && sockets.remove(mine).is_none());
+        assert_eq!(sockets.find(mine, ME), Err(NetError::SocketNotFound(mine.0)));
+        assert_ne!(stream(&mut sockets, ME), mine);
+        assert_eq!(stream(&mut Sockets::after(7), ME), SocketId(8));
+    }
+
+    /// covers: NET-26
+    #[test]
+    fn what_a_state_does_not_permit_is_refused_and_changes_nothing() {
+        let mut sockets = Sockets::default();
+        let id = stream(&mut sockets, ME);
+        let refused = sockets.go(id, ME, Event::Listen).map(|record| record.state);
+        assert_eq!(refused, Err(NetError::WrongState { state: SocketState::Created, what: "listen" }));
+        assert_eq!(sockets.find(id, ME).unwrap().state, SocketState::Created);
+        assert_eq!(sockets.go(id, ME, Event::Bind).unwrap().state, SocketState::Bound);
+    }
+
+    #[test]
+    fn nobody_takes_all_sockets_and_there_is_an_end() {
+        let mut sockets = Sockets::default();
+        for _ in 0..SOCKETS_OF_ONE_MAX {
+            stream(&mut sockets, ME);
+        }
+        assert!(matches!(sockets.create(ME, Domain::Inet, SocketType::Stream), Err(NetError::TooMany(_))));
+        for at in 1..u8::try_from(SOCKETS_MAX / SOCKETS_OF_ONE_MAX).unwrap() {
+            for _ in 0..SOCKETS_OF_ONE_MAX {
+                stream(&mut sockets, IdentityId([at + 1; 32]));
+            }
+        }
+        let late = IdentityId([99; 32]);
+        assert!(matches!(sockets.create(late, Domain::Inet, SocketType::Stream), Err(NetError::TooMany(_))));
+        sockets.remove(SocketId(1));
+        assert!(sockets.create(late, Domain::Inet, SocketType::Stream).is_ok());
+    }
+
+    #[test]
+    fn connections_are_found_by_id_rule_and_owner() {
+        let mut sockets = Sockets::default();
+        let (first, second) = (stream(&mut sockets, ME), stream(&mut sockets, OTHER));
+        sockets.find_mut(first, ME).unwrap().connection = Some(authorised(1, "a"));
+        let peer = "192.0.2.1:53".parse().unwrap();
+        sockets.add_peer(second, OTHER, peer, authorised(2, "b")).unwrap();
+        assert_eq!(sockets.by_connection(&ConnectionId([2; 16])).map(|(id, _)| id), Some(second));
+        assert_eq!(sockets.by_connection(&ConnectionId([3; 16])), None);
+        assert_eq!(sockets.by_rule(&"a".parse().unwrap()), [first]);
+        assert_eq!(sockets.by_rule(&"b".parse().unwrap()), [second]);
+        assert_eq!(sockets.of(&ME), [first]);
+        sockets.cut(first, "over");
+        assert_eq!(sockets.find(first, ME).unwrap().cut.as_deref(), Some("over"));
+    }
+
+    #[test]
+    fn a_datagram_socket_has_so_many_peers() {
+        let mut sockets = Sockets::default();
+        let id = sockets.create(ME, Domain::Inet, SocketType::Datagram).unwrap();
+        let peer = |at: usize| SocketAddr::from(([192, 0, 2, 1], u16::try_from(at).unwrap()));
+        for at in 0..PEERS_MAX {
+            sockets.add_peer(id, ME, peer(at), authorised(1, "a")).unwrap();
+        }
+        assert!(sockets.add_peer(id, ME, peer(0), authorised(1, "a")).is_ok(), "known");
+        assert!(matches!(
+            sockets.add_peer(id, ME, peer(PEERS_MAX), authorised(1, "a")),
+            Err(NetError::TooMany(_))
+        ));
+    }
+
+    /// covers: NET-24
+    #[test]
+    fn types_and_families_have_names_and_raw_is_refused() {
+        assert_eq!(SocketType::parse("stream"), Ok(SocketType::Stream));
+        assert_eq!(SocketType::parse("datagram"), Ok(SocketType::Datagram));
+        assert!(matches!(SocketType::parse("raw"), Err(NetError::PermissionDenied(_))));
+        assert!(matches!(SocketType::parse("seqpacket"), Err(NetError::InvalidArgument { .. })));
+        assert_eq!((Domain::parse("inet"), Domain::parse("inet6")), (Ok(Domain::Inet), Ok(Domain::Inet6)));
+        assert!(Domain::parse("vsock").is_err());
+    }
+}

@@ -1,0 +1,132 @@
+//! Decided, on record, and only then done.
+
+use std::net::SocketAddr;
+
+use base::{AxiomRef, ConnectionId, Hash, IdentityId, cbor};
+use chain::payload::{
+    Receipt, ReceiptStatus,
+    network::{ConnectionAuthorize, ConnectionRevoke, Direction, Protocol},
+    policy::{PolicyAction, ResourceRef, ResourceType, SignedDecision},
+};
+use kit::{
+    Requestor,
+    authority::{Entry, random_16},
+};
+use tonic::Status;
+
+use super::Network;
+use crate::core::{Connection, NetError, grant_of};
+
+/// What is to be allowed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wish {
+    pub(super) direction: Direction,
+    pub(super) protocol: Protocol,
+    pub(super) local: Option<SocketAddr>,
+    pub(super) remote: Option<SocketAddr>,
+}
+
+impl Wish {
+    /// Who goes out connects, who lets in listens (NET-12).
+    fn action(&self) -> Result<PolicyAction, NetError> {
+        let text = |address: Option<SocketAddr>| {
+            address
+                .map(|address| address.to_string())
+                .ok_or_else(|| NetError::invalid("address", "it is missing"))
+        };
+        Ok(match self.direction {
+            Direction::Outbound | Direction::Bidirectional => {
+                PolicyAction::Connect { address: text(self.remote)? }
+            }
+            Direction::Inbound => PolicyAction::Listen { address: text(self.local)? },
+        })
+    }
+}
+
+/// Rules see the address.
+fn resource() -> ResourceRef {
+    // An action that names its resource has that one; see `PolicyAction::resource`.
+    ResourceRef { resource_type: ResourceType::Network, id: String::new() }
+}
+
+impl Network {
+    /// Asks policy, and records what it allows with the limits that it sets. Durable when this returns.
+    pub(super) async fn authorize(&self, requestor: &Requestor, wish: Wish) -> Result<Connection, Status> {
+        let request = requestor.ask(&self.node, wish.action()?, resource())?;
+        let authority = self.node.authority();
+        let decided = authority.evaluate(&request).await?;
+        let decision = decided.decision.ok_or_else(|| Status::internal("a decision without an entry"))?;
+        let body = cbor::decode::<SignedDecision>(&decided.signed_decision)
+            .and_then(|signed| signed.decode_body())
+            .map_err(|error| Status::internal(format!("the decision cannot be read: {error}")))?;
+        let grant = grant_of(self.registry.rules().restrictions(&body.deciding_rule)).map_err(|error| {
+            NetError::PermissionDenied(format!("decision {}: {error}", decision.sequence))
+        })?;
+        let id = ConnectionId(random_16()?);
+        let record = ConnectionAuthorize {
+            connection: id,
+            direction: wish.direction,
+            protocol: wish.protocol,
+            local: wish.local.map(|address| address.to_string()),
+            remote: wish.remote.map(|address| address.to_string()),
+            name: None,
+            identity: requestor.id(),
+            process: base::ProcessId(0),
+            grant,
+        };
+        let entry = Entry::for_request(self.node.identity(), &request, record)?;
+        let committed = authority.redeem(decision.sequence, entry).await?;
+        let at = committed.entry.ok_or_else(|| Status::internal("an act without an entry"))?;
+        let _ = self.node.feed().wait_for(at.sequence).await;
+        Ok(Connection { id, at, rule: body.deciding_rule, grant })
+    }
+
+    /// To be asked once the connection is in the table: what was taken away before that has cut nothing, and what is taken
+    /// away after it finds it there.
+    pub(super) fn stands(&self, owner: IdentityId, connection: &Connection) -> Result<(), NetError> {
+        let local = self.node.local();
+        match local.is_active(&owner) && local.rule_in_force(&connection.rule) {
+            true => Ok(()),
+            false => {
+                Err(NetError::AuthorizationRequired("what allowed it was taken back meanwhile".to_owned()))
+            }
+        }
+    }
+
+    /// Takes an authorisation back.
+    pub(super) async fn revoke(
+        &self,
+        requestor: &Requestor,
+        connection: ConnectionId,
+        reason: String,
+    ) -> Result<AxiomRef, Status> {
+        let request = requestor.ask(&self.node, PolicyAction::Disconnect { connection }, resource())?;
+        let body = ConnectionRevoke { connection, by: requestor.id(), reason };
+        let entry = Entry::for_request(self.node.identity(), &request, body)?;
+        let committed = self.node.authority().act(&request, entry).await?;
+        committed.entry.ok_or_else(|| Status::internal("an act without an entry"))
+    }
+
+    /// Closes the act: it was carried out, or was not. Nobody waits for it.
+    pub(super) fn close_act(&self, at: AxiomRef, done: bool) {
+        let status = if done { ReceiptStatus::Success } else { ReceiptStatus::Failed { exit_code: 1 } };
+        let receipt = Receipt {
+            axiom_entry: at,
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            environment: Hash::ZERO,
+            status,
+            proof: None,
+        };
+        let node = self.node.clone();
+        tokio::spawn(async move {
+            let recorded = match Entry::record(node.identity(), receipt) {
+                Ok(entry) => node.authority().record(entry).await.map(drop),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = recorded {
+                tracing::warn!(%error, sequence = %at.sequence, "the receipt of a connection is not on record");
+            }
+        });
+    }
+}

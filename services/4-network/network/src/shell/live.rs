@@ -1,0 +1,270 @@
+//! What the kernel has of a socket: used by any number of calls at once, and cut from outside.
+
+use std::{
+    fmt,
+    future::Future,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType as KernelType, sockopt};
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream, UdpSocket},
+    sync::watch,
+    time::{self, Instant},
+};
+
+use crate::core::{Domain, NetError, SocketType};
+
+/// In which form a socket is: tokio's types change with what was done.
+#[derive(Debug)]
+pub(super) enum Io {
+    /// Not connected and not listening.
+    Fresh(TcpSocket),
+    Listener(Arc<TcpListener>),
+    Stream(Arc<TcpStream>),
+    Datagram(Arc<UdpSocket>),
+    /// In the hands of a call that will put it back, or cut.
+    Away,
+}
+
+pub(super) struct Live {
+    io: Mutex<Io>,
+    cut: watch::Sender<bool>,
+    pub(super) sent_bytes: AtomicU64,
+    pub(super) received_bytes: AtomicU64,
+    /// When the next byte may go, of a connection with a bandwidth.
+    free_at: Mutex<Option<Instant>>,
+}
+
+impl fmt::Debug for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Live").field("io", &self.io).finish_non_exhaustive()
+    }
+}
+
+/// IPv4 and IPv6 are two worlds: rules are about addresses, and no host has two of them.
+fn only_v6(socket: impl std::os::fd::AsFd, domain: Domain) -> io::Result<()> {
+    if domain == Domain::Inet6 {
+        sockopt::set_ipv6_v6only(socket, true)?;
+    }
+    Ok(())
+}
+
+fn fresh_stream(domain: Domain) -> io::Result<TcpSocket> {
+    let socket = match domain {
+        Domain::Inet => TcpSocket::new_v4()?,
+        Domain::Inet6 => TcpSocket::new_v6()?,
+    };
+    only_v6(&socket, domain)?;
+    Ok(socket)
+}
+
+fn fresh_datagram(domain: Domain) -> io::Result<UdpSocket> {
+    let family = match domain {
+        Domain::Inet => AddressFamily::INET,
+        Domain::Inet6 => AddressFamily::INET6,
+    };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(family, KernelType::DGRAM, flags, None)?;
+    only_v6(&socket, domain)?;
+    UdpSocket::from_std(socket.into())
+}
+
+impl Live {
+    pub(super) fn fresh(domain: Domain, socket_type: SocketType) -> io::Result<Self> {
+        Ok(Self::of(match socket_type {
+            SocketType::Stream => Io::Fresh(fresh_stream(domain)?),
+            SocketType::Datagram => Io::Datagram(Arc::new(fresh_datagram(domain)?)),
+        }))
+    }
+
+    pub(super) fn of(io: Io) -> Self {
+        Self {
+            io: Mutex::new(io),
+            cut: watch::Sender::new(false),
+            sent_bytes: AtomicU64::new(0),
+            received_bytes: AtomicU64::new(0),
+            free_at: Mutex::new(None),
+        }
+    }
+
+    fn io(&self) -> MutexGuard<'_, Io> {
+        self.io.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at the form without taking it.
+    pub(super) fn with<T>(&self, look: impl FnOnce(&Io) -> T) -> T {
+        look(&self.io())
+    }
+
+    pub(super) fn stream(&self) -> Result<Arc<TcpStream>, NetError> {
+        self.with(|io| match io {
+            Io::Stream(stream) => Ok(Arc::clone(stream)),
+            _ => Err(NetError::ConnectionReset),
+        })
+    }
+
+    pub(super) fn datagram(&self) -> Result<Arc<UdpSocket>, NetError> {
+        self.with(|io| match io {
+            Io::Datagram(socket) => Ok(Arc::clone(socket)),
+            _ => Err(NetError::invalid("socket", "it is no datagram socket")),
+        })
+    }
+
+    pub(super) fn listener(&self) -> Result<Arc<TcpListener>, NetError> {
+        self.with(|io| match io {
+            Io::Listener(listener) => Ok(Arc::clone(listener)),
+            _ => Err(NetError::invalid("socket", "it does not listen")),
+        })
+    }
+
+    pub(super) fn bind(&self, address: SocketAddr) -> io::Result<SocketAddr> {
+        match &*self.io() {
+            Io::Fresh(socket) => {
+                socket.bind(address)?;
+                socket.local_addr()
+            }
+            Io::Datagram(socket) => {
+                rustix::net::bind(socket, &address)?;
+                socket.local_addr()
+            }
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    pub(super) fn listen(&self, backlog: u32) -> io::Result<()> {
+        let mut io = self.io();
+        match std::mem::replace(&mut *io, Io::Away) {
+            Io::Fresh(socket) => {
+                *io = Io::Listener(Arc::new(socket.listen(backlog)?));
+                Ok(())
+            }
+            other => {
+                *io = other;
+                Err(io::ErrorKind::InvalidInput.into())
+            }
+        }
+    }
+
+    /// Connects, or leaves a socket as it was: made anew, and bound again where it was bound.
+    pub(super) async fn connect(
+        &self,
+        domain: Domain,
+        bound: Option<SocketAddr>,
+        to: SocketAddr,
+        limit: Duration,
+    ) -> Result<SocketAddr, NetError> {
+        let taken = std::mem::replace(&mut *self.io(), Io::Away);
+        let Io::Fresh(socket) = taken else {
+            *self.io() = taken;
+            return Err(NetError::invalid("socket", "it is being connected already"));
+        };
+        let place = to.to_string();
+        let connecting = async { socket.connect(to).await.map_err(|error| NetError::of_io(&error, &place)) };
+        let connected = match time::timeout(limit, self.until_cut(connecting)).await {
+            Ok(connected) => connected.and_then(|stream| {
+                let local = stream.local_addr().map_err(|error| NetError::of_io(&error, &place))?;
+                Ok((stream, local))
+            }),
+            Err(_) => Err(NetError::Timeout(limit.as_millis())),
+        };
+        match connected {
+            Ok((stream, local)) => {
+                let mut io = self.io();
+                // Cut since: what was connected is closed here.
+                if *self.cut.borrow() {
+                    reset(&stream);
+                    return Err(NetError::ConnectionReset);
+                }
+                *io = Io::Stream(Arc::new(stream));
+                Ok(local)
+            }
+            Err(error) => {
+                if let Ok(socket) = fresh_stream(domain) {
+                    if let Some(address) = bound {
+                        // Another may have taken the port meanwhile; the next attempt then goes from any.
+                        let _ = socket.set_reuseaddr(true).and_then(|()| socket.bind(address));
+                    }
+                    *self.io() = Io::Fresh(socket);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends with an error when the socket is cut.
+    pub(super) async fn until_cut<T>(
+        &self,
+        work: impl Future<Output = Result<T, NetError>>,
+    ) -> Result<T, NetError> {
+        let mut cut = self.cut.subscribe();
+        tokio::select! {
+            biased;
+            _ = cut.wait_for(|cut| *cut) => Err(NetError::ConnectionReset),
+            done = work => done,
+        }
+    }
+
+    /// Waits at most so long; not at all if the limit is zero.
+    pub(super) async fn within<T>(
+        &self,
+        limit: Duration,
+        work: impl Future<Output = Result<T, NetError>>,
+    ) -> Result<T, NetError> {
+        let ended = if limit.is_zero() { NetError::WouldBlock } else { NetError::Timeout(limit.as_millis()) };
+        match time::timeout(limit, self.until_cut(work)).await {
+            Ok(done) => done,
+            Err(_) => Err(ended),
+        }
+    }
+
+    /// Until the bandwidth leaves room, and takes it. `limit` is in bytes a second, 0 is none.
+    pub(super) async fn pace(&self, bytes: usize, limit: u64) {
+        let Some(nanoseconds) = (bytes as u64).saturating_mul(1_000_000_000).checked_div(limit) else {
+            return;
+        };
+        let free_at = {
+            let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            let at = free_at.unwrap_or(now).max(now);
+            *free_at = Some(at + Duration::from_nanos(nanoseconds));
+            at
+        };
+        time::sleep_until(free_at).await;
+    }
+
+    pub(super) fn count(&self, sent: usize, received: usize) {
+        self.sent_bytes.fetch_add(sent as u64, Ordering::Relaxed);
+        self.received_bytes.fetch_add(received as u64, Ordering::Relaxed);
+    }
+
+    /// At once, with what is in flight.
+    pub(super) fn cut(&self) {
+        self.cut.send_replace(true);
+        let io = std::mem::replace(&mut *self.io(), Io::Away);
+        if let Io::Stream(stream) = io {
+            reset(&stream);
+        }
+    }
+
+    /// As its owner wants it: what was sent still arrives.
+    pub(super) fn close(&self) {
+        self.cut.send_replace(true);
+        *self.io() = Io::Away;
+    }
+}
+
+/// At once, whoever else still holds the socket, and so that nothing of what is queued is delivered: dissolving the
+/// association makes the kernel send a reset, where a shutdown would send what is left and an end.
+pub(super) fn reset(stream: &TcpStream) {
+    let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
+    if rustix::net::connect_unspec(stream).is_err() {
+        let _ = rustix::net::shutdown(stream, Shutdown::Both);
+    }
+}

@@ -1,0 +1,154 @@
+//! The service's process: contract in front, the kernel's sockets behind.
+
+mod authorize;
+mod contract;
+mod error;
+mod interfaces;
+mod live;
+mod options;
+mod registry;
+
+use std::{process::ExitCode, sync::Arc};
+
+use base::limits::MESSAGE_BYTES_MAX;
+use chain::payload::{
+    Payload,
+    identity::{IdentityChange, IdentityStatus},
+};
+use contracts::network::v1::network_server::NetworkServer;
+use kit::{
+    BoxError, ChannelKind, Component, Cost, FeedEntry, FeedPlan, InitContext, Node, Operation, Right, Service,
+};
+use tonic::service::Routes;
+
+use interfaces::Interfaces;
+use registry::Registry;
+
+/// Becomes the process `network`.
+#[must_use]
+pub fn main() -> ExitCode {
+    kit::serve::<Network>()
+}
+
+const fn acts(path: &'static str, capability: &'static str) -> Operation {
+    Operation::acts(path, Cost::Medium, capability)
+}
+
+static TABLE: [Operation; 14] = [
+    // A socket that goes nowhere changes nothing for anybody.
+    Operation::reads("/bailiwick.network.v1.Network/Socket", Cost::Light, "system.network.socket")
+        .right(Right::Write),
+    // Of a datagram socket this is decided, like Listen.
+    acts("/bailiwick.network.v1.Network/Bind", "system.network.bind"),
+    acts("/bailiwick.network.v1.Network/Listen", "system.network.listen"),
+    acts("/bailiwick.network.v1.Network/Accept", "system.network.accept").long(),
+    acts("/bailiwick.network.v1.Network/Connect", "system.network.connect").long(),
+    // On what was authorised when it was opened; each use looks whether it still is.
+    Operation::reads("/bailiwick.network.v1.Network/Send", Cost::Light, "system.network.send")
+        .right(Right::Write)
+        .long(),
+    Operation::reads("/bailiwick.network.v1.Network/Recv", Cost::Light, "system.network.recv").long(),
+    Operation::reads("/bailiwick.network.v1.Network/Close", Cost::Light, "system.network.close")
+        .right(Right::Write),
+    acts("/bailiwick.network.v1.Network/SendTo", "system.network.send_to"),
+    Operation::reads("/bailiwick.network.v1.Network/RecvFrom", Cost::Light, "system.network.recv_from")
+        .long(),
+    Operation::reads("/bailiwick.network.v1.Network/GetOption", Cost::Light, "system.network.get_option"),
+    Operation::reads("/bailiwick.network.v1.Network/SetOption", Cost::Light, "system.network.set_option")
+        .right(Right::Write),
+    Operation::reads("/bailiwick.network.v1.Network/List", Cost::Light, "system.network.list"),
+    acts("/bailiwick.network.v1.Network/Revoke", "system.network.revoke"),
+];
+
+/// What takes connections away: starts and ends of services, revocations, rules, identities.
+const FOLDED_TYPES: [u32; 7] = [21, 22, 23, 61, 86, 87, 89];
+
+/// The only way out.
+pub struct Network {
+    node: Node,
+    registry: Registry,
+    interfaces: Interfaces,
+}
+
+impl Service for Network {
+    const NAME: &'static str = "network";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    const PROVIDES: &'static [&'static str] = &["network.sockets Network/1.0"];
+
+    fn table() -> &'static [Operation] {
+        &TABLE
+    }
+
+    fn feed() -> Option<FeedPlan> {
+        Some(FeedPlan::of_types(&FOLDED_TYPES))
+    }
+
+    async fn init(context: InitContext) -> Result<Self, BoxError> {
+        let interfaces = Interfaces::follow(context.node.clone());
+        Ok(Self { node: context.node, registry: Registry::since(kit::boot_time_ns()), interfaces })
+    }
+
+    fn routes(self: &Arc<Self>, kind: ChannelKind) -> Routes {
+        match kind {
+            ChannelKind::Edge | ChannelKind::Admin => {
+                let server = NetworkServer::new(contract::Handlers(Arc::clone(self)));
+                Routes::new(server.max_decoding_message_size(MESSAGE_BYTES_MAX))
+            }
+            _ => Routes::default(),
+        }
+    }
+
+    fn fold(&self, entry: &FeedEntry) -> Result<(), BoxError> {
+        let payload = entry.decode()?;
+        let registry = &self.registry;
+        if let Some(rule) = registry.rules().apply(payload) {
+            registry.cut_all(|sockets| sockets.by_rule(&rule), &format!("rule {rule} was removed"));
+        }
+        match payload {
+            Payload::ConnectionRevoke(revoked) => {
+                let connection = revoked.body.connection;
+                let why = format!("revoked: {}", base::visible(&revoked.body.reason));
+                registry.cut_all(|sockets| sockets.by_connection(&connection).map(|(id, _)| id), &why);
+            }
+            Payload::IdentityUpdated(updated) => {
+                if let IdentityChange::Status { new, .. } = &updated.body.change
+                    && *new != IdentityStatus::Active
+                {
+                    let owner = updated.body.identity;
+                    registry.cut_all(|sockets| sockets.of(&owner), "its identity is not active");
+                }
+            }
+            // Whoever knew the numbers of its sockets is gone.
+            Payload::ServiceStart(entry) => self.forget(&entry.body.name),
+            Payload::ServiceStop(entry) => self.forget(&entry.body.name),
+            Payload::ServiceFailed(entry) => self.forget(&entry.body.name),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn health(&self) -> Vec<Component> {
+        vec![self.interfaces.health()]
+    }
+}
+
+impl Network {
+    fn forget(&self, service: &str) {
+        if let Some(owner) = self.node.local().service_identity(service) {
+            let registry = &self.registry;
+            registry.cut_all(|sockets| sockets.of(&owner), "the service that made it has ended");
+            registry.remove_all(&owner);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_the_contract() {
+        let faults = kit::check_table(&["bailiwick.network.v1.Network"], &TABLE);
+        assert_eq!(faults, Vec::<String>::new());
+    }
+}
