@@ -12,8 +12,10 @@ use chain::payload::{Payload, identity::IdentityType, service::Genesis};
 use contracts::{
     axiom::v1::{AwaitFoldedRequest, GetHeadRequest, axiom_client::AxiomClient},
     capability_service::v1::capabilities_client::CapabilitiesClient,
+    driver_manager::v1::devices_client::DevicesClient,
     identity::v1::{IssueTokenRequest, identities_client::IdentitiesClient},
     keys::v1::keys_client::KeysClient,
+    network::v1::network_client::NetworkClient,
     policy::v1::policy_engine_client::PolicyEngineClient,
     process_manager::v1::{jobs_client::JobsClient, processes_client::ProcessesClient},
     supervisor::v1::{GetNodeRequest, supervisor_client::SupervisorClient},
@@ -244,6 +246,15 @@ impl Node {
         Ok(JobsClient::new(
             self.fresh_calls("process_manager", capability, Some(&token), LONG_TIMEOUT).await?,
         ))
+    }
+
+    pub async fn network(&self, capability: &str) -> Result<NetworkClient<Calls>> {
+        let token = self.token().await?;
+        Ok(NetworkClient::new(self.fresh_calls("network", capability, Some(&token), CALL_TIMEOUT).await?))
+    }
+
+    pub async fn devices(&self, capability: &str) -> Result<DevicesClient<Calls>> {
+        Ok(DevicesClient::new(self.fresh_calls("driver_manager", capability, None, CALL_TIMEOUT).await?))
     }
 
     pub fn axiom(&self, capability: &str) -> Result<AxiomClient<Calls>> {

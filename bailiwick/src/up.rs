@@ -90,7 +90,10 @@ pub fn run(layout: &Layout, args: &Up) -> Result<ExitCode> {
         allow_break: args.allow_break.clone(),
         boot_began_boottime_ns: began_ns,
         idle_stop: args.idle_stop.as_deref().map(idle_stop).transpose()?,
+        without: args.without.clone(),
     };
+    // Refused here, where somebody reads it, and not by the supervisor.
+    supervisor::Arguments::from_strings(&arguments.to_strings())?;
     let streams = [null()?, clone(io::stdout().as_fd())?, clone(io::stderr().as_fd())?];
     let config = KeeperConfig {
         image,
@@ -191,6 +194,7 @@ pub fn ensure(layout: &Layout) -> Result<()> {
         name: None,
         tpm: None,
         idle_stop: Some(IDLE_STOP.to_owned()),
+        without: Vec::new(),
         allow_break: Vec::new(),
     };
     in_background(layout, &args)?;
@@ -260,6 +264,9 @@ fn command(layout: &Layout, args: &Up, log: &File) -> Result<Command> {
     }
     if let Some(time) = &args.idle_stop {
         command.args(["--idle-stop", time]);
+    }
+    for service in &args.without {
+        command.args(["--without", service]);
     }
     for part in &args.allow_break {
         command.args(["--allow-break", part]);

@@ -17,7 +17,16 @@ use std::{
 
 use system_tests::{TestNode, kill, within};
 
-const SERVICES: [&str; 6] = ["axiom", "policy", "keys", "identity", "capability_service", "process_manager"];
+const SERVICES: [&str; 8] = [
+    "axiom",
+    "policy",
+    "keys",
+    "identity",
+    "capability_service",
+    "process_manager",
+    "driver_manager",
+    "network",
+];
 
 /// covers: SUP-02, SUP-12, SUP-79
 #[test]
@@ -32,7 +41,7 @@ fn a_node_boots_as_separate_processes_in_namespaces_of_their_own() {
         assert_eq!(seen.len(), pids.len(), "services share a {kind} namespace");
     }
     let status = node.json(&["status"]);
-    assert!(status["not_installed"].as_array().unwrap().iter().any(|name| name == "network"));
+    assert!(status["not_installed"].as_array().unwrap().iter().any(|name| name == "filesystem"));
 }
 
 /// covers: SUP-61, AX-12, SUP-80

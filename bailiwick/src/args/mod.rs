@@ -8,6 +8,7 @@ mod import;
 mod job;
 mod key;
 mod log;
+mod network;
 mod policy;
 
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ pub use import::Import;
 pub use job::{Job, SubmitJob, VerifyJob};
 pub use key::{Key, Opens, Recovery, SealBy, SshAgent};
 pub use log::{Log, LogFrom, Verify, Witness};
+pub use network::Network;
 pub use policy::{ExportArgs, ImportArgs, Policy, WhatIfArgs};
 
 /// Makes a Linux machine a place where nothing consequential happens without authority.
@@ -173,6 +175,9 @@ pub enum Command {
     /// Grant, pass on, check, use, list and revoke capabilities.
     #[command(subcommand)]
     Capability(Capability),
+    /// Show connections and interfaces, and cut connections.
+    #[command(subcommand)]
+    Network(Network),
     /// Boot a node in a temporary place, do real work, then attack it, and print counts.
     Prove(Prove),
     /// Print completions for a shell.
@@ -198,6 +203,9 @@ pub struct Up {
     /// Stop when nobody has used the node for this long: no program, no service of yours, no entry.
     #[arg(long, value_name = "TIME")]
     pub idle_stop: Option<String>,
+    /// Leave out a service that the node can be without: `network`, `driver_manager`. Can be given again.
+    #[arg(long, value_name = "SERVICE")]
+    pub without: Vec<String>,
     /// Permit defences to be switched off by name; for `prove` alone.
     #[arg(long, hide = true)]
     pub allow_break: Vec<String>,

@@ -15,6 +15,7 @@ mod layer;
 mod lock;
 mod log;
 mod logs;
+mod network;
 mod passkey;
 mod plan;
 mod policy;
@@ -145,6 +146,7 @@ async fn ask(node: &Node, output: Output, command: Command) -> Result<()> {
         Command::Key(args) => key::run(node, output, args).await,
         Command::Identity(args) => identity::run(node, output, args).await,
         Command::Capability(args) => capability::run(node, output, args).await,
+        Command::Network(args) => network::run(node, output, args).await,
         // Answered before a node was looked for.
         Command::Up(_)
         | Command::SshAgent(_)

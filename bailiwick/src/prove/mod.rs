@@ -8,6 +8,7 @@ mod crash;
 mod disk_full;
 mod jobs;
 mod keys;
+mod network;
 mod node;
 mod orphans;
 mod refuse;
@@ -63,6 +64,8 @@ const BREAKS: [(&str, &str); 32] = [
     ("key-lock", "keys"),
     ("key-decision", "keys"),
     ("key-record", "keys"),
+    ("record-first", "network"),
+    ("cut", "network"),
     ("chain", "tamper"),
     ("tree", "verify"),
     ("checkpoint-signature", "verify"),
@@ -111,6 +114,7 @@ const SECTIONS: [(&str, Run); 12] = [
     ("authority", authority::run),
     ("revoke", revoke::run),
     ("refuse", refuse::run),
+    ("network", network::run),
     ("crash", crash::run),
     ("tamper", tamper::run),
     ("verify", verify::run),

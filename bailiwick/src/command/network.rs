@@ -1,0 +1,158 @@
+//! `network flows`, `network interfaces` and `network revoke`.
+
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+
+use anyhow::{Context, Result};
+use base::{ConnectionId, IdentityId};
+use contracts::{convert::bytes, driver_manager::v1 as devices, network::v1 as pb};
+use serde::Serialize;
+
+use crate::{
+    args::{Network, Output},
+    node::{Node, failed},
+    output,
+};
+
+pub async fn run(node: &Node, output: Output, command: Network) -> Result<()> {
+    match command {
+        Network::Flows => flows(node, output).await,
+        Network::Interfaces => interfaces(node, output).await,
+        Network::Revoke { connection, reason } => revoke(node, output, &connection, reason).await,
+    }
+}
+
+#[derive(Serialize)]
+struct Flow {
+    socket: u64,
+    domain: String,
+    socket_type: String,
+    state: String,
+    local: Option<SocketAddr>,
+    remote: Option<SocketAddr>,
+    owner: IdentityId,
+    connection: Option<ConnectionId>,
+    /// Entry of the log that authorised it.
+    entry: Option<u64>,
+    sent_bytes: u64,
+    received_bytes: u64,
+}
+
+fn address(address: pb::Address) -> Option<SocketAddr> {
+    let port = u16::try_from(address.port).ok()?;
+    match <[u8; 4]>::try_from(address.ip.as_slice()) {
+        Ok(v4) => Some(SocketAddr::new(IpAddr::from(v4), port)),
+        Err(_) => {
+            let v6 = <[u8; 16]>::try_from(address.ip.as_slice()).ok()?;
+            Some(SocketAddrV6::new(v6.into(), port, address.flowinfo, address.scope_id).into())
+        }
+    }
+}
+
+async fn flows(node: &Node, output: Output) -> Result<()> {
+    let mut network = node.network("system.network.list").await?;
+    let sockets = network.list(pb::ListRequest {}).await.map_err(failed)?.into_inner().sockets;
+    let flow = |info: pb::SocketInfo| {
+        Ok(Flow {
+            owner: IdentityId(bytes("owner", &info.owner)?),
+            connection: ConnectionId::from_slice(&info.connection),
+            entry: info.authorized.map(|at| at.sequence),
+            local: info.local.and_then(address),
+            remote: info.remote.and_then(address),
+            socket: info.socket,
+            domain: info.domain,
+            socket_type: info.socket_type,
+            state: info.state,
+            sent_bytes: info.sent_bytes,
+            received_bytes: info.received_bytes,
+        })
+    };
+    let flows = sockets.into_iter().map(flow).collect::<Result<Vec<Flow>>>()?;
+    output::show(output, &flows, || {
+        let text =
+            |address: Option<SocketAddr>| address.map_or_else(|| "-".to_owned(), |known| known.to_string());
+        let row = |flow: &Flow| {
+            vec![
+                flow.connection.map_or_else(|| "-".to_owned(), |connection| connection.to_string()),
+                flow.state.clone(),
+                text(flow.local),
+                text(flow.remote),
+                output::size(flow.sent_bytes),
+                output::size(flow.received_bytes),
+                flow.entry.map_or_else(|| "-".to_owned(), |entry| entry.to_string()),
+                flow.owner.to_string(),
+            ]
+        };
+        let head = ["CONNECTION", "STATE", "LOCAL", "REMOTE", "SENT", "RECEIVED", "ENTRY", "OWNER"];
+        output::table(&head, &flows.iter().map(row).collect::<Vec<_>>())
+    })
+}
+
+#[derive(Serialize)]
+struct Interface {
+    index: u32,
+    name: String,
+    kind: String,
+    up: bool,
+    running: bool,
+    usable: bool,
+    mtu: u32,
+    hardware_address: String,
+    addresses: Vec<String>,
+}
+
+async fn interfaces(node: &Node, output: Output) -> Result<()> {
+    let mut manager = node.devices("system.driver_manager.list_interfaces").await?;
+    let request = devices::ListInterfacesRequest { only_usable: false };
+    let list = manager.list_interfaces(request).await.map_err(failed)?.into_inner().interfaces;
+    let interface = |one: devices::Interface| Interface {
+        index: one.index,
+        name: one.name,
+        kind: one.kind,
+        up: one.up,
+        running: one.running,
+        usable: one.usable,
+        mtu: one.mtu,
+        hardware_address: one.hardware_address,
+        addresses: one.addresses,
+    };
+    let list: Vec<Interface> = list.into_iter().map(interface).collect();
+    output::show(output, &list, || {
+        let row = |one: &Interface| {
+            let state = match (one.usable, one.up) {
+                (true, _) => "usable",
+                (false, true) => "up",
+                (false, false) => "down",
+            };
+            vec![
+                one.name.clone(),
+                one.kind.clone(),
+                state.to_owned(),
+                one.mtu.to_string(),
+                one.addresses.join(" "),
+            ]
+        };
+        output::table(
+            &["NAME", "KIND", "STATE", "MTU", "ADDRESSES"],
+            &list.iter().map(row).collect::<Vec<_>>(),
+        )
+    })
+}
+
+#[derive(Serialize)]
+struct Revoked {
+    connection: ConnectionId,
+    entry: Option<u64>,
+}
+
+async fn revoke(node: &Node, output: Output, connection: &str, reason: String) -> Result<()> {
+    let connection: ConnectionId =
+        connection.parse().context("the connection, as `network flows` shows it")?;
+    let mut network = node.network("system.network.revoke").await?;
+    let request = pb::RevokeRequest { connection: connection.0.to_vec(), reason };
+    let reply = network.revoke(request).await.map_err(failed)?.into_inner();
+    let done = Revoked { connection, entry: reply.revoked_at.map(|at| at.sequence) };
+    output::show(output, &done, || {
+        let entry = done.entry.map_or_else(String::new, |entry| format!(", entry {entry}"));
+        format!("connection {connection} is cut{entry}\n")
+    })
+}
