@@ -37,7 +37,7 @@ const STILL_TIMEOUT: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// What `--break` knows, and the section that must notice.
-const BREAKS: [(&str, &str); 32] = [
+const BREAKS: [(&str, &str); 34] = [
     ("userns", "refuse"),
     ("mountns", "refuse"),
     ("pidns", "refuse"),
@@ -107,7 +107,7 @@ fn stands_still(pid: Pid) -> bool {
 
 type Run = fn(&mut Context) -> Result<Section>;
 
-const SECTIONS: [(&str, Run); 12] = [
+const SECTIONS: [(&str, Run); 13] = [
     ("node", node::run),
     ("work", work::run),
     ("jobs", jobs::run),

@@ -18,8 +18,8 @@ mod time;
 pub use capability_type::{CAPABILITY_TYPES, capability_type};
 pub use hash::{Hash, HashError};
 pub use id::{
-    AxiomRef, CapabilityId, ConnectionId, CredentialId, EntryKey, IdError, IdentityId, JobId, Nonce, ProcessId,
-    PublicKey, RuleId, Sequence, ServiceId, Signature, TokenId, TraceId,
+    AxiomRef, CapabilityId, ConnectionId, CredentialId, EntryKey, IdError, IdentityId, JobId, Nonce,
+    ProcessId, PublicKey, RuleId, Sequence, ServiceId, Signature, TokenId, TraceId,
 };
 pub use key_path::{KeyPath, KeyPathError, PathSegment, key_paths};
 pub use privileges::{LINUX_CAPABILITIES, PRIVILEGES};
