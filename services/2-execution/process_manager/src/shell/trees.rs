@@ -222,9 +222,12 @@ impl Manager {
     }
 
     async fn remove_folder_of_tree(&self, name: &str) -> Result<(), ProcessError> {
+        let folder = self.trees.store.join(name);
+        let failed = |error| ProcessError::Internal(format!("removing {name}: {error}"));
+        // A kept image was closed to who unpacked it.
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).map_err(failed)?;
         match self.unpack(name, Task::Remove, None).await? {
-            Report::Removed => fs::remove_dir(self.trees.store.join(name))
-                .map_err(|error| ProcessError::Internal(format!("removing {name}: {error}"))),
+            Report::Removed => fs::remove_dir(&folder).map_err(failed),
             Report::Failed(text) => Err(ProcessError::Internal(format!("emptying {name}: {text}"))),
             Report::Unpacked(..) => Err(ProcessError::Internal("it did something else".to_owned())),
         }
