@@ -17,11 +17,11 @@ use crate::{
     manifest::HealthCheck,
 };
 
-/// Checks that cost a message are asked for together; those that cost a sandbox each stay where they fell.
+/// Services of the node are asked together; foreign programs where their checks fell, for each may cost a sandbox.
 pub(super) fn next_check(now: Monotonic, interval: Duration, check: &HealthCheck) -> Monotonic {
     match check {
-        HealthCheck::Exec { .. } => now.after(interval),
-        _ => now.next_after(interval),
+        HealthCheck::Lifecycle => now.next_after(interval),
+        _ => now.after(interval),
     }
 }
 

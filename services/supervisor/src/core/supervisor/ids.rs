@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub struct Monotonic(pub u64);
 
 const SECOND_NS: u64 = 1_000_000_000;
+/// So much sooner than after its period something is done together with all else: what a timer and its turn are late by.
+const EARLY_NS_MAX: u64 = 100_000_000;
 
 impl Monotonic {
     #[must_use]
@@ -21,12 +23,16 @@ impl Monotonic {
     }
 
     /// When whatever is done each `period` is done next: periods of whole seconds end at whole seconds, so that checks of
-    /// many services make one wake-up. Never later than a period from now.
+    /// many services make one wake-up. Hardly sooner than a period from now, also for who comes late: three failures in a
+    /// row must not follow each other faster on a busy machine. At most a second later.
     #[must_use]
     pub fn next_after(self, period: Duration) -> Self {
         let next = self.after(period);
-        match period.subsec_nanos() {
-            0 if !period.is_zero() => Self(next.0 - next.0 % SECOND_NS),
+        let past = next.0 % SECOND_NS;
+        match (period.subsec_nanos(), past) {
+            (0, 0) => next,
+            (0, past) if past <= EARLY_NS_MAX && !period.is_zero() => Self(next.0 - past),
+            (0, past) if !period.is_zero() => Self(next.0.saturating_add(SECOND_NS - past)),
             _ => next,
         }
     }
@@ -82,14 +88,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn periods_of_whole_seconds_end_at_whole_seconds_and_are_never_longer() {
+    fn periods_of_whole_seconds_end_at_whole_seconds_and_are_hardly_shorter() {
         let next = |now, ms| Monotonic(now).next_after(Duration::from_millis(ms)).0;
         assert_eq!(next(0, 1000), 1_000_000_000);
         assert_eq!(next(1, 1000), 1_000_000_000);
-        assert_eq!(next(999_999_999, 1000), 1_000_000_000);
+        assert_eq!(next(EARLY_NS_MAX, 1000), 1_000_000_000);
+        assert_eq!(next(EARLY_NS_MAX + 1, 1000), 2_000_000_000, "who came late has its period");
+        assert_eq!(next(999_999_999, 1000), 2_000_000_000);
         assert_eq!(next(1_000_000_000, 1000), 2_000_000_000);
-        assert_eq!(next(1_700_000_000, 5000), 6_000_000_000);
+        assert_eq!(next(1_700_000_000, 5000), 7_000_000_000);
         assert_eq!(next(1_700_000_000, 250), 1_950_000_000, "shorter ones stay where they fell");
         assert_eq!(next(5, 0), 5);
+        assert_eq!(next(u64::MAX - 5, 1000), u64::MAX);
     }
 }
