@@ -77,11 +77,6 @@ impl Denials {
         second.counted = second.counted.saturating_add(counted);
     }
 
-    /// Nothing will ever be due.
-    pub(super) fn is_empty(&self) -> bool {
-        self.by_requestor.is_empty()
-    }
-
     /// What was only counted in seconds that are over: one request and how many others for each requestor.
     pub(super) fn due(&mut self, now: AxiomTime) -> Vec<(PolicyRequest, u64)> {
         let number = now.0 / SECOND_NS;

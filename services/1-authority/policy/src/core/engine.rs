@@ -385,12 +385,6 @@ impl Engine {
         Some(self.plan(None, None, Some(Act { entry, payload, uses: None })))
     }
 
-    /// Whether [`Self::tick`] may have something to do.
-    #[must_use]
-    pub fn has_denials(&self) -> bool {
-        !self.denials.is_empty()
-    }
-
     /// Once a second: denials that were only counted become one entry for each requestor.
     pub fn tick(&mut self, now: AxiomTime) -> Vec<Unit> {
         if self.held_all > 0 || self.pending.len() >= UNITS_IN_FLIGHT_MAX {

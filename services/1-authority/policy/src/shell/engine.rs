@@ -261,8 +261,6 @@ impl Task {
             if let Err(lost) = self.send(units).await {
                 return lost;
             }
-            // Nobody is woken to count nothing.
-            let counting = self.engine().has_denials();
             units = tokio::select! {
                 message = results.message() => match message {
                     Ok(Some(message)) => match self.settle(message) {
@@ -281,7 +279,7 @@ impl Task {
                     // The service has ended; nobody asks any more.
                     None => std::future::pending().await,
                 },
-                _ = tick.tick(), if counting => self.counted_denials(),
+                _ = tick.tick() => self.counted_denials(),
             };
         }
     }

@@ -348,7 +348,6 @@ fn a_preflight_leaves_a_trace_only_if_the_answer_is_no() {
 #[test]
 fn denials_beyond_twenty_a_second_are_counted_into_one() {
     let mut node = Node::new(vec![]);
-    assert!(!node.engine.has_denials());
     for n in 0..DENIALS_SINGLE_PER_S + 7 {
         let request = sign_request(&mut node, BOB);
         match node.offer("keys", &Item::Evaluate { request: cbor::encode(&request) }) {
@@ -358,10 +357,8 @@ fn denials_beyond_twenty_a_second_are_counted_into_one() {
         }
     }
     assert!(node.engine.tick(node.now).is_empty());
-    assert!(node.engine.has_denials(), "some are still to come");
     node.now = NOW.saturating_add(SECOND);
     let units = node.engine.tick(node.now);
-    assert!(!node.engine.has_denials());
     assert_eq!(units.len(), 1);
     node.write(units);
     let last = decision_of(&node.log.last().unwrap().1).decode_body().unwrap();
