@@ -10,7 +10,7 @@ use super::{
     apply::Applier,
     clients,
     inputs::Input,
-    sockets::{self, CLIENTS_MAX, Purpose, SUPERVISOR, Socket},
+    sockets::{self, CLIENTS_MAX, Purpose, Socket},
 };
 use crate::{core::supervisor::SupervisorError, manifest::LoadedManifest};
 
@@ -75,7 +75,7 @@ impl Applier {
         let all = self.registry.sockets();
         let edges = changed.iter().filter(|socket| socket.of_changing_client());
         let servers: BTreeSet<&str> = edges.map(|socket| socket.server.as_str()).collect();
-        for server in servers.into_iter().filter(|server| *server != SUPERVISOR) {
+        for server in servers {
             clients::tell(&self.keeper, &all, server, &is_new).await;
         }
     }

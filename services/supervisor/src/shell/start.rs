@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use super::{
     apply::Applier,
     arguments::Arguments,
+    clients,
     contract::{NodeFacts, SupervisorService},
     history::History,
     idle,
@@ -60,6 +61,8 @@ pub(super) enum StartError {
     NoRandom,
     #[error("the running program cannot be opened or hashed: {0}")]
     Image(std::io::Error),
+    #[error("cannot make the channel by which this contract hears of its clients: {0}")]
+    Clients(std::io::Error),
 }
 
 /// Runs the node until it ends.
@@ -175,7 +178,10 @@ async fn with_keeper(
             _ => {}
         }
     }
-    serve(&shell, facts, own);
+    // Its own clients come and go as those of other services do.
+    let (ours, theirs) = clients::pair().map_err(StartError::Clients)?;
+    keeper.store(&clients::stored_name(SUPERVISOR), ours).await?;
+    serve(&shell, facts, own, theirs);
     let end = shell.run(machine, first, received, notices).await;
     shell.applier.listeners.remove_files();
     if !end.survivors.is_empty() {
@@ -194,7 +200,7 @@ async fn seal_plain_keys(house: &Arc<House>, genesis: Genesis) {
 }
 
 /// The supervisor's own contract; it answers from the first moment on, also while nothing else runs.
-fn serve(shell: &Shell, facts: NodeFacts, listeners: Vec<Listener>) {
+fn serve(shell: &Shell, facts: NodeFacts, listeners: Vec<Listener>, clients: OwnedFd) {
     let service = Arc::new(SupervisorService {
         applier: shell.applier.clone(),
         facts,
@@ -204,6 +210,7 @@ fn serve(shell: &Shell, facts: NodeFacts, listeners: Vec<Listener>) {
     inherited.run_folder.clone_from(&shell.applier.house.layout.run);
     inherited.owner_uid = Some(shell.applier.house.own_uid);
     inherited.listeners = listeners;
+    inherited.clients = Some(clients);
     let settings = Settings::of(&inherited);
     tokio::spawn(async move {
         if let Err(error) = kit::run_made(service, inherited, settings).await {
