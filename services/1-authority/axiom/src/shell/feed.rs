@@ -131,8 +131,7 @@ impl Telling {
                 Ok(Follow::CaughtUp) => {
                     let patience = match self.owes_progress {
                         true => PROGRESS_EVERY.saturating_sub(self.told_at.elapsed()),
-                        // All followers at the same moment: one wake-up of this process is enough for them.
-                        false => kit::until_next(HEARTBEAT),
+                        false => HEARTBEAT,
                     };
                     let grown = tokio::time::timeout(patience, self.grown.changed()).await;
                     silent = grown.is_err();

@@ -1,11 +1,9 @@
 //! Health of services that run, and readiness by probes (SUP-63, SUP-70, SUP-71, SUP-84).
 
-use std::time::Duration;
-
 use chain::payload::service::ServiceError;
 
 use super::{
-    CallId, Effect, LaunchId, Monotonic, Notification, READY_PROBE_INTERVAL, Supervisor,
+    CallId, Effect, LaunchId, Notification, READY_PROBE_INTERVAL, Supervisor,
     service::{Call, CallKind, Stage},
 };
 use crate::{
@@ -16,14 +14,6 @@ use crate::{
     },
     manifest::HealthCheck,
 };
-
-/// Services of the node are asked together; foreign programs where their checks fell, for each may cost a sandbox.
-pub(super) fn next_check(now: Monotonic, interval: Duration, check: &HealthCheck) -> Monotonic {
-    match check {
-        HealthCheck::Lifecycle => now.next_after(interval),
-        _ => now.after(interval),
-    }
-}
 
 impl Supervisor {
     /// Checks whose time has come, and answers that did not come in time.
@@ -53,10 +43,9 @@ impl Supervisor {
         if !due || !matches!(instance.stage, Stage::Serving | Stage::Readying) {
             return;
         }
-        instance.next_check = Some(match instance.stage {
-            Stage::Serving => next_check(now, interval, &check),
-            _ => now.after(READY_PROBE_INTERVAL.min(interval)),
-        });
+        let pause =
+            if instance.stage == Stage::Serving { interval } else { READY_PROBE_INTERVAL.min(interval) };
+        instance.next_check = Some(now.after(pause));
         if check == HealthCheck::Lifecycle {
             return self.send(name, LifecycleMessage::HealthCheck);
         }

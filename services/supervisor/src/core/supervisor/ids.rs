@@ -7,10 +7,6 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Monotonic(pub u64);
 
-const SECOND_NS: u64 = 1_000_000_000;
-/// So much sooner than after its period something is done together with all else: what a timer and its turn are late by.
-const EARLY_NS_MAX: u64 = 100_000_000;
-
 impl Monotonic {
     #[must_use]
     pub const fn from_ms(ms: u64) -> Self {
@@ -20,21 +16,6 @@ impl Monotonic {
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
-    }
-
-    /// When whatever is done each `period` is done next: periods of whole seconds end at whole seconds, so that checks of
-    /// many services make one wake-up. Hardly sooner than a period from now, also for who comes late: three failures in a
-    /// row must not follow each other faster on a busy machine. At most a second later.
-    #[must_use]
-    pub fn next_after(self, period: Duration) -> Self {
-        let next = self.after(period);
-        let past = next.0 % SECOND_NS;
-        match (period.subsec_nanos(), past) {
-            (0, 0) => next,
-            (0, past) if past <= EARLY_NS_MAX && !period.is_zero() => Self(next.0 - past),
-            (0, past) if !period.is_zero() => Self(next.0.saturating_add(SECOND_NS - past)),
-            _ => next,
-        }
     }
 
     #[must_use]
@@ -82,23 +63,3 @@ number!(
     /// An entry that awaits its place in the log.
     RecordId
 );
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn periods_of_whole_seconds_end_at_whole_seconds_and_are_hardly_shorter() {
-        let next = |now, ms| Monotonic(now).next_after(Duration::from_millis(ms)).0;
-        assert_eq!(next(0, 1000), 1_000_000_000);
-        assert_eq!(next(1, 1000), 1_000_000_000);
-        assert_eq!(next(EARLY_NS_MAX, 1000), 1_000_000_000);
-        assert_eq!(next(EARLY_NS_MAX + 1, 1000), 2_000_000_000, "who came late has its period");
-        assert_eq!(next(999_999_999, 1000), 2_000_000_000);
-        assert_eq!(next(1_000_000_000, 1000), 2_000_000_000);
-        assert_eq!(next(1_700_000_000, 5000), 7_000_000_000);
-        assert_eq!(next(1_700_000_000, 250), 1_950_000_000, "shorter ones stay where they fell");
-        assert_eq!(next(5, 0), 5);
-        assert_eq!(next(u64::MAX - 5, 1000), u64::MAX);
-    }
-}
