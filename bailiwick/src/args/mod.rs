@@ -121,6 +121,9 @@ pub enum Command {
     /// Container images of this node: import, list, inspect and remove them; `run --image` runs them.
     #[command(subcommand)]
     Image(Image),
+    /// Look at what a sandbox leaves open; needs no node.
+    #[command(subcommand)]
+    Sandbox(Sandbox),
     /// Control services.
     #[command(subcommand)]
     Service(Service),
@@ -269,12 +272,26 @@ pub struct Run {
     /// Run on a node that is made for this and removed with its log afterwards.
     #[arg(long, conflicts_with = "detach")]
     pub ephemeral: bool,
+    /// Do not run it: rate what these flags leave open, as `sandbox score` does for manifests.
+    #[arg(long)]
+    pub score: bool,
     /// Switch off one guard; only on a node that permits it.
     #[arg(long, hide = true)]
     pub disable: Vec<String>,
     /// The program and its arguments; of an image with an entry point, arguments of that.
     #[arg(required_unless_present = "image", trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Sandbox {
+    /// Rate how exposed the host is to a service, line by line of its manifest: 0.0 (shut in) to 10.0.
+    Score {
+        manifest: PathBuf,
+        /// End with 1 if the total is higher, for example 2.5.
+        #[arg(long, value_name = "TOTAL")]
+        max: Option<f32>,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -25,6 +25,7 @@ mod published;
 mod recovery;
 mod reseal;
 mod rootfs;
+mod score;
 mod service;
 mod ssh_agent;
 mod status;
@@ -40,7 +41,7 @@ use anyhow::{Context, Result};
 use base::layout::Layout;
 
 use crate::{
-    args::{Cli, Command, Job, Key, Log, Output, Policy, To},
+    args::{Cli, Command, Job, Key, Log, Output, Policy, Sandbox, To},
     exit::{Failure, USAGE},
     node::{Node, runtime},
     prove, up,
@@ -52,6 +53,8 @@ pub fn run(mut cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Prove(args) => return prove::run(&args),
         Command::Man { folder } => return write_manual(&folder).map(|()| ExitCode::SUCCESS),
+        Command::Sandbox(Sandbox::Score { manifest, max }) => return score::manifest(output, &manifest, max),
+        Command::Run(args) if args.score => return score::flags(output, &args),
         Command::Run(args) if args.ephemeral => {
             return process::ephemeral(output, args).map_err(process::failed_run);
         }
@@ -154,6 +157,7 @@ async fn ask(node: &Node, output: Output, command: Command) -> Result<()> {
         | Command::Run(_)
         | Command::Exec(_)
         | Command::Import(_)
+        | Command::Sandbox(_)
         | Command::Verify(_)
         | Command::Witness(_)
         | Command::Prove(_)

@@ -253,7 +253,7 @@ fn working_folder(given: Option<&str>, paths: &[pb::PathGrant]) -> String {
 }
 
 /// `PATH`, `PATH:ro`, `PATH:rw`, `PATH:cow` or `PATH:rw:INSIDE`; relative paths are taken from here.
-fn parse_grant(text: &str) -> Result<pb::PathGrant> {
+pub fn parse_grant(text: &str) -> Result<pb::PathGrant> {
     let mut parts = text.split(':');
     let path = parts.next().unwrap_or_default();
     let (writable, copy_on_write) = match parts.next() {

@@ -21,6 +21,7 @@ pub mod notify;
 mod plan;
 pub mod process;
 pub mod random;
+pub mod score;
 pub mod seccomp;
 pub mod secret_memory;
 mod sys;

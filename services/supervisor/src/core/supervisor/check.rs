@@ -1,5 +1,7 @@
 //! Health of services that run, and readiness by probes (SUP-63, SUP-70, SUP-71, SUP-84).
 
+use std::time::Duration;
+
 use chain::payload::service::ServiceError;
 
 use super::{
