@@ -64,8 +64,10 @@ fn keeper_and_boundary() -> Seeds {
         plan: Some(vec![1, 2]),
         stored: vec!["edge:keys:policy".to_owned()],
     };
-    let children =
-        keeper::Reply::Children { children: vec![Child { id: 1, pid: 2, exit: Some(exit), settled: true }], more: true };
+    let children = keeper::Reply::Children {
+        children: vec![Child { id: 1, pid: 2, exit: Some(exit), settled: true }],
+        more: true,
+    };
     let failed =
         keeper::Reply::LaunchFailed { id: 1, step: "mount".to_owned(), errno: 2, text: "no".to_owned() };
     let sign = boundary::Request::Sign {

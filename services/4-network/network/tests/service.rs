@@ -482,18 +482,56 @@ async fn datagrams_go_to_peers_that_were_decided_and_come_from_them() {
 async fn to_bind_a_datagram_socket_is_to_listen() {
     let rig = rig().await;
     rig.node.world.set_verdict(|request| !matches!(request.action, PolicyAction::Listen { .. }));
-    let any = "127.0.0.1:0".parse().unwrap();
+    let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let socket = rig.socket("terminal", "datagram").await;
-    assert_eq!(reason(rig.bind("terminal", socket, any).await), "PolicyDenied");
+    assert_eq!(reason(rig.bind("terminal", socket, free).await), "PolicyDenied");
     assert_eq!(rig.state("terminal", socket).await, "created");
     rig.node.world.set_verdict(|_| true);
-    let local = rig.bind("terminal", socket, any).await.unwrap();
+    let unnamed = rig.bind("terminal", socket, "127.0.0.1:0".parse().unwrap()).await;
+    assert_eq!(reason(unnamed), "InvalidArgument", "it is decided before the kernel chooses");
+    let local = rig.bind("terminal", socket, free).await.unwrap();
     assert_eq!(rig.authorized()[0].direction, Direction::Inbound);
     let anybody = UdpSocket::bind("127.0.0.1:0").unwrap();
     anybody.send_to(b"hello", local).unwrap();
     let request = wire::RecvFromRequest { socket, max_bytes: 64, timeout_ms: WAIT_MS };
     let received = rig.client("terminal", "recv_from").recv_from(request).await.unwrap().into_inner();
     assert_eq!(received.data, b"hello");
+}
+
+/// covers: NET-32, NET-33
+#[tokio::test]
+async fn a_peer_of_a_datagram_socket_has_its_own_limits_and_its_own_end() {
+    let rig = limited(&[("duration_limit_ns", 1_000_000_000), ("recv", 0)]).await;
+    let (first, second) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+    first.set_read_timeout(Some(LIMIT)).unwrap();
+    let socket = rig.socket("terminal", "datagram").await;
+    let send_to = async |peer: &UdpSocket| {
+        let address = Some(to_wire(peer.local_addr().unwrap()));
+        let request = wire::SendToRequest { socket, address, data: b"x".to_vec() };
+        rig.client("terminal", "send_to").send_to(request).await.map(|reply| reply.into_inner().sent)
+    };
+    let began = Instant::now();
+    assert_eq!(send_to(&first).await.unwrap(), 1);
+    let from = blocking(move || {
+        let from = first.recv_from(&mut [0; 9]).unwrap().1;
+        (first, from)
+    });
+    let (first, from) = from.await;
+    let here = SocketAddr::from(([127, 0, 0, 1], from.port()));
+    first.send_to(b"back", here).unwrap();
+    let request = wire::RecvFromRequest { socket, max_bytes: 64, timeout_ms: 200 };
+    let heard = rig.client("terminal", "recv_from").recv_from(request).await;
+    assert_eq!(reason(heard), "Timeout", "its authorisation does not cover receiving");
+
+    assert_eq!(send_to(&second).await.unwrap(), 1);
+    let connection = rig.authorized()[1].connection.0.to_vec();
+    let request = wire::RevokeRequest { connection, reason: "enough".to_owned() };
+    rig.client("admin", "revoke").revoke(request).await.unwrap();
+    rig.node.world.set_verdict(|_| false);
+    assert_eq!(reason(send_to(&second).await), "PolicyDenied", "it is asked for anew");
+    assert_eq!(send_to(&first).await.unwrap(), 1, "the other peer stays");
+    tokio::time::sleep_until((began + Duration::from_millis(1_500)).into()).await;
+    assert_eq!(reason(send_to(&first).await), "PolicyDenied", "its time is over");
 }
 
 /// covers: NET-28

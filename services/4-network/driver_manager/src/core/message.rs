@@ -41,6 +41,7 @@ const NAME_BYTES_MAX: usize = 15;
 /// The longest that the kernel knows (`MAX_ADDR_LEN`).
 const HARDWARE_BYTES_MAX: usize = 32;
 
+const FAMILY_UNSPECIFIED: u8 = 0;
 const FAMILY_INET: u8 = 2;
 const FAMILY_INET6: u8 = 10;
 
@@ -61,6 +62,7 @@ pub enum Message {
     AddressGone(AddressChange),
     /// The end of a list; it changed meanwhile and has to be asked for again.
     Done {
+        number: u32,
         interrupted: bool,
     },
 }
@@ -113,8 +115,9 @@ pub fn messages(datagram: &[u8]) -> Result<Vec<Message>, MessageError> {
         let whole = rest.get(..length).ok_or_else(|| short.clone())?;
         let kind = u16_at(whole, 4).ok_or_else(|| short.clone())?;
         let flags = u16_at(whole, 6).ok_or_else(|| short.clone())?;
+        let number = u32_at(whole, 8).ok_or_else(|| short.clone())?;
         let body = whole.get(HEADER_BYTES..).unwrap_or_default();
-        if let Some(message) = one(kind, flags, body, &short)? {
+        if let Some(message) = one(kind, flags, number, body, &short)? {
             found.push(message);
         }
         at += aligned(length);
@@ -122,14 +125,22 @@ pub fn messages(datagram: &[u8]) -> Result<Vec<Message>, MessageError> {
     Ok(found)
 }
 
-fn one(kind: u16, flags: u16, body: &[u8], short: &MessageError) -> Result<Option<Message>, MessageError> {
+fn one(
+    kind: u16,
+    flags: u16,
+    number: u32,
+    body: &[u8],
+    short: &MessageError,
+) -> Result<Option<Message>, MessageError> {
     let short = || short.clone();
     Ok(match kind {
-        DONE => Some(Message::Done { interrupted: flags & INTERRUPTED != 0 }),
+        DONE => Some(Message::Done { number, interrupted: flags & INTERRUPTED != 0 }),
         ERROR => match i32_at(body, 0).ok_or_else(short)? {
             0 => None,
             error => return Err(MessageError::Refused(error.saturating_neg())),
         },
+        // A bridge tells of its ports with the same types: that a port left one is not that it is gone.
+        NEW_LINK | DELETED_LINK if body.first().is_some_and(|family| *family != FAMILY_UNSPECIFIED) => None,
         NEW_LINK => Some(Message::Link(link(body).ok_or_else(short)?)),
         DELETED_LINK => Some(Message::LinkGone(link(body).ok_or_else(short)?.index)),
         NEW_ADDRESS => address(body).ok_or_else(short)?.map(Message::Address),
@@ -265,6 +276,7 @@ mod tests {
         let all = [
             message(NEW_LINK, 2, &link_body(7, 0x41, &attributes)),
             message(99, 0, b"of something else"),
+            message(DELETED_LINK, 0, &[&[7][..], &link_body(7, 0, &[])[1..]].concat()),
             message(NEW_ADDRESS, 2, &address_body(2, 24, 7, &[attribute(ADDRESS_LOCAL, &[192, 0, 2, 1])])),
             message(DELETED_ADDRESS, 0, &address_body(10, 64, 7, &[attribute(ADDRESS_PEER, &[1; 16])])),
             message(NEW_ADDRESS, 0, &address_body(17, 0, 7, &[])),
@@ -287,7 +299,7 @@ mod tests {
             Message::Address(v4),
             Message::AddressGone(v6),
             Message::LinkGone(7),
-            Message::Done { interrupted: true },
+            Message::Done { number: 0, interrupted: true },
         ];
         assert_eq!(messages(&all).unwrap(), expected);
     }

@@ -115,7 +115,14 @@ impl Devices for Handlers {
                         return;
                     }
                 }
-                if ended || view.changed().await.is_err() {
+                let next_change = async {
+                    tokio::select! {
+                        changed = view.changed() => changed.is_ok(),
+                        // Who asked has gone; interfaces may never change again.
+                        () = send.closed() => false,
+                    }
+                };
+                if ended || !next_change.await {
                     return;
                 }
             }

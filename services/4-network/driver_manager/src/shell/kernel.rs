@@ -159,7 +159,9 @@ impl Follower {
         loop {
             for message in self.read().await? {
                 match message {
-                    Message::Done { interrupted: true } => return Err(KernelError::Interrupted),
+                    // Of a list that was given up before.
+                    Message::Done { number, .. } if number != self.number => {}
+                    Message::Done { interrupted: true, .. } => return Err(KernelError::Interrupted),
                     Message::Done { .. } => return Ok(()),
                     other => {
                         known.apply(&other);

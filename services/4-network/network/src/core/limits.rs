@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 /// Sockets of all callers together, and of one identity.
-pub const SOCKETS_MAX: usize = 8_192;
-pub const SOCKETS_OF_ONE_MAX: usize = 1_024;
+pub const SOCKETS_MAX: usize = 4_000;
+pub const SOCKETS_OF_ONE_MAX: usize = 1_000;
+/// Sends and receives under way of one identity, and of all: each may hold [`TRANSFER_BYTES_MAX`].
+pub const TRANSFERS_OF_ONE_MAX: usize = 256;
+pub const TRANSFERS_MAX: usize = 2_048;
 /// Bytes of one send or receive.
 pub const TRANSFER_BYTES_MAX: usize = 65_536;
 /// What fits into a datagram of IPv4.

@@ -9,7 +9,7 @@ mod rules;
 mod state;
 mod table;
 
-pub use address::{from_wire, to_wire};
+pub use address::{from_wire, peer_from_wire, to_wire};
 pub use error::NetError;
 pub use grant::{UnknownLimit, grant_of};
 pub use options::{SocketOption, check_value};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use base::RuleId;
 use chain::payload::{Payload, policy::Restriction};
 
-/// Restrictions by rule; rules without any are not kept.
+/// Restrictions by rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules(BTreeMap<RuleId, Vec<Restriction>>);
 
@@ -32,13 +32,12 @@ impl Rules {
     }
 
     fn keep(&mut self, rule: &RuleId, restrictions: &[Restriction]) {
-        if !restrictions.is_empty() {
-            self.0.insert(rule.clone(), restrictions.to_vec());
-        }
+        self.0.insert(rule.clone(), restrictions.to_vec());
     }
 
+    /// None for a rule that is not in force, or not known here yet: that one limits nothing is never assumed.
     #[must_use]
-    pub fn restrictions(&self, rule: &RuleId) -> &[Restriction] {
-        self.0.get(rule).map_or(&[], Vec::as_slice)
+    pub fn restrictions(&self, rule: &RuleId) -> Option<&[Restriction]> {
+        self.0.get(rule).map(Vec::as_slice)
     }
 }

@@ -1,6 +1,9 @@
 //! Every socket there is, whose it is, and what authorised it (NET-27).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use ::core::net::SocketAddr;
 
@@ -89,6 +92,8 @@ pub struct Connection {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     pub owner: IdentityId,
+    /// The name of the channel on which it was made: it goes with that service.
+    pub client: String,
     pub domain: Domain,
     pub socket_type: SocketType,
     pub state: SocketState,
@@ -97,7 +102,7 @@ pub struct Record {
     /// None before it listens, or is connected.
     pub connection: Option<Connection>,
     /// Of a datagram socket: to whom it may send.
-    pub peers: BTreeMap<SocketAddr, Connection>,
+    pub peers: Arc<BTreeMap<SocketAddr, Connection>>,
     /// Why it was cut.
     pub cut: Option<String>,
 }
@@ -131,6 +136,7 @@ impl Sockets {
     pub fn create(
         &mut self,
         owner: IdentityId,
+        client: &str,
         domain: Domain,
         socket_type: SocketType,
     ) -> Result<SocketId, NetError> {
@@ -146,13 +152,14 @@ impl Sockets {
         own.insert(id);
         let record = Record {
             owner,
+            client: client.to_owned(),
             domain,
             socket_type,
             state: SocketState::Created,
             local: None,
             remote: None,
             connection: None,
-            peers: BTreeMap::new(),
+            peers: Arc::default(),
             cut: None,
         };
         self.all.insert(id, record);
@@ -176,20 +183,41 @@ impl Sockets {
         Ok(record)
     }
 
-    /// One peer more for a datagram socket.
+    /// One peer more for a datagram socket; the connection that counts. What was authorised first stays: the log says
+    /// that it stands.
     pub fn add_peer(
         &mut self,
         id: SocketId,
         owner: IdentityId,
         peer: SocketAddr,
         connection: Connection,
-    ) -> Result<(), NetError> {
+    ) -> Result<Connection, NetError> {
         let record = self.find_mut(id, owner)?;
-        if record.peers.len() >= PEERS_MAX && !record.peers.contains_key(&peer) {
+        if let Some(known) = record.peers.get(&peer) {
+            return Ok(known.clone());
+        }
+        if record.peers.len() >= PEERS_MAX {
             return Err(NetError::TooMany(format!("it sends to {PEERS_MAX} peers already")));
         }
-        record.peers.insert(peer, connection);
-        Ok(())
+        Arc::make_mut(&mut record.peers).insert(peer, connection.clone());
+        Ok(connection)
+    }
+
+    /// Ends one connection: of a datagram socket with many peers that one alone, and no socket; else the socket's id.
+    pub fn end(&mut self, connection: &ConnectionId) -> Option<SocketId> {
+        let (id, record) = self.by_connection(connection)?;
+        if record.connection.as_ref().is_some_and(|known| known.id == *connection) {
+            return Some(id);
+        }
+        let record = self.all.get_mut(&id)?;
+        Arc::make_mut(&mut record.peers).retain(|_, known| known.id != *connection);
+        None
+    }
+
+    /// Made on this channel.
+    #[must_use]
+    pub fn of_client(&self, client: &str) -> Vec<SocketId> {
+        self.list(None).filter(|(_, record)| record.client == client).map(|(id, _)| id).collect()
     }
 
     pub fn remove(&mut self, id: SocketId) -> Option<Record> {
@@ -216,11 +244,9 @@ impl Sockets {
     }
 
     /// What a rule has authorised; it falls with the rule.
-    pub fn by_rule(&self, rule: &RuleId) -> Vec<SocketId> {
-        let fall = |(id, record): (SocketId, &Record)| {
-            record.connections().any(|known| known.rule == *rule).then_some(id)
-        };
-        self.list(None).filter_map(fall).collect()
+    pub fn by_rule(&self, rule: &RuleId) -> Vec<ConnectionId> {
+        let all = self.list(None).flat_map(|(_, record)| record.connections());
+        all.filter(|known| known.rule == *rule).map(|known| known.id).collect()
     }
 
     #[must_use]
@@ -255,7 +281,7 @@ mod tests {
     }
 
     fn stream(sockets: &mut Sockets, owner: IdentityId) -> SocketId {
-        sockets.create(owner, Domain::Inet, SocketType::Stream).unwrap()
+        sockets.create(owner, "mine", Domain::Inet, SocketType::Stream).unwrap()
     }
 
     /// covers: NET-11
@@ -290,16 +316,22 @@ mod tests {
         for _ in 0..SOCKETS_OF_ONE_MAX {
             stream(&mut sockets, ME);
         }
-        assert!(matches!(sockets.create(ME, Domain::Inet, SocketType::Stream), Err(NetError::TooMany(_))));
+        assert!(matches!(
+            sockets.create(ME, "mine", Domain::Inet, SocketType::Stream),
+            Err(NetError::TooMany(_))
+        ));
         for at in 1..u8::try_from(SOCKETS_MAX / SOCKETS_OF_ONE_MAX).unwrap() {
             for _ in 0..SOCKETS_OF_ONE_MAX {
                 stream(&mut sockets, IdentityId([at + 1; 32]));
             }
         }
         let late = IdentityId([99; 32]);
-        assert!(matches!(sockets.create(late, Domain::Inet, SocketType::Stream), Err(NetError::TooMany(_))));
+        assert!(matches!(
+            sockets.create(late, "mine", Domain::Inet, SocketType::Stream),
+            Err(NetError::TooMany(_))
+        ));
         sockets.remove(SocketId(1));
-        assert!(sockets.create(late, Domain::Inet, SocketType::Stream).is_ok());
+        assert!(sockets.create(late, "mine", Domain::Inet, SocketType::Stream).is_ok());
     }
 
     #[test]
@@ -311,9 +343,13 @@ mod tests {
         sockets.add_peer(second, OTHER, peer, authorised(2, "b")).unwrap();
         assert_eq!(sockets.by_connection(&ConnectionId([2; 16])).map(|(id, _)| id), Some(second));
         assert_eq!(sockets.by_connection(&ConnectionId([3; 16])), None);
-        assert_eq!(sockets.by_rule(&"a".parse().unwrap()), [first]);
-        assert_eq!(sockets.by_rule(&"b".parse().unwrap()), [second]);
+        assert_eq!(sockets.by_rule(&"a".parse().unwrap()), [ConnectionId([1; 16])]);
+        assert_eq!(sockets.by_rule(&"b".parse().unwrap()), [ConnectionId([2; 16])]);
         assert_eq!(sockets.of(&ME), [first]);
+        assert_eq!(sockets.of_client("mine"), [first, second]);
+        assert_eq!(sockets.end(&ConnectionId([2; 16])), None, "the peer goes, the socket stays");
+        assert!(sockets.find(second, OTHER).unwrap().peers.is_empty());
+        assert_eq!(sockets.end(&ConnectionId([1; 16])), Some(first));
         sockets.cut(first, "over");
         assert_eq!(sockets.find(first, ME).unwrap().cut.as_deref(), Some("over"));
     }
@@ -321,12 +357,13 @@ mod tests {
     #[test]
     fn a_datagram_socket_has_so_many_peers() {
         let mut sockets = Sockets::default();
-        let id = sockets.create(ME, Domain::Inet, SocketType::Datagram).unwrap();
+        let id = sockets.create(ME, "mine", Domain::Inet, SocketType::Datagram).unwrap();
         let peer = |at: usize| SocketAddr::from(([192, 0, 2, 1], u16::try_from(at).unwrap()));
         for at in 0..PEERS_MAX {
             sockets.add_peer(id, ME, peer(at), authorised(1, "a")).unwrap();
         }
-        assert!(sockets.add_peer(id, ME, peer(0), authorised(1, "a")).is_ok(), "known");
+        let first = sockets.add_peer(id, ME, peer(0), authorised(2, "b")).unwrap();
+        assert_eq!(first.id, ConnectionId([1; 16]), "what was first stands");
         assert!(matches!(
             sockets.add_peer(id, ME, peer(PEERS_MAX), authorised(1, "a")),
             Err(NetError::TooMany(_))

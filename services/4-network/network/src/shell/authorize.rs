@@ -43,25 +43,41 @@ impl Wish {
     }
 }
 
-/// Rules see the address.
-fn resource() -> ResourceRef {
-    // An action that names its resource has that one; see `PolicyAction::resource`.
-    ResourceRef { resource_type: ResourceType::Network, id: String::new() }
+fn taken_back() -> NetError {
+    NetError::AuthorizationRequired("what allowed it was taken back meanwhile".to_owned())
+}
+
+/// What rules and a token's scope see: the address, or the connection.
+fn resource_of(action: &PolicyAction) -> ResourceRef {
+    // Each action of this service names its resource.
+    action.resource().unwrap_or(ResourceRef { resource_type: ResourceType::Network, id: String::new() })
 }
 
 impl Network {
     /// Asks policy, and records what it allows with the limits that it sets. Durable when this returns.
     pub(super) async fn authorize(&self, requestor: &Requestor, wish: Wish) -> Result<Connection, Status> {
-        let request = requestor.ask(&self.node, wish.action()?, resource())?;
+        let action = wish.action()?;
+        let resource = resource_of(&action);
+        let mut request = requestor.ask(&self.node, action, resource)?;
+        // Of one who comes in: rules are about where it comes to, the record also says from where.
+        if let (Direction::Inbound, Some(remote)) = (wish.direction, wish.remote) {
+            request.context.metadata.insert("remote".to_owned(), remote.to_string());
+        }
         let authority = self.node.authority();
         let decided = authority.evaluate(&request).await?;
         let decision = decided.decision.ok_or_else(|| Status::internal("a decision without an entry"))?;
         let body = cbor::decode::<SignedDecision>(&decided.signed_decision)
             .and_then(|signed| signed.decode_body())
             .map_err(|error| Status::internal(format!("the decision cannot be read: {error}")))?;
-        let grant = grant_of(self.registry.rules().restrictions(&body.deciding_rule)).map_err(|error| {
-            NetError::PermissionDenied(format!("decision {}: {error}", decision.sequence))
-        })?;
+        // The rule that decided may be younger than what is folded here; its limits must be known.
+        self.node.feed().wait_for(decision.sequence).await?;
+        let grant = {
+            let rules = self.registry.rules();
+            let restrictions = rules.restrictions(&body.deciding_rule).ok_or_else(taken_back)?;
+            grant_of(restrictions).map_err(|error| {
+                NetError::PermissionDenied(format!("decision {}: {error}", decision.sequence))
+            })?
+        };
         let id = ConnectionId(random_16()?);
         let record = ConnectionAuthorize {
             connection: id,
@@ -77,7 +93,11 @@ impl Network {
         let entry = Entry::for_request(self.node.identity(), &request, record)?;
         let committed = authority.redeem(decision.sequence, entry).await?;
         let at = committed.entry.ok_or_else(|| Status::internal("an act without an entry"))?;
-        let _ = self.node.feed().wait_for(at.sequence).await;
+        if let Err(error) = self.node.feed().wait_for(at.sequence).await {
+            // Whether it still stands cannot be told.
+            self.close_act(at, false);
+            return Err(error.into());
+        }
         Ok(Connection { id, at, rule: body.deciding_rule, grant })
     }
 
@@ -100,7 +120,9 @@ impl Network {
         connection: ConnectionId,
         reason: String,
     ) -> Result<AxiomRef, Status> {
-        let request = requestor.ask(&self.node, PolicyAction::Disconnect { connection }, resource())?;
+        let action = PolicyAction::Disconnect { connection };
+        let resource = resource_of(&action);
+        let request = requestor.ask(&self.node, action, resource)?;
         let body = ConnectionRevoke { connection, by: requestor.id(), reason };
         let entry = Entry::for_request(self.node.identity(), &request, body)?;
         let committed = self.node.authority().act(&request, entry).await?;

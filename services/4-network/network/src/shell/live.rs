@@ -39,7 +39,7 @@ pub(super) struct Live {
     pub(super) sent_bytes: AtomicU64,
     pub(super) received_bytes: AtomicU64,
     /// When the next byte may go, of a connection with a bandwidth.
-    free_at: Mutex<Option<Instant>>,
+    free_at: tokio::sync::Mutex<Option<Instant>>,
 }
 
 impl fmt::Debug for Live {
@@ -90,7 +90,7 @@ impl Live {
             cut: watch::Sender::new(false),
             sent_bytes: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
-            free_at: Mutex::new(None),
+            free_at: tokio::sync::Mutex::default(),
         }
     }
 
@@ -152,14 +152,8 @@ impl Live {
         }
     }
 
-    /// Connects, or leaves a socket as it was: made anew, and bound again where it was bound.
-    pub(super) async fn connect(
-        &self,
-        domain: Domain,
-        bound: Option<SocketAddr>,
-        to: SocketAddr,
-        limit: Duration,
-    ) -> Result<SocketAddr, NetError> {
+    /// Connects. After a failure there is a fresh socket, see [`Live::renew`].
+    pub(super) async fn connect(&self, to: SocketAddr, limit: Duration) -> Result<SocketAddr, NetError> {
         let taken = std::mem::replace(&mut *self.io(), Io::Away);
         let Io::Fresh(socket) = taken else {
             *self.io() = taken;
@@ -168,34 +162,47 @@ impl Live {
         let place = to.to_string();
         let connecting = async { socket.connect(to).await.map_err(|error| NetError::of_io(&error, &place)) };
         let connected = match time::timeout(limit, self.until_cut(connecting)).await {
-            Ok(connected) => connected.and_then(|stream| {
-                let local = stream.local_addr().map_err(|error| NetError::of_io(&error, &place))?;
-                Ok((stream, local))
-            }),
-            Err(_) => Err(NetError::Timeout(limit.as_millis())),
+            Ok(connected) => connected?,
+            Err(_) => return Err(NetError::Timeout(limit.as_millis())),
         };
-        match connected {
-            Ok((stream, local)) => {
-                let mut io = self.io();
-                // Cut since: what was connected is closed here.
-                if *self.cut.borrow() {
-                    reset(&stream);
-                    return Err(NetError::ConnectionReset);
-                }
-                *io = Io::Stream(Arc::new(stream));
-                Ok(local)
-            }
-            Err(error) => {
+        let local = connected.local_addr().map_err(|error| NetError::of_io(&error, &place))?;
+        let mut io = self.io();
+        // Cut since: what was connected is closed here.
+        if *self.cut.borrow() {
+            reset(&connected);
+            return Err(NetError::ConnectionReset);
+        }
+        *io = Io::Stream(Arc::new(connected));
+        Ok(local)
+    }
+
+    /// After the kernel's socket was used up: another one, bound where that one was. False if it is not, since somebody
+    /// else has the address now, or there is no socket to be had. Options have to be set again.
+    pub(super) fn renew(&self, domain: Domain, bound: Option<SocketAddr>) -> bool {
+        let mut io = self.io();
+        if *self.cut.borrow() || !matches!(*io, Io::Away) {
+            return false;
+        }
+        let Ok(socket) = fresh_stream(domain) else { return false };
+        let is_bound = bound.is_none_or(|address| socket.bind(address).is_ok());
+        match is_bound {
+            true => *io = Io::Fresh(socket),
+            // A half bound one is not kept.
+            false => {
                 if let Ok(socket) = fresh_stream(domain) {
-                    if let Some(address) = bound {
-                        // Another may have taken the port meanwhile; the next attempt then goes from any.
-                        let _ = socket.set_reuseaddr(true).and_then(|()| socket.bind(address));
-                    }
-                    *self.io() = Io::Fresh(socket);
+                    *io = Io::Fresh(socket);
                 }
-                Err(error)
             }
         }
+        is_bound
+    }
+
+    /// Where a socket that is not connected is bound, as the kernel says it.
+    pub(super) fn bound_to(&self) -> Option<SocketAddr> {
+        self.with(|io| match io {
+            Io::Fresh(socket) => socket.local_addr().ok(),
+            _ => None,
+        })
     }
 
     /// Ends with an error when the socket is cut.
@@ -224,19 +231,24 @@ impl Live {
         }
     }
 
-    /// Until the bandwidth leaves room, and takes it. `limit` is in bytes a second, 0 is none.
-    pub(super) async fn pace(&self, bytes: usize, limit: u64) {
+    /// Until what was moved before has been paid for. `limit` is in bytes a second; 0 is none.
+    pub(super) async fn room(&self, limit: u64) {
+        if limit > 0 {
+            let at = *self.free_at.lock().await;
+            if let Some(at) = at {
+                time::sleep_until(at).await;
+            }
+        }
+    }
+
+    /// So many were moved: those that come have to wait for them.
+    pub(super) async fn charge(&self, bytes: usize, limit: u64) {
         let Some(nanoseconds) = (bytes as u64).saturating_mul(1_000_000_000).checked_div(limit) else {
             return;
         };
-        let free_at = {
-            let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
-            let now = Instant::now();
-            let at = free_at.unwrap_or(now).max(now);
-            *free_at = Some(at + Duration::from_nanos(nanoseconds));
-            at
-        };
-        time::sleep_until(free_at).await;
+        let mut free_at = self.free_at.lock().await;
+        let from = free_at.unwrap_or_else(Instant::now).max(Instant::now());
+        *free_at = Some(from + Duration::from_nanos(nanoseconds));
     }
 
     pub(super) fn count(&self, sent: usize, received: usize) {

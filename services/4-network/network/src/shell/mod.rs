@@ -5,8 +5,10 @@ mod contract;
 mod error;
 mod interfaces;
 mod live;
+mod open;
 mod options;
 mod registry;
+mod transfer;
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -60,13 +62,13 @@ static TABLE: [Operation; 14] = [
     acts("/bailiwick.network.v1.Network/Revoke", "system.network.revoke"),
 ];
 
-/// What takes connections away: starts and ends of services, revocations, rules, identities.
-const FOLDED_TYPES: [u32; 7] = [21, 22, 23, 61, 86, 87, 89];
+/// What takes connections away: ends of services, revocations, rules, identities.
+const FOLDED_TYPES: [u32; 6] = [22, 23, 61, 86, 87, 89];
 
 /// The only way out.
 pub struct Network {
     node: Node,
-    registry: Registry,
+    registry: Arc<Registry>,
     interfaces: Interfaces,
 }
 
@@ -85,7 +87,7 @@ impl Service for Network {
 
     async fn init(context: InitContext) -> Result<Self, BoxError> {
         let interfaces = Interfaces::follow(context.node.clone());
-        Ok(Self { node: context.node, registry: Registry::since(kit::boot_time_ns()), interfaces })
+        Ok(Self { node: context.node, registry: Arc::new(Registry::since(kit::boot_time_ns())), interfaces })
     }
 
     fn routes(self: &Arc<Self>, kind: ChannelKind) -> Routes {
@@ -102,13 +104,13 @@ impl Service for Network {
         let payload = entry.decode()?;
         let registry = &self.registry;
         if let Some(rule) = registry.rules().apply(payload) {
-            registry.cut_all(|sockets| sockets.by_rule(&rule), &format!("rule {rule} was removed"));
+            registry.end_all(|sockets| sockets.by_rule(&rule), &format!("rule {rule} was removed"));
         }
         match payload {
             Payload::ConnectionRevoke(revoked) => {
                 let connection = revoked.body.connection;
                 let why = format!("revoked: {}", base::visible(&revoked.body.reason));
-                registry.cut_all(|sockets| sockets.by_connection(&connection).map(|(id, _)| id), &why);
+                registry.end_all(|_| vec![connection], &why);
             }
             Payload::IdentityUpdated(updated) => {
                 if let IdentityChange::Status { new, .. } = &updated.body.change
@@ -118,10 +120,9 @@ impl Service for Network {
                     registry.cut_all(|sockets| sockets.of(&owner), "its identity is not active");
                 }
             }
-            // Whoever knew the numbers of its sockets is gone.
-            Payload::ServiceStart(entry) => self.forget(&entry.body.name),
-            Payload::ServiceStop(entry) => self.forget(&entry.body.name),
-            Payload::ServiceFailed(entry) => self.forget(&entry.body.name),
+            // Whoever knew the numbers of its sockets is gone. One that is told late has been started again meanwhile.
+            Payload::ServiceStop(entry) if !entry.body.late => self.forget(&entry.body.name),
+            Payload::ServiceFailed(entry) if !entry.body.late => self.forget(&entry.body.name),
             _ => {}
         }
         Ok(())
@@ -134,11 +135,7 @@ impl Service for Network {
 
 impl Network {
     fn forget(&self, service: &str) {
-        if let Some(owner) = self.node.local().service_identity(service) {
-            let registry = &self.registry;
-            registry.cut_all(|sockets| sockets.of(&owner), "the service that made it has ended");
-            registry.remove_all(&owner);
-        }
+        self.registry.remove_of(service, "the service that made it has ended");
     }
 }
 

@@ -5,16 +5,20 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use base::IdentityId;
+use base::{ConnectionId, IdentityId};
 
 use super::live::Live;
-use crate::core::{Domain, NetError, Record, Rules, SocketId, SocketType, Sockets};
+use crate::core::{
+    Domain, NetError, Record, Rules, SocketId, SocketType, Sockets,
+    limits::{TRANSFERS_MAX, TRANSFERS_OF_ONE_MAX},
+};
 
 /// One lock for both, so that a record and its socket come and go together. Nothing waits while it is held.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     both: Mutex<Both>,
     rules: Mutex<Rules>,
+    transfers: Mutex<HashMap<IdentityId, usize>>,
 }
 
 #[derive(Debug, Default)]
@@ -42,12 +46,13 @@ impl Registry {
     pub(super) fn create(
         &self,
         owner: IdentityId,
+        client: &str,
         domain: Domain,
         socket_type: SocketType,
         live: Live,
     ) -> Result<SocketId, NetError> {
         let mut both = self.both();
-        let id = both.sockets.create(owner, domain, socket_type)?;
+        let id = both.sockets.create(owner, client, domain, socket_type)?;
         both.live.insert(id, Arc::new(live));
         Ok(id)
     }
@@ -73,23 +78,48 @@ impl Registry {
         read(&both.sockets, &both.live)
     }
 
-    /// Ends what a socket does; its owner can still ask why, and close it.
-    pub(super) fn cut_all<I: IntoIterator<Item = SocketId>>(
-        &self,
-        which: impl FnOnce(&Sockets) -> I,
-        why: &str,
-    ) {
+    /// Ends what sockets do; their owner can still ask why, and close them.
+    pub(super) fn cut_all(&self, which: impl FnOnce(&Sockets) -> Vec<SocketId>, why: &str) {
         if kit::is_broken("cut") {
             return;
         }
         let mut both = self.both();
-        let which: Vec<SocketId> = which(&both.sockets).into_iter().collect();
-        for id in which {
-            both.sockets.cut(id, why);
-            if let Some(live) = both.live.get(&id) {
-                live.cut();
+        for id in which(&both.sockets) {
+            both.cut(id, why);
+        }
+    }
+
+    /// Ends connections: the sockets that live by them, and single peers of datagram sockets.
+    pub(super) fn end_all(&self, which: impl FnOnce(&Sockets) -> Vec<ConnectionId>, why: &str) {
+        if kit::is_broken("cut") {
+            return;
+        }
+        let mut both = self.both();
+        for connection in which(&both.sockets) {
+            if let Some(id) = both.sockets.end(&connection) {
+                both.cut(id, why);
             }
         }
+    }
+
+    /// Room for one send or receive of an identity, until it is dropped.
+    pub(super) fn transfer(self: &Arc<Self>, owner: IdentityId) -> Result<Transfer, NetError> {
+        let mut under_way = self.transfers();
+        if under_way.values().sum::<usize>() >= TRANSFERS_MAX {
+            return Err(NetError::TooMany(format!("{TRANSFERS_MAX} sends and receives are under way")));
+        }
+        let own = under_way.entry(owner).or_default();
+        if *own >= TRANSFERS_OF_ONE_MAX {
+            return Err(NetError::TooMany(format!(
+                "{TRANSFERS_OF_ONE_MAX} sends and receives of yours are under way"
+            )));
+        }
+        *own += 1;
+        Ok(Transfer { registry: Arc::clone(self), owner })
+    }
+
+    fn transfers(&self) -> MutexGuard<'_, HashMap<IdentityId, usize>> {
+        self.transfers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn remove(&self, id: SocketId) -> Option<Arc<Live>> {
@@ -98,11 +128,40 @@ impl Registry {
         both.live.remove(&id)
     }
 
-    pub(super) fn remove_all(&self, owner: &IdentityId) {
+    /// What was made on a channel whose service has ended: cut, and gone.
+    pub(super) fn remove_of(&self, client: &str, why: &str) {
         let mut both = self.both();
-        for id in both.sockets.of(owner) {
+        for id in both.sockets.of_client(client) {
+            both.cut(id, why);
             both.sockets.remove(id);
             both.live.remove(&id);
+        }
+    }
+}
+
+impl Both {
+    fn cut(&mut self, id: SocketId, why: &str) {
+        self.sockets.cut(id, why);
+        if let Some(live) = self.live.get(&id) {
+            live.cut();
+        }
+    }
+}
+
+/// One send or receive under way.
+pub(super) struct Transfer {
+    registry: Arc<Registry>,
+    owner: IdentityId,
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        let mut under_way = self.registry.transfers();
+        if let Some(own) = under_way.get_mut(&self.owner) {
+            *own = own.saturating_sub(1);
+            if *own == 0 {
+                under_way.remove(&self.owner);
+            }
         }
     }
 }
