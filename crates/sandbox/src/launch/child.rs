@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::process::{Resource as KernelResource, Signal};
 use rustix::thread::{Gid, Uid};
 
@@ -153,7 +153,7 @@ fn carry_out(prepared: &Prepared<'_>, channel: &Channel) -> Result<Infallible, F
         std::fs::write("/proc/self/oom_score_adj", score.to_string()).at(Step::Score)?;
     }
     set_priority(prepared).at(Step::Priority)?;
-    let null = open_null().at(Step::Descriptors)?;
+    let null = open_null(prepared, channel).at(Step::Descriptors)?;
     let sources = if namespaces.mount { mounts::open_sources(prepared)? } else { Vec::new() };
     if namespaces.uts && !plan.host_name.is_empty() {
         rustix::system::sethostname(plan.host_name.as_bytes()).at(Step::HostName)?;
@@ -314,7 +314,14 @@ fn set_priority(prepared: &Prepared<'_>) -> io::Result<()> {
     effective.scheduler.map_or(Ok(()), sys::set_scheduler)
 }
 
-fn open_null() -> io::Result<OwnedFd> {
+/// For standard streams that the plan does not place, and for an init. A job, whose launcher sees no device, has neither: then
+/// it is the channel once more, which nobody uses as one and `execve` closes.
+fn open_null(prepared: &Prepared<'_>, channel: &Channel) -> io::Result<OwnedFd> {
+    let is_placed =
+        |standard: u32| prepared.plan.descriptors.iter().any(|descriptor| descriptor.target == standard);
+    if !prepared.plan.init && (0..3).all(is_placed) {
+        return sys::duplicate_above(channel.as_fd(), OWN_DESCRIPTORS_MIN);
+    }
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     sys::duplicate_above(null.as_fd(), OWN_DESCRIPTORS_MIN)
 }
@@ -363,8 +370,12 @@ fn open_image(prepared: &Prepared<'_>) -> io::Result<Image> {
     }
 }
 
+/// Links of `/proc` to open files are not followed: the launcher's own descriptors lead out of the root that it is in.
 fn open_path(path: &str) -> io::Result<Image> {
-    let open = |flags| rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty());
+    let open = |flags| {
+        let how = ResolveFlags::NO_MAGICLINKS;
+        rustix::fs::openat2(rustix::fs::CWD, path, flags | OFlags::CLOEXEC, Mode::empty(), how)
+    };
     // Executable but not readable is fine for an ELF image; a pipe must not make the launcher wait.
     let file = open(OFlags::RDONLY | OFlags::NONBLOCK).or_else(|_| open(OFlags::PATH))?;
     if rustix::fs::fstat(&file)?.st_mode & libc::S_IFMT != libc::S_IFREG {

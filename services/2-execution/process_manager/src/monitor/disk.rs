@@ -9,7 +9,7 @@ use std::{
     collections::BTreeSet,
     fs,
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::fs::MetadataExt,
     },
     path::Path,
@@ -17,7 +17,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, Dir, FileType, Mode, OFlags, chmodat, fchmod, openat, statat},
+    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, chmodat, fchmod, fstat, openat, statat},
     io::Errno,
 };
 
@@ -174,15 +174,21 @@ fn went_away(error: Errno) -> bool {
 
 /// A folder that its program has locked is opened all the same, for it belongs to the same user; whoever gets the mode
 /// gives it back. The program sees the kernel's copy of the mode, not this one.
+///
+/// The folder is taken hold of before its mode is looked at and changed: a program that puts a link in its place meanwhile
+/// would otherwise have the mode of what the link leads to changed, seen from here.
 fn open(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Frame, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let open = || Dir::new(openat(parent, name, flags, Mode::empty())?);
-    let mode = Mode::from_raw_mode(statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode & 0o7777);
-    if mode.contains(NEEDED) {
-        return Ok(Frame { folder: open()?, locked: None });
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let held = openat(parent, name, flags | OFlags::PATH, Mode::empty())?;
+    let mode = Mode::from_raw_mode(fstat(&held)?.st_mode & 0o7777);
+    let locked = (!mode.contains(NEEDED)).then_some(mode);
+    if locked.is_some() {
+        // A handle of a path has no mode to be changed, and its own name in /proc leads to exactly what it holds.
+        let itself = format!("/proc/self/fd/{}", held.as_raw_fd());
+        chmodat(CWD, itself, mode | NEEDED, AtFlags::empty())?;
     }
-    chmodat(parent, name, mode | NEEDED, AtFlags::empty())?;
-    Ok(Frame { folder: open()?, locked: Some(mode) })
+    let folder = Dir::new(openat(&held, c".", flags | OFlags::RDONLY, Mode::empty())?)?;
+    Ok(Frame { folder, locked })
 }
 
 /// Bytes of files that have no name any more and are open in one of the processes, each once.
