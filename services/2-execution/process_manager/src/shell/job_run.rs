@@ -62,6 +62,7 @@ impl Manager {
         let out = self.jobs.runs.join(run.0.to_string());
         let result = self.run_in(run, &out, manifest, keeps, cancelled).await;
         self.dismiss(run).await;
+        super::jobs::give_back(&out);
         if let Err(error) = fs::remove_dir_all(&out) {
             tracing::warn!(%error, folder = %out.display(), "the folder of a run stays");
         }

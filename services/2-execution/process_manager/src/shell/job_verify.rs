@@ -67,7 +67,8 @@ impl Manager {
             return Ok((VerificationResult::EnvironmentMismatch { expected, actual }, text));
         }
         let request = self.job_question(&manifest, requestor)?;
-        self.node.authority().preflight(&request).await?;
+        // It runs a program: the decision stands on record, though nothing is changed by it.
+        self.node.authority().evaluate(&request).await?;
         let _turn = Arc::clone(&self.jobs.turns).acquire_owned().await;
         // Nobody cancels it: who asked may go, and its wall time ends it.
         let (_cancel, mut cancelled) = watch::channel(false);

@@ -53,15 +53,26 @@ pub(super) struct Jobs {
     pub(super) policy: Peer,
 }
 
+/// The folder of a run is its job's, which may have taken everybody's rights on it, its own too.
+pub(super) fn give_back(out: &Path) {
+    let _ = fs::set_permissions(out, fs::Permissions::from_mode(0o777));
+}
+
 impl Jobs {
     /// What runs of before have left is removed: nobody takes it over.
     pub(super) fn open(images: &Path, node: &Node) -> io::Result<Self> {
         let runs = images.join("jobs");
+        // A run that locked its own folder must not keep this service from its start.
+        for left in fs::read_dir(&runs).into_iter().flatten().flatten() {
+            give_back(&left.path());
+        }
         match fs::remove_dir_all(&runs) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(%error, folder = %runs.display(), "what runs of before have left stays");
+            }
             _ => {}
         }
-        fs::create_dir(&runs)?;
+        fs::create_dir_all(&runs)?;
         // As for images: who has the path passes through, nobody else gets here.
         fs::set_permissions(&runs, fs::Permissions::from_mode(0o711))?;
         Ok(Self {

@@ -90,16 +90,16 @@ impl<'a> Unpacked<'a> {
         if !name.starts_with(WHITEOUT) || (name.starts_with(OF_AUFS) && *name != OPAQUE) {
             return Ok(());
         }
-        // What is not there need not go.
-        let Some(folder) = self.folder(folder, false)? else { return Ok(()) };
-        if *name == OPAQUE {
-            return remove::everything(&folder);
-        }
         let gone = name.get(WHITEOUT.len()..).unwrap_or_default();
         if gone.is_empty() || gone == b"." || gone == b".." {
             return Err(refuse(format!("{:?} takes nothing away", shown(&path))));
         }
-        remove::one(&folder, gone)
+        // What is not there need not go.
+        match self.folder(folder, false)? {
+            Some(folder) if *name == OPAQUE => remove::everything(&folder),
+            Some(folder) => remove::one(&folder, gone),
+            None => Ok(()),
+        }
     }
 
     fn bring<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>) -> io::Result<()> {
