@@ -19,6 +19,8 @@ use crate::node::{Node, failed, runtime};
 const QUIET: Duration = Duration::from_millis(200);
 const LIMIT: Duration = Duration::from_secs(10);
 const WAIT_MS: u32 = 10_000;
+/// A cut that takes longer is none.
+const CUT_WITHIN: Duration = Duration::from_secs(1);
 /// Connections that are revoked while they carry.
 const CUTS: usize = 10;
 
@@ -173,7 +175,7 @@ async fn cut(section: &mut Section, node: &Node, peer: &Peer) -> Result<()> {
         let mut stream = peer.accept(LIMIT).context("a connect that was allowed did not arrive")?;
         stream
             .set_nonblocking(false)
-            .and_then(|()| stream.set_read_timeout(Some(LIMIT)))
+            .and_then(|()| stream.set_read_timeout(Some(CUT_WITHIN)))
             .context("the peer")?;
         let request = pb::RevokeRequest { connection: connected.connection, reason: "prove".to_owned() };
         let since = Instant::now();

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use base::{AxiomRef, ConnectionId, Hash, IdentityId, cbor};
+use base::{AxiomRef, ConnectionId, Hash, IdentityId, Sequence, cbor};
 use chain::payload::{
     Receipt, ReceiptStatus,
     network::{ConnectionAuthorize, ConnectionRevoke, Direction, Protocol},
@@ -16,6 +16,9 @@ use tonic::Status;
 
 use super::Network;
 use crate::core::{Connection, NetError, grant_of};
+
+/// Each of a tenth of a second (`kit::FEED_WAIT_MAX`).
+const FOLD_WAITS: usize = 20;
 
 /// What is to be allowed.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +73,7 @@ impl Network {
             .and_then(|signed| signed.decode_body())
             .map_err(|error| Status::internal(format!("the decision cannot be read: {error}")))?;
         // The rule that decided may be younger than what is folded here; its limits must be known.
-        self.node.feed().wait_for(decision.sequence).await?;
+        self.folded(decision.sequence).await?;
         let grant = {
             let rules = self.registry.rules();
             let restrictions = rules.restrictions(&body.deciding_rule).ok_or_else(taken_back)?;
@@ -93,12 +96,24 @@ impl Network {
         let entry = Entry::for_request(self.node.identity(), &request, record)?;
         let committed = authority.redeem(decision.sequence, entry).await?;
         let at = committed.entry.ok_or_else(|| Status::internal("an act without an entry"))?;
-        if let Err(error) = self.node.feed().wait_for(at.sequence).await {
+        if let Err(error) = self.folded(at.sequence).await {
             // Whether it still stands cannot be told.
             self.close_act(at, false);
-            return Err(error.into());
+            return Err(error);
         }
         Ok(Connection { id, at, rule: body.deciding_rule, grant })
+    }
+
+    /// Until this process has folded what it is about to rely on. The feed is behind for a moment on a busy machine.
+    pub(super) async fn folded(&self, sequence: Sequence) -> Result<(), Status> {
+        let mut waited = self.node.feed().wait_for(sequence).await;
+        for _ in 1..FOLD_WAITS {
+            if waited.is_ok() {
+                break;
+            }
+            waited = self.node.feed().wait_for(sequence).await;
+        }
+        Ok(waited?)
     }
 
     /// To be asked once the connection is in the table: what was taken away before that has cut nothing, and what is taken

@@ -217,7 +217,7 @@ impl Contract for Handlers {
         kit::uncancelled(async move {
             let at = network.revoke(&requestor, id, reason).await?;
             // The fold cuts; who is answered can rely on it.
-            network.node.feed().wait_for(at.sequence).await?;
+            network.folded(at.sequence).await?;
             Ok(Response::new(wire::RevokeReply { revoked_at: Some(at.into()) }))
         })
         .await
