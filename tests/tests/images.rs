@@ -110,7 +110,7 @@ fn an_image_runs_as_it_says_of_itself() {
     assert_eq!(seen["top"], json!(["bin", "dev", "etc", "proc", "run", "srv", "tmp", "usr"]));
     // Named by content: the program by its own hash, the image by the digest of its manifest.
     let create = node.log(&["ProcessCreate"]).last().unwrap()["body"].clone();
-    assert_eq!(create["image"], base::Hash::of(&program()).to_hex(), "{create}");
+    assert_eq!(create["image"], base::Hash::of(&program()).to_string(), "{create}");
     assert_eq!(create["grants"], json!([format!("image:{id}:cow")]));
     // A command stands behind the entry point; variables and folder can be set.
     let seen = said(
@@ -214,7 +214,7 @@ fn a_folder_is_a_root_and_its_changes_are_kept_apart() {
     assert_eq!(seen["top"], json!(["bin", "data", "dev", "proc", "run", "tmp", "usr"]));
     let create = node.log(&["ProcessCreate"]).last().unwrap()["body"].clone();
     assert_eq!(create["grants"][0], format!("root:{folder}"));
-    assert_eq!(create["image"], base::Hash::of(&program()).to_hex());
+    assert_eq!(create["image"], base::Hash::of(&program()).to_string());
     let copied = format!("{folder}:cow");
     let seen = said(&node, &["--rootfs", &copied, "--", "/bin/app", "write=/data/file", "read=/data/file"]);
     assert_eq!(seen["done"], json!(["", "written"]));

@@ -110,8 +110,9 @@ fn services_are_processes_apart_and_none_reaches_the_files_of_another() {
     let pair = |resource: &str, rights: &str| (resource.to_owned(), rights.to_owned());
     assert_eq!(held("axiom"), BTreeSet::new(), "the log holds no right on anything");
     assert_eq!(held("policy"), [pair("service:Axiom", "rw")].into());
-    let two = [pair("service:Capability", "r"), pair("service:Policy", "r")];
-    assert_eq!(held("process_manager"), two.into());
+    // It has the receipts of jobs signed.
+    let three = [pair("service:Capability", "r"), pair("service:Keys", "x"), pair("service:Policy", "r")];
+    assert_eq!(held("process_manager"), three.into());
 }
 
 /// Where the program of a process is mapped, which begins there as every ELF does; none where that cannot be read.
