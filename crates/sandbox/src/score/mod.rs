@@ -100,7 +100,7 @@ pub fn score(subject: &Subject) -> Score {
     for topic in table::TOPICS {
         let mut found = (topic.look)(subject);
         // The worst counts first; of the others what is left.
-        found.sort_by(|one, other| other.badness.cmp(&one.badness));
+        found.sort_by_key(|line| std::cmp::Reverse(line.badness));
         let mut left = BADNESS_MAX;
         for one in found {
             let counted = one.badness.min(left);

@@ -282,7 +282,7 @@ mod tests {
                     return (look, is_over);
                 }
             }
-            unreachable!("a pass ends")
+            panic!("a pass does not end")
         };
         let folder_bytes = fs::metadata(&locked).unwrap().blocks().max(1) * BLOCK_BYTES;
         let all = folder_bytes + 20 * BLOCK_BYTES;
