@@ -74,6 +74,9 @@ impl Work<'_> {
                 }
                 None => {
                     self.refused(one, "it is no octal mode");
+                    for folder in self.unit.list("Service", key) {
+                        self.refused(&folder, format!("with which mode is not known, see {mode_key}="));
+                    }
                     return;
                 }
             },
