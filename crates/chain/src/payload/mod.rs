@@ -184,6 +184,29 @@ pub struct Receipt {
     pub proof: Option<Hash>,
 }
 
+impl Receipt {
+    /// Of an act that took nothing in and gave nothing out by hash.
+    #[must_use]
+    pub const fn closing(axiom_entry: AxiomRef, status: ReceiptStatus) -> Self {
+        Self {
+            axiom_entry,
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            environment: Hash::ZERO,
+            status,
+            proof: None,
+        }
+    }
+}
+
+impl ReceiptStatus {
+    /// Of an effect that was carried out, or was not.
+    #[must_use]
+    pub const fn of(done: bool) -> Self {
+        if done { Self::Success } else { Self::Failed { exit_code: 1 } }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReceiptStatus {

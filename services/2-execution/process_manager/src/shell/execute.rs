@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use base::{AxiomRef, Hash, ProcessId};
+use base::{AxiomRef, ProcessId};
 use chain::payload::{
     Receipt, ReceiptStatus,
     policy::{ExecuteTarget, PolicyAction, ResourceRef, ResourceType},
@@ -90,14 +90,7 @@ impl Manager {
 
     fn close_execution(self: &Arc<Self>, at: AxiomRef, status: ReceiptStatus) {
         let Ok(key) = random_16() else { return };
-        let receipt = Receipt {
-            axiom_entry: at,
-            inputs: Vec::new(),
-            outputs: Vec::new(),
-            environment: Hash::ZERO,
-            status,
-            proof: None,
-        };
+        let receipt = Receipt::closing(at, status);
         let manager = Arc::clone(self);
         tokio::spawn(async move { manager.record(base::EntryKey(key), receipt).await });
     }

@@ -111,14 +111,7 @@ impl Manager {
         image: Hash,
         status: ReceiptStatus,
     ) {
-        let receipt = Receipt {
-            axiom_entry: at,
-            inputs: vec![image],
-            outputs: Vec::new(),
-            environment: Hash::ZERO,
-            status,
-            proof: None,
-        };
+        let receipt = Receipt { inputs: vec![image], ..Receipt::closing(at, status) };
         self.record(record_key("receipt", pid), receipt).await;
     }
 

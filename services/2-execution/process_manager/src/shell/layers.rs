@@ -373,14 +373,8 @@ impl Manager {
     /// The receipt names what was applied by the hash of the report.
     fn close_layer(self: &Arc<Self>, at: AxiomRef, report: Hash, done: bool) {
         let Ok(key) = random_16() else { return };
-        let receipt = Receipt {
-            axiom_entry: at,
-            inputs: Vec::new(),
-            outputs: if report == Hash::ZERO { Vec::new() } else { vec![report] },
-            environment: Hash::ZERO,
-            status: if done { ReceiptStatus::Success } else { ReceiptStatus::Failed { exit_code: 1 } },
-            proof: None,
-        };
+        let outputs = if report == Hash::ZERO { Vec::new() } else { vec![report] };
+        let receipt = Receipt { outputs, ..Receipt::closing(at, ReceiptStatus::of(done)) };
         let manager = Arc::clone(self);
         tokio::spawn(async move { manager.record(base::EntryKey(key), receipt).await });
     }

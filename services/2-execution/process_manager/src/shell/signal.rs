@@ -139,14 +139,7 @@ impl Manager {
 
     fn close(self: &Arc<Self>, at: AxiomRef, sent: bool) {
         let Ok(key) = random_16() else { return };
-        let receipt = Receipt {
-            axiom_entry: at,
-            inputs: Vec::new(),
-            outputs: Vec::new(),
-            environment: base::Hash::ZERO,
-            status: if sent { ReceiptStatus::Success } else { ReceiptStatus::Failed { exit_code: 1 } },
-            proof: None,
-        };
+        let receipt = Receipt::closing(at, ReceiptStatus::of(sent));
         let manager = Arc::clone(self);
         tokio::spawn(async move { manager.record(base::EntryKey(key), receipt).await });
     }

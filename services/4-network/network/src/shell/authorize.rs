@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use base::{AxiomRef, ConnectionId, Hash, IdentityId, Sequence, cbor};
+use base::{AxiomRef, ConnectionId, IdentityId, Sequence, cbor};
 use chain::payload::{
     Receipt, ReceiptStatus,
     network::{ConnectionAuthorize, ConnectionRevoke, Direction, Protocol},
@@ -146,15 +146,7 @@ impl Network {
 
     /// Closes the act: it was carried out, or was not. Nobody waits for it.
     pub(super) fn close_act(&self, at: AxiomRef, done: bool) {
-        let status = if done { ReceiptStatus::Success } else { ReceiptStatus::Failed { exit_code: 1 } };
-        let receipt = Receipt {
-            axiom_entry: at,
-            inputs: Vec::new(),
-            outputs: Vec::new(),
-            environment: Hash::ZERO,
-            status,
-            proof: None,
-        };
+        let receipt = Receipt::closing(at, ReceiptStatus::of(done));
         let node = self.node.clone();
         tokio::spawn(async move {
             let recorded = match Entry::record(node.identity(), receipt) {
