@@ -28,6 +28,18 @@ pub struct TestNode {
     up: bool,
 }
 
+/// The services of the node itself, in the order in which they boot.
+pub const SERVICES: [&str; 8] = [
+    "axiom",
+    "policy",
+    "keys",
+    "identity",
+    "capability_service",
+    "process_manager",
+    "driver_manager",
+    "network",
+];
+
 /// The binary under test. None, with the reason on the output, where nobody built it.
 #[must_use]
 pub fn binary() -> Option<PathBuf> {

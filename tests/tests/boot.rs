@@ -15,18 +15,7 @@ use std::{
     time::Duration,
 };
 
-use system_tests::{TestNode, kill, within};
-
-const SERVICES: [&str; 8] = [
-    "axiom",
-    "policy",
-    "keys",
-    "identity",
-    "capability_service",
-    "process_manager",
-    "driver_manager",
-    "network",
-];
+use system_tests::{SERVICES, TestNode, kill, within};
 
 /// covers: SUP-02, SUP-12, SUP-79
 #[test]

@@ -155,6 +155,15 @@ fn accepted(listener: &TcpListener, limit: Duration) -> Option<TcpStream> {
     Some(peer)
 }
 
+/// Somebody with a connection to the listener, its socket, and the other end.
+fn connected(node: &TestNode, listener: &TcpListener, place: SocketAddr) -> (User, u64, TcpStream) {
+    let user = User::operator(node);
+    let socket = user.socket().unwrap();
+    user.connect(socket, place).unwrap();
+    let peer = accepted(listener, LIMIT).unwrap();
+    (user, socket, peer)
+}
+
 fn signal(pid: i64, signal: Signal) {
     let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     pidfd_send_signal(pidfd_open(pid, PidfdFlags::empty()).unwrap(), signal).unwrap();
@@ -258,10 +267,7 @@ fn the_network_service_gets_the_way_out_and_nothing_else() {
 fn a_connection_is_shown_and_cut() {
     let Some(node) = TestNode::boot() else { return };
     let (listener, place) = listener();
-    let user = User::operator(&node);
-    let socket = user.socket().unwrap();
-    user.connect(socket, place).unwrap();
-    let mut peer = accepted(&listener, LIMIT).unwrap();
+    let (user, socket, mut peer) = connected(&node, &listener, place);
     let flows = node.json(&["network", "flows"]);
     let [flow] = &flows.as_array().unwrap()[..] else { panic!("{flows}") };
     assert_eq!((&flow["remote"], &flow["state"]), (&place.to_string().into(), &"connected".into()));
@@ -283,10 +289,7 @@ fn a_connection_is_shown_and_cut() {
 fn when_it_dies_nothing_goes_out_until_it_is_back_and_nobody_else_notices() {
     let Some(node) = TestNode::boot() else { return };
     let (listener, place) = listener();
-    let user = User::operator(&node);
-    let socket = user.socket().unwrap();
-    user.connect(socket, place).unwrap();
-    let mut peer = accepted(&listener, LIMIT).unwrap();
+    let (user, socket, mut peer) = connected(&node, &listener, place);
     let others = || node.pids().into_iter().filter(|(name, _)| name != "network").collect::<Vec<_>>();
     let (before, old) = (others(), node.pid("network"));
     let since = Instant::now();

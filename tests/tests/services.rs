@@ -16,18 +16,7 @@ use std::{
 };
 
 use serde_json::Value;
-use system_tests::{TestNode, within};
-
-const SERVICES: [&str; 8] = [
-    "axiom",
-    "policy",
-    "keys",
-    "identity",
-    "capability_service",
-    "process_manager",
-    "driver_manager",
-    "network",
-];
+use system_tests::{SERVICES, TestNode, within};
 
 fn status(pid: i64, key: &str) -> Vec<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
