@@ -149,7 +149,16 @@ fn report(launched: &Launched) {
 fn wait(mut launched: Launched, plan: &Plan, mut commands: Vec<u8>) -> io::Result<ExitCode> {
     let (settles_later, before) = (plan.settles_later(), plan.before as usize);
     commands.reverse();
-    let mut next = |program: &Program| commands.pop().map_or(Ok(()), |place| program.run(place));
+    // To one that was never laid down there is no answer: the one behind it is not held up.
+    let mut next = |program: &Program| {
+        while let Some(place) = commands.pop() {
+            program.run(place)?;
+            if (place as usize) < plan.commands.len() {
+                break;
+            }
+        }
+        Ok::<(), io::Error>(())
+    };
     if let Some(program) = launched.program.as_ref().filter(|_| !settles_later) {
         next(program)?;
     }

@@ -166,7 +166,7 @@ fn a_command_runs_beside_the_program_and_only_one_that_was_laid_down() {
         ];
         // Where its errors go.
         plan.descriptors[2].slot = 2;
-        let text = run(*launcher, &plan, &["run=0", "run=1", "run=2", "run=3"]);
+        let text = run(*launcher, &plan, &["run=0", "run=1", "run=3", "run=2"]);
         for expected in ["done 0 Code(9)", "done 1 Code(127)", "done 2 Code(0)"] {
             line(&text, expected);
         }
