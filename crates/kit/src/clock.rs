@@ -1,8 +1,11 @@
 //! Axiom time in a service: what the feed said last, advanced by the boot clock.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use base::AxiomTime;
@@ -18,6 +21,18 @@ pub fn boot_time_ns() -> u64 {
         .unwrap_or(0)
         .saturating_mul(1_000_000_000)
         .saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// How long until the boot clock reads a multiple of `period`: what is due now and then is due at the same moments in every
+/// process of the host, which then sleeps in between. Never zero.
+#[must_use]
+pub fn until_next(period: Duration) -> Duration {
+    until_multiple(boot_time_ns(), period)
+}
+
+fn until_multiple(now_ns: u64, period: Duration) -> Duration {
+    let period_ns = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX).max(1);
+    Duration::from_nanos(period_ns - now_ns % period_ns)
 }
 
 #[derive(Debug, Default)]
@@ -88,6 +103,17 @@ mod tests {
         assert_eq!(clock.at(101 + CLOCK_STALE_NS), None);
         clock.tell(AxiomTime(9_000_000_000), 101 + CLOCK_STALE_NS);
         assert_eq!(clock.at(102 + CLOCK_STALE_NS), Some(AxiomTime(9_000_000_001)));
+    }
+
+    #[test]
+    fn what_is_due_now_and_then_is_due_at_the_same_moments() {
+        let until = |now_ns, ms| until_multiple(now_ns, Duration::from_millis(ms)).as_nanos();
+        assert_eq!(until(0, 1000), 1_000_000_000);
+        assert_eq!(until(1, 1000), 999_999_999);
+        assert_eq!(until(1_999_999_999, 1000), 1);
+        assert_eq!(until(2_000_000_000, 1000), 1_000_000_000);
+        assert_eq!(until(7, 0), 1);
+        assert!(until_next(Duration::from_secs(1)) <= Duration::from_secs(1));
     }
 
     #[test]

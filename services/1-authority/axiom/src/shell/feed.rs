@@ -131,7 +131,8 @@ impl Telling {
                 Ok(Follow::CaughtUp) => {
                     let patience = match self.owes_progress {
                         true => PROGRESS_EVERY.saturating_sub(self.told_at.elapsed()),
-                        false => HEARTBEAT,
+                        // All followers at the same moment: one wake-up of this process is enough for them.
+                        false => kit::until_next(HEARTBEAT),
                     };
                     let grown = tokio::time::timeout(patience, self.grown.changed()).await;
                     silent = grown.is_err();

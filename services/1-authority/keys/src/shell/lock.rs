@@ -1,9 +1,6 @@
 //! Lock and unlock: decided, recorded, then done. What opens the seed does not come through here.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use base::{AxiomRef, Hash, KeyPath, Sequence, key_paths};
 use chain::payload::{
@@ -11,6 +8,7 @@ use chain::payload::{
     policy::{PolicyAction, ResourceRef, ResourceType, ServiceOperation},
 };
 use kit::{Requestor, authority::Entry};
+use tokio::sync::watch;
 use tonic::Status;
 
 use super::{
@@ -24,22 +22,27 @@ use crate::{
 
 /// Bytes of the reason, as the contract says.
 const REASON_BYTES_MAX: usize = 1024;
-/// How often the boundary is asked whether it has been opened: the operator opens it without this service.
+/// How often a closed boundary is asked whether it has been opened: the operator opens it without this service. Only this
+/// service closes it.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const KEYS: &str = "keys";
 
 /// Why the seed is closed, as the boundary said last.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Seed(Arc<Mutex<Option<String>>>);
+pub(super) struct Seed(Arc<watch::Sender<Option<String>>>);
 
 impl Seed {
     pub(super) fn locked(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.borrow().clone()
+    }
+
+    async fn closes(&self) {
+        // This holds the sender: it cannot end otherwise.
+        let _ = self.0.subscribe().wait_for(Option::is_some).await;
     }
 
     fn set(&self, why: Option<String>) {
-        let before =
-            std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), why.clone());
+        let before = self.0.send_replace(why.clone());
         match (&before, &why) {
             (_, Some(why)) if before.as_ref() != Some(why) => {
                 tracing::error!(why, "the seed is locked: no key can be used");
@@ -73,7 +76,10 @@ pub(super) fn follow(runner: Arc<Runner>, seed: Seed) {
         }
         // The link ends the process when the boundary is gone.
         while seed.look(runner.link()).await.is_ok() {
-            tokio::time::sleep(LOOK_EVERY).await;
+            match seed.locked() {
+                Some(_) => tokio::time::sleep(LOOK_EVERY).await,
+                None => seed.closes().await,
+            }
         }
     });
 }

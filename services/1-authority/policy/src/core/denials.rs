@@ -48,6 +48,11 @@ pub(super) enum Note {
 }
 
 impl Denials {
+    /// Nobody was refused in this second or the ones before it that are not over.
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_requestor.is_empty()
+    }
+
     pub(super) fn note(
         &mut self,
         requestor: Option<IdentityId>,

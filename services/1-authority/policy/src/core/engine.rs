@@ -385,6 +385,12 @@ impl Engine {
         Some(self.plan(None, None, Some(Act { entry, payload, uses: None })))
     }
 
+    /// Whether [`Engine::tick`] has anything to look at.
+    #[must_use]
+    pub fn counts_denials(&self) -> bool {
+        !self.denials.is_empty()
+    }
+
     /// Once a second: denials that were only counted become one entry for each requestor.
     pub fn tick(&mut self, now: AxiomTime) -> Vec<Unit> {
         if self.held_all > 0 || self.pending.len() >= UNITS_IN_FLIGHT_MAX {

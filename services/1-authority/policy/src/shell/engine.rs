@@ -261,6 +261,8 @@ impl Task {
             if let Err(lost) = self.send(units).await {
                 return lost;
             }
+            // An idle node is not woken for what nobody was refused.
+            let counting = self.engine().counts_denials();
             units = tokio::select! {
                 message = results.message() => match message {
                     Ok(Some(message)) => match self.settle(message) {
@@ -279,7 +281,7 @@ impl Task {
                     // The service has ended; nobody asks any more.
                     None => std::future::pending().await,
                 },
-                _ = tick.tick() => self.counted_denials(),
+                _ = tick.tick(), if counting => self.counted_denials(),
             };
         }
     }

@@ -90,16 +90,28 @@ impl Service for PolicyService {
     }
 
     fn health(&self) -> Vec<Component> {
-        vec![match self.desk.is_connected() {
-            true => Component::healthy("append channel"),
-            false => Component::failed("append channel", "axiom is not there; nothing can be decided"),
-        }]
+        vec![append_channel(self.desk.is_connected())]
+    }
+}
+
+/// Without axiom nothing is decided, and no restart of this service would bring it back.
+fn append_channel(connected: bool) -> Component {
+    match connected {
+        true => Component::healthy("append channel"),
+        false => Component::degraded("append channel", "axiom is not there; nothing can be decided"),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_restarts_it_because_the_log_is_away() {
+        let away = append_channel(false);
+        assert!(away.healthy && away.degraded, "{away:?}");
+        assert!(!append_channel(true).degraded);
+    }
 
     #[test]
     fn the_table_is_the_contract() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chain::payload::service::ServiceError;
 
 use super::{
-    CallId, Effect, LaunchId, Notification, READY_PROBE_INTERVAL, Supervisor,
+    CallId, Effect, LaunchId, Monotonic, Notification, READY_PROBE_INTERVAL, Supervisor,
     service::{Call, CallKind, Stage},
 };
 use crate::{
@@ -16,6 +16,14 @@ use crate::{
     },
     manifest::HealthCheck,
 };
+
+/// Checks that cost a message are asked for together; those that cost a sandbox each stay where they fell.
+pub(super) fn next_check(now: Monotonic, interval: Duration, check: &HealthCheck) -> Monotonic {
+    match check {
+        HealthCheck::Exec { .. } => now.after(interval),
+        _ => now.next_after(interval),
+    }
+}
 
 impl Supervisor {
     /// Checks whose time has come, and answers that did not come in time.
@@ -45,9 +53,10 @@ impl Supervisor {
         if !due || !matches!(instance.stage, Stage::Serving | Stage::Readying) {
             return;
         }
-        let pause =
-            if instance.stage == Stage::Serving { interval } else { READY_PROBE_INTERVAL.min(interval) };
-        instance.next_check = Some(now.after(pause));
+        instance.next_check = Some(match instance.stage {
+            Stage::Serving => next_check(now, interval, &check),
+            _ => now.after(READY_PROBE_INTERVAL.min(interval)),
+        });
         if check == HealthCheck::Lifecycle {
             return self.send(name, LifecycleMessage::HealthCheck);
         }

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Monotonic(pub u64);
 
+const SECOND_NS: u64 = 1_000_000_000;
+
 impl Monotonic {
     #[must_use]
     pub const fn from_ms(ms: u64) -> Self {
@@ -16,6 +18,17 @@ impl Monotonic {
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+    }
+
+    /// When whatever is done each `period` is done next: periods of whole seconds end at whole seconds, so that checks of
+    /// many services make one wake-up. Never later than a period from now.
+    #[must_use]
+    pub fn next_after(self, period: Duration) -> Self {
+        let next = self.after(period);
+        match period.subsec_nanos() {
+            0 if !period.is_zero() => Self(next.0 - next.0 % SECOND_NS),
+            _ => next,
+        }
     }
 
     #[must_use]
@@ -63,3 +76,20 @@ number!(
     /// An entry that awaits its place in the log.
     RecordId
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn periods_of_whole_seconds_end_at_whole_seconds_and_are_never_longer() {
+        let next = |now, ms| Monotonic(now).next_after(Duration::from_millis(ms)).0;
+        assert_eq!(next(0, 1000), 1_000_000_000);
+        assert_eq!(next(1, 1000), 1_000_000_000);
+        assert_eq!(next(999_999_999, 1000), 1_000_000_000);
+        assert_eq!(next(1_000_000_000, 1000), 2_000_000_000);
+        assert_eq!(next(1_700_000_000, 5000), 6_000_000_000);
+        assert_eq!(next(1_700_000_000, 250), 1_950_000_000, "shorter ones stay where they fell");
+        assert_eq!(next(5, 0), 5);
+    }
+}

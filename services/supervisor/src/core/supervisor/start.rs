@@ -8,6 +8,7 @@ use super::{
     CallId, Effect, LaunchId, Monotonic, RecordBody, Supervisor,
     act::Purpose,
     boot::BootProgress,
+    check::next_check,
     service::{Call, CallKind, Instance, Permit, Service, Stage},
 };
 use crate::{
@@ -267,7 +268,7 @@ impl Supervisor {
                 instance.watchdog_due = watchdog.map(|watchdog| now.after(watchdog));
             }
             HealthCheck::Process => instance.next_check = None,
-            _ => instance.next_check = Some(now.after(interval)),
+            _ => instance.next_check = Some(next_check(now, interval, &service.check)),
         }
         // Who asked for a restart waits for the start after the stop that is still to come.
         if !service.bounce {

@@ -348,6 +348,7 @@ fn a_preflight_leaves_a_trace_only_if_the_answer_is_no() {
 #[test]
 fn denials_beyond_twenty_a_second_are_counted_into_one() {
     let mut node = Node::new(vec![]);
+    assert!(!node.engine.counts_denials());
     for n in 0..DENIALS_SINGLE_PER_S + 7 {
         let request = sign_request(&mut node, BOB);
         match node.offer("keys", &Item::Evaluate { request: cbor::encode(&request) }) {
@@ -356,10 +357,10 @@ fn denials_beyond_twenty_a_second_are_counted_into_one() {
             other => panic!("{n}: {other:?}"),
         }
     }
-    assert!(node.engine.tick(node.now).is_empty());
+    assert!(node.engine.tick(node.now).is_empty() && node.engine.counts_denials());
     node.now = NOW.saturating_add(SECOND);
     let units = node.engine.tick(node.now);
-    assert_eq!(units.len(), 1);
+    assert_eq!((units.len(), node.engine.counts_denials()), (1, false));
     node.write(units);
     let last = decision_of(&node.log.last().unwrap().1).decode_body().unwrap();
     assert!(last.reason.unwrap().ends_with("[and refused as often: 6]"));
