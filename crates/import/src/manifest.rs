@@ -39,6 +39,7 @@ pub struct Manifest {
     pub sandbox: Sandbox,
     pub dependencies: Vec<Dependency>,
     pub sockets: Vec<Socket>,
+    pub trigger_limit: TriggerLimit,
     pub timer: Option<Timer>,
 }
 
@@ -144,6 +145,12 @@ pub struct Socket {
     pub mode: Option<String>,
     pub user: Option<String>,
     pub reuse_port: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TriggerLimit {
+    pub interval_ms: Option<u64>,
+    pub burst: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -331,6 +338,13 @@ impl Manifest {
             }
             table.end(out);
         }
+        let mut table = Table::new("[trigger_limit]");
+        // The supervisor takes it only beside a socket that starts the service; one may have been refused.
+        if self.sockets.iter().any(|socket| socket.on_demand) {
+            table.number("interval_ms", self.trigger_limit.interval_ms);
+            table.number("burst", self.trigger_limit.burst);
+        }
+        table.end(out);
         if let Some(timer) = &self.timer {
             let mut table = Table::new("[timer]");
             table.list("calendar", &timer.calendar);

@@ -279,6 +279,42 @@ fn a_circle_of_dependencies_is_broken_and_said() {
 }
 
 #[test]
+fn a_trigger_limit_is_the_services_and_counts_where_connections_start_it() {
+    let service = "[Service]\nExecStart=/bin/x\n";
+    let check = |service: &str, limit: &str, expected: &str, fates: &[Fate]| {
+        let import =
+            of(&[("x.service", service), ("x.socket", &format!("[Socket]\nListenStream=80\n{limit}"))]);
+        let [manifest] = import.manifests.as_slice() else { panic!("{:?}", import.manifests) };
+        let text = manifest.to_toml();
+        assert!(
+            text.contains(expected) && (!expected.is_empty() || !text.contains("trigger_limit")),
+            "{text}"
+        );
+        let said = import.report.entries.iter().filter(|one| one.key.starts_with("TriggerLimit"));
+        assert_eq!(said.map(|one| one.fate).collect::<Vec<_>>(), fates, "{limit}");
+    };
+    let both = "TriggerLimitIntervalSec=5s\nTriggerLimitBurst=3\n";
+    check(service, both, "[trigger_limit]\ninterval_ms = 5000\nburst = 3\n", &[Mapped, Mapped]);
+    check(service, "TriggerLimitBurst=1000\n", "[trigger_limit]\nburst = 1000\n", &[Mapped]);
+    check(service, "TriggerLimitBurst=1001\n", "[trigger_limit]\nburst = 1000\n", &[Approximated]);
+    check(service, "TriggerLimitBurst=0\n", "[trigger_limit]\nburst = 0\n", &[Mapped]);
+    check(service, "TriggerLimitBurst=-1\n", "", &[Refused]);
+    check(service, "TriggerLimitIntervalSec=soon\n", "", &[Refused]);
+    let boots = format!("{service}[Install]\nWantedBy=multi-user.target\n");
+    check(&boots, both, "", &[Ignored, Ignored]);
+    let two = of(&[
+        ("x.service", service),
+        ("x.socket", &format!("[Socket]\nListenStream=80\n{both}")),
+        ("y.socket", "[Socket]\nService=x.service\nListenStream=81\nTriggerLimitBurst=9\n"),
+    ]);
+    let [manifest] = two.manifests.as_slice() else { panic!("{:?}", two.manifests) };
+    assert!(manifest.to_toml().contains("burst = 3"));
+    assert!(
+        two.report.entries.iter().any(|one| one.how.contains("the trigger limit of y.socket is left out"))
+    );
+}
+
+#[test]
 fn sockets_and_timers_are_a_part_of_their_service() {
     let service = "[Service]\nExecStart=/bin/x\n";
     let socket = "[Socket]\nListenStream=80\nListenDatagram=127.0.0.1:53\nListenStream=/run/x.sock\nSocketMode=0600\nSocketGroup=web\nBacklog=7\n";

@@ -69,9 +69,14 @@ pub(crate) const SOCKET: &[Key] = &[
         text: "the file of a socket goes with its service",
     },
     Key {
-        names: &["TriggerLimitIntervalSec", "TriggerLimitBurst", "PollLimitIntervalSec", "PollLimitBurst"],
+        names: &["TriggerLimitIntervalSec", "TriggerLimitBurst"],
+        treat: Code(&[Mapped, Approximated, Passed, Denied]),
+        text: "`[trigger_limit] interval_ms` and `burst` (at most 1000), one for all sockets of a service: of several the first; ignored where the service starts with the node",
+    },
+    Key {
+        names: &["PollLimitIntervalSec", "PollLimitBurst"],
         treat: Ignored,
-        text: "the restart budget of the service limits it",
+        text: "the trigger limit of the service stops it",
     },
     Key {
         names: &[

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{Work, plain_path};
 use crate::{
-    manifest::Socket,
+    manifest::{Socket, TriggerLimit},
     report::Fate,
     unit::{Setting, Unit, value},
 };
@@ -13,6 +13,7 @@ use crate::{
 const SOCKETS_MAX: usize = 16;
 const BACKLOG_MAX: u64 = 65_535;
 const UNIX_PATH_BYTES_MAX: usize = 107;
+const TRIGGER_BURST_MAX: u64 = 1000;
 
 /// An address as a manifest writes it.
 fn address(text: &str, stream: bool) -> Result<String, String> {
@@ -95,8 +96,54 @@ impl Work<'_> {
         for one in [user, group].into_iter().flatten() {
             self.mapped(&one, "[[sockets]] user");
         }
+        self.trigger_limit(unit, boots);
         self.listen(unit, &made);
         self.rest_of_socket(unit, "it says nothing here");
+    }
+
+    /// systemd counts for each socket unit, a manifest for the service.
+    fn trigger_limit(&mut self, unit: &Unit, boots: bool) {
+        let settings =
+            ["TriggerLimitIntervalSec", "TriggerLimitBurst"].map(|key| self.one_of(unit, "Socket", key));
+        if boots {
+            for one in settings.iter().flatten() {
+                self.ignored(one, "the service starts with the node; no connection starts it");
+            }
+            return;
+        }
+        let [interval, burst] = settings;
+        let limit = TriggerLimit {
+            interval_ms: interval.and_then(|one| self.trigger_interval_ms(&one)),
+            burst: burst.and_then(|one| self.trigger_burst(&one)),
+        };
+        let none = TriggerLimit::default();
+        if self.manifest.trigger_limit == none {
+            self.manifest.trigger_limit = limit;
+        } else if limit != none && limit != self.manifest.trigger_limit {
+            let why = format!("the trigger limit of {} is left out: a service has one", unit.name.full());
+            self.whole(Fate::Approximated, why);
+        }
+    }
+
+    fn trigger_interval_ms(&mut self, one: &Setting) -> Option<u64> {
+        let (ms, longer) = self.span_ms(one)?;
+        match longer {
+            true => self.approximated(one, format!("[trigger_limit] interval_ms, at most {ms}")),
+            false => self.mapped(one, "[trigger_limit] interval_ms"),
+        }
+        Some(ms)
+    }
+
+    fn trigger_burst(&mut self, one: &Setting) -> Option<u64> {
+        let Ok(burst) = one.value.parse::<u64>() else {
+            self.refused(one, "it is no number of starts");
+            return None;
+        };
+        match burst > TRIGGER_BURST_MAX {
+            true => self.approximated(one, format!("[trigger_limit] burst, at most {TRIGGER_BURST_MAX}")),
+            false => self.mapped(one, "[trigger_limit] burst"),
+        }
+        Some(burst.min(TRIGGER_BURST_MAX))
     }
 
     fn socket_name(&mut self, unit: &Unit) -> String {
@@ -203,6 +250,8 @@ impl Work<'_> {
             "SocketMode",
             "SocketUser",
             "SocketGroup",
+            "TriggerLimitIntervalSec",
+            "TriggerLimitBurst",
         ];
         for key in keys {
             for one in unit.list("Socket", key) {
