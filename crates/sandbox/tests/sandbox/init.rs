@@ -162,11 +162,13 @@ fn a_command_runs_beside_the_program_and_only_one_that_was_laid_down() {
         plan.commands = vec![
             command("exit 9", false),
             Command { path: "/absent".to_owned(), arguments: vec!["absent".to_owned()], may_fail: false },
+            command("exit 0", false),
+            // With the program all ends, this one's end untold or not.
             command("touch /tmp/end", false),
         ];
         // Where its errors go.
         plan.descriptors[2].slot = 2;
-        let text = run(*launcher, &plan, &["run=0", "run=1", "run=3", "run=2"]);
+        let text = run(*launcher, &plan, &["run=0", "run=1", "run=4", "run=2", "run=3"]);
         for expected in ["done 0 Code(9)", "done 1 Code(127)", "done 2 Code(0)"] {
             line(&text, expected);
         }
