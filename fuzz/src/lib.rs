@@ -10,6 +10,7 @@ pub mod context;
 pub mod entry;
 pub mod evidence;
 pub mod frame;
+pub mod import;
 pub mod job;
 pub mod key_path;
 pub mod log_segment;
@@ -23,7 +24,7 @@ pub mod token;
 pub type Target = fn(&[u8]) -> bool;
 
 /// By the names of programs and folders of seeds.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("manifest", manifest::run),
     ("log_segment", log_segment::run),
     ("entry", entry::run),
@@ -37,4 +38,5 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("svid", svid::run),
     ("cedar", cedar::run),
     ("job", job::run),
+    ("import", import::run),
 ];

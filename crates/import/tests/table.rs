@@ -279,6 +279,26 @@ fn a_circle_of_dependencies_is_broken_and_said() {
 }
 
 #[test]
+fn of_several_starts_each_has_its_reason_also_where_one_cannot_be_read() {
+    let reasons = |text: &str| {
+        let import = import(&format!("[Service]\n{text}"));
+        let said = import.report.entries.iter().filter(|one| one.key.starts_with("Exec"));
+        let said: Vec<(Fate, String)> = said.map(|one| (one.fate, one.how.clone())).collect();
+        assert!(
+            said.iter().all(|(fate, how)| *fate == Refused && !how.contains("fault")),
+            "{text}: {said:?}"
+        );
+        (said.len(), import.manifests.len())
+    };
+    assert_eq!(reasons("ExecStart=/bin/x -g 'a'\nExecStart=/bin/x -g 'b\n"), (2, 0));
+    assert_eq!(reasons("ExecStart=/bin/x ; /bin/y\nExecStart=/bin/x 'b\n"), (2, 0));
+    assert_eq!(reasons("ExecStart=;\n"), (1, 0));
+    let step = import("[Service]\nExecStart=/bin/x\nExecStartPre=;\n");
+    let said = step.report.entries.iter().find(|one| one.key == "ExecStartPre").unwrap();
+    assert_eq!((said.fate, said.how.as_str()), (Refused, "it names no command"));
+}
+
+#[test]
 fn a_trigger_limit_is_the_services_and_counts_where_connections_start_it() {
     let service = "[Service]\nExecStart=/bin/x\n";
     let check = |service: &str, limit: &str, expected: &str, fates: &[Fate]| {

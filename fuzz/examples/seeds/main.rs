@@ -23,6 +23,7 @@ fn main() {
         ("manifest", texts::manifests()),
         ("rules", texts::rules()),
         ("cedar", texts::cedar()),
+        ("import", texts::imports()),
         ("key_path", texts::key_paths()),
         ("context", texts::contexts()),
         ("token", texts::tokens()),

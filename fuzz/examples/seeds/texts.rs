@@ -79,6 +79,30 @@ forbid (principal, action, resource) when { principal.type != "User" && resource
     vec![named("default", policy::cedar::export(&rules).unwrap().text), named("by_hand", foreign)]
 }
 
+/// Debian's units, and one of each other kind; the first byte says which.
+pub(crate) fn imports() -> Seeds {
+    macro_rules! unit {
+        ($file:literal) => {
+            include_str!(concat!("../../../crates/import/corpus/units/", $file)).as_bytes()
+        };
+    }
+    let container = "[Container]\nImage=/usr/bin/web\nExec=-p 80 'a b'\nVolume=/srv:/srv:ro\nVolume=d:/var/lib/d\nNetwork=host\n\
+                     User=web\nAddCapability=NET_BIND_SERVICE\nHealthCmd=true\n[Service]\nRestart=always\n";
+    let compose = "x-base: &base\n  restart: always\nservices:\n  web:\n    <<: *base\n    image: /usr/bin/web\n    command: -p 80\n    \
+                   environment: {A: \"1\", B: \"${X:-2}\"}\n    volumes: [\"/srv:/srv:ro\", \"d:/var/lib/d\"]\n    depends_on: [db]\n  \
+                   db:\n    image: postgres:15\n    healthcheck: {test: [CMD, /bin/true], interval: 5s}\n";
+    vec![
+        chosen("nginx", 0, unit!("nginx-common/nginx.service")),
+        chosen("redis", 0, unit!("redis-server/redis-server.service")),
+        chosen("mariadb", 0, unit!("mariadb-server/mariadb.service")),
+        chosen("chrony", 0, unit!("chrony/chrony.service")),
+        chosen("socket", 1, unit!("dovecot-core/dovecot.socket")),
+        chosen("timer", 2, unit!("apt/apt-daily-upgrade.timer")),
+        chosen("container", 3, container.as_bytes()),
+        chosen("compose", 4, compose.as_bytes()),
+    ]
+}
+
 pub(crate) fn key_paths() -> Seeds {
     let deep = "/s".repeat(base::limits::KEY_PATH_SEGMENTS_MAX);
     let path: KeyPath = "/orbital/users/alice/signing".parse().unwrap();

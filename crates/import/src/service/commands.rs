@@ -92,6 +92,10 @@ impl Work<'_> {
             }
             lines.push(line);
         }
+        if lines.is_empty() {
+            self.refused(one, "it names no command");
+            return None;
+        }
         Some(lines)
     }
 
@@ -169,9 +173,18 @@ impl Work<'_> {
 
     fn start(&mut self, once: bool) -> bool {
         let mut all: Vec<(Setting, Line)> = Vec::new();
+        let mut readable = true;
         for one in self.unit.list("Service", "ExecStart") {
-            let Some(lines) = self.lines(&one) else { return false };
-            all.extend(lines.into_iter().map(|line| (one.clone(), line)));
+            let lines = self.lines(&one);
+            readable &= lines.is_some();
+            all.extend(lines.into_iter().flatten().map(|line| (one.clone(), line)));
+        }
+        if !readable {
+            all.dedup_by(|(one, _), (before, _)| one == before);
+            for (one, _) in all {
+                self.refused(&one, "another ExecStart= cannot be read, and a part of them is not run");
+            }
+            return false;
         }
         if !once && all.len() > 1 {
             for (one, _) in all.split_off(1) {
