@@ -202,7 +202,14 @@ async fn nobody_is_answered_from_an_older_log_than_they_have_seen() {
         let seen = Seen::new();
         assert!(node.info_seeing(client, &seen).await.is_ok());
         seen.note(node.revoke(capability_of(client)).sequence);
-        assert_eq!(reason(node.info_seeing(client, &seen).await), "acl_denied", "round {round}");
+        // On a machine with much to do the log comes later than anybody is let wait: told, and asked again.
+        let answer = loop {
+            match reason(node.info_seeing(client, &seen).await) {
+                late if late == "Unavailable" => {}
+                answer => break answer,
+            }
+        };
+        assert_eq!(answer, "acl_denied", "round {round}");
         let later = Seen::new();
         assert_eq!(reason(node.info_seeing(client, &later).await), "acl_denied");
         assert!(later.get() >= seen.get(), "even a refusal tells how far the log goes: {later:?} {seen:?}");

@@ -21,7 +21,7 @@ use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socke
 const ROLE: &str = "BAILIWICK_TEST_BOUNDARY";
 const SEALED: &str = "BAILIWICK_TEST_SEALED";
 const SECRET: &str = "BAILIWICK_TEST_SECRET";
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Not a test of its own: the body of the child processes below, whose socket is their standard input.
 #[test]
