@@ -14,9 +14,14 @@ use std::{
     time::Duration,
 };
 
+use contracts::process_manager::v1::{self as pb, processes_client::ProcessesClient, tree_chunk::Chunk};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use system_tests::{TestNode, within};
+use system_tests::{
+    TestNode,
+    client::{Client, reason},
+    within,
+};
 
 fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
@@ -46,7 +51,7 @@ fn layer(names: &[(&str, &[u8], u32)]) -> Vec<u8> {
     out.into_inner().unwrap()
 }
 
-/// An OCI layout in a folder, and the digest of its manifest.
+/// An OCI layout in a folder, and its id: the digest of its configuration.
 fn layout(folder: &Path, layers: &[Vec<u8>], config: &Value) -> String {
     let blobs = folder.join("blobs/sha256");
     fs::create_dir_all(&blobs).unwrap();
@@ -58,7 +63,9 @@ fn layout(folder: &Path, layers: &[Vec<u8>], config: &Value) -> String {
     let ids: Vec<String> = layers.iter().map(|layer| format!("sha256:{}", hex(layer))).collect();
     let config = json!({ "os": "linux", "architecture": machine, "config": config,
                          "rootfs": { "type": "layers", "diff_ids": ids } });
-    let config = put(config.to_string().as_bytes(), "application/vnd.oci.image.config.v1+json");
+    let config = config.to_string();
+    let id = format!("sha256:{}", hex(config.as_bytes()));
+    let config = put(config.as_bytes(), "application/vnd.oci.image.config.v1+json");
     let kind = "application/vnd.oci.image.layer.v1.tar";
     let layers: Vec<Value> = layers.iter().map(|layer| put(layer, kind)).collect();
     let manifest = json!({ "schemaVersion": 2, "config": config, "layers": layers }).to_string();
@@ -66,7 +73,7 @@ fn layout(folder: &Path, layers: &[Vec<u8>], config: &Value) -> String {
     fs::write(folder.join("index.json"), json!({ "schemaVersion": 2, "manifests": [named] }).to_string())
         .unwrap();
     fs::write(folder.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-    format!("sha256:{}", hex(manifest.as_bytes()))
+    id
 }
 
 fn web(node: &TestNode) -> (PathBuf, String) {
@@ -90,6 +97,25 @@ fn web(node: &TestNode) -> (PathBuf, String) {
     (folder, id)
 }
 
+/// Images, and what is left of others.
+fn folders(node: &TestNode) -> usize {
+    fs::read_dir(node.root().join("state/images/trees")).unwrap().count()
+}
+
+fn add_rule(node: &TestNode, id: &str, effect: &str, condition: &str) {
+    let text = format!(
+        "[[rule]]\nid = \"{id}\"\nname = \"{id}\"\npriority = 950\neffect = \"{effect}\"\ncondition = {condition}\n"
+    );
+    node.ok(&["policy", "add", &node.file(&format!("{id}.toml"), text)]);
+}
+
+/// The actions of this kind that were decided, and their effects.
+fn decided(node: &TestNode, kind: &str) -> Vec<(Value, bool)> {
+    let log = node.log(&["PolicyDecision"]);
+    let of_kind = log.iter().filter(|entry| !entry["body"]["action"][kind].is_null());
+    of_kind.map(|entry| (entry["body"]["action"][kind].clone(), entry["body"]["effect"] == "Allow")).collect()
+}
+
 fn said(node: &TestNode, args: &[&str]) -> Value {
     serde_json::from_str(&node.ok(&[&["run"], args].concat())).unwrap()
 }
@@ -108,7 +134,7 @@ fn an_image_runs_as_it_says_of_itself() {
     assert_eq!((seen["cwd"].as_str(), seen["env"]["HOME"].as_str()), (Some("/srv"), Some("/srv")));
     assert_eq!((seen["env"]["COLOUR"].as_str(), seen["env"]["PATH"].as_str()), (Some("red"), Some("/bin")));
     assert_eq!(seen["top"], json!(["bin", "dev", "etc", "proc", "run", "srv", "tmp", "usr"]));
-    // Named by content: the program by its own hash, the image by the digest of its manifest.
+    // Named by content: the program by its own hash, the image by the digest of its configuration.
     let create = node.log(&["ProcessCreate"]).last().unwrap()["body"].clone();
     assert_eq!(create["image"], base::Hash::of(&program()).to_string(), "{create}");
     assert_eq!(create["grants"], json!([format!("image:{id}:cow")]));
@@ -149,7 +175,7 @@ fn what_a_program_changes_in_an_image_goes_with_it() {
     assert!(running.wait().unwrap().success());
     assert!(within(Duration::from_secs(10), || node.run(&["image", "rm", &id[..20]]).status.success()));
     assert_eq!(node.json(&["image", "list"]), json!([]));
-    assert_eq!(fs::read_dir(node.root().join("state/images/trees")).unwrap().count(), 0);
+    assert_eq!(folders(&node), 0);
     assert!(!node.run(&["run", "--image", "w"]).status.success());
 }
 
@@ -186,8 +212,7 @@ fn an_image_that_is_not_what_it_says_is_refused_and_leaves_nothing() {
     for one in node.json(&["image", "list"]).as_array().unwrap() {
         node.ok(&["image", "rm", one["id"].as_str().unwrap()]);
     }
-    let left = || fs::read_dir(node.root().join("state/images/trees")).unwrap().count();
-    assert!(within(Duration::from_secs(10), || left() == 0), "{} folders stay", left());
+    assert!(within(Duration::from_secs(10), || folders(&node) == 0), "{} folders stay", folders(&node));
 }
 
 #[test]
@@ -226,4 +251,191 @@ fn a_folder_is_a_root_and_its_changes_are_kept_apart() {
     assert_eq!(fs::read_to_string(root.join("data/file")).unwrap(), "written");
     let missing = node.run(&["run", "--rootfs", folder, "--", "sh"]);
     assert_eq!(missing.status.code(), Some(127), "{missing:?}");
+}
+
+/// A name is given and taken away by acts; whoever may not leaves nothing behind, and the log says whose a name is.
+#[test]
+fn to_import_and_to_remove_an_image_is_decided_and_on_record() {
+    let Some(mut node) = TestNode::boot() else { return };
+    let (folder, id) = web(&node);
+    let folder = folder.to_str().unwrap().to_owned();
+    let me = node.json(&["identity", "whoami"])["id"].clone();
+    add_rule(
+        &node,
+        "no-secret",
+        "Deny",
+        r#"{ and = [{ action = { kind = "import_image" } }, { resource = { pattern = "secret*" } }] }"#,
+    );
+    let refused = node.run(&["image", "import", &folder, "--name", "secret"]);
+    assert!(!refused.status.success(), "{refused:?}");
+    assert_eq!(decided(&node, "import_image"), [(json!({ "name": "secret" }), false)]);
+    assert_eq!((node.log(&["ImageImport"]).len(), folders(&node)), (0, 0));
+    let imported = node.json(&["image", "import", &folder, "--name", "web"]);
+    let entry = node.log(&["ImageImport"]).pop().unwrap();
+    let body = &entry["body"];
+    assert_eq!((&body["name"], &body["tree"], &body["by"]), (&json!("web"), &json!(id), &me));
+    assert_eq!((&body["form"], &body["size_bytes"]), (&json!("oci_layout"), &imported["size_bytes"]));
+    assert_eq!((&imported["entry"], &imported["owner"]), (&entry["sequence"], &me));
+    assert_eq!(decided(&node, "import_image")[1], (json!({ "name": "web" }), true));
+    let closed = |node: &TestNode, entry: &Value| {
+        let receipts = node.log(&["Receipt"]);
+        receipts.iter().any(|one| one["body"]["axiom_entry"]["sequence"] == entry["sequence"])
+    };
+    assert!(within(Duration::from_secs(10), || closed(&node, &entry)));
+    // The names are what the log says: they are there after a restart.
+    node.down();
+    node.up();
+    let listed = node.json(&["image", "list"]);
+    assert_eq!(
+        (&listed[0]["name"], &listed[0]["owner"], &listed[0]["since_ns"]),
+        (&json!("web"), &me, &imported["since_ns"])
+    );
+    assert!(node.ok(&["image", "list"]).contains("OWNER"));
+    node.ok(&["image", "rm", "web"]);
+    let removed = node.log(&["ImageRemove"]).pop().unwrap();
+    assert_eq!((&removed["body"]["name"], &removed["body"]["tree"]), (&json!("web"), &json!(id)));
+    assert_eq!(decided(&node, "remove_image"), [(json!({ "name": "web" }), true)]);
+    assert_eq!((node.json(&["image", "list"]), folders(&node)), (json!([]), 0));
+    assert!(within(Duration::from_secs(10), || closed(&node, &removed)));
+}
+
+/// Two names are two ways to an image; the content goes with the last one, and a name that moves on does not take it along.
+#[test]
+fn an_image_goes_with_its_last_name() {
+    let Some(node) = TestNode::boot() else { return };
+    let (folder, id) = web(&node);
+    for name in ["one", "two"] {
+        node.ok(&["image", "import", folder.to_str().unwrap(), "--name", name]);
+    }
+    let refused = node.run(&["image", "rm", &id]);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && text.contains("one, two"), "{text}");
+    node.ok(&["image", "rm", "one"]);
+    assert_eq!(said(&node, &["--image", "two"])["done"][0], "hello");
+    let other = node.root().join("other");
+    let files: [(&str, &[u8], u32); 1] = [("app", b"x", 0o755)];
+    layout(&other, &[layer(&files)], &json!({ "Cmd": ["/app"] }));
+    node.ok(&["image", "import", other.to_str().unwrap(), "--name", "two"]);
+    let names: Vec<Value> = node.json(&["image", "list"]).as_array().unwrap().clone();
+    let names: Vec<&str> = names.iter().map(|one| one["name"].as_str().unwrap()).collect();
+    assert_eq!(names, [id.as_str(), "two"], "it is called by its id now");
+    assert_eq!(said(&node, &["--image", &id])["done"][0], "hello");
+    node.ok(&["image", "rm", &id]);
+    assert_eq!(folders(&node), 1);
+}
+
+/// Rules see by which name a program uses an image, and which image that is; nothing of it is read before.
+#[test]
+fn rules_tell_images_apart_in_which_the_same_program_runs() {
+    let Some(node) = TestNode::boot() else { return };
+    let (folder, id) = web(&node);
+    for name in ["one", "two"] {
+        node.ok(&["image", "import", folder.to_str().unwrap(), "--name", name]);
+    }
+    let of_use = |pattern: &str| {
+        format!(
+            r#"{{ and = [{{ action = {{ kind = "use_image" }} }}, {{ resource = {{ pattern = "{pattern}" }} }}] }}"#
+        )
+    };
+    add_rule(&node, "not-one", "Deny", &of_use("one@**"));
+    let programs = || {
+        let images = fs::read_dir(node.root().join("state/images")).unwrap();
+        images
+            .filter(|one| one.as_ref().unwrap().file_name().to_string_lossy().starts_with("blake3-"))
+            .count()
+    };
+    let before = (programs(), node.log(&["ProcessCreate"]).len());
+    let refused = node.run(&["run", "--image", "one"]);
+    assert!(!refused.status.success(), "{refused:?}");
+    assert_eq!((programs(), node.log(&["ProcessCreate"]).len()), before, "nothing was read or started");
+    assert_eq!(decided(&node, "use_image"), [(json!({ "name": "one", "tree": id }), false)]);
+    assert!(node.ok(&["why", "last"]).contains("not-one"));
+    assert_eq!(said(&node, &["--image", "two"])["done"][0], "hello");
+    // What is allowed is on record too, and the program's own decision says in which image it is.
+    assert_eq!(decided(&node, "use_image")[1], (json!({ "name": "two", "tree": id }), true));
+    let log = node.log(&["PolicyDecision"]);
+    let context = |entry: &Value| entry["body"]["context"]["metadata"].clone();
+    let of_program = log.iter().rfind(|entry| !entry["body"]["action"]["create_process"].is_null()).unwrap();
+    assert_eq!((&context(of_program)["image"], &context(of_program)["tree"]), (&json!("two"), &json!(id)));
+    add_rule(&node, "not-this", "Deny", &of_use(&format!("**@{id}")));
+    assert!(!node.run(&["run", "--image", "two"]).status.success());
+}
+
+/// Somebody else: their token on the operator's socket.
+struct Bob(Client);
+
+impl Bob {
+    fn of(node: &TestNode) -> Self {
+        let id = node.json(&["identity", "create", "bob"])["id"].as_str().unwrap().to_owned();
+        let added = node.json(&[
+            "identity",
+            "credential",
+            "add",
+            "--kind",
+            "recovery-key",
+            "--identity",
+            "bob",
+            "bob",
+        ]);
+        let key = node.file("bob.key", added["key"].as_str().unwrap());
+        let credential = added["id"].as_str().unwrap();
+        let token = node.ok(&["identity", "login", "--credential", credential, "--key-file", &key]);
+        Self(Client::new(node.root().join("run/admin"), id.parse().unwrap()).with_token(Some(token.trim())))
+    }
+
+    fn stub(&self, verb: &str) -> ProcessesClient<kit::client::Calls> {
+        ProcessesClient::new(self.0.calls("process_manager", &format!("system.process_manager.{verb}")))
+    }
+
+    fn import(&self, folder: &Path, name: &str) -> Result<pb::Tree, String> {
+        let mut archive = tar::Builder::new(Vec::new());
+        archive.append_dir_all(".", folder).unwrap();
+        let begin = pb::TreeBegin { tag: String::new(), name: name.to_owned() };
+        let archive = archive.into_inner().unwrap();
+        let pieces = archive.chunks(64 * 1024).map(|piece| Chunk::Data(piece.to_vec()));
+        let chunks = std::iter::once(Chunk::Begin(begin)).chain(pieces);
+        let chunks: Vec<pb::TreeChunk> = chunks.map(|chunk| pb::TreeChunk { chunk: Some(chunk) }).collect();
+        let imported = self.0.wait(self.stub("import_tree").import_tree(tokio_stream::iter(chunks)));
+        imported.map(tonic::Response::into_inner).map_err(reason)
+    }
+
+    fn remove(&self, id: &str, name: &str) -> Result<(), String> {
+        let id = base::TreeId::from_hex(id.trim_start_matches("sha256:")).unwrap().0.to_vec();
+        let request = pb::RemoveTreeRequest { id, name: name.to_owned() };
+        self.0.wait(self.stub("remove_tree").remove_tree(request)).map(drop).map_err(reason)
+    }
+}
+
+/// Whoever may import and remove may do so with free names and own ones; with another's only where a rule says so.
+#[test]
+fn a_name_is_its_owners() {
+    let Some(node) = TestNode::boot() else { return };
+    let bob = Bob::of(&node);
+    let (folder, id) = web(&node);
+    assert_eq!(bob.import(&folder, "mine").unwrap_err(), "PolicyDenied");
+    let may = |kinds: &str| {
+        format!(
+            r#"{{ and = [{{ identity = {{ exact = "{}" }} }}, {{ action = {{ any_of = [{kinds}] }} }}] }}"#,
+            bob.0.identity()
+        )
+    };
+    add_rule(&node, "bob-images", "Allow", &may(r#""import_image", "remove_image""#));
+    node.ok(&["image", "import", folder.to_str().unwrap(), "--name", "web"]);
+    let other = node.root().join("other");
+    let files: [(&str, &[u8], u32); 1] = [("app", b"x", 0o755)];
+    let other_id = layout(&other, &[layer(&files)], &json!({}));
+    assert_eq!(bob.import(&other, "web").unwrap_err(), "PolicyDenied");
+    assert_eq!(bob.remove(&id, "web").unwrap_err(), "PolicyDenied");
+    assert_eq!(folders(&node), 1, "nothing of what was refused is left");
+    assert_eq!(bob.import(&other, "mine").unwrap().owner, bob.0.identity().0);
+    bob.remove(&other_id, "mine").unwrap();
+    add_rule(&node, "bob-takes", "Allow", &may(r#""take_image""#));
+    assert_eq!(bob.import(&other, "web").unwrap().owner, bob.0.identity().0);
+    let taken = node.log(&["ImageImport"]).pop().unwrap();
+    let me = node.json(&["identity", "whoami"])["id"].clone();
+    assert_eq!(taken["body"]["taken_from"], me);
+    let names: Vec<Value> = node.json(&["image", "list"]).as_array().unwrap().clone();
+    let owned: Vec<(&Value, &Value)> = names.iter().map(|one| (&one["name"], &one["owner"])).collect();
+    let whose = json!(bob.0.identity().to_string());
+    assert_eq!(owned, [(&json!(id), &me), (&json!("web"), &whose)], "its owner's image is not lost");
 }

@@ -3,6 +3,7 @@
 use std::{
     io::{self, Read, Write},
     path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result, bail};
@@ -27,6 +28,8 @@ const PIECE_BYTES: usize = 128 * 1024;
 const PIECES: usize = 4;
 /// Digits that name an image, at least.
 const DIGITS_MIN: usize = 8;
+/// Digits of an owner in a list.
+const DIGITS_SHOWN: usize = 12;
 
 pub async fn run(node: &Node, output: Output, command: Image) -> Result<()> {
     match command {
@@ -42,10 +45,14 @@ pub async fn run(node: &Node, output: Output, command: Image) -> Result<()> {
         Image::Rm { image } => {
             let found = find(node, &image).await?;
             let mut processes = node.processes("system.process_manager.remove_tree").await?;
-            let request = pb::RemoveTreeRequest { id: found.id.clone() };
-            processes.remove_tree(request).await.map_err(failed)?;
-            let id = id_text(&found.id);
-            output::show(output, &serde_json::json!({ "removed": id }), || format!("removed {id}\n"))
+            // Who gives an id means the image; with several names it is the node that asks which one.
+            let name = if found.name == image { image } else { String::new() };
+            let request = pb::RemoveTreeRequest { id: found.id.clone(), name };
+            let removed = processes.remove_tree(request).await.map_err(failed)?.into_inner();
+            let (id, name) = (id_text(&found.id), found.name);
+            let entry = removed.axiom_ref.map_or(0, |at| at.sequence);
+            let shown = serde_json::json!({ "removed": id, "name": name, "entry": entry });
+            output::show(output, &shown, || format!("removed {name} ({id}), entry {entry}\n"))
         }
     }
 }
@@ -67,6 +74,13 @@ struct Shown {
     size_bytes: u64,
     left_out: u64,
     set_id: u64,
+    /// Whose the name is, and since when.
+    owner: String,
+    since_ns: u64,
+    entry: u64,
+    /// By which a registry names it, if it came with one.
+    manifest: Option<String>,
+    missing: bool,
 }
 
 impl Shown {
@@ -86,14 +100,34 @@ impl Shown {
             size_bytes: tree.size_bytes,
             left_out: tree.left_out,
             set_id: tree.set_id,
+            owner: digits(&tree.owner),
+            since_ns: tree.since_ns,
+            entry: tree.axiom_ref.map_or(0, |at| at.sequence),
+            manifest: Some(tree.manifest).filter(|digest| !digest.is_empty()).map(|digest| id_text(&digest)),
+            missing: tree.missing,
         }
+    }
+
+    /// How long the name has been what it is.
+    fn age(&self) -> String {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let ns = now.saturating_sub(self.since_ns.into());
+        format!("{} ago", output::duration(u64::try_from(ns / 1_000_000).unwrap_or(u64::MAX)))
     }
 
     fn to_text(&self) -> String {
         let words =
             |words: &[String]| words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(" ");
+        if self.missing {
+            return format!(
+                "{}  {}\n  the image is not there any more: import it again\n",
+                self.id, self.name
+            );
+        }
         let mut lines = vec![
             format!("{}  {}", self.id, self.name),
+            format!("  owner       {}, {}, entry {}", self.owner, self.age(), self.entry),
+            format!("  manifest    {}", self.manifest.as_deref().unwrap_or("it came without one")),
             format!("  entrypoint  {}", words(&self.entrypoint)),
             format!("  cmd         {}", words(&self.cmd)),
             format!("  env         {}", words(&self.env)),
@@ -119,8 +153,11 @@ impl Shown {
 }
 
 fn id_text(id: &[u8]) -> String {
-    let digits: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{digits}")
+    format!("sha256:{}", digits(id))
+}
+
+fn digits(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 async fn all(node: &Node) -> Result<Vec<pb::Tree>> {
@@ -133,9 +170,14 @@ async fn list(node: &Node, output: Output) -> Result<()> {
     output::show(output, &found, || {
         let row = |one: &Shown| {
             let short = one.id.get(..19).unwrap_or(&one.id).to_owned();
-            vec![short, one.name.clone(), output::size(one.size_bytes), one.layers.to_string()]
+            let size = if one.missing { "missing".to_owned() } else { output::size(one.size_bytes) };
+            let owner = one.owner.get(..DIGITS_SHOWN).unwrap_or(&one.owner).to_owned();
+            vec![short, one.name.clone(), size, one.layers.to_string(), owner, one.age()]
         };
-        output::table(&["ID", "NAME", "SIZE", "LAYERS"], &found.iter().map(row).collect::<Vec<_>>())
+        output::table(
+            &["ID", "NAME", "SIZE", "LAYERS", "OWNER", "SINCE"],
+            &found.iter().map(row).collect::<Vec<_>>(),
+        )
     })
 }
 
@@ -143,15 +185,19 @@ async fn find(node: &Node, text: &str) -> Result<pb::Tree> {
     choose(all(node).await?, text)
 }
 
-/// By name first, then by the first digits of its id.
+/// By name first, then by the first digits of its id or of its manifest's.
 fn choose(trees: Vec<pb::Tree>, text: &str) -> Result<pb::Tree> {
     if let Some(named) = trees.iter().find(|tree| tree.name == text) {
         return Ok(named.clone());
     }
     let digits = text.strip_prefix("sha256:").unwrap_or(text);
-    let starts = |tree: &pb::Tree| id_text(&tree.id).get(7..).is_some_and(|id| id.starts_with(digits));
+    let starts =
+        |tree: &pb::Tree| [&tree.id, &tree.manifest].iter().any(|id| self::digits(id).starts_with(digits));
     let mut found = trees.into_iter().filter(|tree| digits.len() >= DIGITS_MIN && starts(tree));
-    match (found.next(), found.next()) {
+    let first = found.next();
+    // Other names of the same image are no other images.
+    let other = first.as_ref().and_then(|first| found.find(|tree| tree.id != first.id));
+    match (first, other) {
         (Some(one), None) => Ok(one),
         (Some(_), Some(_)) => bail!("several images begin with {text:?}; give more digits"),
         _ => bail!("there is no image {text:?}; `bailiwick image list` shows those that are there"),
@@ -283,9 +329,9 @@ fn pack(folder: &Path, pieces: &mut Pieces) -> io::Result<()> {
 
 /// What an image runs, as `podman run` has it: a command replaces the image's, behind its entry point.
 pub async fn program(node: &Node, image: &str, args: &Run) -> Result<Program> {
-    let tree = match source(image) {
-        Some(from) => send(node, &from, None).await?,
-        None => find(node, image).await?,
+    let (tree, imported) = match source(image) {
+        Some(from) => (send(node, &from, None).await?, true),
+        None => (find(node, image).await?, false),
     };
     let given = if args.command.is_empty() { &tree.cmd } else { &args.command };
     let mut words = tree.entrypoint.iter().chain(given).cloned();
@@ -301,7 +347,13 @@ pub async fn program(node: &Node, image: &str, args: &Run) -> Result<Program> {
         cwd: args.cwd.clone().unwrap_or_else(|| own.to_owned()),
         file: None,
         paths: Vec::new(),
-        root: Some(pb::Root { tree: tree.id, copy_on_write: !args.read_only, ..pb::Root::default() }),
+        root: Some(pb::Root {
+            // By an id any name is meant; the node takes one of the caller's own first.
+            name: if imported || tree.name == image { tree.name } else { String::new() },
+            tree: tree.id,
+            copy_on_write: !args.read_only,
+            ..pb::Root::default()
+        }),
     })
 }
 
@@ -334,6 +386,14 @@ mod tests {
         assert_eq!(found("aaaaaaaaa"), Some(0xaa));
         assert_eq!(found("sha256:bbbbbbbb"), Some(0xbb));
         assert_eq!(found("bbbbbbb"), None);
+        let again = pb::Tree { manifest: vec![0xcc; 32], ..tree(0xaa, "again") };
+        let same =
+            |text: &str| choose([trees(), vec![again.clone()]].concat(), text).map(|tree| tree.id[0]).ok();
+        assert_eq!(
+            (same("aaaaaaaaa"), same("cccccccc")),
+            (Some(0xaa), Some(0xaa)),
+            "one image with two names"
+        );
         assert_eq!(found("other"), None);
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use base::{Hash, IdentityId, Nonce};
+use base::{Hash, IdentityId, Nonce, TreeId};
 use chain::payload::policy::PolicyRule;
 use contracts::{convert::bytes, policy::v1 as pb};
 use serde::Serialize;
@@ -212,6 +212,17 @@ fn action_on(kind: String, resource: &str) -> Result<(&'static str, pb::Action)>
         "terminate_process" => {
             action.pid = resource.parse().with_context(|| format!("{resource:?} is no process number"))?;
             "process"
+        }
+        "import_image" | "remove_image" | "take_image" => {
+            action.name = text;
+            "image"
+        }
+        "use_image" => {
+            let (name, tree) =
+                resource.rsplit_once('@').with_context(|| format!("{resource:?} is not NAME@sha256:ID"))?;
+            action.name = name.to_owned();
+            action.tree = tree.parse::<TreeId>()?.0.to_vec();
+            "image"
         }
         "execute" => match resource.parse() {
             Ok(pid) => {

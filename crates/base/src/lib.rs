@@ -14,6 +14,7 @@ pub mod limits;
 mod privileges;
 mod text;
 mod time;
+mod tree_id;
 
 pub use capability_type::{CAPABILITY_TYPES, capability_type};
 pub use hash::{Hash, HashError};
@@ -25,3 +26,4 @@ pub use key_path::{KeyPath, KeyPathError, PathSegment, key_paths};
 pub use privileges::{LINUX_CAPABILITIES, PRIVILEGES};
 pub use text::visible;
 pub use time::{AxiomTime, DurationNs};
+pub use tree_id::TreeId;

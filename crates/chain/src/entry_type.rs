@@ -74,6 +74,8 @@ entry_types! {
     JobStart = 71,
     JobComplete = 72,
     JobFailed = 73,
+    ImageImport = 76,
+    ImageRemove = 77,
     Receipt = 80,
     PolicyDecision = 85,
     PolicyRuleAdded = 86,
@@ -141,6 +143,7 @@ mod tests {
             "Receipt",
         ];
         assert_eq!(codes(&jobs), [60, 61, 70, 71, 72, 73, 80]);
+        assert_eq!(codes(&["ImageImport", "ImageRemove"]), [76, 77]);
         let authority = [
             "PolicyDecision",
             "PolicyRuleAdded",
@@ -168,7 +171,7 @@ mod tests {
         assert_eq!(updates.map(EntryType::code), [100, 101, 102]);
         let known: Vec<u32> = (0..200).filter(|code| EntryType::from_code(*code).is_ok()).collect();
         assert_eq!(known, EntryType::ALL.iter().map(|kind| kind.code()).collect::<Vec<_>>());
-        assert_eq!(known.len(), 39);
+        assert_eq!(known.len(), 41);
         assert_eq!(EntryType::from_code(2), Err(UnknownEntryType(2)));
         assert_eq!(EntryType::from_code(u32::MAX), Err(UnknownEntryType(u32::MAX)));
     }

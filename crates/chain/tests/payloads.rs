@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use base::{
     AxiomRef, AxiomTime, CapabilityId, CredentialId, DurationNs, EntryKey, Hash, IdentityId, JobId, KeyPath,
-    Nonce, ProcessId, PublicKey, RuleId, Sequence, Signature, TokenId, cbor,
+    Nonce, ProcessId, PublicKey, RuleId, Sequence, Signature, TokenId, TreeId, cbor,
 };
 use chain::payload::{
     Body, Envelope, Payload,
@@ -16,6 +16,7 @@ use chain::payload::{
         CredentialAdded, CredentialBody, CredentialRevoked, IdentityChange, IdentityCreated, IdentityType,
         IdentityUpdated, KeyOperation, KeyUsage, PasskeyOrigin, Permission,
     },
+    image::{ImageForm, ImageImport, ImageRemove},
     job::{JobComplete, JobFailed, JobOutput, JobStart, JobSubmit},
     policy::{
         DecisionBody, DecisionSignature, PolicyAction, PolicyCondition, PolicyContext, PolicyEffect,
@@ -330,4 +331,40 @@ fn the_four_entries_of_a_job_go_through_the_log() {
         _ => None,
     });
     assert_eq!(names, ["job", "submitted", "error", "text"]);
+}
+
+#[test]
+fn the_two_entries_of_an_image_go_through_the_log() {
+    let import = ImageImport {
+        name: "web".to_owned(),
+        tree: TreeId([1; 32]),
+        form: ImageForm::DockerArchive,
+        manifest: Some(TreeId([2; 32])),
+        size_bytes: 3,
+        entries: 4,
+        by: IdentityId([5; 32]),
+        taken_from: Some(IdentityId([6; 32])),
+    };
+    let names = through_the_log(&import, |payload| match payload {
+        Payload::ImageImport(entry) => Some(entry.body),
+        _ => None,
+    });
+    let all = ["name", "tree", "form", "manifest", "size_bytes", "entries", "by", "taken_from"];
+    assert_eq!(names, all);
+    // The vector of docs/format.md.
+    let hex = |byte: u8| format!("5820{}", format!("{byte:02x}").repeat(32));
+    let vector = format!("8863776562{}01{}0304{}{}", hex(1), hex(2), hex(5), hex(6));
+    let encoded: String = cbor::encode(&import).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(encoded, vector);
+    let remove = ImageRemove {
+        name: "web".to_owned(),
+        tree: TreeId([1; 32]),
+        by: IdentityId([5; 32]),
+        taken_from: None,
+    };
+    let names = through_the_log(&remove, |payload| match payload {
+        Payload::ImageRemove(entry) => Some(entry.body),
+        _ => None,
+    });
+    assert_eq!(names, ["name", "tree", "by", "taken_from"]);
 }

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use base::{
     AxiomRef, AxiomTime, CapabilityId, ConnectionId, DurationNs, EntryKey, Hash, IdentityId, JobId, Nonce,
-    ProcessId, PublicKey, RuleId, Sequence, Signature, TokenId, cbor,
+    ProcessId, PublicKey, RuleId, Sequence, Signature, TokenId, TreeId, cbor,
 };
 use chain::{
     ChainPoint, Entry, EntryType, GroupBuilder, SegmentHeader,
@@ -16,6 +16,7 @@ use chain::{
             IdentityChange, IdentityCreated, IdentityStatus, IdentityType, IdentityUpdated, KeyOperation,
             KeyUsage,
         },
+        image::{ImageForm, ImageImport, ImageRemove},
         job::{JobComplete, JobFailed, JobOutput, JobStart, JobSubmit},
         network::{ConnectionAuthorize, ConnectionRevoke, Direction, NetworkGrant, Protocol},
         policy::{
@@ -55,6 +56,7 @@ pub(crate) fn all() -> Seeds {
     let mut seeds = services();
     seeds.extend(programs());
     seeds.extend(jobs());
+    seeds.extend(images());
     seeds.extend(policy());
     seeds.extend(people());
     let (entry, hash) =
@@ -235,6 +237,26 @@ fn jobs() -> Seeds {
         seed("job_start", JobStart { job, submitted }),
         seed("job_complete", JobComplete { job, submitted, outputs: vec![output], usage }),
         seed("job_failed", JobFailed { job, submitted, error: text("Timeout"), text: text("too long") }),
+    ]
+}
+
+fn images() -> Seeds {
+    let (name, tree) = (text("web"), TreeId([7; 32]));
+    vec![
+        seed(
+            "image_import",
+            ImageImport {
+                name: name.clone(),
+                tree,
+                form: ImageForm::OciLayout,
+                manifest: Some(TreeId([8; 32])),
+                size_bytes: 300,
+                entries: 2,
+                by: ONE,
+                taken_from: None,
+            },
+        ),
+        seed("image_remove", ImageRemove { name, tree, by: ONE, taken_from: Some(ONE) }),
     ]
 }
 

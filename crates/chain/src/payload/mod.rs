@@ -4,6 +4,7 @@
 
 pub mod capability;
 pub mod identity;
+pub mod image;
 pub mod job;
 pub mod network;
 pub mod policy;
@@ -155,6 +156,8 @@ payloads! {
     JobStart(job::JobStart) = 71,
     JobComplete(job::JobComplete) = 72,
     JobFailed(job::JobFailed) = 73,
+    ImageImport(image::ImageImport) = 76,
+    ImageRemove(image::ImageRemove) = 77,
     Receipt(Receipt) = 80,
     PolicyDecision(policy::SignedDecision) = 85,
     PolicyRuleAdded(policy::PolicyRuleAdded) = 86,

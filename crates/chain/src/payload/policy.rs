@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use base::{
     AxiomTime, CapabilityId, ConnectionId, CredentialId, DurationNs, Hash, IdentityId, KeyPath, Nonce,
-    ProcessId, RuleId, Signature, cbor,
+    ProcessId, RuleId, Signature, TreeId, cbor,
 };
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
@@ -221,6 +221,32 @@ pub enum PolicyAction {
         #[n(0)]
         connection: ConnectionId,
     },
+    /// Gives a container image a name that nobody has, or that is the requestor's own.
+    #[n(25)]
+    ImportImage {
+        #[n(0)]
+        name: String,
+    },
+    /// Takes an own name away, and with its last one the image.
+    #[n(26)]
+    RemoveImage {
+        #[n(0)]
+        name: String,
+    },
+    /// One of these two with a name that is another's.
+    #[n(27)]
+    TakeImage {
+        #[n(0)]
+        name: String,
+    },
+    /// Runs a program in it; which program is asked besides.
+    #[n(28)]
+    UseImage {
+        #[n(0)]
+        name: String,
+        #[n(1)]
+        tree: TreeId,
+    },
 }
 
 /// What a command is run beside.
@@ -340,6 +366,14 @@ pub enum ActionKind {
     Execute,
     #[n(24)]
     Disconnect,
+    #[n(25)]
+    ImportImage,
+    #[n(26)]
+    RemoveImage,
+    #[n(27)]
+    TakeImage,
+    #[n(28)]
+    UseImage,
 }
 
 impl PolicyAction {
@@ -371,6 +405,10 @@ impl PolicyAction {
             Self::RotateKey { .. } => ActionKind::RotateKey,
             Self::Execute { .. } => ActionKind::Execute,
             Self::Disconnect { .. } => ActionKind::Disconnect,
+            Self::ImportImage { .. } => ActionKind::ImportImage,
+            Self::RemoveImage { .. } => ActionKind::RemoveImage,
+            Self::TakeImage { .. } => ActionKind::TakeImage,
+            Self::UseImage { .. } => ActionKind::UseImage,
         }
     }
 
@@ -380,6 +418,11 @@ impl PolicyAction {
     pub fn resource(&self) -> Option<ResourceRef> {
         let (resource_type, id) = match self {
             Self::CreateProcess { image } => (ResourceType::Image, image.to_string()),
+            Self::ImportImage { name } | Self::RemoveImage { name } | Self::TakeImage { name } => {
+                (ResourceType::Image, name.clone())
+            }
+            // Rules may name either: `web@**`, `**@sha256:...`.
+            Self::UseImage { name, tree } => (ResourceType::Image, format!("{name}@{tree}")),
             Self::TerminateProcess { pid } | Self::ControlProcess { pid, .. } => {
                 (ResourceType::Process, pid.to_string())
             }

@@ -1,6 +1,6 @@
 use base::{
     AxiomTime, CapabilityId, ConnectionId, CredentialId, DurationNs, Hash, IdentityId, Nonce, ProcessId,
-    RuleId, Signature, limits::NESTING_MAX,
+    RuleId, Signature, TreeId, limits::NESTING_MAX,
 };
 use chain::payload::policy as log;
 
@@ -42,6 +42,10 @@ impl TryFrom<&pb::Action> for log::PolicyAction {
             Kind::Disconnect => {
                 Self::Disconnect { connection: ConnectionId(bytes("connection", &a.connection)?) }
             }
+            Kind::ImportImage => Self::ImportImage { name: a.name.clone() },
+            Kind::RemoveImage => Self::RemoveImage { name: a.name.clone() },
+            Kind::TakeImage => Self::TakeImage { name: a.name.clone() },
+            Kind::UseImage => Self::UseImage { name: a.name.clone(), tree: TreeId(bytes("tree", &a.tree)?) },
             Kind::CreateIdentity => Self::CreateIdentity { parent: identity()?, name: a.name.clone() },
             Kind::AddCredential => Self::AddCredential { identity: identity()? },
             Kind::RevokeCredential => Self::RevokeCredential {
@@ -87,6 +91,13 @@ impl From<&log::PolicyAction> for pb::Action {
             A::ReadFile { path } | A::WriteFile { path } | A::DeleteFile { path } => a.path.clone_from(path),
             A::Connect { address } | A::Listen { address } => a.address.clone_from(address),
             A::Disconnect { connection } => a.connection = connection.0.to_vec(),
+            A::ImportImage { name } | A::RemoveImage { name } | A::TakeImage { name } => {
+                a.name.clone_from(name);
+            }
+            A::UseImage { name, tree } => {
+                a.name.clone_from(name);
+                a.tree = tree.0.to_vec();
+            }
             A::Sign { key_path, message_hash } => {
                 a.key_path = key_path.to_string();
                 a.message_hash = message_hash.0.to_vec();
@@ -473,6 +484,10 @@ mod tests {
             A::Decrypt { key_path: key() },
             A::RotateKey { key_path: key() },
             A::Disconnect { connection: ConnectionId([7; 16]) },
+            A::ImportImage { name: "web".to_owned() },
+            A::RemoveImage { name: "web".to_owned() },
+            A::TakeImage { name: "web".to_owned() },
+            A::UseImage { name: "web".to_owned(), tree: TreeId([8; 32]) },
             A::CreateIdentity { parent: id, name: "n".to_owned() },
             A::AddCredential { identity: id },
             A::RevokeCredential { identity: id, credential: CredentialId([5; 16]) },

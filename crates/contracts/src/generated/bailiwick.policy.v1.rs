@@ -181,6 +181,9 @@ pub struct Action {
     /// Of `disconnect`, 16 bytes.
     #[prost(bytes = "vec", tag = "17")]
     pub connection: ::prost::alloc::vec::Vec<u8>,
+    /// Of `use_image`, 32 bytes.
+    #[prost(bytes = "vec", tag = "18")]
+    pub tree: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ResourceRef {

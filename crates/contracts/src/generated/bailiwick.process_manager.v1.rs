@@ -222,6 +222,9 @@ pub struct Root {
     /// Of a folder: its path on the host, for the record.
     #[prost(string, tag = "4")]
     pub folder: ::prost::alloc::string::String,
+    /// Of an imported image: the name by which it is used, which rules see; empty for any that it has.
+    #[prost(string, tag = "5")]
+    pub name: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RootLink {
@@ -619,14 +622,14 @@ pub struct TreeBegin {
     /// Which image of the archive, if it has several; empty otherwise.
     #[prost(string, tag = "1")]
     pub tag: ::prost::alloc::string::String,
-    /// By which people find it; at most 256 bytes. Another image of this name loses it.
+    /// By which it is found: 1 to 256 bytes without spaces and `@`. Another image of this name loses it.
     #[prost(string, tag = "2")]
     pub name: ::prost::alloc::string::String,
 }
-/// An image, unpacked.
+/// An image, unpacked, under one of its names.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Tree {
-    /// SHA-256 of its manifest; of what `docker save` writes, of its configuration.
+    /// SHA-256 of its configuration, which names the content of its layers.
     #[prost(bytes = "vec", tag = "1")]
     pub id: ::prost::alloc::vec::Vec<u8>,
     #[prost(string, tag = "2")]
@@ -659,6 +662,19 @@ pub struct Tree {
     /// Files that would have run as their owner, and do not here.
     #[prost(uint64, tag = "14")]
     pub set_id: u64,
+    /// Whose the name is, 32 bytes, and since when (Axiom time, ns) by which entry.
+    #[prost(bytes = "vec", tag = "15")]
+    pub owner: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "16")]
+    pub since_ns: u64,
+    #[prost(message, optional, tag = "17")]
+    pub axiom_ref: ::core::option::Option<super::super::common::v1::AxiomRef>,
+    /// SHA-256 of the manifest by which a registry names it; empty where it came without one.
+    #[prost(bytes = "vec", tag = "18")]
+    pub manifest: ::prost::alloc::vec::Vec<u8>,
+    /// The name is on record, but the image is not there any more.
+    #[prost(bool, tag = "19")]
+    pub missing: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TreeFilter {}
@@ -671,9 +687,15 @@ pub struct TreeList {
 pub struct RemoveTreeRequest {
     #[prost(bytes = "vec", tag = "1")]
     pub id: ::prost::alloc::vec::Vec<u8>,
+    /// Which of its names; empty if it has but one.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct RemoveTreeReply {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveTreeReply {
+    #[prost(message, optional, tag = "1")]
+    pub axiom_ref: ::core::option::Option<super::super::common::v1::AxiomRef>,
+}
 /// Generated client implementations.
 pub mod processes_client {
     #![allow(
@@ -686,7 +708,7 @@ pub mod processes_client {
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
     /// Errors: ImageNotFound, InvalidImage, PolicyDenied, UnknownIdentity, CapabilityDenied, NoSuchProcess,
-    /// SystemProcess, ResourceShortage, NoLayer, LayersFull, StillRuns, Blocked, NoTree, TreesFull, TreeInUse, TreeRefused,
+    /// SystemProcess, ResourceShortage, NoLayer, LayersFull, StillRuns, Blocked, NoTree, TreesFull, TreeInUse, TreeRefused, Busy,
     /// Internal.
     #[derive(Debug, Clone)]
     pub struct ProcessesClient<T> {
@@ -1051,7 +1073,8 @@ pub mod processes_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Takes over a container image, chunk by chunk: an OCI layout or what `docker save` writes, as a tar archive.
+        /// Takes over a container image, chunk by chunk: an OCI layout or what `docker save` writes, as a tar archive. An act,
+        /// `import_image` of the name, or `take_image` where that is another's; nothing is kept of what is refused.
         pub async fn import_tree(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::TreeChunk>,
@@ -1104,7 +1127,8 @@ pub mod processes_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Refused while a program runs in it.
+        /// Takes a name away, and with its last one the image. An act, `remove_image` or `take_image`; refused while a program
+        /// runs in an image that would go.
         pub async fn remove_tree(
             &mut self,
             request: impl tonic::IntoRequest<super::RemoveTreeRequest>,
@@ -1218,7 +1242,8 @@ pub mod processes_server {
             &self,
             request: tonic::Request<super::DiscardRequest>,
         ) -> std::result::Result<tonic::Response<super::DiscardReply>, tonic::Status>;
-        /// Takes over a container image, chunk by chunk: an OCI layout or what `docker save` writes, as a tar archive.
+        /// Takes over a container image, chunk by chunk: an OCI layout or what `docker save` writes, as a tar archive. An act,
+        /// `import_image` of the name, or `take_image` where that is another's; nothing is kept of what is refused.
         async fn import_tree(
             &self,
             request: tonic::Request<tonic::Streaming<super::TreeChunk>>,
@@ -1227,14 +1252,15 @@ pub mod processes_server {
             &self,
             request: tonic::Request<super::TreeFilter>,
         ) -> std::result::Result<tonic::Response<super::TreeList>, tonic::Status>;
-        /// Refused while a program runs in it.
+        /// Takes a name away, and with its last one the image. An act, `remove_image` or `take_image`; refused while a program
+        /// runs in an image that would go.
         async fn remove_tree(
             &self,
             request: tonic::Request<super::RemoveTreeRequest>,
         ) -> std::result::Result<tonic::Response<super::RemoveTreeReply>, tonic::Status>;
     }
     /// Errors: ImageNotFound, InvalidImage, PolicyDenied, UnknownIdentity, CapabilityDenied, NoSuchProcess,
-    /// SystemProcess, ResourceShortage, NoLayer, LayersFull, StillRuns, Blocked, NoTree, TreesFull, TreeInUse, TreeRefused,
+    /// SystemProcess, ResourceShortage, NoLayer, LayersFull, StillRuns, Blocked, NoTree, TreesFull, TreeInUse, TreeRefused, Busy,
     /// Internal.
     #[derive(Debug)]
     pub struct ProcessesServer<T> {

@@ -95,7 +95,7 @@ pub(super) const fn action_allows(action: ActionKind, kind: EntryType) -> bool {
         ActionKind::CreateFile => {
             matches!(kind, T::FileCreate | T::DirectoryCreate | T::BlockAllocation | T::SnapshotCreate)
         }
-        ActionKind::ReadFile | ActionKind::Execute => false,
+        ActionKind::ReadFile | ActionKind::Execute | ActionKind::UseImage => false,
         ActionKind::WriteFile => {
             matches!(kind, T::FileMetadataUpdate | T::BlockAllocation | T::SnapshotRestore)
         }
@@ -104,6 +104,9 @@ pub(super) const fn action_allows(action: ActionKind, kind: EntryType) -> bool {
             matches!(kind, T::ConnectionAuthorize)
         }
         ActionKind::Disconnect => matches!(kind, T::ConnectionRevoke),
+        ActionKind::ImportImage => matches!(kind, T::ImageImport),
+        ActionKind::RemoveImage => matches!(kind, T::ImageRemove),
+        ActionKind::TakeImage => matches!(kind, T::ImageImport | T::ImageRemove),
         ActionKind::Sign | ActionKind::Encrypt | ActionKind::Decrypt | ActionKind::RotateKey => {
             matches!(kind, T::KeyUsage)
         }

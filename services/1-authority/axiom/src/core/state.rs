@@ -194,6 +194,8 @@ impl ControlState {
             Payload::CredentialRevoked(entry) => self.check_known(entry.body.identity),
             Payload::Shutdown(_)
             | Payload::JobSubmit(_)
+            | Payload::ImageImport(_)
+            | Payload::ImageRemove(_)
             | Payload::ServiceRegister(_)
             | Payload::ServiceStop(_)
             | Payload::ServiceFailed(_)
@@ -278,6 +280,8 @@ impl ControlState {
             | Payload::JobStart(_)
             | Payload::JobComplete(_)
             | Payload::JobFailed(_)
+            | Payload::ImageImport(_)
+            | Payload::ImageRemove(_)
             | Payload::ConnectionAuthorize(_)
             | Payload::ConnectionRevoke(_)
             | Payload::Receipt(_)

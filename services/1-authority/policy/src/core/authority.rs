@@ -59,6 +59,10 @@ const EVERY_ACTION: &[ActionKind] = &[
     ActionKind::RotateKey,
     ActionKind::Execute,
     ActionKind::Disconnect,
+    ActionKind::ImportImage,
+    ActionKind::RemoveImage,
+    ActionKind::TakeImage,
+    ActionKind::UseImage,
 ];
 
 pub const TABLE: &[Row] = &[
@@ -102,8 +106,12 @@ pub const TABLE: &[Row] = &[
             ActionKind::TerminateProcess,
             ActionKind::ControlProcess,
             ActionKind::Execute,
+            ActionKind::ImportImage,
+            ActionKind::RemoveImage,
+            ActionKind::TakeImage,
+            ActionKind::UseImage,
         ],
-        acts: &[30, 32, 70],
+        acts: &[30, 32, 70, 76, 77],
         records: &[31, 71, 72, 73],
     },
     Row {
@@ -199,6 +207,18 @@ pub fn fits_decision(state: &PolicyState, action: &PolicyAction, by: IdentityId,
         }
         (PolicyAction::TerminateProcess { pid }, Payload::ProcessKill(e)) => {
             e.body.pid == *pid && e.body.by == by
+        }
+        (PolicyAction::ImportImage { name }, Payload::ImageImport(e)) => {
+            e.body.name == *name && e.body.by == by && e.body.taken_from.is_none()
+        }
+        (PolicyAction::RemoveImage { name }, Payload::ImageRemove(e)) => {
+            e.body.name == *name && e.body.by == by && e.body.taken_from.is_none()
+        }
+        (PolicyAction::TakeImage { name }, Payload::ImageImport(e)) => {
+            e.body.name == *name && e.body.by == by && e.body.taken_from.is_some()
+        }
+        (PolicyAction::TakeImage { name }, Payload::ImageRemove(e)) => {
+            e.body.name == *name && e.body.by == by && e.body.taken_from.is_some()
         }
         (PolicyAction::Connect { address }, Payload::ConnectionAuthorize(e)) => {
             e.body.direction == Direction::Outbound

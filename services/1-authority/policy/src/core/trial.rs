@@ -75,6 +75,14 @@ fn action_on(kind: ActionKind, resource: &str) -> Result<PolicyAction, String> {
         ActionKind::Connect => PolicyAction::Connect { address: text() },
         ActionKind::Listen => PolicyAction::Listen { address: text() },
         ActionKind::Disconnect => PolicyAction::Disconnect { connection: parsed(resource)? },
+        ActionKind::ImportImage => PolicyAction::ImportImage { name: text() },
+        ActionKind::RemoveImage => PolicyAction::RemoveImage { name: text() },
+        ActionKind::TakeImage => PolicyAction::TakeImage { name: text() },
+        ActionKind::UseImage => {
+            let (name, tree) =
+                resource.rsplit_once('@').ok_or("an image is used by its name and id: NAME@sha256:...")?;
+            PolicyAction::UseImage { name: name.to_owned(), tree: parsed(tree)? }
+        }
         ActionKind::Sign => PolicyAction::Sign { key_path: key_path()?, message_hash: Hash::ZERO },
         ActionKind::Encrypt => PolicyAction::Encrypt { key_path: key_path()? },
         ActionKind::Decrypt => PolicyAction::Decrypt { key_path: key_path()? },

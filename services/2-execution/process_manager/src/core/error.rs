@@ -1,11 +1,11 @@
-use base::{CapabilityId, Hash, IdentityId, JobId, ProcessId};
+use base::{CapabilityId, Hash, IdentityId, JobId, ProcessId, TreeId};
 use job::JobState;
 use kit::{Guilty, IntoRefusal, Retry};
 use thiserror::Error;
 
 use super::{
-    ProcessState, TreeId,
-    limits::{LAYERS_MAX, PROCESSES_MAX, TREES_MAX},
+    ProcessState,
+    limits::{IMPORTS_AT_ONCE, JOBS_OPEN_MAX, LAYERS_MAX, PROCESSES_MAX, TREES_MAX},
 };
 
 /// Why a program was not started, signalled, shown or waited for. Nothing has changed.
@@ -31,6 +31,10 @@ pub enum ProcessError {
     WrongState { pid: ProcessId, state: ProcessState },
     #[error("{PROCESSES_MAX} programs are kept already; wait for ended ones")]
     ResourceShortage,
+    #[error("{JOBS_OPEN_MAX} jobs wait or run already; ask again, or cancel some")]
+    JobsFull,
+    #[error("other jobs have run for {waited_ms} ms, which is as long as this one may; ask again")]
+    NoTurn { waited_ms: u64 },
     #[error(
         "of process {0} no changes are kept: it was shown nothing copy-on-write, changed nothing, or they were \
          committed or discarded"
@@ -47,11 +51,15 @@ pub enum ProcessError {
     #[error("the layer of process {pid}: {text}; say it again to go on")]
     Layer { pid: ProcessId, text: String },
     #[error("there is no image {0}; `bailiwick image list` shows those that are there")]
-    NoTree(TreeId),
+    NoTree(String),
     #[error("{TREES_MAX} images are kept already; remove some (`bailiwick image rm`)")]
     TreesFull,
+    #[error("{IMPORTS_AT_ONCE} images are unpacked at the moment; ask again")]
+    ImportsBusy,
     #[error("program {pid} runs in the image {tree}; stop it first")]
     TreeInUse { tree: TreeId, pid: ProcessId },
+    #[error("a program is being started in the image {0}, or it is being removed; ask again")]
+    TreeClaimed(TreeId),
     #[error("the image is refused: {0}; nothing of it is kept")]
     TreeRefused(String),
     #[error("field `{field}`: {text}")]
@@ -88,7 +96,7 @@ impl IntoRefusal for ProcessError {
             Self::NoSuchProcess(_) => "NoSuchProcess",
             Self::SystemProcess(_) => "SystemProcess",
             Self::WrongState { .. } | Self::NotRunning { .. } | Self::NoCommand { .. } => "WrongState",
-            Self::ResourceShortage => "ResourceShortage",
+            Self::ResourceShortage | Self::JobsFull => "ResourceShortage",
             Self::NoLayer(_) => "NoLayer",
             Self::LayersFull => "LayersFull",
             Self::StillRuns(_) => "StillRuns",
@@ -96,7 +104,8 @@ impl IntoRefusal for ProcessError {
             Self::Layer { .. } => "LayerFailed",
             Self::NoTree(_) => "NoTree",
             Self::TreesFull => "TreesFull",
-            Self::TreeInUse { .. } => "TreeInUse",
+            Self::ImportsBusy | Self::NoTurn { .. } => "Busy",
+            Self::TreeInUse { .. } | Self::TreeClaimed(_) => "TreeInUse",
             Self::TreeRefused(_) => "TreeRefused",
             Self::Invalid { .. } => "InvalidRequest",
             Self::Unauthenticated(_) => "Unauthenticated",
@@ -118,7 +127,10 @@ impl IntoRefusal for ProcessError {
 
     fn retry(&self) -> Retry {
         match self {
-            Self::ResourceShortage => Retry::After(1000),
+            Self::ResourceShortage | Self::JobsFull | Self::ImportsBusy | Self::NoTurn { .. } => {
+                Retry::After(1000)
+            }
+            Self::TreeClaimed(_) => Retry::After(200),
             Self::Recovering => Retry::After(200),
             _ => Retry::Never,
         }
@@ -143,9 +155,15 @@ impl IntoRefusal for ProcessError {
             | Self::Launch { .. }
             | Self::StillRuns(_)
             | Self::TreeInUse { .. }
+            | Self::TreeClaimed(_)
             | Self::TreeRefused(_)
             | Self::Blocked { .. } => Code::FailedPrecondition,
-            Self::ResourceShortage | Self::LayersFull | Self::TreesFull => Code::ResourceExhausted,
+            Self::ResourceShortage
+            | Self::JobsFull
+            | Self::NoTurn { .. }
+            | Self::LayersFull
+            | Self::TreesFull
+            | Self::ImportsBusy => Code::ResourceExhausted,
             Self::Layer { .. } => Code::Aborted,
             Self::Invalid { .. } => Code::InvalidArgument,
             Self::Unauthenticated(_) => Code::Unauthenticated,
@@ -226,9 +244,31 @@ mod tests {
             ),
             (ProcessError::NoLayer(pid), "NoLayer", refused, never, Code::NotFound),
             (ProcessError::LayersFull, "LayersFull", refused, never, Code::ResourceExhausted),
-            (ProcessError::NoTree(tree), "NoTree", refused, never, Code::NotFound),
+            (ProcessError::NoTree(text()), "NoTree", refused, never, Code::NotFound),
             (ProcessError::TreesFull, "TreesFull", refused, never, Code::ResourceExhausted),
             (ProcessError::TreeInUse { tree, pid }, "TreeInUse", refused, never, Code::FailedPrecondition),
+            (ProcessError::ImportsBusy, "Busy", refused, Retry::After(1000), Code::ResourceExhausted),
+            (
+                ProcessError::JobsFull,
+                "ResourceShortage",
+                refused,
+                Retry::After(1000),
+                Code::ResourceExhausted,
+            ),
+            (
+                ProcessError::NoTurn { waited_ms: 1 },
+                "Busy",
+                refused,
+                Retry::After(1000),
+                Code::ResourceExhausted,
+            ),
+            (
+                ProcessError::TreeClaimed(tree),
+                "TreeInUse",
+                refused,
+                Retry::After(200),
+                Code::FailedPrecondition,
+            ),
             (ProcessError::TreeRefused(text()), "TreeRefused", refused, never, Code::FailedPrecondition),
             (ProcessError::StillRuns(pid), "StillRuns", refused, never, Code::FailedPrecondition),
             (

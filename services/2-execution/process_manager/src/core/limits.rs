@@ -1,5 +1,7 @@
 //! Limits, each with its reason.
 
+use std::time::Duration;
+
 /// Arguments of a program, without its own name.
 pub const ARGUMENTS_MAX: usize = 4096;
 /// Bytes of all arguments with their ends; the kernel's share for one string is of this order.
@@ -56,13 +58,23 @@ pub const CPU_MILLICORES_MIN: u32 = 10;
 pub const CPU_MILLICORES_MAX: u32 = 1_000_000;
 /// Names in the top of a root; each costs a mount.
 pub const ROOT_ENTRIES_MAX: usize = 64;
-/// Container images kept at once; the next one is refused until one is removed.
+/// Names of container images kept at once; the next one is refused until one is removed.
 pub const TREES_MAX: usize = 64;
+/// Images that are unpacked at once: each may take 768 MiB of memory and a core.
+pub const IMPORTS_AT_ONCE: usize = 2;
+/// How long an image may take from its first byte to its last file.
+pub const IMPORT_TIME_MAX: Duration = Duration::from_secs(30 * 60);
+/// How long an import waits for the next piece of its archive.
+pub const PIECE_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Bytes of an image's name.
 pub const TREE_NAME_BYTES_MAX: usize = 256;
 /// Jobs that are remembered here, the oldest finished ones given up first; the log has them all.
 pub const JOBS_MAX: usize = 1024;
 /// Jobs that wait or run; the next one is refused.
 pub const JOBS_OPEN_MAX: usize = 64;
+/// Beyond its own wall limit, a verification may wait for its turn so long, and take so long to begin and to end.
+pub const VERIFY_MARGIN: Duration = Duration::from_secs(10);
+/// How long content is kept ready for a reader who does not take the next piece.
+pub const READER_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Jobs that run at once: what else a node does goes on.
 pub const JOBS_AT_ONCE: usize = 2;

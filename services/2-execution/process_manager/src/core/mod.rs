@@ -2,6 +2,7 @@
 
 mod error;
 mod execution;
+mod images;
 mod job_plan;
 mod jobs;
 mod layer;
@@ -18,6 +19,7 @@ mod watch;
 
 pub use error::ProcessError;
 pub use execution::Execution;
+pub use images::{ImageLedger, Named, image_name};
 pub use job_plan::{JobPlace, JobPlans, OUT_FOLDER, job_plans};
 pub(crate) use jobs::{DETERMINISM, job_id};
 pub use jobs::{JobLedger, JobRecord, ended_as};
@@ -25,7 +27,7 @@ pub use layer::{JOB_SLOTS, Layer, copied, job_plan};
 pub use ledger::{Ledger, Open, Started};
 pub use plan::{Host, IMAGE_SLOT, LAYERS_FD, MONITOR_SLOTS, Plans, SECRETS_SLOT, layers_bytes_max, plans};
 pub use request::{PathGrant, Spawn, WindowSize};
-pub use root::{NOT_SHOWN, Root, TreeId, candidates};
+pub use root::{NOT_SHOWN, Root, candidates};
 pub use secret::Secret;
 pub use state::{Event, ProcessState, next};
 pub use table::{Exit, Process, Table, Viewer};

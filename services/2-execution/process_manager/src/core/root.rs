@@ -3,13 +3,12 @@
 //! Each name in its top is shown for itself, so that `/proc`, `/dev`, `/tmp` and `/run` need no place in it and it need
 //! not be written to. What a program makes in `/` itself is therefore refused, as with a read-only root.
 
-use std::fmt;
-
+use base::TreeId;
 use contracts::process_manager::v1 as pb;
 
 use super::{
     PathGrant, ProcessError,
-    limits::ROOT_ENTRIES_MAX,
+    limits::{self, ROOT_ENTRIES_MAX},
     normalize,
     request::{at_most, fixed},
 };
@@ -21,47 +20,12 @@ pub const NOT_SHOWN: [&str; 5] = ["proc", "dev", "sys", "tmp", "run"];
 /// Home of a program in a folder that says nothing about users: its own, and writable.
 const FOLDER_HOME: &str = "/tmp";
 
-/// SHA-256 of what an image is named by.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, minicbor::Encode, minicbor::Decode)]
-#[cbor(transparent)]
-pub struct TreeId(#[cbor(with = "minicbor::bytes")] pub [u8; 32]);
-
-impl TreeId {
-    #[must_use]
-    pub fn to_hex(&self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    /// 64 digits, as digests have them.
-    #[must_use]
-    pub fn from_hex(text: &str) -> Option<Self> {
-        let mut bytes = [0; 32];
-        if text.len() != 64 || !text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
-            return None;
-        }
-        for (number, byte) in bytes.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(text.get(number * 2..number * 2 + 2)?, 16).ok()?;
-        }
-        Some(Self(bytes))
-    }
-}
-
-impl fmt::Display for TreeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", self.to_hex())
-    }
-}
-
-impl fmt::Debug for TreeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Root {
     /// An imported image; none is a folder, whose entries are among the granted paths.
     pub tree: Option<TreeId>,
+    /// By which it is used; rules see it. Empty is any that it has.
+    pub name: String,
     pub copied: bool,
     /// In its top.
     pub links: Vec<(String, String)>,
@@ -81,6 +45,7 @@ impl Root {
             bytes => Some(TreeId(fixed("root", bytes)?)),
         };
         at_most("root", wire.links.len(), ROOT_ENTRIES_MAX, "links")?;
+        at_most("root", wire.name.len(), limits::TREE_NAME_BYTES_MAX, "bytes")?;
         at_most("root", wire.folder.len(), sandbox::PATH_BYTES_MAX, "bytes")?;
         let links = wire.links.into_iter().map(|link| {
             top_name(&link.name)?;
@@ -93,6 +58,7 @@ impl Root {
         }
         Ok(Self {
             tree,
+            name: wire.name,
             copied: wire.copy_on_write,
             links,
             folder: wire.folder,
@@ -152,15 +118,6 @@ mod tests {
         assert_eq!(candidates("./a", "/x", None), ["/x/a"]);
         assert_eq!(candidates("a", "/x", Some("/b:/c/")), ["/b/a", "/c/a"]);
         assert_eq!(candidates("a", "/x", None).len(), 6);
-    }
-
-    #[test]
-    fn an_id_is_64_small_digits() {
-        let hex = "0123456789abcdef".repeat(4);
-        assert_eq!(TreeId::from_hex(&hex).unwrap().to_hex(), hex);
-        for wrong in [&hex[1..], &hex.to_uppercase(), &format!("{hex}0"), &"é".repeat(32)] {
-            assert_eq!(TreeId::from_hex(wrong), None, "{wrong}");
-        }
     }
 
     #[test]

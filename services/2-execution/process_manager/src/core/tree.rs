@@ -1,10 +1,11 @@
 //! An image that was imported: what is kept of it, and the sandbox of the process that unpacks one.
 
+use base::TreeId;
 use minicbor::{Decode, Encode};
 use sandbox::{Descriptor, Executable, Guard, GuardSet, Mount, Plan, Resource, Rlimit, seccomp::Profile};
 
 use super::{
-    Host, PathGrant, ProcessError, Root, TreeId,
+    Host, PathGrant, ProcessError, Root,
     limits::ROOT_ENTRIES_MAX,
     root::{points_to, top_name},
 };
@@ -15,16 +16,13 @@ pub const TREE_SLOTS: u32 = 5;
 /// An unpacking holds one file's piece, tables of names and the window of a decompressor.
 const MEMORY_BYTES_MAX: u64 = 768 * 1024 * 1024;
 
-/// Kept beside the folder.
+/// Kept beside the folder. By which names it is found, the log says.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub struct Tree {
     #[n(0)]
     pub id: TreeId,
-    /// By which people find it; empty if another image took it over.
     #[n(1)]
-    pub name: String,
-    #[n(2)]
     pub content: unpack::Content,
 }
 
@@ -99,7 +97,6 @@ mod tests {
         let top = (0..names).map(|n| Top { name: format!("n{n}"), kind: Kind::Folder });
         Tree {
             id: TreeId([7; 32]),
-            name: "a".to_owned(),
             content: Content { top: top.collect(), uid: 5, home: "/h".to_owned(), ..Content::default() },
         }
     }

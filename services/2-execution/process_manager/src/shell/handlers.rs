@@ -122,12 +122,16 @@ impl Processes for Handlers {
             request.get_ref().disabled_guards.iter().filter(|name| kit::is_broken(name)).cloned().collect();
         let mut spawn = Spawn::parse(request.into_inner(), &allowed)?;
         let manager = Arc::clone(&self.0);
-        manager.enter_tree(&mut spawn).await?;
+        let claim = manager.enter_tree(&mut spawn, &requestor).await?;
         if let Some(id) = manager.foreign_capability(&spawn, &requestor) {
             misuse.is_abuse(&format!("named capability {id}, which another holds"));
         }
         // From commit to release nothing may cut it.
-        let spawned = kit::uncancelled(async move { manager.spawn(spawn, requestor).await }).await?;
+        let spawned = kit::uncancelled(async move {
+            let _claim = claim;
+            manager.spawn(spawn, requestor).await
+        });
+        let spawned = spawned.await?;
         Ok(Response::new(pb::SpawnResponse {
             pid: spawned.pid.0,
             tid: spawned.host_pid,
@@ -241,7 +245,7 @@ impl Processes for Handlers {
     }
 
     async fn list_trees(&self, request: Request<pb::TreeFilter>) -> Result<Response<pb::TreeList>, Status> {
-        self.trees(request)
+        self.trees(request).await
     }
 
     async fn remove_tree(

@@ -25,7 +25,7 @@ use super::{
     trees::Trees,
 };
 use crate::{
-    core::{Host, JobLedger, Ledger, ProcessError, Table},
+    core::{Host, ImageLedger, JobLedger, Ledger, ProcessError, Table},
     monitor::protocol::{Reply, Request},
 };
 
@@ -41,6 +41,7 @@ pub(super) struct State {
     pub(super) ledger: Ledger,
     pub(super) table: Table,
     pub(super) jobs: JobLedger,
+    pub(super) images: ImageLedger,
     /// Spawns under way, by key; dropped when they are finished.
     pub(super) under_way: HashMap<EntryKey, watch::Receiver<()>>,
 }
@@ -113,6 +114,7 @@ impl Manager {
             return;
         }
         self.close_interrupted_jobs();
+        self.trees.forget_unnamed(&self.state().images);
         self.recovered.send_replace(true);
         self.remove_left_trees();
         let mut changed = self.changed.subscribe();
@@ -143,11 +145,12 @@ impl Manager {
     }
 
     pub(super) fn fold(&self, entry: &FeedEntry) -> Result<(), BoxError> {
-        if matches!(entry.entry_type, 0 | 30 | 31 | 70..=73 | 80 | 88) {
+        if matches!(entry.entry_type, 0 | 30 | 31 | 70..=73 | 76 | 77 | 80 | 88) {
             let payload = entry.decode()?;
             let mut state = self.state();
             state.ledger.apply(entry.reference(), payload);
             state.jobs.apply(entry.reference(), payload);
+            state.images.apply(entry.reference(), entry.timestamp, payload);
             drop(state);
             if matches!(entry.entry_type, 70..=73 | 80) {
                 self.jobs.changed();

@@ -19,7 +19,10 @@ mod layers;
 mod manager;
 mod signal;
 mod spawn;
+mod tree_acts;
+mod tree_entry;
 mod tree_handlers;
+mod tree_unpack;
 mod trees;
 
 use std::{process::ExitCode, sync::Arc};
@@ -111,8 +114,7 @@ static TABLE: [Operation; 22] = [
         "system.process_manager.discard",
     )
     .long(),
-    // As with an image of one file: content under its own name changes nothing.
-    Operation::reads(
+    Operation::acts(
         "/bailiwick.process_manager.v1.Processes/ImportTree",
         Cost::Heavy,
         "system.process_manager.import_tree",
@@ -123,7 +125,7 @@ static TABLE: [Operation; 22] = [
         Cost::Light,
         "system.process_manager.list_trees",
     ),
-    Operation::reads(
+    Operation::acts(
         "/bailiwick.process_manager.v1.Processes/RemoveTree",
         Cost::Heavy,
         "system.process_manager.remove_tree",
@@ -162,8 +164,8 @@ static TABLE: [Operation; 22] = [
     .long(),
 ];
 
-/// Creations, exits, jobs, and receipts: what of it is finished.
-const FOLDED_TYPES: [u32; 7] = [30, 31, 70, 71, 72, 73, 80];
+/// Creations, exits, jobs, names of images, and receipts: what of it is finished.
+const FOLDED_TYPES: [u32; 9] = [30, 31, 70, 71, 72, 73, 76, 77, 80];
 
 pub(crate) struct ProcessManager {
     manager: Arc<Manager>,

@@ -137,7 +137,7 @@ impl Manager {
                 .collect(),
             missing: held.missing.clone(),
         };
-        let at = match self.commit(&request, key, create).await {
+        let at = match self.commit(&request, self.use_question(spawn, requestor)?, key, create).await {
             Ok(at) => at,
             Err(status) => {
                 // Whatever became of the entry: if it stands in the log after all, it is closed as `Unknown`.
@@ -306,16 +306,25 @@ impl Manager {
         let action = PolicyAction::CreateProcess { image: spawn.image };
         let mut request = requestor.ask(&self.node, action, resource)?;
         request.context.metadata.insert("identity".to_owned(), spawn.identity.to_string());
+        if let Some((root, tree)) = spawn.root.as_ref().and_then(|root| Some((root, root.tree?))) {
+            request.context.metadata.insert("image".to_owned(), root.name.clone());
+            request.context.metadata.insert("tree".to_owned(), tree.to_string());
+        }
         Ok(request)
     }
 
+    /// Of a program in an image two things are decided: that the image is used, which the decision records, and the program.
     async fn commit(
         &self,
         request: &PolicyRequest,
+        image: Option<PolicyRequest>,
         key: EntryKey,
         create: ProcessCreate,
     ) -> Result<AxiomRef, Status> {
         let entry = Entry::build(self.node.identity(), Some(request.hash()), key, create)?;
+        if let Some(image) = image {
+            self.node.authority().evaluate(&image).await?;
+        }
         let committed = self.node.authority().act(request, entry).await?;
         if committed.duplicate {
             // The log knew this key from before what is remembered here; that process had its life.

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use base::TreeId;
 use contracts::process_manager::v1::{self as pb, tree_chunk::Chunk};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{handlers::Handlers, images::Piece};
-use crate::core::{ProcessError, Tree, TreeId, limits::CHUNK_BYTES_MAX};
+use super::{handlers::Handlers, images::Piece, tree_acts::Shown};
+use crate::core::{ProcessError, limits::CHUNK_BYTES_MAX};
 
 /// Chunks of an archive under way to who unpacks it.
 const CHUNKS_QUEUED: usize = 4;
@@ -17,7 +18,7 @@ impl Handlers {
         &self,
         request: Request<Streaming<pb::TreeChunk>>,
     ) -> Result<Response<pb::Tree>, Status> {
-        self.requestor(&request)?;
+        let (requestor, _) = self.requestor(&request)?;
         let mut chunks = request.into_inner();
         let first = chunks.message().await?.and_then(|message| message.chunk);
         let Some(Chunk::Begin(pb::TreeBegin { tag, name })) = first else {
@@ -25,15 +26,27 @@ impl Handlers {
         };
         let (pieces, reader) = mpsc::channel(CHUNKS_QUEUED);
         let manager = Arc::clone(&self.0);
-        let unpacking = tokio::spawn(async move { manager.import_tree(tag, name, reader).await });
-        forward(chunks, pieces).await?;
-        let tree = unpacking.await.map_err(|error| ProcessError::Internal(error.to_string()))??;
-        Ok(Response::new(describe(&tree)))
+        let mut importing =
+            tokio::spawn(async move { manager.import_tree(tag, name, reader, requestor).await });
+        let imported = tokio::select! {
+            // It has its answer already, whatever still comes.
+            imported = &mut importing => imported,
+            forwarded = forward(chunks, pieces) => {
+                forwarded?;
+                importing.await
+            }
+        };
+        let shown = imported.map_err(|error| ProcessError::Internal(error.to_string()))??;
+        Ok(Response::new(describe(&shown)))
     }
 
-    pub(super) fn trees(&self, request: Request<pb::TreeFilter>) -> Result<Response<pb::TreeList>, Status> {
+    pub(super) async fn trees(
+        &self,
+        request: Request<pb::TreeFilter>,
+    ) -> Result<Response<pb::TreeList>, Status> {
         self.requestor(&request)?;
-        let trees = self.0.trees.list().iter().map(|tree| describe(tree)).collect();
+        self.0.ready().await?;
+        let trees = self.0.shown_images().iter().map(describe).collect();
         Ok(Response::new(pb::TreeList { trees }))
     }
 
@@ -41,13 +54,15 @@ impl Handlers {
         &self,
         request: Request<pb::RemoveTreeRequest>,
     ) -> Result<Response<pb::RemoveTreeReply>, Status> {
-        self.requestor(&request)?;
-        let id = request.into_inner().id;
-        let id = <[u8; 32]>::try_from(id.as_slice())
-            .map_err(|_| ProcessError::invalid("id", format!("{} bytes, not 32", id.len())))?;
+        let (requestor, _) = self.requestor(&request)?;
+        let pb::RemoveTreeRequest { id, name } = request.into_inner();
+        let id = TreeId::from_slice(&id).ok_or_else(|| {
+            ProcessError::invalid("id", format!("{} bytes, not {}", id.len(), TreeId::BYTES))
+        })?;
         let manager = Arc::clone(&self.0);
-        kit::uncancelled(async move { manager.remove_tree(TreeId(id)).await }).await?;
-        Ok(Response::new(pb::RemoveTreeReply {}))
+        let removal = async move { manager.remove_tree(id, &name, requestor).await };
+        let at = kit::uncancelled(removal).await?;
+        Ok(Response::new(pb::RemoveTreeReply { axiom_ref: Some(at.into()) }))
     }
 }
 
@@ -70,16 +85,17 @@ async fn forward(mut chunks: Streaming<pb::TreeChunk>, pieces: mpsc::Sender<Piec
     Ok(())
 }
 
-fn describe(tree: &Tree) -> pb::Tree {
-    let content = &tree.content;
+fn describe(shown: &Shown) -> pb::Tree {
+    let Shown { name, named, tree } = shown;
+    let content = tree.as_ref().map(|tree| tree.content.clone()).unwrap_or_default();
     pb::Tree {
-        id: tree.id.0.to_vec(),
-        name: tree.name.clone(),
-        entrypoint: content.entrypoint.clone(),
-        cmd: content.cmd.clone(),
-        env: content.env.clone(),
-        working_dir: content.working_dir.clone(),
-        user: content.user.clone(),
+        id: named.tree.0.to_vec(),
+        name: name.clone(),
+        entrypoint: content.entrypoint,
+        cmd: content.cmd,
+        env: content.env,
+        working_dir: content.working_dir,
+        user: content.user,
         uid: content.uid,
         gid: content.gid,
         layers: content.layers,
@@ -87,5 +103,10 @@ fn describe(tree: &Tree) -> pb::Tree {
         size_bytes: content.size_bytes,
         left_out: content.left_out,
         set_id: content.set_id,
+        owner: named.owner.0.to_vec(),
+        since_ns: named.since.0,
+        axiom_ref: Some(named.at.into()),
+        manifest: named.manifest.map(|digest| digest.0.to_vec()).unwrap_or_default(),
+        missing: tree.is_none(),
     }
 }

@@ -7,6 +7,7 @@ use std::{
     os::fd::OwnedFd,
 };
 
+use base::TreeId;
 use rustix::fs::{Mode, OFlags, openat};
 use sha2::{Digest, Sha256};
 
@@ -16,7 +17,6 @@ use super::{
     read::{Bounded, decompressed},
     refuse,
 };
-use crate::core::TreeId;
 
 /// The files of an archive. Names of the archive are never names in the file system.
 pub(super) struct Stored {

@@ -19,7 +19,7 @@ use rustix::{
 };
 
 use super::{
-    Content, DEPTH_MAX, ENTRIES_MAX, PATH_BYTES_MAX, UNPACKED_BYTES_MAX,
+    Content, DEPTH_MAX, PATH_BYTES_MAX, UNPACKED_BYTES_MAX,
     archive::{Blob, Stored, same},
     read::{Bounded, Hashing, decompressed},
     refuse,
@@ -40,6 +40,9 @@ const FILE_LEAST: u32 = 0o400;
 pub(super) struct Unpacked<'a> {
     root: &'a OwnedFd,
     bytes_left: u64,
+    /// Of what counts towards the limit: what an archive makes this process do, whether or not a name comes of it.
+    counted: u64,
+    counted_max: u64,
     entries: u64,
     size_bytes: u64,
     left_out: u64,
@@ -47,8 +50,28 @@ pub(super) struct Unpacked<'a> {
 }
 
 impl<'a> Unpacked<'a> {
-    pub(super) fn new(root: &'a OwnedFd) -> Self {
-        Self { root, bytes_left: UNPACKED_BYTES_MAX, entries: 0, size_bytes: 0, left_out: 0, set_id: 0 }
+    pub(super) fn new(root: &'a OwnedFd, counted_max: u64) -> Self {
+        Self {
+            root,
+            bytes_left: UNPACKED_BYTES_MAX,
+            counted: 0,
+            counted_max,
+            entries: 0,
+            size_bytes: 0,
+            left_out: 0,
+            set_id: 0,
+        }
+    }
+
+    fn count(&mut self) -> io::Result<()> {
+        self.counted += 1;
+        match self.counted > self.counted_max {
+            true => Err(refuse(format!(
+                "the image has more than {} entries and folders without one",
+                self.counted_max
+            ))),
+            false => Ok(()),
+        }
     }
 
     pub(super) fn tell(&self, content: &mut Content) {
@@ -70,6 +93,8 @@ impl<'a> Unpacked<'a> {
             same("what it unpacks to", digest, Hashing::new(open(self.bytes_left)?).finish()?)?;
         }
         for entry in tar::Archive::new(open(self.bytes_left)?).entries()? {
+            // Once for both readings; empty ones are work too.
+            self.count()?;
             self.take_away(&entry?)?;
         }
         let mut archive = tar::Archive::new(open(self.bytes_left)?);
@@ -83,7 +108,7 @@ impl<'a> Unpacked<'a> {
         Ok(())
     }
 
-    fn take_away<R: Read>(&self, entry: &tar::Entry<'_, R>) -> io::Result<()> {
+    fn take_away<R: Read>(&mut self, entry: &tar::Entry<'_, R>) -> io::Result<()> {
         let path = entry.path_bytes();
         let parts = parts(&path)?;
         let Some((name, folder)) = parts.split_last() else { return Ok(()) };
@@ -120,9 +145,6 @@ impl<'a> Unpacked<'a> {
             return Ok(());
         }
         self.entries += 1;
-        if self.entries > ENTRIES_MAX {
-            return Err(refuse(format!("the image has more than {ENTRIES_MAX} names")));
-        }
         if is_sparse(entry)? {
             return Err(refuse("is a sparse file of a form that images do not have"));
         }
@@ -154,7 +176,7 @@ impl<'a> Unpacked<'a> {
     }
 
     /// A second name of a file that is there already.
-    fn link(&self, folder: &OwnedFd, name: &[u8], target: &[u8]) -> io::Result<()> {
+    fn link(&mut self, folder: &OwnedFd, name: &[u8], target: &[u8]) -> io::Result<()> {
         let parts = parts(target)?;
         let missing = || refuse(format!("is a second name of {:?}, which is not there", shown(target)));
         let (last, above) = parts.split_last().ok_or_else(missing)?;
@@ -174,7 +196,7 @@ impl<'a> Unpacked<'a> {
     }
 
     /// A folder of the image. Links on the way are followed as the image means them: its top is their root.
-    fn folder(&self, parts: &[&[u8]], make: bool) -> io::Result<Option<OwnedFd>> {
+    fn folder(&mut self, parts: &[&[u8]], make: bool) -> io::Result<Option<OwnedFd>> {
         if parts.is_empty() {
             return Ok(Some(self.root.try_clone()?));
         }
@@ -190,6 +212,7 @@ impl<'a> Unpacked<'a> {
             folder = match open_inside(self.root, &above.join(&b'/')) {
                 Ok(found) => found,
                 Err(Errno::NOENT) => {
+                    self.count()?;
                     make_folder(&folder, above.last().copied().unwrap_or_default(), 0o755)?;
                     open_inside(self.root, &above.join(&b'/'))?
                 }

@@ -21,15 +21,13 @@ use std::{
     process::ExitCode,
 };
 
-use base::cbor;
+use base::{TreeId, cbor};
+use chain::payload::image::ImageForm;
 use minicbor::{Decode, Encode};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, mkdirat, openat, readlinkat, statat};
 use sandbox::inherited::adopt_descriptor;
 
-use crate::{
-    core::TreeId,
-    layer::{entry, remove},
-};
+use crate::layer::{entry, remove};
 
 /// Where the folder is mounted for this process.
 pub const FOLDER: &str = "/tree";
@@ -50,8 +48,9 @@ pub const ARCHIVE_ENTRIES_MAX: usize = 4096;
 pub const JSON_BYTES_MAX: u64 = 512 * 1024;
 /// Layers of an image; other tools have 127.
 pub const IMAGE_LAYERS_MAX: usize = 128;
-/// Bytes of an image's layers, without compression, and names in them.
+/// Bytes of an image's layers, without compression.
 pub const UNPACKED_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
+/// Entries of all layers, those that make nothing too, and the folders that have no entry of their own.
 pub const ENTRIES_MAX: u64 = 1_000_000;
 /// Bytes and parts of one name in a layer.
 pub const PATH_BYTES_MAX: usize = 4095;
@@ -123,6 +122,11 @@ pub struct Content {
     /// Files that had a setuid or setgid bit.
     #[n(13)]
     pub set_id: u64,
+    #[n(14)]
+    pub form: ImageForm,
+    /// SHA-256 of the manifest that named it, where one did.
+    #[n(15)]
+    pub manifest: Option<TreeId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -169,12 +173,25 @@ fn report(task: &Task) -> Report {
 }
 
 /// Unpacks the image with this tag out of an archive into an empty folder. What is there after an error is to be removed.
+///
+/// Its id is the digest of its configuration, in both forms: that names the content of each layer, and so all that a
+/// program sees. A manifest's digest would be another id for the same content, and who made one file that is both a
+/// manifest and a configuration would have had one id for two contents.
 pub fn unpack(archive: impl Read, tag: &str, folder: &OwnedFd) -> io::Result<(TreeId, Content)> {
+    unpack_at_most(archive, tag, folder, ENTRIES_MAX)
+}
+
+fn unpack_at_most(
+    archive: impl Read,
+    tag: &str,
+    folder: &OwnedFd,
+    entries_max: u64,
+) -> io::Result<(TreeId, Content)> {
     let blobs = make_folder(folder, BLOBS)?;
     let root = make_folder(folder, ROOT)?;
     let stored = archive::store(archive, blobs)?;
     let image = oci::find(&stored, tag)?;
-    let mut unpacked = layer::Unpacked::new(&root);
+    let mut unpacked = layer::Unpacked::new(&root, entries_max);
     for (number, blob) in image.layers.iter().enumerate() {
         unpacked.layer(&stored, blob).map_err(|error| {
             io::Error::new(error.kind(), format!("layer {} of {}: {error}", number + 1, image.layers.len()))
@@ -192,6 +209,8 @@ pub fn unpack(archive: impl Read, tag: &str, folder: &OwnedFd) -> io::Result<(Tr
         home: user.home,
         top: top(&root)?,
         layers: u32::try_from(image.layers.len()).unwrap_or(u32::MAX),
+        form: image.form,
+        manifest: image.manifest,
         ..Content::default()
     };
     unpacked.tell(&mut content);

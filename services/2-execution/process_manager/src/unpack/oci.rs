@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, io};
 
+use base::TreeId;
+use chain::payload::image::ImageForm;
 use serde::Deserialize;
 
 use super::{
@@ -9,7 +11,6 @@ use super::{
     archive::{Blob, Stored},
     refuse,
 };
-use crate::core::TreeId;
 
 /// An index may name another one; deeper than this nobody goes.
 const INDEX_DEPTH_MAX: u32 = 4;
@@ -17,7 +18,10 @@ const INDEX_DEPTH_MAX: u32 = 4;
 const NAMES: [&str; 2] = ["org.opencontainers.image.ref.name", "io.containerd.image.name"];
 
 pub(super) struct Image {
+    /// Digest of its configuration.
     pub(super) id: TreeId,
+    pub(super) form: ImageForm,
+    pub(super) manifest: Option<TreeId>,
     pub(super) layers: Vec<Blob>,
     pub(super) entrypoint: Vec<String>,
     pub(super) cmd: Vec<String>,
@@ -121,7 +125,8 @@ fn of_layout(stored: &Stored, tag: &str) -> io::Result<Image> {
             let (path, digest) = blob(&layer.digest)?;
             Ok(Blob { path, digest: Some(digest), unpacked: None })
         });
-        return image(digest, configuration, layers.collect::<io::Result<_>>()?);
+        let image = image(config, configuration, layers.collect::<io::Result<_>>()?)?;
+        return Ok(Image { manifest: Some(digest), ..image });
     }
     Err(refuse(format!("indexes name indexes more than {INDEX_DEPTH_MAX} times")))
 }
@@ -176,7 +181,8 @@ fn saved(stored: &Stored, tag: &str) -> io::Result<Image> {
         .ok_or_else(|| refuse(format!("the configuration {:?} is not named by its digest", one.config)))?;
     let configuration = json(&one.config, &stored.read(&one.config, Some(id))?)?;
     let blob = |path: String| Blob { path, digest: None, unpacked: None };
-    image(id, configuration, one.layers.into_iter().map(blob).collect())
+    let image = image(id, configuration, one.layers.into_iter().map(blob).collect())?;
+    Ok(Image { form: ImageForm::DockerArchive, ..image })
 }
 
 fn image(id: TreeId, configuration: Configuration, mut layers: Vec<Blob>) -> io::Result<Image> {
@@ -198,6 +204,8 @@ fn image(id: TreeId, configuration: Configuration, mut layers: Vec<Blob>) -> io:
     let inner = config.unwrap_or_default();
     Ok(Image {
         id,
+        form: ImageForm::OciLayout,
+        manifest: None,
         layers,
         entrypoint: inner.entrypoint.unwrap_or_default(),
         cmd: inner.cmd.unwrap_or_default(),

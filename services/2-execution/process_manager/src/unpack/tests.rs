@@ -116,6 +116,11 @@ impl Place {
         unpack(archive, tag, &folder).map_err(|error| error.to_string())
     }
 
+    fn unpack_at_most(&self, archive: &[u8], entries_max: u64) -> Result<(TreeId, Content), String> {
+        let folder = open_folder(CWD, self.0.path().to_str().unwrap()).unwrap();
+        unpack_at_most(archive, "", &folder, entries_max).map_err(|error| error.to_string())
+    }
+
     fn root(&self) -> std::path::PathBuf {
         self.0.path().join(ROOT)
     }
@@ -366,4 +371,34 @@ fn limits_are_checked_while_it_is_read() {
     };
     assert!(layers(IMAGE_LAYERS_MAX).is_ok());
     assert!(layers(IMAGE_LAYERS_MAX + 1).unwrap_err().contains("layers"));
+}
+
+/// Folders that have no entry, and entries that make nothing, are work as others are.
+#[test]
+fn what_an_archive_costs_counts_towards_its_limit() {
+    let folders = [file("a/b/c/f", "x")];
+    let nothing = [folder("./"), file(".wh.gone", ""), other("s", tar::EntryType::Fifo, ""), file("f", "x")];
+    for names in [&folders[..], &nothing] {
+        let archive = packed(&layout(&[layer(names)], <[u8]>::to_vec));
+        let within = |max| Place::new().unpack_at_most(&archive, max);
+        within(4).unwrap();
+        assert!(within(3).unwrap_err().contains("more than 3 entries"));
+    }
+}
+
+/// One image has one id, whichever form it came in; what the other form would have called it is told beside.
+#[test]
+fn the_id_of_an_image_is_that_of_its_configuration_in_both_forms() {
+    let one = layer(&[file("app", "x")]);
+    let config = configuration(std::slice::from_ref(&one), CONFIG);
+    let as_layout = layout(std::slice::from_ref(&one), <[u8]>::to_vec);
+    let manifest = TreeId::from_hex(as_layout[2].0.trim_start_matches("blobs/sha256/")).unwrap();
+    let (id, of_layout) = Place::new().unpack(&packed(&as_layout), "").unwrap();
+    let name = format!("{}.json", hex(&config));
+    let saved = format!(r#"[{{"Config":"{name}","Layers":["l.tar"]}}]"#).into_bytes();
+    let files = [("manifest.json".to_owned(), saved), (name, config.clone()), ("l.tar".to_owned(), one)];
+    let (same, of_docker) = Place::new().unpack(&packed(&files), "").unwrap();
+    assert_eq!((id.to_hex(), same), (hex(&config), id));
+    assert_eq!((of_layout.form, of_layout.manifest), (ImageForm::OciLayout, Some(manifest)));
+    assert_eq!((of_docker.form, of_docker.manifest), (ImageForm::DockerArchive, None));
 }

@@ -1,6 +1,6 @@
 //! Which units get in: records without a decision, what may use the reserve, and room to the last byte.
 
-use base::{ConnectionId, TokenId};
+use base::{ConnectionId, TokenId, TreeId};
 use chain::payload::{
     identity::{
         IdentityChange, IdentityCreated, IdentityStatus, IdentityType, IdentityUpdated, KeyOperation,
@@ -175,6 +175,10 @@ fn an_action_is_carried_out_by_its_own_types_of_entry() {
         (PolicyAction::DeleteFile { path: path() }, &[41, 44, 51]),
         (PolicyAction::Connect { address: path() }, &[60]),
         (PolicyAction::Disconnect { connection: ConnectionId([1; 16]) }, &[61]),
+        (PolicyAction::ImportImage { name: path() }, &[76]),
+        (PolicyAction::RemoveImage { name: path() }, &[77]),
+        (PolicyAction::TakeImage { name: path() }, &[76, 77]),
+        (PolicyAction::UseImage { name: path(), tree: TreeId([1; 32]) }, &[]),
         (PolicyAction::Sign { key_path: key_path(), message_hash: Hash::ZERO }, &[92]),
         (PolicyAction::CreateIdentity { parent: identity, name: path() }, &[88]),
         (PolicyAction::AddCredential { identity }, &[90]),

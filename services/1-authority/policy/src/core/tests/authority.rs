@@ -1,7 +1,8 @@
 //! What a decision allows: the entry that says the same, and none that differs in what counts.
 
 use base::{
-    AxiomTime, CapabilityId, ConnectionId, CredentialId, Hash, IdentityId, JobId, KeyPath, ProcessId, TokenId,
+    AxiomTime, CapabilityId, ConnectionId, CredentialId, Hash, IdentityId, JobId, KeyPath, ProcessId,
+    TokenId, TreeId,
 };
 use chain::payload::{
     Body, Payload,
@@ -10,6 +11,7 @@ use chain::payload::{
         CredentialAdded, CredentialBody, CredentialRevoked, IdentityChange, IdentityCreated, IdentityStatus,
         IdentityType, IdentityUpdated, KeyOperation, KeyRotation, KeyUsage, Svid,
     },
+    image::{ImageForm, ImageImport, ImageRemove},
     job::JobSubmit,
     network::{ConnectionAuthorize, ConnectionRevoke, Direction, NetworkGrant, Protocol},
     policy::{
@@ -122,6 +124,24 @@ fn connection(direction: Direction, local: Option<&str>, remote: Option<&str>, w
         process: ProcessId(0),
         grant: NetworkGrant::UNLIMITED,
     })
+}
+
+fn imported(name: &str, by: u8, taken_from: Option<u8>) -> Payload {
+    payload(ImageImport {
+        name: name.to_owned(),
+        tree: TreeId([1; 32]),
+        form: ImageForm::OciLayout,
+        manifest: None,
+        size_bytes: 1,
+        entries: 1,
+        by: id(by),
+        taken_from: taken_from.map(id),
+    })
+}
+
+fn image_removed(name: &str, by: u8, taken_from: Option<u8>) -> Payload {
+    let (tree, taken_from) = (TreeId([1; 32]), taken_from.map(id));
+    payload(ImageRemove { name: name.to_owned(), tree, by: id(by), taken_from })
 }
 
 fn cut(connection: ConnectionId, by: u8) -> Payload {
@@ -282,6 +302,41 @@ fn cases() -> Vec<Case> {
                 submit(b"other", BOB),
                 submit(b"image", ALICE),
             ],
+        ),
+        case(
+            PolicyAction::ImportImage { name: "web".to_owned() },
+            vec![imported("web", BOB, None)],
+            vec![
+                imported("other", BOB, None),
+                imported("web", ALICE, None),
+                imported("web", BOB, Some(ALICE)),
+                image_removed("web", BOB, None),
+            ],
+        ),
+        case(
+            PolicyAction::RemoveImage { name: "web".to_owned() },
+            vec![image_removed("web", BOB, None)],
+            vec![
+                image_removed("other", BOB, None),
+                image_removed("web", ALICE, None),
+                image_removed("web", BOB, Some(ALICE)),
+                imported("web", BOB, None),
+            ],
+        ),
+        case(
+            PolicyAction::TakeImage { name: "web".to_owned() },
+            vec![imported("web", BOB, Some(ALICE)), image_removed("web", BOB, Some(ALICE))],
+            vec![
+                imported("web", BOB, None),
+                image_removed("web", BOB, None),
+                imported("other", BOB, Some(ALICE)),
+                image_removed("web", ALICE, Some(BOB)),
+            ],
+        ),
+        case(
+            PolicyAction::UseImage { name: "web".to_owned(), tree: TreeId([1; 32]) },
+            vec![],
+            vec![imported("web", BOB, None), create(b"image", BOB)],
         ),
         case(
             PolicyAction::Connect { address: PLACE.to_owned() },

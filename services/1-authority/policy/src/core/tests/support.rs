@@ -177,7 +177,7 @@ pub(crate) fn read(requestor: u8, path: &str) -> PolicyRequest {
     request(requestor, PolicyAction::ReadFile { path: path.to_owned() })
 }
 
-/// One of each kind: the seed's 18 and the six appended.
+/// One of each kind: the seed's 18 and those appended.
 pub(crate) fn all_actions() -> Vec<PolicyAction> {
     let path = || "/data/file".to_owned();
     let key_path = KeyPath::parse("/orbital/users/bob/signing").unwrap();
@@ -196,6 +196,10 @@ pub(crate) fn all_actions() -> Vec<PolicyAction> {
         PolicyAction::Decrypt { key_path: key_path.clone() },
         PolicyAction::RotateKey { key_path },
         PolicyAction::Disconnect { connection: ConnectionId([1; 16]) },
+        PolicyAction::ImportImage { name: "web".to_owned() },
+        PolicyAction::RemoveImage { name: "web".to_owned() },
+        PolicyAction::TakeImage { name: "web".to_owned() },
+        PolicyAction::UseImage { name: "web".to_owned(), tree: base::TreeId([1; 32]) },
         PolicyAction::CreateIdentity { parent: id(ORG), name: "carol".to_owned() },
         PolicyAction::AddCredential { identity: id(BOB) },
         PolicyAction::RevokeCredential { identity: id(BOB), credential: CredentialId([1; 16]) },
