@@ -8,6 +8,9 @@ use std::{
 
 const INPUT: &str = "/in/text";
 const OUTPUT: &str = "/out/result";
+/// What an attempt writes to files that it has removed: together far more than its limit, none of them alone.
+const REMOVED_FILES: usize = 32;
+const REMOVED_BYTES: usize = 32 * 1024;
 
 pub fn main(name: &str) -> ExitCode {
     match attempt(name).and_then(|result| fs::write(OUTPUT, result)) {
@@ -56,6 +59,18 @@ fn attempt(name: &str) -> io::Result<String> {
         "memory" => {
             let bytes = vec![1_u8; 1 << 30];
             Ok(format!("{}\n", bytes.iter().map(|byte| u64::from(*byte)).sum::<u64>()))
+        }
+        // Each is small, none is there to be seen, and all are open.
+        "removed" => {
+            let mut open = Vec::new();
+            for number in 0..REMOVED_FILES {
+                let path = format!("/out/removed-{number}");
+                let mut file = fs::File::create(&path)?;
+                fs::remove_file(&path)?;
+                io::Write::write_all(&mut file, &[1; REMOVED_BYTES])?;
+                open.push(file);
+            }
+            Ok(String::new())
         }
         "large" => Ok("x".repeat(1 << 20)),
         "forever" => loop {

@@ -126,7 +126,7 @@ fn altered(node: &TestNode, receipt: &str) {
 #[test]
 fn what_a_job_must_not_do_ends_it_and_is_named() {
     let Some(node) = TestNode::boot() else { return };
-    for (attempt, call) in [("clock", "clock_gettime"), ("network", "socket"), ("program", "")] {
+    for (attempt, call) in [("clock", "clock_gettime"), ("network", "socket"), ("program", "clone")] {
         let job = submit(&node, &manifest(&node, attempt, &seeded(), ""));
         assert_eq!(
             (&job["state"], &job["error"]),
@@ -149,8 +149,14 @@ fn what_a_job_must_not_do_ends_it_and_is_named() {
     assert_eq!(job["error"], "ExecutionError", "{job}");
     let job = submit(&node, &manifest(&node, "forever", &seeded(), "resources = { wall_limit = 300 }"));
     assert_eq!(job["error"], "Timeout", "{job}");
-    let job = submit(&node, &manifest(&node, "large", &seeded(), "resources = { output_limit = 4096 }"));
-    assert_ne!(job["state"], "verified", "{job}");
+    let small = "resources = { output_limit = 65536 }";
+    let job = submit(&node, &manifest(&node, "large", &seeded(), small));
+    assert_eq!(job["error"], "ResourceExceeded", "{job}");
+    assert!(job["error_text"].as_str().unwrap().contains("output_limit"), "{job}");
+    // Files that it has removed go with it, and so does what they took; while it runs they count.
+    let job = submit(&node, &manifest(&node, "removed", &seeded(), small));
+    assert_eq!(job["error"], "ExecutionError", "{job}");
+    assert!(job["error_text"].as_str().unwrap().contains("No space left"), "{job}");
     let job = submit(&node, &manifest(&node, "memory", &seeded(), ""));
     assert_ne!(job["state"], "verified", "{job}");
     assert_eq!(

@@ -22,8 +22,6 @@ const USUAL_NAME: &str = "program";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobPlace {
     pub run: ProcessId,
-    /// Folder of the host that becomes [`OUT_FOLDER`].
-    pub out: String,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -40,7 +38,7 @@ pub struct JobPlans {
 #[must_use]
 pub fn job_plans(manifest: &JobManifest, place: &JobPlace, host: &Host) -> JobPlans {
     let label = format!("job-{}", place.run);
-    let inside = mounts(manifest, place, host);
+    let inside = mounts(manifest, host);
     let mut monitor = Plan::new(&label, Executable::Slot(0), Profile::Program).with_mounts(inside.clone());
     monitor.arguments.clone_from(&host.monitor);
     (monitor.landlock, monitor.seccomp) = (None, None);
@@ -73,15 +71,22 @@ pub fn job_plans(manifest: &JobManifest, place: &JobPlace, host: &Host) -> JobPl
     JobPlans { monitor, program, fixed, image_path: PROGRAM.to_owned() }
 }
 
-fn bind(source: &str, target: &str, writable: bool) -> Mount {
-    Mount::Bind { source: source.to_owned(), target: target.to_owned(), writable, optional: false }
+fn shown(source: &str, target: &str) -> Mount {
+    Mount::Bind { source: source.to_owned(), target: target.to_owned(), writable: false, optional: false }
 }
 
-fn mounts(manifest: &JobManifest, place: &JobPlace, host: &Host) -> Vec<Mount> {
+/// What it writes lies in memory of its own: no file system of the host bounds it so surely, and none numbers its files the
+/// same in every run.
+fn mounts(manifest: &JobManifest, host: &Host) -> Vec<Mount> {
     let content = |hash: &Hash| format!("{}/blake3-{}", host.images, hash.to_hex());
-    let mut mounts =
-        vec![bind(&content(&manifest.executable.hash), PROGRAM, false), bind(&place.out, OUT_FOLDER, true)];
-    mounts.extend(manifest.inputs.iter().map(|input| bind(&content(&input.hash), &input.mount, false)));
+    let out = Mount::Tmpfs {
+        target: OUT_FOLDER.to_owned(),
+        // To the kernel none is no limit.
+        size_bytes_max: manifest.resources.output_limit.max(1),
+        mode: 0o755,
+    };
+    let mut mounts = vec![shown(&content(&manifest.executable.hash), PROGRAM), out];
+    mounts.extend(manifest.inputs.iter().map(|input| shown(&content(&input.hash), &input.mount)));
     mounts
 }
 
@@ -135,7 +140,7 @@ determinism = { is_deterministic = true, concurrency = { ForkJoin = { max_thread
             hidden: Vec::new(),
             monitor: vec!["bailiwick".to_owned(), "process".to_owned(), "monitor".to_owned()],
         };
-        let place = JobPlace { run: ProcessId(7), out: "/srv/images/jobs/7".to_owned() };
+        let place = JobPlace { run: ProcessId(7) };
         let plans = job_plans(&manifest(), &place, &host);
         assert_eq!(plans.monitor.validate(MONITOR_SLOTS as usize + 1), Ok(()));
         assert_eq!(plans.program.validate(4), Ok(()));
@@ -148,8 +153,10 @@ determinism = { is_deterministic = true, concurrency = { ForkJoin = { max_thread
                 _ => None,
             })
             .collect();
-        let shown = [("/job/program", false), ("/out", true), ("/in/i", false)];
-        assert_eq!((targets.as_slice(), plans.monitor.mounts.len()), (&shown[..], shown.len()));
+        let shown = [("/job/program", false), ("/in/i", false)];
+        assert_eq!((targets.as_slice(), plans.monitor.mounts.len()), (&shown[..], shown.len() + 1));
+        let out = Mount::Tmpfs { target: "/out".to_owned(), size_bytes_max: 64 << 20, mode: 0o755 };
+        assert!(plans.monitor.mounts.contains(&out));
         let program = &plans.program;
         assert_eq!(program.arguments, ["program", "a b"]);
         assert!(program.environment.is_empty() && program.deterministic);

@@ -18,11 +18,13 @@ const BAD_CALL: i32 = 31;
 const SIGNALLED: i32 = 128;
 /// The monitor's word for a job that it ended for a call.
 pub(crate) const DETERMINISM: &str = "determinism";
+/// And for one that ended because it could write no more.
+pub(crate) const OUTPUT_LIMIT: &str = "output_limit";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobRecord {
     pub at: AxiomRef,
-    /// Who speaks for it: a receipt of another service is none of its.
+    /// Who speaks for it: an entry of another service is none of its.
     pub submitter: IdentityId,
     pub submit: JobSubmit,
     pub state: JobState,
@@ -68,10 +70,12 @@ impl JobLedger {
     pub fn apply(&mut self, at: AxiomRef, payload: &Payload) {
         match payload {
             Payload::JobSubmit(entry) => self.submitted(at, entry.submitter, &entry.body),
-            Payload::JobStart(entry) => self.change(entry.body.job, |job| job.state = JobState::Running),
+            Payload::JobStart(entry) => {
+                self.change(entry.body.job, entry.submitter, |job| job.state = JobState::Running);
+            }
             Payload::JobComplete(entry) => {
                 let JobComplete { job, outputs, .. } = &entry.body;
-                self.change(*job, |job| {
+                self.change(*job, entry.submitter, |job| {
                     job.state = JobState::Completed;
                     job.outputs.clone_from(outputs);
                 });
@@ -79,7 +83,7 @@ impl JobLedger {
             Payload::JobFailed(entry) => {
                 let cancelled = entry.body.error == JobError::Cancelled.name();
                 let error = Some((entry.body.error.clone(), entry.body.text.clone()));
-                self.change(entry.body.job, |job| {
+                self.change(entry.body.job, entry.submitter, |job| {
                     // What ran and was ended has failed (ACT-45).
                     let never_ran = matches!(job.state, JobState::Submitted);
                     job.state = if cancelled && never_ran { JobState::Cancelled } else { JobState::Failed };
@@ -89,9 +93,9 @@ impl JobLedger {
             Payload::Receipt(entry) => {
                 let id = self.by_entry.get(&entry.body.axiom_entry.hash).copied();
                 if let Some(id) = id {
-                    let (proof, submitter) = (entry.body.proof, entry.submitter);
-                    self.change(id, |job| {
-                        if job.state == JobState::Completed && job.submitter == submitter {
+                    let proof = entry.body.proof;
+                    self.change(id, entry.submitter, |job| {
+                        if job.state == JobState::Completed {
                             job.state = JobState::Verified;
                             job.receipt = proof;
                         }
@@ -133,8 +137,10 @@ impl JobLedger {
         }
     }
 
-    fn change(&mut self, id: JobId, change: impl FnOnce(&mut JobRecord)) {
-        if let Some(job) = self.jobs.get_mut(&id).filter(|job| !job.state.is_final()) {
+    /// Nobody speaks for a job but the service that submitted it.
+    fn change(&mut self, id: JobId, speaker: IdentityId, change: impl FnOnce(&mut JobRecord)) {
+        let open = |job: &&mut JobRecord| !job.state.is_final() && job.submitter == speaker;
+        if let Some(job) = self.jobs.get_mut(&id).filter(open) {
             change(job);
         }
     }

@@ -14,13 +14,14 @@ fn id(byte: u64) -> JobId {
     job_id(IdentityId([1; 32]), &[byte as u8; 16])
 }
 
+const SERVICE: IdentityId = IdentityId([9; 32]);
+
 fn fold<T: Body>(ledger: &mut JobLedger, sequence: u64, body: T) {
-    let envelope = Envelope {
-        submitter: IdentityId([9; 32]),
-        key: EntryKey([sequence as u8; 16]),
-        authorization: None,
-        body,
-    };
+    fold_of(ledger, SERVICE, sequence, body);
+}
+
+fn fold_of<T: Body>(ledger: &mut JobLedger, submitter: IdentityId, sequence: u64, body: T) {
+    let envelope = Envelope { submitter, key: EntryKey([sequence as u8; 16]), authorization: None, body };
     let payload = Payload::decode(T::ENTRY_TYPE, &envelope.to_bytes().unwrap()).unwrap();
     ledger.apply(at(sequence), &payload);
 }
@@ -131,4 +132,23 @@ fn every_end_of_a_run_has_its_error() {
     let Some(JobError::DeterminismViolation(text)) = end(limit(DETERMINISM)) else { panic!("no violation") };
     assert!(text.contains("getrandom") && text.contains("random_seed"), "{text}");
     assert!(matches!(end(ExitStatus::Signal(31)), Some(JobError::DeterminismViolation(_))));
+}
+
+#[test]
+fn nobody_but_who_submitted_a_job_speaks_for_it() {
+    let other = IdentityId([8; 32]);
+    let mut ledger = JobLedger::default();
+    fold(&mut ledger, 1, submit(id(1), 4));
+    let start = JobStart { job: id(1), submitted: at(1) };
+    let state = |ledger: &JobLedger| ledger.get(&id(1)).map(|job| job.state).unwrap();
+    fold_of(&mut ledger, other, 2, start.clone());
+    fold_of(&mut ledger, other, 3, complete(id(1)));
+    fold_of(&mut ledger, other, 4, failed(id(1), "Timeout"));
+    assert_eq!((state(&ledger), ledger.get(&id(1)).unwrap().outputs.len()), (JobState::Submitted, 0));
+    fold(&mut ledger, 5, start);
+    fold(&mut ledger, 6, complete(id(1)));
+    fold_of(&mut ledger, other, 7, receipt(1));
+    assert_eq!(state(&ledger), JobState::Completed);
+    fold(&mut ledger, 8, receipt(1));
+    assert_eq!(state(&ledger), JobState::Verified);
 }

@@ -21,7 +21,7 @@ pub use error::ProcessError;
 pub use execution::Execution;
 pub use images::{ImageLedger, Named, image_name};
 pub use job_plan::{JobPlace, JobPlans, OUT_FOLDER, job_plans};
-pub(crate) use jobs::{DETERMINISM, job_id};
+pub(crate) use jobs::{DETERMINISM, OUTPUT_LIMIT, job_id};
 pub use jobs::{JobLedger, JobRecord, ended_as};
 pub use layer::{JOB_SLOTS, Layer, copied, job_plan};
 pub use ledger::{Ledger, Open, Started};

@@ -14,6 +14,7 @@ mod disk;
 mod job_calls;
 mod notice;
 pub mod output;
+mod outputs;
 mod program;
 pub mod protocol;
 mod refused;
@@ -40,13 +41,14 @@ use sandbox::{
 };
 use thiserror::Error;
 
-use crate::core::{DETERMINISM, Execution, LAYERS_FD};
+use crate::core::{DETERMINISM, Execution, LAYERS_FD, OUTPUT_LIMIT};
 use command::{COMMANDS_MAX, Command};
 use connection::Connection;
 use disk::Disk;
 use job_calls::JobCalls;
 use notice::Notices;
 use output::{Output, PIECE_BYTES, READER_GRACE_MS};
+use outputs::Outputs;
 use program::{Program, Used};
 use protocol::{Config, Phase, Reply, Request, Status, Stream};
 use refused::RefusedCalls;
@@ -65,8 +67,9 @@ const CONNECTIONS_MAX: usize = 16;
 const CPU_LOOK_MS: u64 = 50;
 /// How often a namespace that is being emptied is looked at again.
 const ENDING_LOOK_MS: u64 = 2;
-/// SIGXCPU.
+/// SIGXCPU and SIGXFSZ.
 const OVER_CPU_TIME: i32 = 24;
+const OVER_FILE_SIZE: i32 = 25;
 
 #[derive(Debug, Error)]
 enum MonitorError {
@@ -112,6 +115,10 @@ fn start() -> Result<(), MonitorError> {
         Some(bytes_max) => Some(Disk::new(inherit(layers_fd)?, bytes_max)),
         None => None,
     };
+    let outputs = match config.fixed {
+        Some(_) => Some(Outputs::new(inherit(layers_fd)?, config.outputs.clone())),
+        None => None,
+    };
     let features = Features::for_inner();
     let missing = prepare(&config.plan, &features, None).missing;
     let mut monitor = Monitor {
@@ -134,6 +141,8 @@ fn start() -> Result<(), MonitorError> {
         used: Used::default(),
         started: Instant::now(),
         layers,
+        outputs,
+        untaken: None,
         passed: None,
         suspended: false,
         commands: 0,
@@ -182,6 +191,9 @@ struct Monitor {
     started: Instant,
     /// What it writes to copy-on-write folders.
     layers: Option<Disk>,
+    /// Of a job.
+    outputs: Option<Outputs>,
+    untaken: Option<String>,
     /// The limit for which the tree is being ended.
     passed: Option<&'static str>,
     suspended: bool,
@@ -565,12 +577,22 @@ impl Monitor {
         (self.notices, self.calls, self.stdin) = (None, None, None);
         self.left.clear();
         // The pipes have no writer left: they are read to their ends like before, at the pace of their readers.
+        // A job that had no room left ends in its own way; that it had none is why.
+        let full = self.outputs.is_some()
+            && match ended {
+                Ended::Code(code) => code != 0 && outputs::is_full(),
+                Ended::Signal(signal) => signal == OVER_FILE_SIZE || outputs::is_full(),
+            };
         self.status = match (self.passed, ended) {
             (Some(limit), _) => ExitStatus::Limit(limit.to_owned()),
+            _ if full => ExitStatus::Limit(OUTPUT_LIMIT.to_owned()),
             (None, Ended::Signal(OVER_CPU_TIME)) => ExitStatus::Limit("cpu_time".to_owned()),
             (None, Ended::Code(code)) => ExitStatus::Code(code),
             (None, Ended::Signal(signal)) => ExitStatus::Signal(signal),
         };
+        if self.status == ExitStatus::Code(0) {
+            self.untaken = self.outputs.as_ref().and_then(Outputs::take);
+        }
         self.phase = Phase::Ended;
         Ok(())
     }
@@ -642,6 +664,7 @@ impl Monitor {
                     status: self.status.clone(),
                     usage: self.used.as_usage(),
                     refused: self.refused.list(),
+                    untaken: self.untaken.clone(),
                 };
                 connection.send(id, &Reply::Ended(ended));
             }

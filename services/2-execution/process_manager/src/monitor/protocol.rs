@@ -50,6 +50,9 @@ pub struct Config {
     /// Every call of a job goes on: switched off on purpose, to show that something notices.
     #[n(10)]
     pub calls_pass: bool,
+    /// Files of a job in its `/out` that are copied to the folder that is inherited in the layers' place.
+    #[n(11)]
+    pub outputs: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -144,6 +147,9 @@ pub struct Ended {
     pub usage: ResourceUsage,
     #[n(2)]
     pub refused: Vec<RefusedCall>,
+    /// Which output of a job could not be copied, and why.
+    #[n(3)]
+    pub untaken: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -271,7 +277,8 @@ mod tests {
             };
             REFUSED_MAX
         ];
-        let ended = Ended { status: ExitStatus::Unknown, usage: ResourceUsage::default(), refused };
+        let untaken = Some("x".repeat(512));
+        let ended = Ended { status: ExitStatus::Unknown, usage: ResourceUsage::default(), refused, untaken };
         assert!(frame(u64::MAX, &Reply::Ended(ended)).len() <= FRAME_BYTES_MAX);
         let data = vec![0; super::super::output::PIECE_BYTES];
         assert!(

@@ -51,7 +51,7 @@ impl Manager {
     }
 
     async fn ended(self: &Arc<Self>, pid: ProcessId, ended: Ended) {
-        let Ended { mut status, mut usage, refused } = ended;
+        let Ended { mut status, mut usage, refused, .. } = ended;
         if let Ok(group) = self.keeper.measure(pid.0).await {
             usage.memory_peak_bytes = usage.memory_peak_bytes.max(group.memory_peak_bytes);
             usage.cpu_time_ns = usage.cpu_time_ns.max(group.cpu_time_us.saturating_mul(1000));
@@ -115,11 +115,15 @@ impl Manager {
         self.record(record_key("receipt", pid), receipt).await;
     }
 
-    /// Records until it is done. A refusal is final: the entry stands there already, with what was seen first.
-    pub(super) async fn record<T: Body>(&self, key: EntryKey, body: T) {
+    /// Records until it is done, and tells whether it is on record. A refusal is final: the entry stands there already, with
+    /// what was seen first.
+    pub(super) async fn record<T: Body>(&self, key: EntryKey, body: T) -> bool {
         let entry = match Entry::build(self.node.identity(), None, key, body) {
             Ok(entry) => entry,
-            Err(error) => return tracing::error!(%error, "a record cannot be made"),
+            Err(error) => {
+                tracing::error!(%error, "a record cannot be made");
+                return false;
+            }
         };
         let mut pause = RECORD_PAUSE_MIN;
         loop {
@@ -129,11 +133,14 @@ impl Manager {
                     while let Some(entry) = committed.entry
                         && self.node.feed().wait_for(entry.sequence).await.is_err()
                     {}
-                    return;
+                    return true;
                 }
                 Err(AuthorityError::Busy { .. } | AuthorityError::Unavailable) => {}
-                Err(AuthorityError::Ended) => return,
-                Err(error) => return tracing::warn!(%error, "a record was refused"),
+                Err(AuthorityError::Ended) => return false,
+                Err(error) => {
+                    tracing::warn!(%error, "a record was refused");
+                    return false;
+                }
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RECORD_PAUSE_MAX);

@@ -1,6 +1,6 @@
 //! The contract of jobs: messages in, messages out.
 
-use std::{io::Read, sync::Arc};
+use std::{fs::File, io::Read, sync::Arc, time::Duration};
 
 use base::{Hash, IdentityId, JobId};
 use contracts::process_manager::v1::{self as pb, jobs_server::Jobs};
@@ -10,10 +10,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::handlers::Handlers;
-use crate::core::{JobRecord, ProcessError, limits::CHUNK_BYTES_MAX};
+use crate::core::{
+    JobRecord, ProcessError,
+    limits::{CHUNK_BYTES_MAX, READER_WAIT_MAX},
+};
 
-/// Chunks under way to a reader.
-const CHUNKS_QUEUED: usize = 4;
+/// Chunks under way to a reader, and the word that they are not all.
+const CHUNKS_QUEUED: usize = 4 + 1;
 
 fn id(bytes: &[u8]) -> Result<JobId, ProcessError> {
     JobId::from_slice(bytes)
@@ -50,6 +53,41 @@ impl Handlers {
             error,
             error_text,
             receipt: record.receipt.map(|hash| hash.0.to_vec()).unwrap_or_default(),
+        }
+    }
+}
+
+/// Piece by piece, until all is handed out or the reader takes no more. No thread waits for one.
+async fn hand_out(
+    mut file: File,
+    hash: Hash,
+    to: mpsc::Sender<Result<pb::ImageChunk, Status>>,
+    wait: Duration,
+) {
+    // Room for the word that it is not all.
+    let Ok(end) = to.clone().reserve_owned().await else { return };
+    loop {
+        let read = tokio::task::spawn_blocking(move || {
+            let mut data = Vec::new();
+            let read = file.by_ref().take(CHUNK_BYTES_MAX as u64).read_to_end(&mut data);
+            (file, read.map(|_| data))
+        });
+        let Ok((rest, data)) = read.await else { return };
+        file = rest;
+        let chunk = match data {
+            Ok(data) if data.is_empty() => return,
+            Ok(data) => Ok(pb::ImageChunk { data }),
+            Err(error) => Err(Status::internal(format!("reading {hash}: {error}"))),
+        };
+        let is_last = chunk.is_err();
+        match to.send_timeout(chunk, wait).await {
+            Ok(()) if is_last => return,
+            Ok(()) => {}
+            Err(_) => {
+                let text = format!("nobody took the next piece for {} s", wait.as_secs());
+                end.send(Err(Status::deadline_exceeded(text)));
+                return;
+            }
         }
     }
 }
@@ -137,23 +175,9 @@ impl Jobs for Handlers {
         if !record.names(&hash) {
             return Err(ProcessError::ImageNotFound(hash).into());
         }
-        let mut file = self.0.images.open(hash, false).await?;
+        let file = self.0.images.open(hash, false).await?;
         let (send, receive) = mpsc::channel(CHUNKS_QUEUED);
-        tokio::task::spawn_blocking(move || {
-            loop {
-                let mut data = Vec::new();
-                let read = file.by_ref().take(CHUNK_BYTES_MAX as u64).read_to_end(&mut data);
-                let chunk = match read {
-                    Ok(0) => return,
-                    Ok(_) => Ok(pb::ImageChunk { data }),
-                    Err(error) => Err(Status::internal(format!("reading {hash}: {error}"))),
-                };
-                let is_last = chunk.is_err();
-                if send.blocking_send(chunk).is_err() || is_last {
-                    return;
-                }
-            }
-        });
+        tokio::spawn(hand_out(file, hash, send, READER_WAIT_MAX));
         Ok(Response::new(ReceiverStream::new(receive)))
     }
 
@@ -197,5 +221,39 @@ impl Jobs for Handlers {
         }
         .to_owned();
         Ok(Response::new(reply))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three pieces, of which a queue of two holds the first.
+    fn content() -> File {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(2 * CHUNK_BYTES_MAX as u64 + 1).unwrap();
+        file
+    }
+
+    #[tokio::test]
+    async fn a_reader_who_does_not_read_is_given_up() {
+        let (send, mut receive) = mpsc::channel(2);
+        hand_out(content(), Hash::ZERO, send, Duration::from_millis(20)).await;
+        let first = receive.recv().await.unwrap().unwrap();
+        assert_eq!(first.data.len(), CHUNK_BYTES_MAX);
+        let end = receive.recv().await.unwrap().unwrap_err();
+        assert_eq!(end.code(), tonic::Code::DeadlineExceeded, "what is not all of it does not look like it");
+        assert!(receive.recv().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_reader_gets_all_of_it() {
+        let (send, mut receive) = mpsc::channel(2);
+        tokio::spawn(hand_out(content(), Hash::ZERO, send, READER_WAIT_MAX));
+        let mut bytes = 0;
+        while let Some(chunk) = receive.recv().await {
+            bytes += chunk.unwrap().data.len();
+        }
+        assert_eq!(bytes, 2 * CHUNK_BYTES_MAX + 1);
     }
 }

@@ -81,7 +81,7 @@ impl Manager {
         fs::create_dir(out)
             .and_then(|()| fs::set_permissions(out, fs::Permissions::from_mode(0o777)))
             .map_err(|error| failed("making the output folder", error))?;
-        let place = JobPlace { run, out: format!("{}/jobs/{run}", self.host.images) };
+        let place = JobPlace { run };
         let plans = job_plans(manifest, &place, &self.host);
         let image = self.images.open(manifest.executable.hash, false).await;
         let image = image.map_err(|error| failed("opening the executable", error))?;
@@ -146,6 +146,9 @@ impl Manager {
                 status = chain::payload::process::ExitStatus::Limit("memory".to_owned());
             }
         }
+        if let Some(text) = ended.untaken {
+            return Err(JobError::ExecutionError { exit_code: 0, stderr: text });
+        }
         let stderr = self.stderr_of(run);
         if let Some(error) = ended_as(&status, &ended.refused, &stderr) {
             return Err(error);
@@ -184,9 +187,10 @@ impl Manager {
             own_network: true,
             output_bytes_max: OUTPUT_BYTES_MAX,
             terminal: None,
-            layers_bytes_max: Some(manifest.resources.output_limit),
+            layers_bytes_max: None,
             fixed: Some(plans.fixed),
             calls_pass: kit::is_broken("job-calls"),
+            outputs: manifest.outputs.iter().map(|output| in_out(&output.path).to_owned()).collect(),
         };
         let mut slots = self.usual_slots(run, &config, image)?;
         slots.push(File::open(out)?.into());
@@ -205,8 +209,7 @@ impl Manager {
             let mut left = manifest.resources.output_limit;
             let mut outputs = Vec::new();
             for output in &manifest.outputs {
-                let name = output.path.strip_prefix(OUT_FOLDER).unwrap_or_default();
-                let path = out.join(name.trim_start_matches('/'));
+                let path = out.join(in_out(&output.path));
                 let file = match open_output(&path) {
                     Ok(file) => file,
                     Err(error) if error.kind() == io::ErrorKind::NotFound && !output.required => continue,
@@ -233,7 +236,12 @@ impl Manager {
     }
 }
 
-/// A regular file and no link to one: what the job made itself.
+/// Its name below the folder in which a job writes.
+fn in_out(path: &str) -> &str {
+    path.strip_prefix(OUT_FOLDER).unwrap_or_default().trim_start_matches('/')
+}
+
+/// A regular file and no link to one: a copy of what the job made.
 fn open_output(path: &Path) -> io::Result<File> {
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let flags = i32::try_from(flags.bits()).unwrap_or(0);

@@ -1,22 +1,22 @@
 //! Runs the job of a receipt again and compares (ACT-29): signature, inputs, environment, run, outputs. Nothing of it is
 //! recorded or kept.
 
-use std::{io::Read, sync::Arc};
+use std::{future::Future, io::Read, sync::Arc, time::Duration};
 
 use base::{Hash, IdentityId};
 use job::{
-    JobManifest, Receipt, VerificationResult, compare_outputs,
+    JobError, JobManifest, Receipt, VerificationResult, compare_outputs,
     limits::{MANIFEST_BYTES_MAX, RECEIPT_BYTES_MAX},
 };
 use kit::Requestor;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tonic::Status;
 
 use super::{
     job_sign::{environment, inputs},
     manager::Manager,
 };
-use crate::core::ProcessError;
+use crate::core::{ProcessError, limits::VERIFY_MARGIN};
 
 impl Manager {
     /// The result, and words where they say more.
@@ -67,12 +67,16 @@ impl Manager {
             return Ok((VerificationResult::EnvironmentMismatch { expected, actual }, text));
         }
         let request = self.job_question(&manifest, requestor)?;
+        // Who may not has no turn kept for them.
+        self.node.authority().preflight(&request).await?;
+        let bound = bound(&manifest);
+        let _turn = turn(&self.jobs.turns, bound).await?;
         // It runs a program: the decision stands on record, though nothing is changed by it.
         self.node.authority().evaluate(&request).await?;
-        let _turn = Arc::clone(&self.jobs.turns).acquire_owned().await;
-        // Nobody cancels it: who asked may go, and its wall time ends it.
-        let (_cancel, mut cancelled) = watch::channel(false);
-        let ran = match self.run_job(&manifest, false, &mut cancelled).await {
+        let (cancel, mut cancelled) = watch::channel(false);
+        // Who asked may go: its wall time ends it, and where that fails this does.
+        let run = self.run_job(&manifest, false, &mut cancelled);
+        let ran = match end_within(run, bound, &cancel).await {
             Ok(ran) => ran,
             Err(error) => {
                 let text = error.to_string();
@@ -98,6 +102,65 @@ impl Manager {
     }
 }
 
+/// As long as the job itself may take, and a margin.
+fn bound(manifest: &JobManifest) -> Duration {
+    Duration::from_millis(manifest.resources.wall_limit).saturating_add(VERIFY_MARGIN)
+}
+
+async fn turn(turns: &Arc<Semaphore>, bound: Duration) -> Result<OwnedSemaphorePermit, ProcessError> {
+    let waited_ms = u64::try_from(bound.as_millis()).unwrap_or(u64::MAX);
+    match tokio::time::timeout(bound, Arc::clone(turns).acquire_owned()).await {
+        Ok(turn) => turn.map_err(|error| ProcessError::Internal(error.to_string())),
+        Err(_) => Err(ProcessError::NoTurn { waited_ms }),
+    }
+}
+
+/// Cancels a run that its own limit has not ended, and lets it clean up.
+async fn end_within<T>(
+    run: impl Future<Output = Result<T, JobError>>,
+    bound: Duration,
+    cancel: &watch::Sender<bool>,
+) -> Result<T, JobError> {
+    let mut run = std::pin::pin!(run);
+    match tokio::time::timeout(bound, &mut run).await {
+        Ok(ran) => ran,
+        Err(_) => {
+            cancel.send_replace(true);
+            // It ended by itself at the last moment, or as one that took too long.
+            run.await.map_err(|error| if error == JobError::Cancelled { JobError::Timeout } else { error })
+        }
+    }
+}
+
 fn missing(missing: Vec<Hash>) -> (VerificationResult, String) {
     (VerificationResult::InputNotFound { missing }, String::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(20);
+
+    #[tokio::test]
+    async fn a_turn_that_does_not_come_is_not_waited_for() {
+        let turns = Arc::new(Semaphore::new(1));
+        let taken = turn(&turns, SHORT).await.unwrap();
+        assert_eq!(turn(&turns, SHORT).await.unwrap_err(), ProcessError::NoTurn { waited_ms: 20 });
+        drop(taken);
+        assert!(turn(&turns, SHORT).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_run_that_does_not_end_is_cancelled_and_has_taken_too_long() {
+        let (cancel, mut cancelled) = watch::channel(false);
+        let run = async {
+            super::super::job_run::asked(&mut cancelled).await;
+            Err::<(), _>(JobError::Cancelled)
+        };
+        assert_eq!(end_within(run, SHORT, &cancel).await, Err(JobError::Timeout));
+        let other = async { Err::<(), _>(JobError::ResourceExceeded("memory".to_owned())) };
+        let memory = JobError::ResourceExceeded("memory".to_owned());
+        assert_eq!(end_within(other, SHORT, &cancel).await, Err(memory));
+    }
 }

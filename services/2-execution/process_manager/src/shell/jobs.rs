@@ -17,7 +17,7 @@ use chain::payload::{
 };
 use job::{JobError, JobManifest, JobState, Receipt, compare_outputs};
 use kit::{Node, Peer, Requestor, authority::Entry};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tonic::Status;
 
 use super::{
@@ -49,6 +49,8 @@ pub(super) struct Jobs {
     told: watch::Sender<()>,
     /// One permit a run.
     pub(super) turns: Arc<Semaphore>,
+    /// One permit a job that is not over.
+    places: Arc<Semaphore>,
     pub(super) keys: Peer,
     pub(super) policy: Peer,
 }
@@ -80,6 +82,7 @@ impl Jobs {
             live: Mutex::default(),
             told: watch::channel(()).0,
             turns: Arc::new(Semaphore::new(JOBS_AT_ONCE)),
+            places: Arc::new(Semaphore::new(JOBS_OPEN_MAX)),
             keys: node.peer("keys"),
             policy: node.peer("policy"),
         })
@@ -151,9 +154,9 @@ impl Manager {
                 }
             };
         }
-        if self.state().jobs.open() >= JOBS_OPEN_MAX {
-            return Err(ProcessError::ResourceShortage.into());
-        }
+        // Taken here and held until it is over: of many at once none slips past a count.
+        let place = Arc::clone(&self.jobs.places).try_acquire_owned();
+        let place = place.map_err(|_| ProcessError::JobsFull)?;
         let request = self.job_question(&manifest, &requestor)?;
         self.node.authority().preflight(&request).await?;
         self.check_inputs(&manifest).await?;
@@ -178,7 +181,7 @@ impl Manager {
         let at = committed.entry.ok_or_else(|| ProcessError::Internal("policy named no entry".to_owned()))?;
         self.fold_of(at).await;
         if !committed.duplicate {
-            self.begin(Submitted { job, at, manifest, manifest_hash });
+            self.begin(Submitted { job, at, manifest, manifest_hash }, place);
         }
         Ok((job, at))
     }
@@ -227,7 +230,7 @@ impl Manager {
             .map_err(|error| ProcessError::Internal(format!("storing what a job names: {error}")))
     }
 
-    fn begin(self: &Arc<Self>, submitted: Submitted) {
+    fn begin(self: &Arc<Self>, submitted: Submitted, place: OwnedSemaphorePermit) {
         let (cancel, cancelled) = watch::channel(false);
         let live = Live { state: JobState::Validated, progress: "waits for its turn", cancel };
         self.jobs.live().insert(submitted.job, live);
@@ -238,17 +241,21 @@ impl Manager {
                 manager.fail(job, at, &error).await;
             }
             manager.jobs.live().remove(&job);
+            drop(place);
             manager.jobs.changed();
         });
     }
 
     async fn fail(&self, job: JobId, submitted: AxiomRef, error: &JobError) {
         let (name, text) = (error.name().to_owned(), error.to_string());
-        self.note(job, "failed", JobFailed { job, submitted, error: name, text }).await;
+        if let Err(error) = self.note(job, "failed", JobFailed { job, submitted, error: name, text }).await {
+            tracing::error!(%job, %error, "the end of a job is not on record");
+        }
     }
 
-    async fn note<T: Body>(&self, job: JobId, what: &str, body: T) {
-        self.record(entry_key(job, what), body).await;
+    /// What is not on record has not happened: whoever notes goes no further.
+    async fn note<T: Body>(&self, job: JobId, what: &str, body: T) -> Result<(), JobError> {
+        must_stand(self.record(entry_key(job, what), body).await, what)
     }
 
     /// Twice, compared, signed, recorded.
@@ -266,7 +273,7 @@ impl Manager {
         };
         let _turn = turn.map_err(|error| JobError::EnvironmentError(error.to_string()))?;
         self.jobs.go_on(job, JobState::Running, "runs");
-        self.note(job, "start", JobStart { job, submitted: at }).await;
+        self.note(job, "start", JobStart { job, submitted: at }).await?;
         let started = SystemTime::now();
         let first = self.run_job(&submitted.manifest, true, &mut cancelled).await?;
         let outputs = first.outputs.iter();
@@ -276,7 +283,7 @@ impl Manager {
             size_bytes: output.size,
         });
         let complete = JobComplete { job, submitted: at, outputs: outputs.collect(), usage: first.usage };
-        self.note(job, "complete", complete).await;
+        self.note(job, "complete", complete).await?;
         self.jobs.go_on(job, JobState::Completed, "runs again, to be compared");
         another_second(started).await;
         let second = self.run_job(&submitted.manifest, false, &mut cancelled).await?;
@@ -305,8 +312,7 @@ impl Manager {
             status: ReceiptStatus::Success,
             proof: Some(proof),
         };
-        self.note(submitted.job, "receipt", entry).await;
-        Ok(())
+        self.note(submitted.job, "receipt", entry).await
     }
 
     /// Jobs of before whose process is gone end here. They are not run again: one of them may be why.
@@ -362,6 +368,12 @@ impl Manager {
         live.cancel.send_replace(true);
         Ok(at)
     }
+}
+
+fn must_stand(stands: bool, what: &str) -> Result<(), JobError> {
+    let refused =
+        || JobError::EnvironmentError(format!("its entry `{what}` was refused: it goes no further"));
+    if stands { Ok(()) } else { Err(refused()) }
 }
 
 /// What differs, for people.

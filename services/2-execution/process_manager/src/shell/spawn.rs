@@ -262,6 +262,7 @@ impl Manager {
             layers_bytes_max: layers_bytes_max(spawn),
             fixed: None,
             calls_pass: false,
+            outputs: Vec::new(),
         };
         let mut slots = self.usual_slots(pid, &config, image)?;
         if !spawn.secrets.is_empty() {

@@ -135,6 +135,7 @@ impl House {
             layers_bytes_max: None,
             fixed: None,
             calls_pass: false,
+            outputs: Vec::new(),
         };
         let folder = self.path().join(id.to_string());
         std::fs::create_dir(&folder).unwrap();
