@@ -41,11 +41,13 @@ fn the_quick_sections_hold() {
         "verify",
         "--section",
         "replay",
+        "--section",
+        "images",
     ];
     let Some(output) = prove(&[&sections[..], &["--json"]].concat()) else { return };
     let report = report(&output);
     assert!(output.status.success(), "{report:#}");
-    assert_eq!(report["sections"].as_array().unwrap().len(), 8);
+    assert_eq!(report["sections"].as_array().unwrap().len(), 9);
     assert!(report["sections"].as_array().unwrap().iter().all(|section| section["ok"] == true));
 }
 
@@ -64,6 +66,7 @@ fn a_defence_that_is_switched_off_is_missed() {
         "key-lock",
         "key-decision",
         "key-record",
+        "image-record",
         "chain",
         "tree",
         "checkpoint-signature",

@@ -15,8 +15,7 @@ const SEED: &str = "000000000000000000000000000000000000000000000000000000000000
 const ATTACKS: [(&str, &str); 4] = [
     ("clock", "clock_gettime"),
     ("network", "socket"),
-    // Whichever call a program is started with.
-    ("program", ""),
+    ("program", "clone"),
     ("file-time", "second run differs"),
 ];
 /// The operator's key, which may sign anything of its own.

@@ -6,6 +6,7 @@
 mod authority;
 mod crash;
 mod disk_full;
+mod images;
 mod jobs;
 mod keys;
 mod network;
@@ -37,7 +38,7 @@ const STILL_TIMEOUT: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// What `--break` knows, and the section that must notice.
-const BREAKS: [(&str, &str); 34] = [
+const BREAKS: [(&str, &str); 35] = [
     ("userns", "refuse"),
     ("mountns", "refuse"),
     ("pidns", "refuse"),
@@ -59,6 +60,7 @@ const BREAKS: [(&str, &str); 34] = [
     ("cascade", "revoke"),
     ("job-calls", "jobs"),
     ("job-compare", "jobs"),
+    ("image-record", "images"),
     ("replay", "replay"),
     ("key-purpose", "keys"),
     ("key-lock", "keys"),
@@ -107,10 +109,11 @@ fn stands_still(pid: Pid) -> bool {
 
 type Run = fn(&mut Context) -> Result<Section>;
 
-const SECTIONS: [(&str, Run); 13] = [
+const SECTIONS: [(&str, Run); 14] = [
     ("node", node::run),
     ("work", work::run),
     ("jobs", jobs::run),
+    ("images", images::run),
     ("authority", authority::run),
     ("revoke", revoke::run),
     ("refuse", refuse::run),
