@@ -26,6 +26,7 @@ pub struct TestNode {
     root: tempfile::TempDir,
     binary: PathBuf,
     up: bool,
+    user: Option<(u32, u32)>,
 }
 
 /// The services of the node itself, in the order in which they boot.
@@ -70,7 +71,7 @@ impl TestNode {
         let binary = binary()?;
         // Socket paths are short, so the folder's name is too.
         let root = tempfile::Builder::new().prefix("bw").tempdir().expect("a temporary folder");
-        Some(Self { root, binary, up: false })
+        Some(Self { root, binary, up: false, user: None })
     }
 
     pub fn up(&mut self) {
@@ -101,6 +102,12 @@ impl TestNode {
         assert!(self.up, "the node did not come up: {}", String::from_utf8_lossy(&output.stderr));
     }
 
+    /// The node to come, and every command for it, is of this user; only root can say so.
+    pub fn belongs_to(&mut self, uid: u32, gid: u32) {
+        std::os::unix::fs::chown(self.root(), Some(uid), Some(gid)).expect("root gives its folder away");
+        self.user = Some((uid, gid));
+    }
+
     pub fn down(&mut self) {
         self.ok(&["down"]);
         self.up = false;
@@ -120,6 +127,10 @@ impl TestNode {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
         command.arg("--root").arg(self.root()).args(args).stdin(Stdio::null());
+        if let Some((uid, gid)) = self.user {
+            std::os::unix::process::CommandExt::uid(&mut command, uid);
+            std::os::unix::process::CommandExt::gid(&mut command, gid);
+        }
         command
     }
 

@@ -37,6 +37,11 @@ struct House {
 impl House {
     /// None, with the reason, where this cannot be had.
     fn new() -> Option<House> {
+        House::of(None)
+    }
+
+    /// Root's, or that of another user of the host.
+    fn of(user: Option<&str>) -> Option<House> {
         let mut node = TestNode::empty()?;
         if !is_root() {
             println!("skipped: services with users of their own need root");
@@ -56,18 +61,20 @@ impl House {
         let layer = node.root().join("layer");
         fs::create_dir(&layer).unwrap();
         let layer = layer.to_str().unwrap().to_owned();
-        node.up_through(&[
-            "unshare",
-            "--mount",
-            "--net",
-            "--propagation",
-            "private",
-            "sh",
-            "-c",
-            HOUSE,
-            "sh",
-            &layer,
-        ]);
+        let around =
+            ["unshare", "--mount", "--net", "--propagation", "private", "sh", "-c", HOUSE, "sh", &layer];
+        let become_it = user.map(|user| {
+            let (uid, gid) = ids_of(user);
+            node.belongs_to(uid, gid);
+            [
+                "setpriv".to_owned(),
+                format!("--reuid={uid}"),
+                format!("--regid={gid}"),
+                "--init-groups".to_owned(),
+            ]
+        });
+        let become_it = become_it.iter().flatten().map(String::as_str);
+        node.up_through(&around.into_iter().chain(become_it).collect::<Vec<_>>());
         // Any of the node's own processes is inside.
         let keeper = node.json(&["status"])["supervisor_pid"].as_i64().unwrap();
         let manifests = node.root().join("manifests");
@@ -181,9 +188,32 @@ fn redis_keeps_its_data_over_a_kill() {
 }
 
 fn redis() -> u32 {
+    ids_of("redis").0
+}
+
+fn ids_of(user: &str) -> (u32, u32) {
     let passwd = fs::read_to_string("/etc/passwd").unwrap();
-    let entry = passwd.lines().find(|line| line.starts_with("redis:")).unwrap();
-    entry.split(':').nth(2).unwrap().parse().unwrap()
+    let entry = passwd.lines().find(|line| line.starts_with(&format!("{user}:"))).unwrap();
+    let mut numbers = entry.split(':').skip(2).map(|number| number.parse().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
+/// The one user that its unit needs is who the node runs as: no right of root's is left anywhere.
+#[test]
+fn redis_keeps_its_data_over_a_kill_on_a_node_of_its_own_user() {
+    let Some(house) = House::of(Some("redis")) else { return };
+    let keeper = fs::read_to_string(format!("/proc/{}/status", house.keeper)).unwrap();
+    assert!(keeper.contains(&format!("Uid:\t{0}\t{0}\t{0}\t{0}\n", redis())), "{keeper}");
+    assert!(keeper.contains("CapEff:\t0000000000000000"), "{keeper}");
+    house.apply(&house.import("redis-server.service", "redis-server.service", RESTARTS));
+    house.answers(&["redis-cli", "set", "kept", "value-8"], "OK");
+    house.answers(&["redis-cli", "save"], "OK");
+    assert_eq!(fs::metadata(format!("/proc/{}", house.node.pid("redis-server"))).unwrap().uid(), redis());
+    house.is_held_and_comes_back("redis-server");
+    house.answers(&["redis-cli", "get", "kept"], "value-8");
+    house.stops_in_order("redis-server");
+    let (_, said) = house.client(&["redis-cli", "ping"]);
+    assert!(said.contains("refused"), "{said}");
 }
 
 #[test]
