@@ -8,7 +8,7 @@
 
 use std::{
     fs,
-    process::Command,
+    process::{Command, Stdio},
     sync::{
         Mutex,
         atomic::{AtomicBool, Ordering},
@@ -21,10 +21,12 @@ use system_tests::{TestNode, within};
 
 const SOON: Duration = Duration::from_secs(60);
 /// Generous: machines that test are busy. The figures are printed.
-const STATUS_WORST: Duration = Duration::from_secs(10);
-const STATUS_P99: Duration = Duration::from_secs(2);
+const STATUS_WORST: Duration = Duration::from_secs(30);
+const STATUS_P99: Duration = Duration::from_secs(10);
 /// Twice the bound of a log and what may come between two looks at it.
 const LOGS_BYTES_MAX: u64 = 128 << 20;
+/// Kept of each stream of a program.
+const PROGRAM_OUTPUT_BYTES_MAX: u64 = 4 << 20;
 /// Processes of a service, one that it may not have, and its first process.
 const PROCESSES_MAX: usize = 32;
 
@@ -204,6 +206,57 @@ fn a_flood_of_output_stays_within_the_bound_of_a_log() {
     });
     let said = |file: &str| String::from_utf8_lossy(&fs::read(folder.join(file)).unwrap()).into_owned();
     assert!(said("node.log").contains("a full log is put aside"), "{}", said("node.log"));
+}
+
+/// Through `run`: to a reader that takes all, to one that takes nothing, and to nobody.
+#[test]
+fn a_program_that_floods_its_reader_or_nobody_keeps_a_bounded_file_and_is_on_record() {
+    let Some(node) = TestNode::boot() else { return };
+    let core = node.pids();
+    let flood = ["--", "yes", "a flood of words"];
+    let kept = |pid: u64| {
+        let folder = node.root().join(format!("state/process_manager/programs/{pid}"));
+        fs::metadata(folder.join("stdout")).map_or(0, |data| data.len())
+    };
+    watched(&node, "output flood of programs", |enough| {
+        let read =
+            |stdout: Stdio| node.command(&[&["run"], &flood[..]].concat()).stdout(stdout).spawn().unwrap();
+        let mut readers = [read(Stdio::null()), read(Stdio::piped())];
+        let alone = node.ok(&[&["run", "--detach"], &flood[..]].concat());
+        let running = || {
+            let programs = node.json(&["ps"]);
+            let pids = programs.as_array().unwrap().iter().filter(|row| row["state"] == "running");
+            pids.filter_map(|row| row["pid"].as_u64()).collect::<Vec<u64>>()
+        };
+        assert!(within(SOON, || running().len() == 3), "{:?}", running());
+        let pids = running();
+        assert!(pids.contains(&alone.trim().parse().unwrap()), "{pids:?} {alone}");
+        let mut highest = 0;
+        let mut look = || {
+            highest = pids.iter().map(|pid| kept(*pid)).fold(highest, u64::max);
+            pids.iter().map(|pid| kept(*pid)).filter(|bytes| *bytes == PROGRAM_OUTPUT_BYTES_MAX).count()
+        };
+        // Each writes more than is kept of it; the one that nobody reads waits.
+        assert!(within(SOON, || look() == 3), "{:?}", pids.iter().map(|pid| kept(*pid)).collect::<Vec<_>>());
+        enough();
+        look();
+        eprintln!("of one flood {highest} bytes were kept at most");
+        assert_eq!(highest, PROGRAM_OUTPUT_BYTES_MAX);
+        assert_eq!(running(), pids, "they go on all the time");
+        for pid in &pids {
+            node.ok(&["kill", &pid.to_string(), "--signal", "kill"]);
+        }
+        drop(readers[1].stdout.take());
+        for reader in &mut readers {
+            assert_eq!(reader.wait().unwrap().code(), Some(128 + 9));
+        }
+        let ends = || node.log(&["ProcessExit"]);
+        assert!(within(SOON, || ends().len() == 3), "{:?}", ends());
+        for end in ends() {
+            assert!(end["body"]["usage"]["cpu_time_ns"].as_u64().unwrap() > 0, "{end}");
+        }
+    });
+    assert_eq!(node.pids(), core, "another service noticed");
 }
 
 /// A service that stands still is found by its health check, and replaced.
