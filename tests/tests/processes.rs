@@ -241,7 +241,7 @@ fn a_running_program_tells_what_it_uses() {
     node.ok(&["kill", "--signal", "kill", &pid.to_string()]);
 }
 
-/// covers: PRC-18
+/// covers: PRC-18, PRC-36, PRC-37
 #[test]
 fn the_first_process_is_the_parent_of_programs_as_of_services() {
     let Some(node) = TestNode::boot() else { return };

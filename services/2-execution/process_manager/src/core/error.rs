@@ -183,6 +183,7 @@ impl From<ProcessError> for tonic::Status {
 mod tests {
     use super::*;
 
+    /// covers: PRC-40
     #[test]
     fn an_error_says_who_is_guilty_and_whether_to_come_again() {
         use tonic::Code;
