@@ -130,7 +130,7 @@ fn idle_stop(text: &str) -> Result<Duration> {
 
 /// Variables that the supervisor may need; services get none of them.
 fn inherited_environment() -> Vec<(String, String)> {
-    let wanted = ["CREDENTIALS_DIRECTORY", "BAILIWICK_LOG", "NOTIFY_SOCKET", "PATH"];
+    let wanted = ["CREDENTIALS_DIRECTORY", "BAILIWICK_LOG", "NOTIFY_SOCKET", "PATH", kit::WALL_MOVED];
     wanted.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect()
 }
 

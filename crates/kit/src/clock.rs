@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use base::AxiomTime;
@@ -33,6 +33,30 @@ pub fn until_next(period: Duration) -> Duration {
 fn until_multiple(now_ns: u64, period: Duration) -> Duration {
     let period_ns = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX).max(1);
     Duration::from_nanos(period_ns - now_ns % period_ns)
+}
+
+/// Names a file with a number of seconds by which the wall clock of a node is moved, for tests: to set the clock of the
+/// machine is no test's to do. Builds without debug assertions know nothing of it.
+pub const WALL_MOVED: &str = "BAILIWICK_WALL_MOVED";
+
+/// Whether the wall clock of this process is moved, and may be at any time without the kernel knowing.
+#[must_use]
+pub fn is_wall_moved() -> bool {
+    cfg!(debug_assertions) && std::env::var_os(WALL_MOVED).is_some()
+}
+
+/// The wall clock. Everything of a node that asks what day it is asks here, but what compares with times of files.
+#[must_use]
+pub fn wall_time() -> SystemTime {
+    let now = SystemTime::now();
+    if !is_wall_moved() {
+        return now;
+    }
+    let text = std::env::var_os(WALL_MOVED).and_then(|file| std::fs::read_to_string(file).ok());
+    let seconds: i64 = text.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+    let by = Duration::from_secs(seconds.unsigned_abs());
+    let moved = if seconds < 0 { now.checked_sub(by) } else { now.checked_add(by) };
+    moved.unwrap_or(now)
 }
 
 #[derive(Debug, Default)]

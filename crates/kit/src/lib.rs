@@ -43,7 +43,7 @@ pub use behind::stand_back;
 pub use broken::{BREAK_VARIABLE, is_broken};
 pub use channel::{Caller, ChannelKind};
 pub use client::Peer;
-pub use clock::{AxiomClock, CLOCK_STALE_NS, boot_time_ns, until_next};
+pub use clock::{AxiomClock, CLOCK_STALE_NS, WALL_MOVED, boot_time_ns, is_wall_moved, until_next, wall_time};
 pub use context::{ActorType, ContextFields, OperationContext, Origin};
 pub use error::{CallError, ERROR_METADATA, Guilty, IntoRefusal, KitError, Retry, error_info};
 pub use feed::{FEED_SILENCE_MAX, FEED_WAIT_MAX, FEED_WAIT_OPERATOR_MAX, Feed, FeedEntry, FeedPlan};

@@ -88,6 +88,12 @@ impl Timer {
         calendar.into_iter().chain(monotonic).min()
     }
 
+    /// To be called before a look at what is due: a clock that was put back so far that it was wrong before is counted from
+    /// where it stands, and goes on from there.
+    pub fn follow_clock(&mut self, now: Moment) {
+        self.account.seen_us = self.seen(now).as_microsecond();
+    }
+
     /// It was due and was started, or ran still: whatever was due until now is done with.
     pub fn fired(&mut self, now: Moment) {
         self.account.seen_us = self.seen(now).max(now.wall).as_microsecond();
@@ -194,6 +200,10 @@ mod tests {
         assert_eq!(due(&also, at(32_401, 0)), Some(5399));
         // Put back by days: it was wrong before.
         assert_eq!(due(&timer, at(-300_000, 0)), Some(1200));
+        timer.follow_clock(at(-300_000, 0));
+        assert_eq!(due(&timer, at(-298_800, 0)), Some(0), "it counts from there");
+        timer.follow_clock(at(-298_800, 0));
+        assert_eq!(due(&timer, at(-298_800, 0)), Some(0), "a look changes nothing");
         timer.fired(at(-298_800, 0));
         assert_eq!(due(&timer, at(-298_800, 0)), Some(1800));
     }

@@ -3,7 +3,7 @@
 use std::{
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
+    time::UNIX_EPOCH,
 };
 
 use base::{Hash, layout::Layout};
@@ -50,7 +50,7 @@ impl History {
 
     /// A service has a manifest, or none any more. Its text is on the disk before the list names it.
     pub(super) fn add(&self, service: &str, text: Option<&str>) -> Result<(), String> {
-        let time_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+        let time_ms = kit::wall_time().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
         let mut held = self.loaded()?;
         let Some(known) = held.as_ref() else { return Ok(()) };
         let mut next = known.clone();

@@ -28,6 +28,8 @@ use crate::{
 
 /// What is waited for at most: `due_in` is asked again then.
 const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// The same where the kernel does not know that the clock is moved, and so wakes nobody.
+const WAIT_MAX_MOVED: Duration = Duration::from_millis(100);
 /// Nobody waits: the alarm is off.
 const NEVER: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
@@ -38,7 +40,8 @@ pub(super) fn local_zone() -> Option<TimeZone> {
 }
 
 pub(super) fn moment() -> Moment {
-    Moment { wall: Timestamp::now(), boot: now() }
+    let wall = Timestamp::try_from(kit::wall_time()).unwrap_or_else(|_| Timestamp::now());
+    Moment { wall, boot: now() }
 }
 
 struct Known {
@@ -109,6 +112,7 @@ impl Timers {
     pub(super) fn fire(&mut self, now: Moment, zone: &TimeZone) -> Vec<String> {
         let mut due = Vec::new();
         for (name, known) in &mut self.known {
+            known.timer.follow_clock(now);
             if known.timer.due_in(now, zone) == Some(Duration::ZERO) {
                 known.timer.fired(now);
                 due.push(name.clone());
@@ -159,7 +163,10 @@ impl Alarm {
 
     /// Rings then, or when the wall clock is set; never if there is nothing to wait for.
     pub(super) fn set(&self, at: Option<Timestamp>, now: Timestamp) {
-        let latest = now.checked_add(WAIT_MAX).unwrap_or(Timestamp::MAX);
+        let wait_max = if kit::is_wall_moved() { WAIT_MAX_MOVED } else { WAIT_MAX };
+        let kernel = Timestamp::now();
+        let at = at.map(|at| kernel.checked_add(at.duration_since(now)).unwrap_or(kernel));
+        let latest = kernel.checked_add(wait_max).unwrap_or(Timestamp::MAX);
         let at = at.map_or(NEVER, |at| {
             let at = at.min(latest);
             let whole = Timespec { tv_sec: at.as_second(), tv_nsec: at.subsec_nanosecond().into() };

@@ -3,7 +3,7 @@
 use std::{
     path::PathBuf,
     sync::{Arc, Mutex},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, UNIX_EPOCH},
 };
 
 use base::{AxiomRef, AxiomTime};
@@ -68,7 +68,7 @@ impl Identity {
 
 /// Both clocks of the kernel.
 pub(super) fn read_clocks() -> Reading {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let wall = kit::wall_time().duration_since(UNIX_EPOCH).unwrap_or_default();
     Reading { wall_ns: u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX), boot_ns: boot_time_ns() }
 }
 

@@ -24,6 +24,9 @@ use crate::{
     signing::{self, SEALED_KEY_FILE},
 };
 
+/// Where a test's wall clock shows in a sandbox.
+const WALL_MOVED_FILE: &str = "/wall-moved";
+
 impl House {
     /// `clients` is where it is told of clients that come and go; `handed` goes to this service alone: the name of its
     /// token, and the descriptor.
@@ -169,10 +172,11 @@ fn extras(house: &House, name: &str) -> Result<Extras, PlanFault> {
             let head = layout.head();
             let folder = give(head.parent().map_or_else(|| head.clone(), Path::to_owned), true)?;
             let genesis = give(layout.genesis(), false)?;
-            Extras {
-                mounts: vec![bind(&folder, "/head", true), bind(&genesis, "/genesis.cbor", false)],
-                ..Extras::default()
-            }
+            let mut mounts = vec![bind(&folder, "/head", true), bind(&genesis, "/genesis.cbor", false)];
+            let moved = std::env::var_os(kit::WALL_MOVED).filter(|_| kit::is_wall_moved());
+            mounts.extend(moved.iter().map(|file| bind(Path::new(file), WALL_MOVED_FILE, false)));
+            let variables = moved.map(|_| (kit::WALL_MOVED, WALL_MOVED_FILE.to_owned()));
+            Extras { mounts, variables: variables.into_iter().collect(), ..Extras::default() }
         }
         // The boundary's files lie in this service's folder and are for the boundary alone.
         "keys" => Extras {
