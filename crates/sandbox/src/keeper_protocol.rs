@@ -75,9 +75,17 @@ pub enum Request {
     /// Ends every child and the keeper. From the supervisor only.
     #[n(10)]
     Shutdown,
-    /// Runs a command of this child's plan beside it. One at a time; its end is told by [`Reply::Done`].
+    /// Runs a command of this child's plan beside it. A few at once, each of them once; its end is told by [`Reply::Done`].
     #[n(11)]
     Run {
+        #[n(0)]
+        id: u64,
+        #[n(1)]
+        command: u8,
+    },
+    /// Kills such a command, if it runs; its end is told as that of any other. Answered by [`Reply::Signalled`].
+    #[n(12)]
+    EndCommand {
         #[n(0)]
         id: u64,
         #[n(1)]
@@ -200,7 +208,8 @@ pub enum Reply {
         #[n(1)]
         pid: i32,
     },
-    /// Not an answer: a command of this child's plan has ended. Of several that end in a row before it is told, the last.
+    /// Not an answer: a command of this child's plan has ended. Of several before the program that end in a row before it is
+    /// told, the last.
     #[n(17)]
     Done {
         #[n(0)]

@@ -109,7 +109,7 @@ fn supervise() -> io::Result<()> {
                 if line.starts_with("daemon") {
                     plan.forks = Some(Forks::default());
                     // Outside of any sandbox: found by the number that the kernel gave.
-                    plan.commands = ["exit 3", "exec sleep 60"].map(command).to_vec();
+                    plan.commands = ["exit 3", "exec sleep 60", "exec sleep 60"].map(command).to_vec();
                 }
                 if line.starts_with("after") {
                     // The text is what comes before; the program sleeps.
@@ -141,6 +141,10 @@ fn supervise() -> io::Result<()> {
             ["run", id, place] => {
                 let command = number(place)? as u8;
                 ask(&Request::Run { id: number(id)?, command }, &[])?;
+            }
+            ["end", id, place] => {
+                let command = number(place)? as u8;
+                ask(&Request::EndCommand { id: number(id)?, command }, &[])?;
             }
             ["list"] => ask(&Request::List(0), &[])?,
             ["ack", id] => ask(&Request::Ack(number(id)?), &[])?,

@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_is_the_child_whose_commands_run_one_at_a_time() {
+    fn a_daemon_is_the_child_whose_commands_run_each_once_at_a_time() {
         let mut keeper = Keeper::start("supervisor");
         keeper.launch("daemon 1 sleep 60 & exit 0");
         let settled = keeper.ask("wait", "Settled { id: 1");
@@ -254,7 +254,18 @@ mod tests {
         keeper.ask("run 1 0", "Running");
         assert!(keeper.ask("wait", "Done { id: 1, command: 0").contains("Code(3)"));
         keeper.ask("run 1 1", "Running");
-        assert!(keeper.ask("run 1 0", "Refused").contains("runs already"));
+        assert!(keeper.ask("run 1 1", "Refused").contains("runs already"));
+        keeper.ask("run 1 0", "Running");
+        assert!(keeper.ask("wait", "Done { id: 1, command: 0").contains("Code(3)"));
+        keeper.ask("run 1 2", "Running");
+        assert!(keeper.ask("run 1 0", "Refused").contains("2 commands of child 1 run already"));
+        // With what it has started; the other goes on.
+        keeper.ask("end 1 1", "Signalled");
+        assert!(keeper.ask("wait", "Done { id: 1, command: 1").contains("Signal(9)"));
+        keeper.ask("run 1 0", "Running");
+        assert!(keeper.ask("wait", "Done { id: 1, command: 0").contains("Code(3)"));
+        keeper.ask("end 1 0", "Signalled");
+        assert!(keeper.ask("end 2 0", "Refused").contains("no child"));
         assert!(keeper.ask("run 2 0", "Refused").contains("no child"));
         // The next supervisor is told who the program is.
         kill_process(Pid::from_raw(keeper.supervisor).unwrap(), Signal::KILL).unwrap();

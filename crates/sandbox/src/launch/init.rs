@@ -4,8 +4,8 @@
 //! orphan to reap. So the launcher's child stays as PID 1 and forks the program behind itself. It is a copy of the
 //! launcher that executes nothing: with the launcher's pages shared, it costs a tenth of a process of its own.
 //!
-//! Beside the program it runs what the plan laid down and nothing else: commands before it, and one at a time those that
-//! the launcher names by their place. Where the program leaves a daemon and ends, the daemon is the program.
+//! Beside the program it runs what the plan laid down and nothing else: commands before it, and those that the launcher
+//! names by their place, each once at a time. Where the program leaves a daemon and ends, the daemon is the program.
 //!
 //! It keeps no capability that its program has not, cannot be looked at by it (they may share a uid), opens no file but
 //! to find a daemon, and ends with its program; the kernel then ends what is left of the namespace.
@@ -21,7 +21,9 @@ use rustix::pipe::PipeFlags;
 use super::child::{FAILED, REPORT_BYTES, Report, decode_report};
 use crate::fdpass::{Channel, PassError};
 use crate::plan::{Command, Forks, Plan};
-use crate::process::{ExitStatus, Reaped, SignalReader, adopt_orphans, forbid_inspection, pid_of, reap};
+use crate::process::{
+    ExitStatus, Reaped, Signal, SignalReader, adopt_orphans, forbid_inspection, pid_of, reap,
+};
 use crate::sys::{self, Forked};
 
 /// Its name in `ps` and `top`; at most 15 bytes are kept.
@@ -30,6 +32,8 @@ const NAME: &std::ffi::CStr = c"bailiwick-init";
 const SIGNALLED: i32 = 128;
 /// From the launcher: run the command whose place follows.
 const RUN: u8 = b'R';
+/// From the launcher: end the command whose place follows, if it runs.
+const END: u8 = b'E';
 /// A daemon is looked for this often, until it is there or the launcher's patience ends.
 const LOOK_EVERY_MS: i64 = 10;
 /// Bytes of the file in which a daemon writes its number that are read.
@@ -90,6 +94,11 @@ impl Program {
     /// Has the command at this place of the plan run; its end is heard.
     pub fn run(&self, command: u8) -> io::Result<()> {
         self.channel.send(&[RUN, command], &[]).map_err(passed)
+    }
+
+    /// Has the command at this place killed, if it runs; its end is heard.
+    pub fn end(&self, command: u8) -> io::Result<()> {
+        self.channel.send(&[END, command], &[]).map_err(passed)
     }
 
     /// How it ended, once its init has. None if the init was killed: then its own status is the program's.
@@ -173,7 +182,8 @@ pub(super) fn stay_before(
     tell(channel, Report::Started, &[born.pidfd.as_fd()])?;
     // A program that has ended keeps its number until it is reaped: only after the launcher has read it.
     channel.receive(&mut [0; 2], &mut Vec::new()).map_err(passed)?;
-    let mut init = Init { plan, channel, signals, stage: Stage::of(role), main: born.into(), command: None };
+    let mut init =
+        Init { plan, channel, signals, stage: Stage::of(role), main: born.into(), commands: Vec::new() };
     match init.serve() {
         Ok(role) => Ok(role),
         Err(_) => sys::exit_now(FAILED),
@@ -248,8 +258,8 @@ struct Init<'a> {
     stage: Stage,
     /// What signals are meant for, and whose end counts.
     main: Child,
-    /// One that the launcher asked for.
-    command: Option<(usize, Child)>,
+    /// Those that the launcher asked for, by their place.
+    commands: Vec<(usize, Child)>,
 }
 
 impl Init<'_> {
@@ -293,7 +303,8 @@ impl Init<'_> {
 
     /// A role for the process that was forked because of it.
     fn reaped(&mut self, reaped: &Reaped) -> io::Result<Option<Role>> {
-        if let Some((place, _)) = self.command.take_if(|(_, child)| child.pid == reaped.pid) {
+        if let Some(at) = self.commands.iter().position(|(_, child)| child.pid == reaped.pid) {
+            let (place, _) = self.commands.swap_remove(at);
             self.done(place, reaped.status)?;
             return Ok(None);
         }
@@ -355,8 +366,12 @@ impl Init<'_> {
         self.channel.receive(&mut request, &mut Vec::new()).map_err(passed)?;
         let [kind, place] = request;
         let place = usize::from(place);
-        // The launcher asks for one at a time, of those that there are.
-        if kind != RUN || self.command.is_some() || place >= self.plan.commands.len() {
+        let running = self.commands.iter().find(|(other, _)| *other == place);
+        if let (END, Some((_, command))) = (kind, running) {
+            self.kill(command);
+        }
+        // The launcher asks for what does not run yet, of those that there are.
+        if kind != RUN || running.is_some() || place >= self.plan.commands.len() {
             return Ok(None);
         }
         let born = match fork() {
@@ -366,14 +381,22 @@ impl Init<'_> {
             Err(_) => return self.done(place, ExitStatus::Code(FAILED)).map(|()| None),
         };
         born.await_execution()?;
-        self.command = Some((place, born.into()));
+        self.commands.push((place, born.into()));
         Ok(None)
+    }
+
+    /// With all that it has started and that stayed in its session; gone already is what is wanted.
+    fn kill(&self, command: &Child) {
+        if let Some(group) = rustix::process::Pid::from_raw(command.pid).filter(|_| self.plan.new_session) {
+            let _ = rustix::process::kill_process_group(group, Signal::KILL);
+        }
+        let _ = sys::pidfd_signal(command.pidfd.as_fd(), Signal::KILL.as_raw());
     }
 
     /// The daemon is a child of this process by now: its parent has ended.
     fn look_for_daemon(&mut self) -> io::Result<()> {
         let children = children()?;
-        let own = |pid: &i32| self.command.as_ref().is_none_or(|(_, command)| command.pid != *pid);
+        let own = |pid: &i32| self.commands.iter().all(|(_, command)| command.pid != *pid);
         let children: Vec<i32> = children.into_iter().filter(own).collect();
         if children.is_empty() {
             // It left nobody behind.

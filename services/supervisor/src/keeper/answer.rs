@@ -72,6 +72,10 @@ impl Keeper {
                 self.table.find_mut(client, id)?.run(command)?;
                 plain(Reply::Running)
             }
+            Request::EndCommand { id, command } => {
+                self.table.find(client, id)?.end_command(command)?;
+                plain(Reply::Signalled)
+            }
             Request::Freeze { id, frozen } => {
                 let group = self.table.find(client, id)?.group.as_ref().ok_or("the child has no cgroup")?;
                 group.freeze(frozen).map_err(|error| format!("freezing child {id}: {error}"))?;

@@ -9,6 +9,9 @@ use sandbox::{Program, Told};
 
 use super::{CHILDREN_MAX, STORED_MAX};
 
+/// Commands of one child that run at once: the check of its health, and another.
+const COMMANDS_AT_ONCE: usize = 2;
+
 /// One child, from its launch until its exit is acknowledged.
 #[derive(Debug)]
 pub(super) struct Kept {
@@ -22,7 +25,7 @@ pub(super) struct Kept {
     exit: Option<Exit>,
     told: bool,
     stays: Stays,
-    command: Command,
+    commands: [Command; COMMANDS_AT_ONCE],
 }
 
 /// Whether the process that is known is the one that stays.
@@ -35,11 +38,11 @@ enum Stays {
     Settled,
 }
 
-/// What of a plan's commands one child is at.
+/// A command of a plan, by its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Command {
     None,
-    Running,
+    Running(u8),
     /// Not told yet.
     Done(u16, ExitStatus),
 }
@@ -56,7 +59,7 @@ impl Kept {
             exit: None,
             told: false,
             stays: Stays::Settled,
-            command: Command::None,
+            commands: [Command::None; COMMANDS_AT_ONCE],
         }
     }
 
@@ -88,28 +91,49 @@ impl Kept {
         while let Some(told) = self.program.as_mut().and_then(Program::hear) {
             match told {
                 Told::Settled => self.stays = Stays::Untold,
-                Told::Done { command, status } => self.command = Command::Done(command, status),
+                Told::Done { command, status } => self.done(command, status),
             }
         }
     }
 
-    pub(super) fn run(&mut self, command: u8) -> Result<(), String> {
-        if self.command != Command::None {
-            return Err(format!("a command of child {} runs already", self.id));
+    /// Those before the program nobody asked for: of them the last is remembered.
+    fn done(&mut self, command: u16, status: ExitStatus) {
+        let place = |wanted: &dyn Fn(&Command) -> bool| self.commands.iter().position(wanted);
+        let own = place(&|one| matches!(one, Command::Running(place) if u16::from(*place) == command));
+        let at = own.or_else(|| place(&|one| !matches!(one, Command::Running(_))));
+        if let Some(slot) = at.and_then(|at| self.commands.get_mut(at)) {
+            *slot = Command::Done(command, status);
         }
+    }
+
+    pub(super) fn run(&mut self, command: u8) -> Result<(), String> {
+        if self.commands.contains(&Command::Running(command)) {
+            return Err(format!("the command {command} of child {} runs already", self.id));
+        }
+        let free = self.commands.iter_mut().find(|one| **one == Command::None);
+        let free =
+            free.ok_or_else(|| format!("{COMMANDS_AT_ONCE} commands of child {} run already", self.id))?;
         let program = self.program.as_ref().filter(|_| self.exit.is_none());
         let program = program.ok_or_else(|| format!("the child {} runs no commands", self.id))?;
         program.run(command).map_err(|error| format!("asking the init of child {}: {error}", self.id))?;
-        self.command = Command::Running;
+        *free = Command::Running(command);
         Ok(())
+    }
+
+    pub(super) fn end_command(&self, command: u8) -> Result<(), String> {
+        let program = self.program.as_ref().filter(|_| self.exit.is_none());
+        let program = program.ok_or_else(|| format!("the child {} runs no commands", self.id))?;
+        program.end(command).map_err(|error| format!("asking the init of child {}: {error}", self.id))
     }
 
     /// The next thing to tell of it, in the order in which it happened.
     fn next_untold(&mut self) -> Option<Reply> {
         let id = self.id;
-        if let Command::Done(command, status) = self.command {
-            self.command = Command::None;
-            return Some(Reply::Done { id, command, status });
+        for slot in &mut self.commands {
+            if let Command::Done(command, status) = *slot {
+                *slot = Command::None;
+                return Some(Reply::Done { id, command, status });
+            }
         }
         if self.stays == Stays::Untold {
             self.stays = Stays::Settled;

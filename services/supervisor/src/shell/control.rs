@@ -1,12 +1,23 @@
-//! How a program that runs is told something: to end, to read its configuration again.
+//! How a program that runs is told something: to end, to read its configuration again; and how it is asked whether it is
+//! well, by a command in its sandbox.
+
+use std::time::Duration;
 
 use sandbox::process::{ExitStatus, Signal};
+use tokio::sync::oneshot;
 
-use super::{inputs::Input, run::Shell};
+use super::{inputs::Input, keeper_client::Keeper, plans, run::Shell};
 use crate::{
-    core::supervisor::{Event, LaunchId, Reply, RequestId, Supervisor, SupervisorError},
-    manifest::{CommandRole, ControlSignal, ProgramConfig},
+    core::supervisor::{CallId, Event, LaunchId, Reply, RequestId, Supervisor, SupervisorError},
+    manifest::{CommandRole, ControlSignal, ProgramConfig, ServiceManifest},
 };
+
+/// A check by a command that is under way, until its end is told.
+pub(super) struct Check {
+    ended: oneshot::Sender<ExitStatus>,
+    /// What is asked for meanwhile: this one took too long.
+    next: Option<(CallId, Duration)>,
+}
 
 const fn number(signal: ControlSignal) -> Signal {
     match signal {
@@ -93,6 +104,54 @@ impl Shell {
         });
     }
 
+    /// Runs the check of a service where the service runs. Its end is waited for in a task; one that takes too long is
+    /// ended, and the next waits until it has.
+    pub(super) fn probe_by_command(
+        &mut self,
+        manifest: &ServiceManifest,
+        launch: LaunchId,
+        call: CallId,
+        timeout: Duration,
+    ) {
+        let Some(place) = plans::place_of_check(manifest) else { return };
+        let (keeper, inputs) = (self.applier.keeper.clone(), self.inputs.clone());
+        if let Some(before) = self.checks.get_mut(&launch) {
+            before.next = Some((call, timeout));
+            return end_command(&keeper, launch, place);
+        }
+        let (ended, end) = oneshot::channel();
+        self.checks.insert(launch, Check { ended, next: None });
+        let asked = keeper.run(launch.0, place);
+        tokio::spawn(async move {
+            let result = match asked.await {
+                Ok(()) => end_of_check(&keeper, launch, place, end, timeout).await,
+                Err(error) => {
+                    // One of the supervisor before may run still.
+                    end_command(&keeper, launch, place);
+                    let _ = inputs.send(Input::CheckGone(launch));
+                    Err(format!("the check does not run: {error}"))
+                }
+            };
+            let _ = inputs.send(Input::Event(Event::ProbeResult { launch, call, result }));
+        });
+    }
+
+    /// Runs the next check, if one waits. Without a status it was not run.
+    pub(super) fn check_is_over(
+        &mut self,
+        machine: &Supervisor,
+        launch: LaunchId,
+        status: Option<ExitStatus>,
+    ) {
+        let Some(Check { ended, next }) = self.checks.remove(&launch) else { return };
+        if let Some(status) = status {
+            let _ = ended.send(status);
+        }
+        if let (Some((call, timeout)), Some(loaded)) = (next, machine.manifest_of(launch)) {
+            self.probe_by_command(&loaded.manifest, launch, call, timeout);
+        }
+    }
+
     /// A command of a service has ended.
     pub(super) fn command_done(
         &mut self,
@@ -104,6 +163,10 @@ impl Shell {
         if let Some(launching) = self.launching.get_mut(&launch) {
             launching.command = Some((place, status));
             return;
+        }
+        let check = machine.manifest_of(launch).and_then(|loaded| plans::place_of_check(&loaded.manifest));
+        if check.is_some_and(|check| u16::from(check) == place) {
+            return self.check_is_over(machine, launch, Some(status));
         }
         let role = machine.program_of(launch).and_then(|program| program.role(place));
         match role {
@@ -157,6 +220,33 @@ impl Shell {
     fn answer(&mut self, request: RequestId, result: Result<Reply, SupervisorError>) {
         if let Some((answer, _)) = self.callers.remove(&request) {
             let _ = answer.send(result);
+        }
+    }
+}
+
+fn end_command(keeper: &Keeper, launch: LaunchId, place: u8) {
+    let asked = keeper.end_command(launch.0, place);
+    tokio::spawn(async move {
+        if let Err(error) = asked.await {
+            tracing::debug!(%error, %launch, "a command is not ended: its service has");
+        }
+    });
+}
+
+async fn end_of_check(
+    keeper: &Keeper,
+    launch: LaunchId,
+    place: u8,
+    end: oneshot::Receiver<ExitStatus>,
+    timeout: Duration,
+) -> Result<(), String> {
+    match tokio::time::timeout(timeout, end).await {
+        Ok(Ok(ExitStatus::Code(0))) => Ok(()),
+        Ok(Ok(status)) => Err(format!("the check {}", ended_how(status))),
+        Ok(Err(_)) => Err("nobody saw how the check ended".to_owned()),
+        Err(_) => {
+            end_command(keeper, launch, place);
+            Err(format!("the check did not end within {} ms", timeout.as_millis()))
         }
     }
 }

@@ -38,8 +38,8 @@ pub(super) enum Input {
     StopListening {
         service: String,
     },
-    /// An exec check that was never launched, by its number.
-    CheckGone(u64),
+    /// The check of this launch was not run.
+    CheckGone(LaunchId),
     /// The command that reloads it does not run.
     NotReloaded {
         launch: LaunchId,

@@ -194,6 +194,19 @@ impl Keeper {
         done(self.order(Request::Run { id, command }, Vec::new()), Reply::Running, "running a command")
     }
 
+    /// Ends such a command, if it runs.
+    pub(super) fn end_command(
+        &self,
+        id: u64,
+        command: u8,
+    ) -> impl Future<Output = Result<(), KeeperError>> + use<> {
+        done(
+            self.order(Request::EndCommand { id, command }, Vec::new()),
+            Reply::Signalled,
+            "ending a command",
+        )
+    }
+
     pub(super) fn acknowledge(&self, id: u64) -> impl Future<Output = Result<(), KeeperError>> + use<> {
         done(self.order(Request::Ack(id), Vec::new()), Reply::Acked, "acknowledging")
     }

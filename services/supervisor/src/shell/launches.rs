@@ -1,15 +1,14 @@
-//! From the machine's order to a process of the keeper's: services, the key boundary beside `keys`, exec checks.
+//! From the machine's order to a process of the keeper's: services, and the key boundary beside `keys`.
 //!
 //! Numbers that the keeper knows children by: a service has its launch number; what belongs to a service has the
-//! same number with the highest bit; an exec check has one of its own with the next bit.
+//! same number with the highest bit.
 
-use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{os::fd::OwnedFd, sync::Arc};
 
 use base::Hash;
 use chain::payload::service::ServiceError;
-use sandbox::{keeper_protocol::Exit, process};
+use sandbox::process;
 use seal::Signer;
-use tokio::sync::oneshot;
 
 use super::{
     clients,
@@ -24,14 +23,9 @@ use super::{
     settling::Launching,
     sockets::Socket,
 };
-use crate::{
-    core::supervisor::{CallId, Event, LaunchId},
-    manifest::LoadedManifest,
-    signing,
-};
+use crate::{core::supervisor::LaunchId, manifest::LoadedManifest, signing};
 
 const COMPANION: u64 = 1 << 63;
-const CHECK: u64 = 1 << 62;
 /// The service whose keys are held by a process of its own.
 pub(super) const KEYS: &str = "keys";
 
@@ -41,18 +35,11 @@ pub(super) enum Kind {
     Service(LaunchId),
     /// Lives and dies with this launch.
     Companion(LaunchId),
-    Check,
 }
 
 #[must_use]
 pub(super) const fn kind(id: u64) -> Kind {
-    if id & COMPANION != 0 {
-        Kind::Companion(LaunchId(id & !COMPANION))
-    } else if id & CHECK != 0 {
-        Kind::Check
-    } else {
-        Kind::Service(LaunchId(id))
-    }
+    if id & COMPANION != 0 { Kind::Companion(LaunchId(id & !COMPANION)) } else { Kind::Service(LaunchId(id)) }
 }
 
 #[must_use]
@@ -106,43 +93,6 @@ impl Shell {
             kill(&self.applier.keeper, launch.0);
         }
     }
-
-    pub(super) fn probe_by_command(
-        &mut self,
-        manifest: Arc<LoadedManifest>,
-        launch: LaunchId,
-        call: CallId,
-        command: Vec<String>,
-        timeout: Duration,
-    ) {
-        let id = self.next_check | CHECK;
-        self.next_check += 1;
-        let (ended, exit) = oneshot::channel();
-        self.checks.insert(id, ended);
-        let house = Arc::clone(&self.applier.house);
-        let (sockets, preparations) = (self.applier.registry.sockets(), self.preparations.clone());
-        let keeper = self.applier.keeper.clone();
-        let inputs = self.inputs.clone();
-        tokio::spawn(async move {
-            let asks = command.first().cloned().unwrap_or_default();
-            let (name, of) = (manifest.name().to_owned(), Arc::clone(&manifest));
-            let work = move || house.check_command(&of.manifest, &sockets, &command);
-            let order = preparations.run(&name, &asks, work).await;
-            let order = order.and_then(|order| order.map_err(|error| error.to_string()));
-            let launched = match order {
-                Ok(Order { plan, stored, fds }) => keeper.launch(id, &plan, stored, fds).await.map(|_| ()),
-                Err(text) => Err(text),
-            };
-            let result = match launched {
-                Ok(()) => await_check(&keeper, id, exit, timeout).await,
-                Err(text) => {
-                    let _ = inputs.send(Input::CheckGone(id));
-                    Err(text)
-                }
-            };
-            let _ = inputs.send(Input::Event(Event::ProbeResult { launch, call, result }));
-        });
-    }
 }
 
 pub(super) fn kill(keeper: &Keeper, id: u64) {
@@ -151,23 +101,6 @@ pub(super) fn kill(keeper: &Keeper, id: u64) {
         // It has ended already, or ends now.
         let _ = sent.await;
     });
-}
-
-async fn await_check(
-    keeper: &Keeper,
-    id: u64,
-    exit: oneshot::Receiver<Exit>,
-    timeout: Duration,
-) -> Result<(), String> {
-    match tokio::time::timeout(timeout, exit).await {
-        Ok(Ok(Exit { status: process::ExitStatus::Code(0), .. })) => Ok(()),
-        Ok(Ok(exit)) => Err(format!("the check ended with {:?}", exit.status)),
-        Ok(Err(_)) => Err("nobody saw how the check ended".to_owned()),
-        Err(_) => {
-            kill(keeper, id);
-            Err(format!("the check did not end within {} ms", timeout.as_millis()))
-        }
-    }
 }
 
 /// Everything that one launch needs.
@@ -293,10 +226,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_tell_services_companions_and_checks_apart() {
+    fn numbers_tell_services_and_companions_apart() {
         let launch = LaunchId(5);
         assert_eq!(kind(5), Kind::Service(launch));
         assert_eq!(kind(companion(launch)), Kind::Companion(launch));
-        assert_eq!(kind(7 | CHECK), Kind::Check);
     }
 }

@@ -19,6 +19,7 @@ use super::{
     acts,
     apply::Applier,
     contract::NodeProgress,
+    control::Check,
     fd_store::FdStore,
     host_manager::HostManager,
     inputs::{Answer, Input, Told},
@@ -62,9 +63,8 @@ pub(super) struct Shell {
     /// Which service each launch is of; stays until the exit is acknowledged.
     pub(super) launches: BTreeMap<LaunchId, String>,
     pub(super) launching: BTreeMap<LaunchId, Launching>,
-    /// Exec checks under way, by the keeper's number.
-    pub(super) checks: BTreeMap<u64, oneshot::Sender<Exit>>,
-    pub(super) next_check: u64,
+    /// Exec checks under way, until their end is told.
+    pub(super) checks: BTreeMap<LaunchId, Check>,
     pub(super) preparations: Preparations,
     sleep: Sleep,
     /// For the sd_notify sockets: which launch their owner is.
@@ -114,7 +114,6 @@ impl Shell {
             launches: BTreeMap::new(),
             launching: BTreeMap::new(),
             checks: BTreeMap::new(),
-            next_check: 1,
             preparations: Preparations::default(),
             sleep: Sleep::default(),
             reloads: BTreeMap::new(),
@@ -190,7 +189,7 @@ impl Shell {
             }
             Input::Listen { service, socket } => launches::listen(self, &service, socket),
             Input::StopListening { service } => drop(self.current.remove(&service)),
-            Input::CheckGone(id) => drop(self.checks.remove(&id)),
+            Input::CheckGone(launch) => self.check_is_over(machine, launch, None),
             Input::NotReloaded { launch, text } => self.reloaded(machine, launch, Err(text)),
             Input::StoreDescriptors { service, name, fds } => self.store_descriptors(&service, &name, fds),
             Input::ForgetDescriptors { service, name } => self.forget_descriptors(&service, &name),
@@ -207,12 +206,6 @@ impl Shell {
             Notice::Exited { id, exit } => match launches::kind(id) {
                 launches::Kind::Service(launch) => self.exited(machine, launch, exit),
                 launches::Kind::Companion(launch) => self.companion_exited(id, launch),
-                launches::Kind::Check => {
-                    if let Some(waiter) = self.checks.remove(&id) {
-                        let _ = waiter.send(exit);
-                    }
-                    self.acknowledge(id);
-                }
             },
             Notice::Settled { id, pid } => {
                 if let launches::Kind::Service(launch) = launches::kind(id) {
@@ -415,6 +408,7 @@ impl Shell {
         }
         self.reloaded(machine, launch, Err("it ended meanwhile".to_owned()));
         self.links.remove(&launch);
+        self.checks.remove(&launch);
         if let Some(name) = self.launches.get(&launch) {
             match exit.status {
                 process::ExitStatus::Code(0) => tracing::info!(service = name, %launch, "ended"),
@@ -456,8 +450,8 @@ impl Shell {
         let question = match check {
             HealthCheck::Tcp { address } => probes::Question::Connect { address },
             HealthCheck::Http { address, path } => probes::Question::Http { address, path },
-            HealthCheck::Exec { command } => {
-                return self.probe_by_command(manifest, launch, call, command, timeout);
+            HealthCheck::Exec { .. } => {
+                return self.probe_by_command(&manifest.manifest, launch, call, timeout);
             }
             HealthCheck::Lifecycle | HealthCheck::SdNotify { .. } | HealthCheck::Process => return,
         };

@@ -69,7 +69,7 @@ pub(super) async fn first_event(
             }
             // Told again by the keeper, and taken in there.
             (Kind::Companion(_), Some(_)) => {}
-            (Kind::Companion(_) | Kind::Check, exit) => {
+            (Kind::Companion(_), exit) => {
                 launches::end_stray(keeper, child.id, exit.is_none()).await;
             }
         }

@@ -43,7 +43,7 @@ use crate::{
 pub(super) use account::ids_of;
 pub(super) use boundary::boundary_pair;
 pub(super) use folders::{find_way, make_way};
-pub(super) use program::ProgramFault;
+pub(super) use program::{ProgramFault, place_of_check};
 
 /// A service's log is put aside above this, at its next start or while it runs (`logs.rs`); with the one put aside that is
 /// 16 MiB a service.
@@ -159,16 +159,6 @@ impl House {
         let path = self.layout.service_log(name);
         open_log(&path).map_err(|source| PlanFault::File { path, source })
     }
-
-    fn open_log_of_running(&self, name: &str) -> Result<OwnedFd, PlanFault> {
-        let path = self.layout.service_log(name);
-        open_log_of_running(&path).map_err(|source| PlanFault::File { path, source })
-    }
-}
-
-/// Of something beside a service that runs and writes into its log: that one stays where it is.
-fn open_log_of_running(path: &Path) -> io::Result<OwnedFd> {
-    Ok(OpenOptions::new().create(true).append(true).mode(0o600).open(path)?.into())
 }
 
 fn open_log(path: &Path) -> io::Result<OwnedFd> {

@@ -69,8 +69,6 @@ pub(in crate::shell) enum ProgramFault {
     Mismatch { wanted: Hash, found: Hash },
     #[error("this is no [program]")]
     NoProgram,
-    #[error("an exec check has a command")]
-    NoCommand,
     #[error("{0:?} is the node's own and is given to no program")]
     Hidden(String),
 }
@@ -106,28 +104,13 @@ impl House {
         // Few programs are written to be PID 1.
         order.plan.init = true;
         order.plan.commands = commands(program);
+        order.plan.commands.extend(check(manifest));
         order.plan.before = u32::try_from(program.before.len()).unwrap_or(0);
         order.plan.forks =
             (program.runs == Runs::Forks).then(|| Forks { pid_file: program.pid_file.clone() });
         order.plan.limits.processes_max =
             order.plan.limits.processes_max.map(|most| most.saturating_add(INIT));
         Ok(order)
-    }
-
-    /// The command of an exec check, in a sandbox of its own that shows what the program sees.
-    pub(in crate::shell) fn check_command(
-        &self,
-        manifest: &ServiceManifest,
-        sockets: &[Socket],
-        command: &[String],
-    ) -> Result<Order, ProgramFault> {
-        let program = manifest.program.as_ref().ok_or(ProgramFault::NoProgram)?;
-        let path = command.first().ok_or(ProgramFault::NoCommand)?;
-        let image = open(Path::new(path))?.into();
-        let name = manifest.service.name.as_str();
-        let log = self.open_log_of_running(name)?;
-        let process = Process { image, arguments: command.to_vec(), label: format!("{name}.check"), log };
-        self.in_sandbox(manifest, sockets, program, self.account(name, program)?, process)
     }
 
     fn in_sandbox(
@@ -242,6 +225,18 @@ impl House {
     }
 }
 
+/// Where the check of its health stands in its plan: after all other commands.
+#[must_use]
+pub(in crate::shell) fn place_of_check(manifest: &ServiceManifest) -> Option<u8> {
+    check(manifest)?;
+    u8::try_from(manifest.program.as_ref()?.commands().len()).ok()
+}
+
+fn check(manifest: &ServiceManifest) -> Option<Command> {
+    let words = &manifest.health.command;
+    Some(Command { path: words.first()?.clone(), arguments: words.clone(), may_fail: true })
+}
+
 /// In the order of [`ProgramConfig::commands`].
 fn commands(program: &ProgramConfig) -> Vec<Command> {
     let command = |words: &[String], may_fail| {
@@ -350,18 +345,23 @@ mod tests {
         assert!(!host.namespaces.net && !host.loopback);
     }
 
-    /// An exec check lives for a moment and is ended by SIGKILL: it needs no init of its own.
     #[test]
-    fn a_service_has_an_init_before_it_and_a_check_has_none() {
+    fn a_service_has_an_init_before_it_which_runs_its_check_after_all_other_commands() {
         let root = tempfile::tempdir().unwrap();
         let house = house(root.path());
-        let manifest = manifest("image = \"/bin/true\"", "[sandbox]\nprocesses_max = 3\n");
-        let plan = house.program(&manifest, &[], &[]).unwrap().plan;
+        let text = "image = \"/bin/true\"\nstop = [\"/bin/stop\"]";
+        let plain = manifest(text, "[sandbox]\nprocesses_max = 3\n");
+        let plan = house.program(&plain, &[], &[]).unwrap().plan;
         assert!(plan.init);
         assert_eq!(plan.limits.processes_max, Some(4));
-        let check = house.check_command(&manifest, &[], &["/bin/true".to_owned()]).unwrap().plan;
-        assert!(!check.init);
-        assert_eq!(check.limits.processes_max, Some(3));
+        assert_eq!((plan.commands.len(), place_of_check(&plain)), (1, None));
+        let checked = manifest(text, "[health]\nkind = \"exec\"\ncommand = [\"/bin/check\", \"now\"]\n");
+        let order = house.program(&checked, &[], &[]).unwrap();
+        order.plan.validate(order.stored.len() + order.fds.len()).unwrap();
+        let place = usize::from(place_of_check(&checked).unwrap());
+        let command = &order.plan.commands[place];
+        assert_eq!((place, command.path.as_str(), command.arguments.len()), (1, "/bin/check", 2));
+        assert_eq!(order.plan.before, 0, "it is run when it is asked for");
     }
 
     #[test]
