@@ -3,7 +3,8 @@
 //! Promises: no handler runs before `Started`, without a complete context, without a row in the authority table,
 //! without the capability that the client holds on the service, or beyond the limits; the caller is the socket on which a call arrives; an act that was sent is answered or sent
 //! again with the same key; a service that does not hear the log treats every expiry as reached.
-//! Never does: decide (policy does), open network sockets, write files. Calls axiom's feed and policy's authority
+//! Never does: decide (policy does), open network sockets, write files but the snapshot of
+//! its fold. Calls axiom's feed and policy's authority
 //! channel on inherited sockets. Dies with its service; the sockets live on in the keeper and calls wait there.
 
 pub mod admission;
@@ -35,6 +36,7 @@ mod seen;
 mod server;
 mod service;
 mod signing;
+pub mod snapshot;
 mod sockets;
 mod table;
 pub mod token;
@@ -46,7 +48,7 @@ pub use client::Peer;
 pub use clock::{AxiomClock, CLOCK_STALE_NS, WALL_MOVED, boot_time_ns, is_wall_moved, until_next, wall_time};
 pub use context::{ActorType, ContextFields, OperationContext, Origin};
 pub use error::{CallError, ERROR_METADATA, Guilty, IntoRefusal, KitError, Retry, error_info};
-pub use feed::{FEED_SILENCE_MAX, FEED_WAIT_MAX, FEED_WAIT_OPERATOR_MAX, Feed, FeedEntry, FeedPlan};
+pub use feed::{FEED_SILENCE_MAX, FEED_WAIT_MAX, FEED_WAIT_OPERATOR_MAX, Feed, FeedEntry, FeedPlan, Fold};
 pub use http_error::{HTTP_CODES, HttpCode, http_code};
 pub use laggard::report_laggard;
 pub use local::LocalState;

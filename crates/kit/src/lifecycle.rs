@@ -20,6 +20,7 @@ use crate::{
     phase::{Life, Phase},
     service::{FailStart, InitContext, Node, Service, Settings, uncancelled},
     signing::HandedKey,
+    snapshot::Snapshots,
 };
 
 /// Capabilities that one `Init` can carry.
@@ -67,17 +68,18 @@ impl<S: Service> Shared<S> {
             return Ok(());
         }
         let context = self.read_init(request, &mut handed)?;
+        let snapshots = context.snapshots.clone();
         let service = match S::init(context).await {
             Ok(service) => Arc::new(service),
             Err(error) => return Err(self.fail(FailStart::Init(error)).await),
         };
-        self.install(service);
+        self.install(service, snapshots);
         self.life.advance(Phase::Initialized);
         Ok(())
     }
 
     /// Routes, feed and health are there from now on.
-    pub(crate) fn install(&self, service: Arc<S>) {
+    pub(crate) fn install(&self, service: Arc<S>, snapshots: Option<Snapshots>) {
         let kinds = [
             ChannelKind::Edge,
             ChannelKind::Admin,
@@ -92,8 +94,7 @@ impl<S: Service> Shared<S> {
         let _ = self.now.set(Box::new(move || clock.now(&node)));
         let _ = self.routes.set(routes);
         if let Some(plan) = S::feed() {
-            let folder = Arc::clone(&service);
-            self.node.follow(plan, move |entry| folder.fold(entry));
+            self.node.follow(plan, Arc::clone(&service), snapshots);
         }
         let _ = self.service.set(service);
     }
@@ -129,7 +130,13 @@ impl<S: Service> Shared<S> {
             node: self.node.clone(),
             boundary: handed.boundary.take(),
             signing: handed.signing.take(),
+            snapshots: self.snapshots(),
         })
+    }
+
+    fn snapshots(&self) -> Option<Snapshots> {
+        let (plan, version) = S::feed().zip(S::FOLD_VERSION)?;
+        Snapshots::open(&self.settings.state_folder, S::NAME, version, &plan)
     }
 
     async fn drain(self: &Arc<Self>) {
@@ -150,6 +157,9 @@ impl<S: Service> Shared<S> {
             && tokio::time::timeout(self.settings.drain_timeout, service.drain()).await.is_err()
         {
             tracing::warn!("the service did not finish its own drain in time");
+        }
+        if S::feed().zip(S::FOLD_VERSION).is_some() {
+            self.node.feed().save().await;
         }
     }
 

@@ -14,7 +14,7 @@ use chain::payload::{
     identity::{IdentityChange, IdentityCreated, IdentityStatus},
 };
 
-pub(crate) use self::saved::SavedPrincipals;
+pub(crate) use self::saved::{LOCAL_VERSION, SavedPrincipals};
 use crate::{feed::FeedEntry, principals::Principals, rights::Rights, service::BoxError};
 
 #[derive(Debug, Default)]
@@ -331,6 +331,48 @@ mod tests {
         assert!(!check(Restrictions { rate_limit: Some(rate), ..Restrictions::default() }, 5));
         let context = [("room".to_owned(), "1".to_owned())].into();
         assert!(!check(Restrictions { context, ..Restrictions::default() }, 5));
+    }
+
+    fn step(state: &LocalState, number: u8) {
+        let revoke = CapabilityRevoke {
+            capability: CapabilityId([number.saturating_sub(2); 16]),
+            by: id(9),
+            reason: String::new(),
+        };
+        let change = |change| IdentityUpdated { identity: id(number % 3 + 1), change };
+        let status = |old, new| IdentityChange::Status { old, new, by: id(9), reason: String::new() };
+        match number % 6 {
+            0..3 => apply(
+                state,
+                grant(number, number % 3 + 1, (number % 6 == 2).then_some(number.saturating_sub(1)), None),
+            ),
+            3 => apply(state, revoke),
+            4 => apply(state, change(status(IdentityStatus::Active, IdentityStatus::Suspended))),
+            _ => {
+                let token = base::TokenId([number; 16]);
+                apply(state, change(IdentityChange::TokenRevoked { token, by: id(9) }));
+            }
+        }
+    }
+
+    #[test]
+    fn a_whole_state_that_was_written_down_anywhere_goes_on_to_the_same_bytes() {
+        let bytes = |cut: u8| {
+            let mut state = with_people();
+            state.state.get_mut().unwrap().rights = Rights::with_secret((1, 2));
+            (0..cut).for_each(|number| step(&state, number));
+            let resumed = LocalState::new();
+            resumed.put(LocalState::read_whole(&state.save_whole()).unwrap().unwrap());
+            (cut..40).for_each(|number| step(&resumed, number));
+            resumed.save_whole()
+        };
+        let whole = bytes(40);
+        (0..40).for_each(|cut| assert_eq!(bytes(cut), whole, "cut at {cut}"));
+        let hash = base::Hash::of(&whole).to_string();
+        assert_eq!(
+            hash, "blake3:8f18fa733c2934b2d62cab569a06b98603c05605a6c65a5be1540cd8348f0f86",
+            "a fold that changes has another LOCAL_VERSION"
+        );
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! for two names that meet, and by chance none do. So no name is kept here, however long it is; who must tell names has
 //! `capability_service`.
 
+mod saved;
+
 use std::{
     collections::HashMap,
     fmt,
@@ -13,6 +15,8 @@ use std::{
 use base::{AxiomTime, CapabilityId, IdentityId};
 use chain::payload::capability::{CapabilityGrant, Permissions, Resource, Restrictions};
 use siphasher::sip128::{Hasher128, SipHasher13};
+
+pub(crate) use self::saved::SavedRights;
 
 /// A holder with an object, or an object alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,6 +57,17 @@ struct Held {
     has_time: bool,
     /// It has limits that only capability_service can count or compare: a look-up alone does not suffice.
     needs_check: bool,
+}
+
+impl Held {
+    fn of(right: u32, permissions: Permissions, own: Option<&Restrictions>) -> Self {
+        Self {
+            right,
+            permissions,
+            has_time: own.is_some_and(|own| own.time.is_some()),
+            needs_check: own.is_some_and(Restrictions::need_check),
+        }
+    }
 }
 
 /// Nearly always one.
@@ -235,13 +250,7 @@ impl Rights {
             parent.children.push(index);
         }
         self.by_id.insert(grant.capability_id, index);
-        let own = grant.restrictions.as_ref();
-        let held = Held {
-            right: index,
-            permissions: grant.permissions,
-            has_time: own.is_some_and(|own| own.time.is_some()),
-            needs_check: own.is_some_and(Restrictions::need_check),
-        };
+        let held = Held::of(index, grant.permissions, grant.restrictions.as_ref());
         self.places.entry(place).and_modify(|at| at.push(held)).or_insert(AtPlace::One(held));
     }
 

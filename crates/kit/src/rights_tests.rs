@@ -133,6 +133,43 @@ proptest! {
     }
 }
 
+fn apply(rights: &mut Rights, step: &Step) {
+    match step {
+        Step::Grant(grant) => rights.grant(grant),
+        Step::Revoke(id) => rights.revoke(*id),
+    }
+}
+
+fn bytes(rights: &Rights) -> Vec<u8> {
+    base::cbor::encode(&rights.save())
+}
+
+proptest! {
+    #[test]
+    fn rights_that_were_written_down_go_on_as_if_nothing_had_been(
+        steps in proptest::collection::vec(step(), 0..60),
+        cut in 0..60_usize,
+    ) {
+        let (mut whole, mut resumed) = (Rights::with_secret((1, 2)), Rights::with_secret((1, 2)));
+        for (number, step) in steps.iter().enumerate() {
+            if number == cut {
+                let saved = base::cbor::decode::<SavedRights>(&bytes(&resumed)).unwrap();
+                resumed = saved.restore().unwrap();
+            }
+            apply(&mut whole, step);
+            apply(&mut resumed, step);
+        }
+        prop_assert_eq!(bytes(&resumed), bytes(&whole));
+        let (live, places) = (resumed.by_id.len(), resumed.places.values());
+        prop_assert_eq!(places.map(|at| at.as_slice().len()).sum::<usize>(), live);
+        for (who, on) in (0..3).flat_map(|who| (0..4).map(move |on| (person(who), object(on)))) {
+            for asked in (1..4).map(permissions) {
+                prop_assert_eq!(resumed.permit(&who, &on, asked, NOW), whole.permit(&who, &on, asked, NOW));
+            }
+        }
+    }
+}
+
 #[test]
 fn holder_name_and_type_do_not_run_into_one_another() {
     let rights = Rights::default();

@@ -23,7 +23,7 @@ use crate::{
     context::OperationContext,
     env::{EnvError, Inherited},
     error::KitError,
-    feed::{Feed, FeedEntry, FeedPlan},
+    feed::{Feed, FeedEntry, FeedPlan, Fold},
     gate::Gate,
     lifecycle::{Handed, LifecycleServer, Shared},
     local::LocalState,
@@ -32,6 +32,7 @@ use crate::{
     phase::{Life, Phase},
     server::CLOSE_TIMEOUT,
     signing::HandedKey,
+    snapshot::{Parts, Snapshots},
     sockets::Sockets,
     table::{Operation, Table},
 };
@@ -131,6 +132,23 @@ pub trait Service: Send + Sync + Sized + 'static {
         Ok(())
     }
 
+    /// Version of its fold, of what it means and of what `save` writes: a change of either needs another one. None for a
+    /// service that folds from genesis at each start.
+    const FOLD_VERSION: Option<u32> = None;
+
+    /// What of the log is its own beside the shared state, in the one canonical encoding (decision 0021).
+    fn save(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// Takes the place of what it folded so far, before the first entry: all of it or, with an error, nothing.
+    fn restore(&self, own: &[u8]) -> Result<(), BoxError> {
+        match own {
+            [] => Ok(()),
+            _ => Err("this service keeps nothing of its own".into()),
+        }
+    }
+
     /// Everything of the log so far is folded and nobody is served yet. An error ends the process.
     fn ready(&self) -> Result<(), BoxError> {
         Ok(())
@@ -163,9 +181,17 @@ pub struct InitContext {
     /// The socket to the key boundary.
     pub boundary: Option<std::os::fd::OwnedFd>,
     pub(crate) signing: Option<HandedKey>,
+    pub(crate) snapshots: Option<Snapshots>,
 }
 
 impl InitContext {
+    /// What the last process wrote down, for a service that needs its own part before it follows the log. It has to see
+    /// for itself that the log has what it ends with, and to refuse it otherwise.
+    #[must_use]
+    pub fn snapshots(&self) -> Option<&Snapshots> {
+        self.snapshots.as_ref()
+    }
+
     /// The key of a service that signs by itself; it is there once.
     pub fn signing_key(&mut self) -> Result<HandedKey, BoxError> {
         let missing = "no signing key was handed over: `signing=N` is missing in BAILIWICK_FDS";
@@ -254,18 +280,35 @@ impl Node {
         Peer::at(socket).seeing(self.state.feed.seen())
     }
 
-    /// Follows the log for the process's life: the shared state first, then `fold`.
-    pub(crate) fn follow(
-        &self,
-        plan: FeedPlan,
-        fold: impl Fn(&FeedEntry) -> Result<(), BoxError> + Send + Sync + 'static,
-    ) {
-        let local = Arc::clone(&self.state.local);
+    /// Follows the log for the process's life: the shared state first, then the service's own.
+    pub(crate) fn follow<S: Service>(&self, plan: FeedPlan, service: Arc<S>, snapshots: Option<Snapshots>) {
         let socket = self.state.run_folder.join("feed.sock");
-        self.state.feed.follow(socket, plan, self.state.clock.clone(), move |entry| {
-            local.apply(entry)?;
-            fold(entry)
-        });
+        let fold = ServiceFold { local: Arc::clone(&self.state.local), service };
+        self.state.feed.follow_from(socket, plan, self.state.clock.clone(), fold, snapshots);
+    }
+}
+
+/// The shared state and a service's own.
+struct ServiceFold<S> {
+    local: Arc<LocalState>,
+    service: Arc<S>,
+}
+
+impl<S: Service> Fold for ServiceFold<S> {
+    fn apply(&mut self, entry: &FeedEntry) -> Result<(), BoxError> {
+        self.local.apply(entry)?;
+        self.service.fold(entry)
+    }
+
+    fn save(&self) -> Option<Parts> {
+        Some(Parts { shared: self.local.save_whole(), own: self.service.save() })
+    }
+
+    fn restore(&mut self, parts: &Parts) -> Result<(), BoxError> {
+        let shared = LocalState::read_whole(&parts.shared)?.ok_or("its rights contradict each other")?;
+        self.service.restore(&parts.own)?;
+        self.local.put(shared);
+        Ok(())
     }
 }
 
@@ -405,7 +448,7 @@ async fn run_with<S: Service>(
         failed,
     });
     if let Some(service) = made {
-        shared.install(service);
+        shared.install(service, None);
         life.advance(Phase::Serving);
     }
     let lifecycle = LifecycleContract::new(LifecycleServer(shared))

@@ -25,7 +25,7 @@ use contracts::{
     },
     lifecycle::v1 as lifecycle,
 };
-use kit::{AxiomClock, FeedPlan, boot_time_ns};
+use kit::{AxiomClock, FeedPlan, boot_time_ns, snapshot::SNAPSHOT_FILE};
 use tokio::{net::UnixListener, sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::{Request, Response, Status, Streaming, transport::Server};
@@ -34,6 +34,8 @@ use tonic::{Request, Response, Status, Streaming, transport::Server};
 #[derive(Default)]
 struct Script {
     starts: Vec<FollowStart>,
+    /// The next follow is refused: the log has not what its follower has seen.
+    truncated: bool,
     acks: Vec<u64>,
     open: Option<mpsc::Sender<Result<FeedBatch, Status>>>,
 }
@@ -51,6 +53,12 @@ impl Feed for FakeAxiom {
     ) -> Result<Response<Self::FollowStream>, Status> {
         let mut steps = request.into_inner();
         let script = Arc::clone(&self.0);
+        if std::mem::take(&mut script.lock().unwrap().truncated) {
+            if let Some(Step::Start(start)) = steps.message().await?.and_then(|first| first.step) {
+                script.lock().unwrap().starts.push(start);
+            }
+            return Err(Status::data_loss("Truncated: the log has no such entry"));
+        }
         let (open, batches) = mpsc::channel(16);
         tokio::spawn(async move {
             while let Ok(Some(FollowRequest { step: Some(step) })) = steps.message().await {
@@ -89,7 +97,15 @@ impl FakeAxiom {
                 ..Entry::default()
             })
             .collect();
-        let batch = FeedBatch { entries, up_to, replay, axiom_time_ns: 500, boot_time_ns: boot_time_ns() };
+        let up_to_hash = vec![up_to as u8 + 1; 32];
+        let batch = FeedBatch {
+            entries,
+            up_to,
+            up_to_hash,
+            replay,
+            axiom_time_ns: 500,
+            boot_time_ns: boot_time_ns(),
+        };
         let open = self.0.lock().unwrap().open.clone().unwrap();
         open.send(Ok(batch)).await.unwrap();
     }
@@ -168,4 +184,75 @@ async fn a_log_that_lost_what_was_seen_stops_the_fold() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(axiom.0.lock().unwrap().starts.len(), 1, "it does not follow such a log again");
     assert_eq!(feed.folded(), Sequence(1));
+}
+
+/// Two entries are folded and two more were not wanted; then the service ends as the supervisor ends one.
+async fn a_service_that_has_ended() -> tempfile::TempDir {
+    let state = tempfile::tempdir().unwrap();
+    let (rig, axiom) = (following(&state), FakeAxiom::default());
+    let server = axiom.serve(&rig.socket("feed"));
+    rig.lifecycle().init(init_request()).await.unwrap();
+    axiom.say(&[0, 1], 1, false).await;
+    until("two entries are folded", || rig.probe.folded.lock().unwrap().len() == 2).await;
+    rig.lifecycle().prepare_stop(lifecycle::PrepareStopRequest {}).await.unwrap();
+    assert!(state.path().join(SNAPSHOT_FILE).exists());
+    server.abort();
+    state
+}
+
+fn following(state: &tempfile::TempDir) -> common::Rig {
+    rig::<Following>(Wish { state_folder: Some(state.path().to_owned()), ..Wish::default() })
+}
+
+#[tokio::test]
+async fn the_next_process_goes_on_where_the_last_one_has_written_down_its_fold() {
+    let state = a_service_that_has_ended().await;
+    let (rig, axiom) = (following(&state), FakeAxiom::default());
+    let _server = axiom.serve(&rig.socket("feed"));
+    rig.lifecycle().init(init_request()).await.unwrap();
+    axiom.say(&[2], 2, false).await;
+    until("the third is folded", || *rig.probe.folded.lock().unwrap() == [0, 1, 2]).await;
+    let start = axiom.0.lock().unwrap().starts[0].clone();
+    assert_eq!((start.from, start.seen.map(|seen| (seen.sequence, seen.hash))), (2, Some((1, vec![2; 32]))));
+}
+
+#[tokio::test]
+async fn a_snapshot_that_the_log_does_not_know_is_removed_and_all_is_folded() {
+    let state = a_service_that_has_ended().await;
+    let (rig, axiom) = (following(&state), FakeAxiom::default());
+    axiom.0.lock().unwrap().truncated = true;
+    let _server = axiom.serve(&rig.socket("feed"));
+    rig.lifecycle().init(init_request()).await.unwrap();
+    axiom.say(&[0, 1, 2], 2, false).await;
+    until("all is folded", || *rig.probe.folded.lock().unwrap() == [0, 1, 2]).await;
+    let starts = axiom.0.lock().unwrap().starts.clone();
+    assert_eq!(
+        starts.iter().map(|start| (start.from, start.seen.is_some())).collect::<Vec<_>>(),
+        [(2, true), (0, false)]
+    );
+    assert!(!state.path().join(SNAPSHOT_FILE).exists());
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_damaged_or_cannot_be_restored_is_as_if_it_were_not_there() {
+    let state = a_service_that_has_ended().await;
+    let file = state.path().join(SNAPSHOT_FILE);
+    let mut bytes = std::fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let (rig, axiom) = (following(&state), FakeAxiom::default());
+    let _server = axiom.serve(&rig.socket("feed"));
+    rig.lifecycle().init(init_request()).await.unwrap();
+    assert!(!file.exists());
+    axiom.say(&[0, 1, 2], 2, false).await;
+    until("all is folded", || *rig.probe.folded.lock().unwrap() == [0, 1, 2]).await;
+    assert_eq!(axiom.0.lock().unwrap().starts[0].from, 0);
+    rig.lifecycle().prepare_stop(lifecycle::PrepareStopRequest {}).await.unwrap();
+    let (rig, axiom) = (following(&state), FakeAxiom::default());
+    let _server = axiom.serve(&rig.socket("feed"));
+    rig.lifecycle().init(init_request()).await.unwrap();
+    until("it asks for all of it", || axiom.0.lock().unwrap().starts.len() == 2).await;
+    let starts = axiom.0.lock().unwrap().starts.clone();
+    assert_eq!(starts.iter().map(|start| start.from).collect::<Vec<_>>(), [3, 0]);
+    assert!(!file.exists());
 }

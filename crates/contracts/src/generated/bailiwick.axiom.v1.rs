@@ -179,6 +179,9 @@ pub struct FeedBatch {
     pub axiom_time_ns: u64,
     #[prost(uint64, tag = "5")]
     pub boot_time_ns: u64,
+    /// Hash of entry `up_to`, filtered or not: what a follower says it has seen when it goes on there. Empty if nobody knows.
+    #[prost(bytes = "vec", tag = "6")]
+    pub up_to_hash: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

@@ -1,5 +1,5 @@
-//! The shared fold as bytes, for axiom's snapshots: what is derived from something else is left out, and so are the
-//! rights, which axiom keeps with the names of their objects.
+//! The shared fold as bytes, for snapshots: what is derived from something else is left out. Axiom keeps the rights apart,
+//! with the names of their objects.
 
 use base::{
     IdentityId, KeyPath, PublicKey, RuleId,
@@ -13,7 +13,13 @@ use std::{
 };
 
 use super::{LocalState, State};
-use crate::{rights::Rights, token::Revocations};
+use crate::{
+    rights::{Rights, SavedRights},
+    token::Revocations,
+};
+
+/// Of the form of what a service saves, and of what it means: one that folds otherwise has another.
+pub(crate) const LOCAL_VERSION: u32 = 1;
 
 #[derive(Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
@@ -39,14 +45,58 @@ struct Saved {
     principals: SavedPrincipals,
 }
 
+/// With the rights.
+#[derive(Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+struct SavedWhole {
+    #[n(0)]
+    saved: Saved,
+    #[n(1)]
+    rights: SavedRights,
+}
+
+/// A whole state that was read and takes no place yet.
+pub(crate) struct ReadState {
+    state: State,
+    principals: SavedPrincipals,
+}
+
 impl LocalState {
-    /// All but the rights, in the one canonical encoding: equal folds, equal bytes.
-    #[must_use]
-    pub fn to_bytes(&self) -> Vec<u8> {
+    fn saved(&self) -> Saved {
         let principals = self.principals().save();
         let state = self.read();
         let statuses = state.people.iter().map(|(id, status)| (*id, *status)).collect();
-        cbor::encode(&Saved { statuses, rules: state.rules.clone(), principals })
+        Saved { statuses, rules: state.rules.clone(), principals }
+    }
+
+    /// All of it. Rights lie under a key that goes with them: keep it where what is saved belongs to this service alone.
+    pub(crate) fn save_whole(&self) -> Vec<u8> {
+        let saved = self.saved();
+        let rights = self.read().rights.save();
+        cbor::encode(&SavedWhole { saved, rights })
+    }
+
+    /// None if the rights contradict each other.
+    pub(crate) fn read_whole(bytes: &[u8]) -> Result<Option<ReadState>, CborError> {
+        let SavedWhole { saved, rights } = cbor::decode(bytes)?;
+        let people = saved.statuses.into_iter().collect();
+        let read = |rights| ReadState {
+            state: State { people, rights, rules: saved.rules },
+            principals: saved.principals,
+        };
+        Ok(rights.restore().map(read))
+    }
+
+    /// It takes the place of what was folded so far.
+    pub(crate) fn put(&self, read: ReadState) {
+        *self.principals.write().unwrap_or_else(PoisonError::into_inner) = read.principals.restore();
+        *self.write() = read.state;
+    }
+
+    /// All but the rights, in the one canonical encoding: equal folds, equal bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        cbor::encode(&self.saved())
     }
 
     /// Takes the place of what was folded so far. `grants` are those that were not taken back, in any order.

@@ -302,6 +302,21 @@ impl Service for Following {
         self.0.probe.folded.lock().unwrap().push(entry.sequence.0);
         Ok(())
     }
+
+    const FOLD_VERSION: Option<u32> = Some(1);
+
+    /// One byte for each entry.
+    fn save(&self) -> Vec<u8> {
+        self.0.probe.folded.lock().unwrap().iter().map(|sequence| *sequence as u8).collect()
+    }
+
+    fn restore(&self, own: &[u8]) -> Result<(), BoxError> {
+        if own.len() == 3 {
+            return Err("this service restores nothing of three entries".into());
+        }
+        *self.0.probe.folded.lock().unwrap() = own.iter().map(|byte| u64::from(*byte)).collect();
+        Ok(())
+    }
 }
 
 /// A running service in a folder of its own.
@@ -320,6 +335,8 @@ pub struct Wish {
     pub fail_ready: bool,
     pub drain_timeout: Option<Duration>,
     pub limits: Option<kit::admission::Limits>,
+    /// Where the last process kept its files.
+    pub state_folder: Option<PathBuf>,
 }
 
 pub fn rig<S: Service>(wish: Wish) -> Rig {
@@ -334,10 +351,11 @@ pub fn rig<S: Service>(wish: Wish) -> Rig {
         fail_ready: wish.fail_ready,
         feed: false,
     });
-    probes().lock().unwrap().insert(folder.path().to_owned(), Arc::clone(&probe));
+    let state_folder = wish.state_folder.unwrap_or_else(|| folder.path().to_owned());
+    probes().lock().unwrap().insert(state_folder.clone(), Arc::clone(&probe));
     let mut inherited = Inherited::empty();
     inherited.run_folder = folder.path().to_owned();
-    inherited.state_folder = folder.path().to_owned();
+    inherited.state_folder = state_folder;
     inherited.owner_uid = Some(rustix::process::getuid().as_raw());
     for (kind, client) in
         [(ChannelKind::Lifecycle, "supervisor"), (ChannelKind::Edge, "alice"), (ChannelKind::Admin, "admin")]

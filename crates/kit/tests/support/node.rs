@@ -254,6 +254,7 @@ impl Land {
             replay,
             axiom_time_ns: Self::now(&world).0,
             boot_time_ns: boot_time_ns(),
+            up_to_hash: world.entries.last().map(|entry| entry.hash.clone()).unwrap_or_default(),
         }
     }
 }

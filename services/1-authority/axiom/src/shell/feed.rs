@@ -53,6 +53,7 @@ impl Feed for Feeds {
             return Err(Status::invalid_argument(text));
         }
         check_seen(&self.0, &start)?;
+        let before = hash_before(&self.0, start.from);
         let (send, receive) = mpsc::channel(MESSAGES_QUEUED_MAX);
         let service = Arc::clone(&self.0);
         service.followers.join(&name);
@@ -61,6 +62,7 @@ impl Feed for Feeds {
             wanted: start.entry_types.into_iter().collect(),
             grown: service.grown.clone(),
             service: Arc::clone(&service),
+            up_to_hash: before,
             replay_to: None,
             told_at: Instant::now(),
             owes_progress: false,
@@ -85,6 +87,12 @@ fn check_seen(service: &AxiomService, start: &FollowStart) -> Result<(), Status>
     if same { Ok(()) } else { Err(Status::data_loss(format!("Truncated: the log has no entry {seen}"))) }
 }
 
+/// Of the entry before the first one that is wanted; empty at genesis, and where the log has no such entry.
+fn hash_before(service: &AxiomService, from: u64) -> Vec<u8> {
+    let before = from.checked_sub(1).and_then(|before| service.reader.read(Sequence(before)).ok());
+    before.map(|entry| entry.hash().0.to_vec()).unwrap_or_default()
+}
+
 /// Takes in what the follower has folded, until it goes away.
 async fn listen(service: &AxiomService, name: &str, mut steps: Streaming<FollowRequest>) {
     while let Ok(Some(FollowRequest { step })) = steps.message().await {
@@ -99,6 +107,8 @@ struct Telling {
     follower: Follower<RealDisk>,
     wanted: BTreeSet<u32>,
     grown: watch::Receiver<u64>,
+    /// Of the last entry that was looked at.
+    up_to_hash: Vec<u8>,
     /// What was there when the follow began ends here.
     replay_to: Option<u64>,
     told_at: Instant,
@@ -154,9 +164,12 @@ impl Telling {
         }
     }
 
-    fn batch(&self, entries: &[Arc<chain::Entry>]) -> FeedBatch {
+    fn batch(&mut self, entries: &[Arc<chain::Entry>]) -> FeedBatch {
         let up_to = self.follower.next_sequence().0.saturating_sub(1);
         let (axiom_time, boot_time_ns) = self.service.identity.time();
+        if let Some(last) = entries.last() {
+            self.up_to_hash = last.hash().0.to_vec();
+        }
         let wanted = entries
             .iter()
             .filter(|entry| self.wanted.is_empty() || self.wanted.contains(&entry.header.entry_type.code()));
@@ -166,6 +179,7 @@ impl Telling {
             replay: self.replay_to.is_some_and(|to| up_to <= to),
             axiom_time_ns: axiom_time.0,
             boot_time_ns,
+            up_to_hash: self.up_to_hash.clone(),
         }
     }
 }
@@ -183,11 +197,11 @@ fn split(mut batch: FeedBatch) -> Vec<FeedBatch> {
             bytes += entry.payload.len().max(1);
             part.push(entry);
         }
-        let up_to = match (entries.peek(), part.last()) {
-            (Some(_), Some(last)) => last.sequence,
-            _ => batch.up_to,
+        let (up_to, up_to_hash) = match (entries.peek(), part.last()) {
+            (Some(_), Some(last)) => (last.sequence, last.hash.clone()),
+            _ => (batch.up_to, batch.up_to_hash.clone()),
         };
-        messages.push(FeedBatch { entries: part, up_to, ..batch.clone() });
+        messages.push(FeedBatch { entries: part, up_to, up_to_hash, ..batch.clone() });
     }
     if messages.is_empty() {
         messages.push(batch);
@@ -201,7 +215,7 @@ mod tests {
     use contracts::axiom::v1::Entry;
 
     fn entry(sequence: u64, bytes: usize) -> Entry {
-        Entry { sequence, payload: vec![0; bytes], ..Entry::default() }
+        Entry { sequence, payload: vec![0; bytes], hash: vec![sequence as u8; 32], ..Entry::default() }
     }
 
     /// covers: AX-51
@@ -213,6 +227,9 @@ mod tests {
         assert_eq!(shape(batch(vec![])), [(0, 40)]);
         assert_eq!(shape(batch(vec![entry(7, 10), entry(9, 10)])), [(2, 40)]);
         let large = vec![entry(1, MESSAGE_BYTES), entry(2, 1), entry(3, MESSAGE_BYTES - 1), entry(4, 5)];
-        assert_eq!(shape(batch(large)), [(1, 1), (2, 3), (1, 40)]);
+        assert_eq!(shape(batch(large.clone())), [(1, 1), (2, 3), (1, 40)]);
+        let whole = FeedBatch { up_to_hash: vec![40; 32], ..batch(large) };
+        let hashes = split(whole).iter().map(|part| part.up_to_hash[0]).collect::<Vec<_>>();
+        assert_eq!(hashes, [1, 3, 40], "each says which entry it reaches to");
     }
 }
