@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use base::{AxiomRef, AxiomTime, CredentialId, Hash, IdentityId, Signature};
 use chain::payload::identity::{CredentialAdded, CredentialBody, CredentialRef};
 use ed25519_dalek::VerifyingKey;
+use minicbor::{Decode, Encode};
 use zeroize::Zeroizing;
 
 use super::{Challenge, IdentityError, passkeys};
@@ -24,13 +25,20 @@ const KEY_LABEL: &[u8] = b"bailiwick credential key v1\0";
 const CHALLENGE_LABEL: &[u8] = b"bailiwick challenge v1\0";
 
 /// As the registry has it (IDN-17 to IDN-20).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
 pub struct Credential {
+    #[n(0)]
     pub id: CredentialId,
+    #[n(1)]
     pub identity: IdentityId,
+    #[n(2)]
     pub name: String,
+    #[n(3)]
     pub body: CredentialBody,
+    #[n(4)]
     pub created_at: AxiomRef,
+    #[n(5)]
     pub revoked: bool,
 }
 
@@ -60,10 +68,14 @@ impl Credential {
 }
 
 /// The fold of types 90 and 91, and of recovery keys that were used.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
 pub struct Credentials {
+    #[n(0)]
     by_id: BTreeMap<CredentialId, Credential>,
+    #[n(1)]
     of_identity: BTreeMap<IdentityId, BTreeSet<CredentialId>>,
+    #[n(2)]
     webauthn_ids: BTreeSet<Vec<u8>>,
 }
 

@@ -242,6 +242,18 @@ impl IdentityCore {
         self.pending.len()
     }
 
+    /// The registry as bytes: requests under way and what they reserve are not in it.
+    #[must_use]
+    pub fn save(&self) -> Vec<u8> {
+        base::cbor::encode(&self.registry)
+    }
+
+    /// Takes the place of what was folded so far; with an error nothing has changed.
+    pub fn restore(&mut self, bytes: &[u8]) -> Result<(), base::cbor::CborError> {
+        self.registry = base::cbor::decode(bytes)?;
+        Ok(())
+    }
+
     /// Folds one committed entry, in order, and ends the reservations that it makes needless.
     pub fn apply(&mut self, at: AxiomRef, time: AxiomTime, payload: &Payload) {
         self.registry.apply(at, time, payload);

@@ -18,6 +18,8 @@ mod logins;
 mod naming;
 #[path = "reservation_tests.rs"]
 mod reservations;
+#[path = "saved_tests.rs"]
+mod saved;
 
 const NOW: AxiomTime = AxiomTime(1_000_000_000_000);
 const ID: RequestId = RequestId(1);

@@ -26,7 +26,7 @@ pub use passkeys::{
     ASSERTION_SIGNATURE_BYTES_MAX, ATTESTATION_BYTES_MAX, AUTHENTICATOR_DATA_BYTES_MAX,
     CLIENT_DATA_BYTES_MAX, RP_ID, Registration,
 };
-pub use registry::{IDENTITIES_MAX, IdentityFilter, Registry, TOKENS_MAX};
+pub use registry::{FOLD_VERSION, IDENTITIES_MAX, IdentityFilter, Registry, TOKENS_MAX};
 pub use svids::{
     Authority, ISSUES_MAX, Issues, SETTINGS_BYTES_MAX, Settings, SettingsError, SvidError, renew_at,
 };

@@ -8,6 +8,7 @@ use chain::payload::{
     identity::{Identity, IdentityChange, IdentityCreated, IdentityStatus, IdentityType},
 };
 use kit::token::{self, Revocations};
+use minicbor::{Decode, Encode};
 
 use super::{Authority, Credentials, IdentityError, SvidError, names};
 
@@ -35,20 +36,35 @@ impl IdentityFilter {
     }
 }
 
-/// The fold. Two folds of one log are equal.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Of what a saved registry means: a fold that changes has another.
+pub const FOLD_VERSION: u32 = 1;
+
+/// The fold. Two folds of one log are equal, and so are their bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
 pub struct Registry {
+    #[n(0)]
     by_id: BTreeMap<IdentityId, Identity>,
+    #[n(1)]
     by_name: BTreeMap<String, IdentityId>,
+    #[n(2)]
     paths: BTreeSet<KeyPath>,
+    #[n(3)]
     children: BTreeMap<IdentityId, BTreeSet<IdentityId>>,
+    #[n(4)]
     issuer: Option<PublicKey>,
+    #[n(5)]
     tokens: BTreeMap<TokenId, (AxiomTime, IdentityId)>,
+    #[n(6)]
     tokens_by_end: BTreeSet<(AxiomTime, TokenId)>,
+    #[n(7)]
     revocations: Revocations,
+    #[n(8)]
     credentials: Credentials,
     /// Of the node, from genesis: what its trust domain is made from.
+    #[n(9)]
     node: Option<(String, AxiomTime)>,
+    #[n(10)]
     ignored: u64,
 }
 

@@ -24,6 +24,8 @@ use tonic::service::Routes;
 use run::Runner;
 use svids::Svids;
 
+use crate::core::FOLD_VERSION;
+
 /// Becomes the process `identity`.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -138,6 +140,7 @@ impl Service for IdentityService {
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const PROVIDES: &'static [&'static str] =
         &["identity.identities Identities/1.0", "identity.workload_api SpiffeWorkloadAPI/1.0"];
+    const FOLD_VERSION: Option<u32> = Some(FOLD_VERSION);
 
     fn table() -> &'static [Operation] {
         &TABLE
@@ -185,6 +188,14 @@ impl Service for IdentityService {
             self.svids.status_changed();
         }
         Ok(())
+    }
+
+    fn save(&self) -> Vec<u8> {
+        self.runner.save()
+    }
+
+    fn restore(&self, own: &[u8]) -> Result<(), BoxError> {
+        self.runner.restore(own)
     }
 
     async fn drain(&self) {

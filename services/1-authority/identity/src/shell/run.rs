@@ -79,6 +79,14 @@ impl Runner {
         Ok(())
     }
 
+    pub(super) fn save(&self) -> Vec<u8> {
+        self.state().core.save()
+    }
+
+    pub(super) fn restore(&self, own: &[u8]) -> Result<(), kit::BoxError> {
+        Ok(self.state().core.restore(own)?)
+    }
+
     /// Looks something up in the registry.
     pub(super) fn read<T>(&self, look: impl FnOnce(&Registry) -> T) -> T {
         look(self.state().core.registry())

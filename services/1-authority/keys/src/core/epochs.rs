@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base::KeyPath;
 use chain::payload::identity::KeyRotation;
+use minicbor::{Decode, Encode};
 
 use super::{KeyError, Purpose};
 
@@ -18,10 +19,13 @@ pub const EPOCH_MAX: u32 = 1_000_000;
 pub const EPOCH_HEADER_BYTES: usize = 5;
 const EPOCH_VERSION: u8 = 2;
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Encode, Decode)]
+#[cbor(array)]
 pub(super) struct Epochs {
+    #[n(0)]
     current: BTreeMap<KeyPath, u32>,
     /// Paths of identities: an identity's id is the hash of its key, so that key never changes.
+    #[n(1)]
     pinned: BTreeSet<KeyPath>,
 }
 

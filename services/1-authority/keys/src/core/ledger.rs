@@ -3,23 +3,33 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use base::{AxiomRef, AxiomTime, Hash, Sequence};
+use minicbor::{Decode, Encode};
 
 /// Decisions remembered at once. They live 30 s, so this allows some 2 000 signatures a second for ever.
 pub(super) const DECISIONS_MAX: usize = 65_536;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
 struct Committed {
+    #[n(0)]
     body_hash: Hash,
+    #[n(1)]
     request_hash: Hash,
+    #[n(2)]
     expires_at: AxiomTime,
 }
 
 /// Two bounded sets, both forgotten by expiry: an expired decision is refused for that alone.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Encode, Decode)]
+#[cbor(array)]
 pub(super) struct Ledger {
+    #[n(0)]
     committed: BTreeMap<Sequence, Committed>,
+    #[n(1)]
     by_body: BTreeMap<Hash, AxiomRef>,
+    #[n(2)]
     used: BTreeMap<Hash, AxiomTime>,
+    #[n(3)]
     used_by_expiry: BTreeSet<(AxiomTime, Hash)>,
 }
 

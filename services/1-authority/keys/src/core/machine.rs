@@ -16,8 +16,8 @@ use chain::payload::{
 use super::{
     KeyError, Operation, Plain, UseRequest, VerifyingKey,
     decision::{self, Genuine},
-    epochs::{self, Epochs},
-    ledger::Ledger,
+    epochs,
+    saved::Folded,
 };
 
 /// Requests under way at once; one more is answered `Busy`.
@@ -191,11 +191,7 @@ pub enum Defence {
 #[derive(Debug, Default)]
 pub struct KeysCore {
     off: Vec<Defence>,
-    policy_key: Option<PublicKey>,
-    /// By a decision that no later one has taken back.
-    is_locked: bool,
-    epochs: Epochs,
-    ledger: Ledger,
+    pub(super) folded: Folded,
     pending: BTreeMap<RequestId, Pending>,
 }
 
@@ -224,26 +220,32 @@ impl KeysCore {
         payload: &Payload,
         now: Option<AxiomTime>,
     ) -> Vec<Effect> {
-        self.ledger.forget_expired(time);
+        self.folded.ledger.forget_expired(time);
         match payload {
             Payload::Genesis(genesis) => {
-                self.policy_key = Some(genesis.body.policy_key);
-                genesis.body.identities.iter().for_each(|identity| self.epochs.pin(&identity.key_path));
+                self.folded.policy_key = Some(genesis.body.policy_key);
+                genesis
+                    .body
+                    .identities
+                    .iter()
+                    .for_each(|identity| self.folded.epochs.pin(&identity.key_path));
             }
-            Payload::IdentityCreated(created) => self.epochs.pin(&created.body.key_path),
+            Payload::IdentityCreated(created) => self.folded.epochs.pin(&created.body.key_path),
             Payload::PolicyDecision(decision) => {
                 let Ok(body) = decision.body.decode_body() else { return Vec::new() };
                 if is_use(body.action.kind()) && body.allows() {
                     let body_hash = Hash::of(&decision.body.body);
-                    self.ledger.commit(at, body_hash, body.request_hash, decision::expires_at(&body));
+                    self.folded.ledger.commit(at, body_hash, body.request_hash, decision::expires_at(&body));
                     return self.resume(&body_hash, now);
                 }
             }
             Payload::KeyUsage(usage) if usage.body.refused.is_none() => match usage.body.operation {
-                KeyOperation::Lock => self.is_locked = true,
-                KeyOperation::Unlock => self.is_locked = false,
-                KeyOperation::Rotate => usage.body.rotation.iter().for_each(|it| self.epochs.rotate(it)),
-                _ => self.ledger.used_in_log(usage.body.authorization),
+                KeyOperation::Lock => self.folded.is_locked = true,
+                KeyOperation::Unlock => self.folded.is_locked = false,
+                KeyOperation::Rotate => {
+                    usage.body.rotation.iter().for_each(|it| self.folded.epochs.rotate(it))
+                }
+                _ => self.folded.ledger.used_in_log(usage.body.authorization),
             },
             _ => {}
         }
@@ -264,18 +266,18 @@ impl KeysCore {
     /// In which epoch the path is.
     #[must_use]
     pub fn epoch(&self, path: &KeyPath) -> u32 {
-        self.epochs.current(path)
+        self.folded.epochs.current(path)
     }
 
     /// From which epoch to which a rotation would lead.
     pub fn next_epoch(&self, path: &KeyPath) -> Result<(u32, u32), KeyError> {
-        self.epochs.next(path)
+        self.folded.epochs.next(path)
     }
 
     /// Whether the seed must stay closed.
     #[must_use]
     pub const fn is_locked(&self) -> bool {
-        self.is_locked
+        self.folded.is_locked
     }
 
     /// Requests under way, for health and for draining.
@@ -292,7 +294,7 @@ impl KeysCore {
     }
 
     fn public_keys(&mut self, id: RequestId, path: KeyPath, epoch: Option<u32>) -> Vec<Effect> {
-        let epoch = match self.has_room(id).and_then(|()| self.epochs.known(&path, epoch)) {
+        let epoch = match self.has_room(id).and_then(|()| self.folded.epochs.known(&path, epoch)) {
             Ok(epoch) => epoch,
             Err(error) => return vec![Effect::ReplyPublicKeys { id, result: Err(error) }],
         };
@@ -305,7 +307,7 @@ impl KeysCore {
         if let Err(error) = self.has_room(id) {
             return vec![Effect::ReplyUse { id, result: Err(error) }];
         }
-        let genuine = match decision::genuine(self.policy_key.as_ref(), &request.authorization) {
+        let genuine = match decision::genuine(self.folded.policy_key.as_ref(), &request.authorization) {
             Ok(genuine) => genuine,
             Err(error) => return self.refuse(id, use_of(&request, NO_DECISION), error),
         };
@@ -321,7 +323,7 @@ impl KeysCore {
         since: Option<AxiomTime>,
         now: Option<AxiomTime>,
     ) -> Vec<Effect> {
-        let committed = self.ledger.committed(&genuine.body_hash);
+        let committed = self.folded.ledger.committed(&genuine.body_hash);
         let used = use_of(&request, committed.unwrap_or(NO_DECISION));
         let allowed = match self.off.contains(&Defence::Binding) {
             false => decision::allows(&genuine.body, &request, now),
@@ -341,11 +343,11 @@ impl KeysCore {
             return Vec::new();
         }
         // From here on the decision is spent, whatever becomes of the output.
-        if !self.ledger.use_once(genuine.body.request_hash, decision::expires_at(&genuine.body)) {
+        if !self.folded.ledger.use_once(genuine.body.request_hash, decision::expires_at(&genuine.body)) {
             return self.refuse(id, used, KeyError::InvalidDecision("it was used before".to_owned()));
         }
         let UseRequest { key_path, operation, .. } = *request;
-        let epoch = self.epochs.current(&key_path);
+        let epoch = self.folded.epochs.current(&key_path);
         let used = Use { epoch: epoch_used(&operation, epoch), ..used };
         let ask = BoundaryRequest::Use { path: key_path, epoch, operation };
         self.pending.insert(id, Pending::AtBoundary { used, request_hash: genuine.body.request_hash });

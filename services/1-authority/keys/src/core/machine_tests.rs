@@ -12,6 +12,9 @@ use chain::{
 };
 use ed25519_dalek::SigningKey;
 
+#[path = "saved_tests.rs"]
+mod saved;
+
 const ALICE: IdentityId = IdentityId([1; 32]);
 const MESSAGE: Hash = Hash([7; 32]);
 const NOW: AxiomTime = AxiomTime(1_000_000_000_000);

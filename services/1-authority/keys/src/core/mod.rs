@@ -11,6 +11,7 @@ mod ledger;
 mod machine;
 mod public;
 pub(crate) mod purpose;
+mod saved;
 pub(crate) mod verify;
 pub(crate) mod words;
 
@@ -24,5 +25,6 @@ pub use machine::{
 };
 pub use public::VerifyingKey;
 pub use purpose::{Purpose, PurposeError, SIGNED_BYTES_MAX};
+pub use saved::FOLD_VERSION;
 pub use verify::{ALGORITHMS, BYTES_ALGORITHMS, ES256_ALGORITHMS, verify};
 pub use words::{WORDS, WORDS_TEXT_BYTES_MAX, WordsError};

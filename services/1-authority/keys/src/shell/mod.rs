@@ -21,6 +21,8 @@ use link::{Link, LinkError};
 use lock::Seed;
 use run::Runner;
 
+use crate::core::FOLD_VERSION;
+
 /// The boundary is gone: this process ends with this code and the supervisor starts both again.
 pub const EXIT_BOUNDARY_GONE: i32 = 3;
 
@@ -62,6 +64,7 @@ impl Service for KeysService {
     const NAME: &'static str = "keys";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const PROVIDES: &'static [&'static str] = &["keys.keys Keys/1.0"];
+    const FOLD_VERSION: Option<u32> = Some(FOLD_VERSION);
 
     fn table() -> &'static [Operation] {
         &TABLE
@@ -95,6 +98,14 @@ impl Service for KeysService {
 
     fn fold(&self, entry: &FeedEntry) -> Result<(), BoxError> {
         self.runner.fold(entry)
+    }
+
+    fn save(&self) -> Vec<u8> {
+        self.runner.save()
+    }
+
+    fn restore(&self, own: &[u8]) -> Result<(), BoxError> {
+        self.runner.restore(own)
     }
 
     fn health(&self) -> Vec<Component> {

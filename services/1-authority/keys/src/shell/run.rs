@@ -78,6 +78,14 @@ impl Runner {
         Ok(())
     }
 
+    pub(super) fn save(&self) -> Vec<u8> {
+        self.state().core.save()
+    }
+
+    pub(super) fn restore(&self, own: &[u8]) -> Result<(), kit::BoxError> {
+        Ok(self.state().core.restore(own)?)
+    }
+
     /// Of the current epoch, or of one that is named.
     pub(super) async fn public_keys(
         self: &Arc<Self>,

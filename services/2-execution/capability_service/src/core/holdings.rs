@@ -2,18 +2,29 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use base::{AxiomRef, AxiomTime, CapabilityId, IdentityId};
+use base::{
+    AxiomRef, AxiomTime, CapabilityId, IdentityId,
+    cbor::{self, CborError},
+};
 use chain::payload::{
     Payload,
     capability::{CapabilityGrant, Resource},
 };
+use minicbor::{Decode, Encode};
+
+/// Of what saved holdings mean: a fold that changes has another.
+pub const FOLD_VERSION: u32 = 1;
 
 /// A capability and the entry that made it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
 pub struct Granted {
+    #[n(0)]
     pub grant: CapabilityGrant,
+    #[n(1)]
     pub created_at: AxiomRef,
     /// Axiom time of that entry.
+    #[n(2)]
     pub since: AxiomTime,
 }
 
@@ -59,17 +70,38 @@ impl Holdings {
         if self.by_id.contains_key(&id) {
             return false;
         }
+        let fits = |parent| self.by_id.get(&parent).is_some_and(|source| grant.is_within(&source.grant));
+        if !grant.parent.is_none_or(fits) {
+            return false;
+        }
+        self.keep(Granted { grant: grant.clone(), created_at, since });
+        true
+    }
+
+    fn keep(&mut self, granted: Granted) {
+        let grant = &granted.grant;
+        let id = grant.capability_id;
         if let Some(parent) = grant.parent {
-            if !self.by_id.get(&parent).is_some_and(|source| grant.is_within(&source.grant)) {
-                return false;
-            }
             self.children.entry(parent).or_default().insert(id);
         }
         self.by_holder.entry(grant.grantee).or_default().insert(id);
         self.rated += usize::from(has_rate(grant));
         self.name_bytes += grant.resource.object_id.len();
-        self.by_id.insert(id, Granted { grant: grant.clone(), created_at, since });
-        true
+        self.by_id.insert(id, granted);
+    }
+
+    /// What is derived from the grants is left out. Equal folds, equal bytes.
+    #[must_use]
+    pub fn save(&self) -> Vec<u8> {
+        cbor::encode(&Saved { ignored: self.ignored, granted: self.by_id.values().cloned().collect() })
+    }
+
+    /// What `save` has written, as it was folded.
+    pub fn restore(bytes: &[u8]) -> Result<Self, CborError> {
+        let Saved { ignored, granted } = cbor::decode(bytes)?;
+        let mut holdings = Self { ignored, ..Self::default() };
+        granted.into_iter().for_each(|granted| holdings.keep(granted));
+        Ok(holdings)
     }
 
     /// With everything derived from it; without recursion, for chains may be long.
@@ -145,6 +177,16 @@ impl Holdings {
     pub const fn ignored(&self) -> u64 {
         self.ignored
     }
+}
+
+#[derive(Debug, Encode, Decode)]
+#[cbor(array)]
+struct Saved {
+    #[n(0)]
+    ignored: u64,
+    /// In order of id.
+    #[n(1)]
+    granted: Vec<Granted>,
 }
 
 fn has_rate(grant: &CapabilityGrant) -> bool {

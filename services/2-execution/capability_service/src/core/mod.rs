@@ -6,7 +6,7 @@ mod plan;
 mod uses;
 
 pub use error::CapabilityError;
-pub use holdings::{Filter, Granted, Holdings};
+pub use holdings::{FOLD_VERSION, Filter, Granted, Holdings};
 pub use plan::{
     CHAIN_LENGTH_MAX, CONTEXT_KEY_BYTES_MAX, CONTEXT_PAIRS_MAX, CONTEXT_VALUE_BYTES_MAX, Delegation,
     LIVE_MAX, NAME_BYTES_MAX, OBJECT_ID_BYTES_MAX, RATE_COUNT_MAX, RATE_WINDOW_NS_MAX, RATED_MAX,

@@ -678,3 +678,41 @@ proptest! {
         prop_assert_eq!(holdings.rated(), rated);
     }
 }
+
+fn step(holdings: &mut Holdings, number: u8) {
+    let parent = (!number.is_multiple_of(3)).then(|| CapabilityId([number / 3 * 3; 16]));
+    let granted = CapabilityGrant {
+        capability_id: CapabilityId([number; 16]),
+        grantor: ROOT,
+        grantee: IdentityId([number % 5; 32]),
+        resource: file("/a"),
+        permissions: READ_ON,
+        restrictions: None,
+        parent,
+    };
+    match number % 7 {
+        6 => revoke(holdings, number / 2),
+        _ => fold(holdings, granted),
+    }
+}
+
+#[test]
+fn holdings_that_were_written_down_anywhere_go_on_to_the_same_bytes() {
+    let mut whole = Holdings::default();
+    (0..60).for_each(|number| step(&mut whole, number));
+    for cut in 0..=60 {
+        let mut begun = Holdings::default();
+        (0..cut).for_each(|number| step(&mut begun, number));
+        let mut resumed = Holdings::restore(&begun.save()).unwrap();
+        (cut..60).for_each(|number| step(&mut resumed, number));
+        assert_eq!(resumed.save(), whole.save(), "cut at {cut}");
+        let counts = |holdings: &Holdings| (holdings.live(), holdings.name_bytes(), holdings.rated());
+        assert_eq!(counts(&resumed), counts(&whole), "cut at {cut}");
+    }
+    let hash = Hash::of(&whole.save()).to_string();
+    assert_eq!(
+        hash, "blake3:1a57d61ae0f5d56613e7184ce6c32a3e23b3b4757aed9c647f12bf6f6183165d",
+        "a fold that changes has another FOLD_VERSION"
+    );
+    assert!(whole.live() > 10 && whole.ignored() > 0);
+}

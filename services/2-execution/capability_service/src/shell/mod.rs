@@ -14,7 +14,7 @@ use contracts::capability_service::v1::capabilities_server::CapabilitiesServer;
 use kit::{BoxError, ChannelKind, Cost, FeedEntry, InitContext, Node, Operation, Peer, Right, Service};
 use tonic::service::Routes;
 
-use crate::core::{Holdings, Uses};
+use crate::core::{FOLD_VERSION, Holdings, Uses};
 
 /// Becomes the process `capability_service`.
 #[must_use]
@@ -85,6 +85,7 @@ impl Service for CapabilityService {
     const NAME: &'static str = "capability_service";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const PROVIDES: &'static [&'static str] = &["capability.capabilities Capabilities/1.0"];
+    const FOLD_VERSION: Option<u32> = Some(FOLD_VERSION);
 
     fn table() -> &'static [Operation] {
         &TABLE
@@ -110,6 +111,15 @@ impl Service for CapabilityService {
         if let Some(now) = self.node.clock().now() {
             self.uses().begin(now);
         }
+        Ok(())
+    }
+
+    fn save(&self) -> Vec<u8> {
+        self.holdings().save()
+    }
+
+    fn restore(&self, own: &[u8]) -> Result<(), BoxError> {
+        *self.holdings.write().unwrap_or_else(PoisonError::into_inner) = Holdings::restore(own)?;
         Ok(())
     }
 

@@ -5,23 +5,33 @@
 
 use std::collections::BTreeMap;
 
-use base::{AxiomRef, AxiomTime, IdentityId, TreeId};
+use base::{
+    AxiomRef, AxiomTime, IdentityId, TreeId,
+    cbor::{self, CborError},
+};
 use chain::payload::{
     Payload,
     image::{ImageImport, ImageRemove},
 };
+use minicbor::{Decode, Encode};
 
 use super::{ProcessError, limits::TREE_NAME_BYTES_MAX};
 
 /// What a name points to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
 pub struct Named {
+    #[n(0)]
     pub tree: TreeId,
+    #[n(1)]
     pub owner: IdentityId,
+    #[n(2)]
     pub since: AxiomTime,
     /// The entry that says so.
+    #[n(3)]
     pub at: AxiomRef,
     /// As that entry says.
+    #[n(4)]
     pub manifest: Option<TreeId>,
 }
 
@@ -32,6 +42,17 @@ pub struct ImageLedger {
 }
 
 impl ImageLedger {
+    /// Equal folds, equal bytes.
+    #[must_use]
+    pub fn save(&self) -> Vec<u8> {
+        cbor::encode(&self.names)
+    }
+
+    /// What `save` has written, as it was folded.
+    pub fn restore(bytes: &[u8]) -> Result<Self, CborError> {
+        Ok(Self { names: cbor::decode(bytes)? })
+    }
+
     /// Folds one committed entry. One that was decided on what is no longer so changes nothing: of two who wanted a free
     /// name at once, the first one has it.
     pub fn apply(&mut self, at: AxiomRef, time: AxiomTime, payload: &Payload) {

@@ -104,3 +104,30 @@ fn a_name_is_no_id_and_has_so_many_bytes() {
         assert!(image_name(name).is_err(), "{name:?}");
     }
 }
+
+fn step(log: &mut Log, number: u64) {
+    let (mine, theirs) = if number.is_multiple_of(2) { (ALICE, BOB) } else { (BOB, ALICE) };
+    match number % 5 {
+        0 => log.import("web", ONE, mine, Some(theirs)),
+        1 => log.import(&format!("of-{number}"), TWO, mine, None),
+        2 => log.import("web", TWO, mine, Some(theirs)),
+        3 => log.remove(&format!("of-{}", number - 2), TWO, mine, None),
+        _ => log.import("web", TWO, theirs, None),
+    }
+}
+
+#[test]
+fn names_that_were_written_down_anywhere_go_on_to_the_same_bytes() {
+    let mut whole = Log::new();
+    (0..20).for_each(|number| step(&mut whole, number));
+    for cut in 0..=20 {
+        let mut begun = Log::new();
+        (0..cut).for_each(|number| step(&mut begun, number));
+        let mut resumed = Log(ImageLedger::restore(&begun.0.save()).unwrap(), begun.1);
+        (cut..20).for_each(|number| step(&mut resumed, number));
+        assert_eq!(resumed.0.save(), whole.0.save(), "cut at {cut}");
+    }
+    let hash = Hash::of(&whole.0.save()).to_string();
+    assert_eq!(hash, "blake3:", "a fold that changes has another FOLD_VERSION");
+    assert!(whole.0.len() > 2 && whole.0.is_named(ONE));
+}

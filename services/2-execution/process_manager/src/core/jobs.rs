@@ -2,13 +2,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use base::{AxiomRef, Hash, IdentityId, JobId};
+use base::{
+    AxiomRef, Hash, IdentityId, JobId,
+    cbor::{self, CborError},
+};
 use chain::payload::{
     Payload,
     job::{JobComplete, JobOutput, JobSubmit},
     process::{ExitStatus, RefusedCall},
 };
 use job::{JobError, JobState};
+use minicbor::{Decode, Encode};
 
 use super::{Viewer, limits::JOBS_MAX};
 
@@ -65,7 +69,76 @@ pub struct JobLedger {
     highest: u64,
 }
 
+#[derive(Debug, Encode, Decode)]
+#[cbor(array)]
+struct SavedJob {
+    #[n(0)]
+    at: AxiomRef,
+    #[n(1)]
+    submitter: IdentityId,
+    #[n(2)]
+    submit: JobSubmit,
+    /// Its place in `JobState::ALL`.
+    #[n(3)]
+    state: u8,
+    #[n(4)]
+    outputs: Vec<JobOutput>,
+    #[n(5)]
+    error: Option<(String, String)>,
+    #[n(6)]
+    receipt: Option<Hash>,
+}
+
+impl SavedJob {
+    fn of(job: &JobRecord) -> Self {
+        let JobRecord { at, submitter, submit, state, outputs, error, receipt } = job.clone();
+        let state = (0_u8..).zip(JobState::ALL).find(|(_, known)| *known == state);
+        // Every state is in that list: its own test says so.
+        let state = state.map_or(u8::MAX, |(place, _)| place);
+        Self { at, submitter, submit, state, outputs, error, receipt }
+    }
+
+    fn restore(self) -> Result<JobRecord, CborError> {
+        let Self { at, submitter, submit, state, outputs, error, receipt } = self;
+        let unknown = || CborError::Decode(format!("there is no state {state} of a job"));
+        let state = *JobState::ALL.get(usize::from(state)).ok_or_else(unknown)?;
+        Ok(JobRecord { at, submitter, submit, state, outputs, error, receipt })
+    }
+}
+
+#[derive(Debug, Encode, Decode)]
+#[cbor(array)]
+struct SavedJobs {
+    #[n(0)]
+    jobs: BTreeMap<JobId, SavedJob>,
+    #[n(1)]
+    order: BTreeMap<u64, JobId>,
+    #[n(2)]
+    by_entry: BTreeMap<Hash, JobId>,
+    #[n(3)]
+    highest: u64,
+}
+
 impl JobLedger {
+    /// Equal folds, equal bytes.
+    #[must_use]
+    pub fn save(&self) -> Vec<u8> {
+        cbor::encode(&SavedJobs {
+            jobs: self.jobs.iter().map(|(id, job)| (*id, SavedJob::of(job))).collect(),
+            order: self.order.clone(),
+            by_entry: self.by_entry.iter().map(|(hash, id)| (*hash, *id)).collect(),
+            highest: self.highest,
+        })
+    }
+
+    /// What `save` has written, as it was folded.
+    pub fn restore(bytes: &[u8]) -> Result<Self, CborError> {
+        let SavedJobs { jobs, order, by_entry, highest } = cbor::decode(bytes)?;
+        let jobs = jobs.into_iter().map(|(id, job)| Ok((id, job.restore()?)));
+        let jobs = jobs.collect::<Result<_, CborError>>()?;
+        Ok(Self { jobs, order, by_entry: by_entry.into_iter().collect(), highest })
+    }
+
     /// Folds one committed entry.
     pub fn apply(&mut self, at: AxiomRef, payload: &Payload) {
         match payload {

@@ -152,3 +152,35 @@ fn nobody_but_who_submitted_a_job_speaks_for_it() {
     fold(&mut ledger, 8, receipt(1));
     assert_eq!(state(&ledger), JobState::Verified);
 }
+
+fn step(ledger: &mut JobLedger, number: u64) {
+    let job = id(number / 5);
+    match number % 5 {
+        0 => fold(ledger, number, submit(job, number)),
+        1 if number.is_multiple_of(2) => fold(ledger, number, failed(job, "Timeout")),
+        1 => fold(ledger, number, JobStart { job, submitted: at(number - 1) }),
+        2 => fold(ledger, number, complete(job)),
+        3 => fold(ledger, number, receipt(number - 3)),
+        _ => {}
+    }
+}
+
+#[test]
+fn jobs_that_were_written_down_anywhere_go_on_to_the_same_bytes() {
+    let mut whole = JobLedger::default();
+    (0..40).for_each(|number| step(&mut whole, number));
+    for cut in 0..=40 {
+        let mut begun = JobLedger::default();
+        (0..cut).for_each(|number| step(&mut begun, number));
+        let mut resumed = JobLedger::restore(&begun.save()).unwrap();
+        (cut..40).for_each(|number| step(&mut resumed, number));
+        assert_eq!(resumed.save(), whole.save(), "cut at {cut}");
+    }
+    let hash = Hash::of(&whole.save()).to_string();
+    assert_eq!(
+        hash, "blake3:beefe9309028c55084fca3c0f22480287c0d211f0486c9903d187ca41e3dea8e",
+        "a fold that changes has another FOLD_VERSION"
+    );
+    let states: Vec<JobState> = whole.all().map(|job| job.state).collect();
+    assert!(states.contains(&JobState::Verified) && states.contains(&JobState::Failed), "{states:?}");
+}

@@ -2,38 +2,56 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use base::{AxiomRef, EntryKey, Hash, IdentityId, ProcessId};
+use base::{
+    AxiomRef, EntryKey, Hash, IdentityId, ProcessId,
+    cbor::{self, CborError},
+};
 use chain::payload::{
     Payload,
     identity::{IdentityCreated, IdentityType},
     process::ProcessCreate,
 };
+use minicbor::{Decode, Encode};
 
 use super::limits::KEYS_REMEMBERED_MAX;
 
 /// A committed creation whose exit is not on record.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
 pub struct Open {
+    #[n(0)]
     pub at: AxiomRef,
+    #[n(1)]
     pub create: ProcessCreate,
     /// Its receipt is on record.
+    #[n(2)]
     pub receipted: bool,
 }
 
 /// What a key has started.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
 pub struct Started {
+    #[n(0)]
     pub pid: ProcessId,
+    #[n(1)]
     pub at: AxiomRef,
+    #[n(2)]
     pub image: Hash,
+    #[n(3)]
     pub identity: IdentityId,
+    #[n(4)]
     pub args_hash: Hash,
+    #[n(5)]
     pub missing: Vec<String>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Encode, Decode)]
+#[cbor(array)]
 struct Known {
+    #[n(0)]
     identity_type: IdentityType,
+    #[n(1)]
     parent: Option<IdentityId>,
 }
 
@@ -46,6 +64,23 @@ pub struct Ledger {
     keys: HashMap<EntryKey, Started>,
     key_order: VecDeque<EntryKey>,
     identities: HashMap<IdentityId, Known>,
+    admin: Option<IdentityId>,
+}
+
+/// What is derived from something else is left out.
+#[derive(Debug, Encode, Decode)]
+#[cbor(array)]
+struct Saved {
+    #[n(0)]
+    highest: u64,
+    #[n(1)]
+    open: BTreeMap<ProcessId, Open>,
+    /// Oldest first.
+    #[n(2)]
+    keys: Vec<(EntryKey, Started)>,
+    #[n(3)]
+    identities: BTreeMap<IdentityId, Known>,
+    #[n(4)]
     admin: Option<IdentityId>,
 }
 
@@ -75,6 +110,33 @@ impl Ledger {
             }
             _ => {}
         }
+    }
+
+    /// Equal folds, equal bytes.
+    #[must_use]
+    pub fn save(&self) -> Vec<u8> {
+        let started = |key: &EntryKey| Some((*key, self.keys.get(key)?.clone()));
+        cbor::encode(&Saved {
+            highest: self.highest,
+            open: self.open.clone(),
+            keys: self.key_order.iter().filter_map(started).collect(),
+            identities: self.identities.iter().map(|(id, known)| (*id, known.clone())).collect(),
+            admin: self.admin,
+        })
+    }
+
+    /// What `save` has written, as it was folded.
+    pub fn restore(bytes: &[u8]) -> Result<Self, CborError> {
+        let Saved { highest, open, keys, identities, admin } = cbor::decode(bytes)?;
+        Ok(Self {
+            highest,
+            by_entry: open.values().map(|open| (open.at.hash, open.create.pid)).collect(),
+            open,
+            key_order: keys.iter().map(|(key, _)| *key).collect(),
+            keys: keys.into_iter().collect(),
+            identities: identities.into_iter().collect(),
+            admin,
+        })
     }
 
     fn know(&mut self, identity: &IdentityCreated) {

@@ -159,3 +159,32 @@ fn genesis_names_the_admin_and_the_first_identities() {
     assert!(ledger.is_system_class(&id(1)) && ledger.is_system_class(&id(2)));
     assert!(ledger.descends(id(2), id(1)) && !ledger.is_of_the_house(&id(2)));
 }
+
+fn step(ledger: &mut Ledger, number: u64) {
+    match number % 4 {
+        0 | 1 => create(ledger, number, key(number / 3)),
+        2 => receipt(ledger, number - 1),
+        _ => exit(ledger, number - 3),
+    }
+}
+
+#[test]
+fn a_ledger_that_was_written_down_anywhere_goes_on_to_the_same_bytes() {
+    let mut whole = Ledger::default();
+    (0..40).for_each(|number| step(&mut whole, number));
+    for cut in 0..=40 {
+        let mut begun = Ledger::default();
+        (0..cut).for_each(|number| step(&mut begun, number));
+        let mut resumed = Ledger::restore(&begun.save()).unwrap();
+        (cut..40).for_each(|number| step(&mut resumed, number));
+        assert_eq!(resumed.save(), whole.save(), "cut at {cut}");
+        (0..14).for_each(|n| assert_eq!(resumed.started(&key(n)), whole.started(&key(n)), "cut at {cut}"));
+        assert_eq!((resumed.open(), &resumed.by_entry), (whole.open(), &whole.by_entry), "cut at {cut}");
+    }
+    let hash = Hash::of(&whole.save()).to_string();
+    assert_eq!(
+        hash, "blake3:39f2495e5159a97b1f534dbf37cd8d561df273c6cafbd0697d533cbc060e530e",
+        "a fold that changes has another FOLD_VERSION"
+    );
+    assert!(whole.open().values().any(|open| open.receipted) && whole.highest() == 37);
+}

@@ -46,6 +46,18 @@ pub(super) struct State {
     pub(super) under_way: HashMap<EntryKey, watch::Receiver<()>>,
 }
 
+/// The folds, for the snapshot.
+#[derive(Debug, minicbor::Encode, minicbor::Decode)]
+#[cbor(array)]
+struct Saved {
+    #[cbor(n(0), with = "minicbor::bytes")]
+    ledger: Vec<u8>,
+    #[cbor(n(1), with = "minicbor::bytes")]
+    jobs: Vec<u8>,
+    #[cbor(n(2), with = "minicbor::bytes")]
+    images: Vec<u8>,
+}
+
 pub(super) struct Manager {
     pub(super) node: Node,
     pub(super) keeper: Keeper,
@@ -159,6 +171,21 @@ impl Manager {
                 self.changed.send_replace(());
             }
         }
+        Ok(())
+    }
+
+    pub(super) fn save(&self) -> Vec<u8> {
+        let state = self.state();
+        let (ledger, jobs, images) = (state.ledger.save(), state.jobs.save(), state.images.save());
+        base::cbor::encode(&Saved { ledger, jobs, images })
+    }
+
+    pub(super) fn restore(&self, own: &[u8]) -> Result<(), BoxError> {
+        let saved: Saved = base::cbor::decode(own)?;
+        let (ledger, jobs) = (Ledger::restore(&saved.ledger)?, JobLedger::restore(&saved.jobs)?);
+        let images = ImageLedger::restore(&saved.images)?;
+        let mut state = self.state();
+        (state.ledger, state.jobs, state.images) = (ledger, jobs, images);
         Ok(())
     }
 

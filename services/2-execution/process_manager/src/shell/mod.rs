@@ -166,6 +166,8 @@ static TABLE: [Operation; 22] = [
 
 /// Creations, exits, jobs, names of images, and receipts: what of it is finished.
 const FOLDED_TYPES: [u32; 9] = [30, 31, 70, 71, 72, 73, 76, 77, 80];
+/// Of what the saved ledgers mean: a fold that changes has another.
+const FOLD_VERSION: u32 = 1;
 
 pub(crate) struct ProcessManager {
     manager: Arc<Manager>,
@@ -175,6 +177,7 @@ impl Service for ProcessManager {
     const NAME: &'static str = "process_manager";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const PROVIDES: &'static [&'static str] = &["process.processes Processes/1.0", "process.jobs Jobs/1.0"];
+    const FOLD_VERSION: Option<u32> = Some(FOLD_VERSION);
 
     fn table() -> &'static [Operation] {
         &TABLE
@@ -203,6 +206,14 @@ impl Service for ProcessManager {
 
     fn fold(&self, entry: &FeedEntry) -> Result<(), BoxError> {
         self.manager.fold(entry)
+    }
+
+    fn save(&self) -> Vec<u8> {
+        self.manager.save()
+    }
+
+    fn restore(&self, own: &[u8]) -> Result<(), BoxError> {
+        self.manager.restore(own)
     }
 
     fn health(&self) -> Vec<Component> {

@@ -46,6 +46,8 @@ impl Service for DriverManager {
     const NAME: &'static str = "driver_manager";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const PROVIDES: &'static [&'static str] = &["driver.devices Devices/1.0"];
+    /// It has no fold of its own, and the shared one is the kit's.
+    const FOLD_VERSION: Option<u32> = Some(1);
 
     fn table() -> &'static [Operation] {
         &TABLE

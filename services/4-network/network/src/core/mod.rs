@@ -13,6 +13,6 @@ pub use address::{from_wire, peer_from_wire, to_wire};
 pub use error::NetError;
 pub use grant::{UnknownLimit, grant_of};
 pub use options::{SocketOption, check_value};
-pub use rules::Rules;
+pub use rules::{FOLD_VERSION, Rules};
 pub use state::{Event, SocketState, next};
 pub use table::{Connection, Domain, Record, SocketId, SocketType, Sockets};

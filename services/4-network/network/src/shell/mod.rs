@@ -26,6 +26,8 @@ use tonic::service::Routes;
 use interfaces::Interfaces;
 use registry::Registry;
 
+use crate::core::FOLD_VERSION;
+
 /// Becomes the process `network`.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -76,6 +78,7 @@ impl Service for Network {
     const NAME: &'static str = "network";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const PROVIDES: &'static [&'static str] = &["network.sockets Network/1.0"];
+    const FOLD_VERSION: Option<u32> = Some(FOLD_VERSION);
 
     fn table() -> &'static [Operation] {
         &TABLE
@@ -125,6 +128,16 @@ impl Service for Network {
             Payload::ServiceFailed(entry) if !entry.body.late => self.forget(&entry.body.name),
             _ => {}
         }
+        Ok(())
+    }
+
+    /// The rules alone: all else that it folds ends what is live, and at its start nothing is.
+    fn save(&self) -> Vec<u8> {
+        base::cbor::encode(&*self.registry.rules())
+    }
+
+    fn restore(&self, own: &[u8]) -> Result<(), BoxError> {
+        *self.registry.rules() = base::cbor::decode(own)?;
         Ok(())
     }
 
