@@ -1,10 +1,13 @@
 //! Principals as the log tells them. A parent stands before its children, so the chain above an identity is fixed at its birth.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use base::{IdentityId, KeyPath, PublicKey, cbor};
 use chain::payload::identity::{IdentityCreated, IdentityStatus, IdentityType};
-use minicbor::Encode;
+use minicbor::{Decode, Encode};
 
 use super::{digest::SetDigest, limits::IDENTITY_DEPTH_MAX};
 
@@ -46,6 +49,64 @@ struct Item<'a> {
     status: IdentityStatus,
 }
 
+#[derive(Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+struct SavedPrincipal {
+    #[n(0)]
+    id: IdentityId,
+    #[n(1)]
+    name: String,
+    #[n(2)]
+    identity_type: IdentityType,
+    #[n(3)]
+    parent: Option<IdentityId>,
+    #[n(4)]
+    public_key: PublicKey,
+    #[n(5)]
+    key_path: KeyPath,
+    #[n(6)]
+    status: IdentityStatus,
+    /// As it was at birth: a parent that came later changes nothing.
+    #[n(7)]
+    lineage: Vec<IdentityId>,
+    #[n(8)]
+    lineage_complete: bool,
+}
+
+#[derive(Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub(super) struct SavedIdentities {
+    /// In order of id.
+    #[n(0)]
+    principals: Vec<SavedPrincipal>,
+    #[n(1)]
+    by_key_path: BTreeMap<KeyPath, IdentityId>,
+}
+
+impl SavedIdentities {
+    pub(super) fn restore(self) -> Identities {
+        let mut identities =
+            Identities { by_key_path: self.by_key_path.into_iter().collect(), ..Identities::default() };
+        for saved in self.principals {
+            let principal = Principal {
+                id: saved.id,
+                name_key: super::anchor::name_key(&saved.name),
+                name: saved.name,
+                identity_type: saved.identity_type,
+                parent: saved.parent,
+                public_key: saved.public_key,
+                key_path: saved.key_path,
+                status: saved.status,
+                lineage: saved.lineage.into(),
+                lineage_complete: saved.lineage_complete,
+            };
+            record(&mut identities.digest, &principal);
+            identities.by_id.insert(principal.id, principal);
+        }
+        identities
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct Identities {
     by_id: HashMap<IdentityId, Principal>,
@@ -78,6 +139,24 @@ impl Identities {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.by_id.is_empty()
+    }
+
+    pub(super) fn save(&self) -> SavedIdentities {
+        let saved = |p: &Principal| SavedPrincipal {
+            id: p.id,
+            name: p.name.clone(),
+            identity_type: p.identity_type,
+            parent: p.parent,
+            public_key: p.public_key,
+            key_path: p.key_path.clone(),
+            status: p.status,
+            lineage: p.lineage.to_vec(),
+            lineage_complete: p.lineage_complete,
+        };
+        let mut principals: Vec<_> = self.by_id.values().map(saved).collect();
+        principals.sort_unstable_by_key(|principal| principal.id);
+        let by_key_path = self.by_key_path.iter().map(|(path, id)| (path.clone(), *id)).collect();
+        SavedIdentities { principals, by_key_path }
     }
 
     /// A second creation of the same id changes nothing.

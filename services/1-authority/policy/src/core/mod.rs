@@ -39,7 +39,7 @@ pub use rule_list::{PolicyStateSnapshot, RuleFilter};
 pub(crate) use rule_set::order;
 pub use rule_set::{Match, RuleSet, StoredRule};
 pub use seal::{SealedUnit, seal};
-pub use state::{Pinned, PolicyState};
+pub use state::{FOLD_VERSION, Pinned, PolicyState, StateError};
 pub use validate::validate;
 
 /// Why the engine did not decide, or did not change its rules (POL open point 12).

@@ -1,9 +1,10 @@
 //! Times of allowed decisions for rules with a rate limit, from recorded decisions alone (POL open point 7).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use base::{AxiomTime, DurationNs, IdentityId, RuleId};
 use chain::payload::policy::{PolicyCondition, PolicyRule};
+use minicbor::{Decode, Encode};
 
 use super::limits::{RATE_COUNT_MAX, RATE_EVENTS_MAX, RATE_WINDOW_NS_MAX};
 
@@ -11,9 +12,12 @@ use super::limits::{RATE_COUNT_MAX, RATE_EVENTS_MAX, RATE_WINDOW_NS_MAX};
 const SWEEP_EVERY_NS: u64 = 1_000_000_000;
 
 /// The largest count and window among a rule's rate limits: what must be remembered for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
 pub(super) struct RateNeed {
+    #[n(0)]
     pub(super) count: u32,
+    #[n(1)]
     pub(super) window_ns: u64,
 }
 
@@ -52,6 +56,43 @@ struct Counted {
     times: HashMap<IdentityId, VecDeque<AxiomTime>>,
 }
 
+#[derive(Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+struct SavedCounted {
+    #[n(0)]
+    need: Option<RateNeed>,
+    #[n(1)]
+    times: BTreeMap<IdentityId, Vec<AxiomTime>>,
+}
+
+#[derive(Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub(super) struct SavedRates {
+    #[n(0)]
+    rules: BTreeMap<RuleId, SavedCounted>,
+    #[n(1)]
+    blind_until: AxiomTime,
+    #[n(2)]
+    sweep_at: AxiomTime,
+}
+
+impl SavedRates {
+    pub(super) fn restore(self) -> Rates {
+        let counted = |saved: SavedCounted| Counted {
+            need: saved.need,
+            times: saved.times.into_iter().map(|(id, times)| (id, times.into())).collect(),
+        };
+        let rules: HashMap<_, _> = self.rules.into_iter().map(|(id, saved)| (id, counted(saved))).collect();
+        Rates {
+            events: rules.values().flat_map(|counted| counted.times.values()).map(VecDeque::len).sum(),
+            rules,
+            blind_until: self.blind_until,
+            sweep_at: self.sweep_at,
+            ..Rates::default()
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rates {
     rules: HashMap<RuleId, Counted>,
@@ -76,6 +117,18 @@ impl Rates {
             events_max,
             blind_until: AxiomTime::ZERO,
             sweep_at: AxiomTime::ZERO,
+        }
+    }
+
+    pub(super) fn save(&self) -> SavedRates {
+        let counted = |counted: &Counted| SavedCounted {
+            need: counted.need,
+            times: counted.times.iter().map(|(id, times)| (*id, times.iter().copied().collect())).collect(),
+        };
+        SavedRates {
+            rules: self.rules.iter().map(|(id, rule)| (id.clone(), counted(rule))).collect(),
+            blind_until: self.blind_until,
+            sweep_at: self.sweep_at,
         }
     }
 

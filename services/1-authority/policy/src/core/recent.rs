@@ -5,17 +5,25 @@ use std::{
     sync::Arc,
 };
 
-use base::{AxiomRef, AxiomTime, Hash, Sequence, limits::DECISION_VALIDITY_NS};
+use base::{
+    AxiomRef, AxiomTime, Hash, Sequence,
+    cbor::{self, CborError},
+    limits::DECISION_VALIDITY_NS,
+};
 use chain::payload::policy::DecisionBody;
+use minicbor::{Decode, Encode, bytes::ByteVec};
 
 use super::limits::DECISIONS_RECENT_MAX;
 
 /// What was done with a decision.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
 pub struct Used {
     /// Of the payload that used it.
+    #[n(0)]
     pub payload: Hash,
     /// None while the entry is on its way to the log.
+    #[n(1)]
     pub entry: Option<AxiomRef>,
 }
 
@@ -37,7 +45,66 @@ pub struct Recent {
     latest: AxiomTime,
 }
 
+#[derive(Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+struct SavedDecision {
+    #[n(0)]
+    request: Hash,
+    #[n(1)]
+    decision: Option<AxiomRef>,
+    #[n(2)]
+    timestamp: AxiomTime,
+    /// As bytes: a rule in it may be nested as deep as is allowed at all.
+    #[n(3)]
+    body: Option<ByteVec>,
+    #[n(4)]
+    used: Option<Used>,
+}
+
+#[derive(Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub(super) struct SavedRecent {
+    /// In order of request.
+    #[n(0)]
+    decisions: Vec<SavedDecision>,
+    #[n(1)]
+    queue: Vec<(AxiomTime, Hash, Option<Sequence>)>,
+    #[n(2)]
+    latest: AxiomTime,
+}
+
+impl SavedDecision {
+    fn restore(self) -> Result<(Hash, RecentDecision), CborError> {
+        let Self { request, decision, timestamp, body, used } = self;
+        let body = body.map(|body| cbor::decode::<DecisionBody>(&body)).transpose()?.map(Arc::new);
+        Ok((request, RecentDecision { decision, timestamp, body, used }))
+    }
+}
+
+impl SavedRecent {
+    pub(super) fn restore(self) -> Result<Recent, CborError> {
+        let numbered =
+            |(_, request, sequence): &(AxiomTime, Hash, Option<Sequence>)| Some(((*sequence)?, *request));
+        let by_request = self.decisions.into_iter().map(SavedDecision::restore).collect::<Result<_, _>>()?;
+        let by_sequence = self.queue.iter().filter_map(numbered).collect();
+        Ok(Recent { by_request, by_sequence, queue: self.queue.into(), latest: self.latest })
+    }
+}
+
 impl Recent {
+    pub(super) fn save(&self) -> SavedRecent {
+        let saved = |(request, known): (&Hash, &RecentDecision)| SavedDecision {
+            request: *request,
+            decision: known.decision,
+            timestamp: known.timestamp,
+            body: known.body.as_ref().map(|body| cbor::encode(body.as_ref()).into()),
+            used: known.used.clone(),
+        };
+        let mut decisions: Vec<_> = self.by_request.iter().map(saved).collect();
+        decisions.sort_unstable_by_key(|decision| decision.request);
+        SavedRecent { decisions, queue: self.queue.iter().copied().collect(), latest: self.latest }
+    }
+
     #[must_use]
     pub fn get(&self, request: &Hash) -> Option<&RecentDecision> {
         self.by_request.get(request)

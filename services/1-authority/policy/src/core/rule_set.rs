@@ -2,8 +2,12 @@
 
 use std::{cmp::Ordering, collections::HashMap, sync::Arc};
 
-use base::{AxiomRef, IdentityId, RuleId, cbor};
+use base::{
+    AxiomRef, IdentityId, RuleId,
+    cbor::{self, CborError},
+};
 use chain::payload::policy::{PolicyEffect, PolicyRule};
+use minicbor::{Decode, Encode, bytes::ByteVec};
 
 use super::{
     anchor::Anchors,
@@ -66,7 +70,39 @@ pub struct RuleSet {
     pub(super) digest: SetDigest,
 }
 
+#[derive(Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub(super) struct SavedRule {
+    /// As bytes: it may be nested as deep as is allowed at all.
+    #[n(0)]
+    rule: ByteVec,
+    #[n(1)]
+    created_at: Option<AxiomRef>,
+    #[n(2)]
+    created_by: IdentityId,
+}
+
 impl RuleSet {
+    /// In order of id.
+    pub(super) fn save(&self) -> Vec<SavedRule> {
+        let mut all: Vec<&StoredRule> = self.slots.iter().flatten().collect();
+        all.sort_unstable_by(|a, b| a.rule.id.cmp(&b.rule.id));
+        let saved = |stored: &StoredRule| SavedRule {
+            rule: cbor::encode(stored.rule.as_ref()).into(),
+            created_at: stored.created_at,
+            created_by: stored.created_by,
+        };
+        all.into_iter().map(saved).collect()
+    }
+
+    pub(super) fn restore(saved: Vec<SavedRule>) -> Result<Self, CborError> {
+        let mut rules = Self::default();
+        for saved in saved {
+            rules.add(cbor::decode(&saved.rule)?, saved.created_at, saved.created_by);
+        }
+        Ok(rules)
+    }
+
     #[must_use]
     pub fn len(&self) -> usize {
         self.by_id.len()

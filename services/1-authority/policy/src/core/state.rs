@@ -1,5 +1,7 @@
 //! What the engine decides from: a fold of the log and of nothing else (POL-47).
 
+mod saved;
+
 use std::sync::Arc;
 
 use base::{AxiomRef, Hash, IdentityId, PublicKey, RuleId, Sequence, cbor};
@@ -9,7 +11,9 @@ use chain::payload::{
     policy::{DecisionBody, SignedDecision},
     service::Genesis,
 };
+use minicbor::{Decode, Encode};
 
+pub use self::saved::{FOLD_VERSION, StateError};
 use super::{
     identities::Identities,
     rates::Rates,
@@ -18,21 +22,28 @@ use super::{
 };
 
 /// What genesis pins (DESIGN 6).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
 pub struct Pinned {
+    #[n(0)]
     pub admin: IdentityId,
+    #[n(1)]
     pub admin_uid: u32,
+    #[n(2)]
     pub node_key: PublicKey,
+    #[n(3)]
     pub sequencer_key: PublicKey,
+    #[n(4)]
     pub policy_key: PublicKey,
     /// Tokens are verified with it; the engine never calls `identity`.
+    #[n(5)]
     pub identity_key: PublicKey,
 }
 
 /// Cheap to clone: the parts are shared until one side changes them.
 #[derive(Clone, Debug)]
 pub struct PolicyState {
-    position: Option<Sequence>,
+    last: Option<AxiomRef>,
     pinned: Option<Arc<Pinned>>,
     rules: Arc<RuleSet>,
     identities: Arc<Identities>,
@@ -46,7 +57,7 @@ impl Default for PolicyState {
         let (rules, identities) = (Arc::new(RuleSet::default()), Arc::new(Identities::default()));
         let hash = hash_of(&rules, &identities);
         Self {
-            position: None,
+            last: None,
             pinned: None,
             rules,
             identities,
@@ -72,7 +83,13 @@ impl PolicyState {
     /// The last entry that was folded.
     #[must_use]
     pub fn position(&self) -> Option<Sequence> {
-        self.position
+        self.last.map(|last| last.sequence)
+    }
+
+    /// The same with its hash.
+    #[must_use]
+    pub fn last(&self) -> Option<AxiomRef> {
+        self.last
     }
 
     #[must_use]
@@ -110,9 +127,9 @@ impl PolicyState {
 
     /// True if the entry was not folded before; it counts as folded now.
     pub(super) fn advance(&mut self, at: AxiomRef) -> bool {
-        let fresh = self.position.is_none_or(|position| at.sequence > position);
+        let fresh = self.last.is_none_or(|last| at.sequence > last.sequence);
         if fresh {
-            self.position = Some(at.sequence);
+            self.last = Some(at);
         }
         fresh
     }

@@ -20,12 +20,12 @@ use contracts::{
     policy::v1 as wire,
 };
 use ed25519_dalek::SigningKey;
-use kit::{BoxError, HandedKey, Node};
+use kit::{BoxError, HandedKey, Node, snapshot::Snapshots};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use super::log;
+use super::{log, saved};
 use crate::core::{
     Engine, Entry, Item, Outcome, PolicyState, SealedUnit, Unit, authority::identity_of, seal,
 };
@@ -117,11 +117,14 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    /// Folds the whole log, compares the key with the one that genesis pins, opens the append channel, starts the task.
-    pub(super) async fn start(node: Node, key: HandedKey) -> Result<Self, BoxError> {
-        let mut state = PolicyState::default();
-        let mut last_denial = None;
-        log::read_from(&node, Sequence(0), |entry| {
+    /// Folds the log from where the last process has written down its state, compares the key with the one that genesis pins, opens the append channel, starts the task.
+    pub(super) async fn start(
+        node: Node,
+        key: HandedKey,
+        snapshots: Option<&Snapshots>,
+    ) -> Result<Self, BoxError> {
+        let (mut state, mut last_denial) = saved::begin(&node, snapshots).await?;
+        log::read_from(&node, after(&state), |entry| {
             note_denial(&mut last_denial, &entry);
             state.apply_entry(entry.at, &entry.payload, &entry.bytes);
         })
@@ -167,9 +170,20 @@ impl Desk {
         self.shared.engine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What is in the log, as bytes; the engine is held only while it hands out its parts, which are shared.
+    pub(super) fn save(&self) -> Vec<u8> {
+        let state = self.engine().confirmed().clone();
+        saved::save(&state, self.last_denial())
+    }
+
     pub(super) fn last_denial(&self) -> Option<Sequence> {
         *self.shared.last_denial.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The first sequence that is not folded.
+fn after(state: &PolicyState) -> Sequence {
+    state.position().map_or(Sequence(0), |at| Sequence(at.0.saturating_add(1)))
 }
 
 fn note_denial(last: &mut Option<Sequence>, entry: &log::Logged) {
@@ -229,8 +243,7 @@ impl Task {
         // Axiom's first message has its head: from here on only this channel adds decisions.
         results.message().await?.ok_or(Lost::Ended)?;
         self.engine().abandon();
-        let next =
-            self.engine().confirmed().position().map_or(Sequence(0), |at| Sequence(at.0.saturating_add(1)));
+        let next = after(self.engine().confirmed());
         let shared = Arc::clone(&self.shared);
         log::read_from(&self.node, next, |entry| {
             let mut last = shared.last_denial.lock().unwrap_or_else(PoisonError::into_inner);

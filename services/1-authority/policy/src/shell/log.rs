@@ -1,4 +1,4 @@
-//! Reading the log: everything at the start, what is missing after a lost channel, single entries to explain.
+//! Reading the log: at the start what no snapshot holds, what is missing after a lost channel, single entries to explain.
 
 use std::time::Duration;
 
@@ -53,6 +53,16 @@ pub(super) async fn read_from(
         }
     }
     Ok(())
+}
+
+/// Whether the log has this entry; an error if it cannot be asked.
+pub(super) async fn has(node: &Node, at: AxiomRef) -> Result<bool, BoxError> {
+    let mut axiom = client(node, "system.axiom.read", READ_TIMEOUT)?;
+    match axiom.read(ReadRequest { sequence: at.sequence.0 }).await {
+        Ok(entry) => Ok(entry.into_inner().hash == at.hash.0),
+        Err(status) if status.code() == tonic::Code::NotFound => Ok(false),
+        Err(status) => Err(status.into()),
+    }
 }
 
 pub(super) async fn read(node: &Node, sequence: Sequence) -> Result<Option<Logged>, BoxError> {

@@ -4,6 +4,7 @@ mod channel;
 mod contract;
 mod engine;
 mod log;
+mod saved;
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -18,6 +19,8 @@ use kit::{
 use tonic::service::Routes;
 
 use engine::Desk;
+
+use crate::core::FOLD_VERSION;
 
 /// Becomes the process `policy`.
 #[must_use]
@@ -55,6 +58,7 @@ impl Service for PolicyService {
     const NAME: &'static str = "policy";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const PROVIDES: &'static [&'static str] = &["policy.engine PolicyEngine/1.0"];
+    const FOLD_VERSION: Option<u32> = Some(FOLD_VERSION);
     // What waits is decided in passes: a second thread would mostly be woken to hand things over.
     const THREADS: Threads = Threads::One;
 
@@ -69,7 +73,7 @@ impl Service for PolicyService {
 
     async fn init(mut context: InitContext) -> Result<Self, BoxError> {
         let key = context.signing_key()?;
-        let desk = Desk::start(context.node.clone(), key).await?;
+        let desk = Desk::start(context.node.clone(), key, context.snapshots()).await?;
         Ok(Self { node: context.node, desk })
     }
 
@@ -87,6 +91,15 @@ impl Service for PolicyService {
             }
             _ => Routes::default(),
         }
+    }
+
+    fn save(&self) -> Vec<u8> {
+        self.desk.save()
+    }
+
+    /// The engine took its part before it opened its channel, and folds apart from the feed.
+    fn restore(&self, _: &[u8]) -> Result<(), BoxError> {
+        Ok(())
     }
 
     fn health(&self) -> Vec<Component> {

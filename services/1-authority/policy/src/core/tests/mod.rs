@@ -11,6 +11,7 @@ mod recent;
 mod reference;
 mod restrictions;
 mod rules;
+mod saved;
 mod support;
 mod trial;
 mod validate;
