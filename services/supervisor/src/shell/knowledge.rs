@@ -1,13 +1,15 @@
 //! What the supervisor knows of the node: genesis as it stands on disk, then the log as it goes on.
 
+mod saved;
+
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use base::{AxiomTime, CapabilityId, IdentityId, KeyPath, key_paths};
+use base::{AxiomTime, CapabilityId, IdentityId, KeyPath, ProcessId, key_paths};
 use chain::payload::{
     Body, Payload,
     capability::{CapabilityGrant, Permissions, Resource},
@@ -17,7 +19,8 @@ use chain::payload::{
     service::{Genesis, ServiceStart},
 };
 use jiff::Timestamp;
-use kit::{AxiomClock, BoxError, Feed, FeedEntry, FeedPlan};
+use kit::{AxiomClock, BoxError, Feed, FeedEntry, FeedPlan, Fold, snapshot::Parts, snapshot::Snapshots};
+use minicbor::{Decode, Encode};
 use thiserror::Error;
 use tokio::sync::mpsc;
 
@@ -42,10 +45,14 @@ pub(super) enum GenesisFault {
     NoIdentity(KeyPath),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
 struct Held {
+    #[n(0)]
     id: CapabilityId,
+    #[n(1)]
     resource: Resource,
+    #[n(2)]
     permissions: Permissions,
 }
 
@@ -71,6 +78,8 @@ struct State {
     last_starts: HashMap<String, AxiomTime>,
     /// Taken back, and not granted again since.
     withdrawn: HashSet<(IdentityId, Resource)>,
+    /// Programs that run, where somebody wants to know of uses.
+    running: BTreeSet<ProcessId>,
 }
 
 impl State {
@@ -137,31 +146,15 @@ impl Knowledge {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Follows the log from now on. `uses` is told what counts as use of the node, where somebody wants to know.
-    pub(super) fn follow(&self, socket: std::path::PathBuf, uses: Option<mpsc::UnboundedSender<Use>>) {
+    /// Follows the log from now on, from what the last supervisor wrote down in its folder. `uses` is told what counts as
+    /// use of the node, where somebody wants to know.
+    pub(super) fn follow(&self, socket: PathBuf, folder: &Path, uses: Option<mpsc::UnboundedSender<Use>>) {
         let state = Arc::clone(&self.state);
         let mut types = vec![ServiceStart::ENTRY_TYPE];
         types.extend(uses.iter().flat_map(|_| USES));
         let plan = FeedPlan::of_types(&types);
-        let fold = move |entry: &FeedEntry| -> Result<(), BoxError> {
-            let payload = entry.decode()?;
-            if let Some((uses, by)) = uses.as_ref().zip(use_of(payload)) {
-                // Nobody listens any more once the end was asked for.
-                let _ = uses.send(by);
-            }
-            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-            match payload {
-                Payload::Genesis(genesis) => state.begin(&genesis.body),
-                Payload::IdentityCreated(created) => state.create(&created.body),
-                Payload::CapabilityGrant(grant) => state.grant(&grant.body),
-                Payload::ServiceStart(start) => state.start(&start.body.name, entry.timestamp),
-                // Of a subtree only the root is named; ids of what hung below it open nothing any more.
-                Payload::CapabilityRevoke(revoke) => state.revoke(revoke.body.capability),
-                _ => {}
-            }
-            Ok(())
-        };
-        self.feed.follow(socket, plan, self.clock.clone(), fold);
+        let snapshots = Snapshots::open(folder, super::sockets::SUPERVISOR, saved::FOLD_VERSION, &plan);
+        self.feed.follow_from(socket, plan, self.clock.clone(), Knowing { state, uses }, snapshots);
     }
 
     #[must_use]
@@ -219,6 +212,62 @@ impl Knowledge {
         let state = self.lock();
         let mut held = state.capabilities.get(holder).into_iter().flatten();
         held.any(|held| held.resource == *resource && held.permissions.contains(asked))
+    }
+}
+
+/// Knowledge as a fold of the log.
+struct Knowing {
+    state: Arc<Mutex<State>>,
+    uses: Option<mpsc::UnboundedSender<Use>>,
+}
+
+impl Knowing {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, by: Use) {
+        if let Some(uses) = &self.uses {
+            // Nobody listens any more once the end was asked for.
+            let _ = uses.send(by);
+        }
+    }
+}
+
+impl Fold for Knowing {
+    fn apply(&mut self, entry: &FeedEntry) -> Result<(), BoxError> {
+        let payload = entry.decode()?;
+        if let Some(by) = use_of(payload) {
+            self.tell(by);
+        }
+        let mut state = self.lock();
+        match payload {
+            Payload::Genesis(genesis) => state.begin(&genesis.body),
+            Payload::IdentityCreated(created) => state.create(&created.body),
+            Payload::CapabilityGrant(grant) => state.grant(&grant.body),
+            Payload::ServiceStart(start) => state.start(&start.body.name, entry.timestamp),
+            // Of a subtree only the root is named; ids of what hung below it open nothing any more.
+            Payload::CapabilityRevoke(revoke) => state.revoke(revoke.body.capability),
+            Payload::ProcessCreate(create) => {
+                state.running.insert(create.body.pid);
+            }
+            Payload::ProcessExit(exit) => {
+                state.running.remove(&exit.body.pid);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn save(&self) -> Option<Parts> {
+        Some(Parts { shared: Vec::new(), own: self.lock().save() })
+    }
+
+    fn restore(&mut self, parts: &Parts) -> Result<(), BoxError> {
+        let state = State::restore(&parts.own)?;
+        state.running.iter().for_each(|program| self.tell(Use::ProgramStarted(*program)));
+        *self.lock() = state;
+        Ok(())
     }
 }
 

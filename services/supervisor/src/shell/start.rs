@@ -157,7 +157,8 @@ async fn with_keeper(
         idle::watch(limit, uses, applier.inbox.clone(), inputs.clone());
         told
     });
-    applier.knowledge.follow(house.layout.socket("feed", SUPERVISOR), uses);
+    let folder = house.layout.service_state(SUPERVISOR);
+    applier.knowledge.follow(house.layout.socket("feed", SUPERVISOR), &folder, uses);
     let mut shell = Shell::new(applier, authority, records, inputs.clone(), arguments.boot_began_boottime_ns);
     match Alarm::new() {
         Ok(alarm) => shell.alarm = Some(alarm),
