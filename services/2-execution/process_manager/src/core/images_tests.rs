@@ -128,6 +128,9 @@ fn names_that_were_written_down_anywhere_go_on_to_the_same_bytes() {
         assert_eq!(resumed.0.save(), whole.0.save(), "cut at {cut}");
     }
     let hash = Hash::of(&whole.0.save()).to_string();
-    assert_eq!(hash, "blake3:", "a fold that changes has another FOLD_VERSION");
+    assert_eq!(
+        hash, "blake3:ce2e97133d9b35e54ffe73bf10429ea3acbf9743fa77a3689810de1a162dd579",
+        "a fold that changes has another FOLD_VERSION"
+    );
     assert!(whole.0.len() > 2 && whole.0.is_named(ONE));
 }
