@@ -99,6 +99,7 @@ fn streams() -> Seeds {
         status: ExitStatus::Limit("memory".to_owned()),
         usage: ResourceUsage::default(),
         refused: vec![],
+        untaken: None,
     };
     let answered = [
         monitor::frame(1, &monitor::Reply::Started),
