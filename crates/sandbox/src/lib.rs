@@ -13,6 +13,7 @@ pub mod determined;
 pub mod fdpass;
 mod features;
 mod guard;
+pub mod host_socket;
 pub mod inherited;
 pub mod keeper_protocol;
 mod landlock;

@@ -4,8 +4,8 @@
 //! change it. The locks are the namespace, Landlock and the filter; this only names what was tried.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use crate::plan::PATH_BYTES_MAX;
 use crate::seccomp::NotifyCall;
@@ -44,6 +44,64 @@ pub enum Subject {
         name: Vec<u8>,
     },
     Other,
+}
+
+/// What becomes of a descriptor when its process executes another image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnExec {
+    Keep,
+    Close,
+}
+
+/// An address as a call names it, read once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// With scope and flow label.
+    Internet(SocketAddr),
+    /// `AF_UNSPEC`: takes an association back.
+    Nobody,
+    /// Of another family.
+    Other,
+}
+
+impl Notification {
+    /// The address of a `connect` or `bind`; an error is the number that the kernel would give.
+    pub fn named(&self) -> Result<Named, i32> {
+        let [_, at, length, ..] = self.arguments;
+        // The kernel takes an `int`.
+        let length = usize::try_from(length as i32).map_err(|_| libc::EINVAL)?;
+        let mut raw = [0; ADDRESS_BYTES_MAX];
+        let raw = raw.get_mut(..length).filter(|raw| raw.len() >= 2).ok_or(libc::EINVAL)?;
+        match sys::read_memory(self.pid, at, raw) {
+            Ok(read) if read == raw.len() => parse_named(raw),
+            _ => Err(libc::EFAULT),
+        }
+    }
+}
+
+/// Lengths as the kernel asks for them: IPv6 was once without a scope.
+fn parse_named(raw: &[u8]) -> Result<Named, i32> {
+    const V4_BYTES: usize = 16;
+    const V6_BYTES: usize = 24;
+    let number = |at: usize| raw.get(at..)?.first_chunk::<4>().copied();
+    let family = raw.first_chunk::<2>().map_or(0, |family| i32::from(u16::from_ne_bytes(*family)));
+    let port =
+        raw.get(2..).and_then(|rest| rest.first_chunk::<2>()).map_or(0, |port| u16::from_be_bytes(*port));
+    match family {
+        libc::AF_UNSPEC => Ok(Named::Nobody),
+        libc::AF_INET if raw.len() >= V4_BYTES => {
+            let ip = number(4).ok_or(libc::EINVAL)?;
+            Ok(Named::Internet(SocketAddr::from((Ipv4Addr::from(ip), port))))
+        }
+        libc::AF_INET6 if raw.len() >= V6_BYTES => {
+            let ip = raw.get(8..).and_then(|rest| rest.first_chunk::<16>()).ok_or(libc::EINVAL)?;
+            let flow = u32::from_be_bytes(number(4).ok_or(libc::EINVAL)?);
+            let scope = number(24).map_or(0, u32::from_ne_bytes);
+            Ok(Named::Internet(SocketAddrV6::new(Ipv6Addr::from(*ip), port, flow, scope).into()))
+        }
+        libc::AF_INET | libc::AF_INET6 => Err(libc::EINVAL),
+        _ => Ok(Named::Other),
+    }
 }
 
 /// The listener of one filter. Closed, the calls that wait get `ENOSYS`.
@@ -114,6 +172,47 @@ impl Listener {
             }
         }
         self.send(libc::seccomp_notif_resp { id: notification.id, val: value, error: 0, flags: 0 })
+    }
+
+    /// Ends the call with a descriptor of the caller's that is this one, numbered by the kernel.
+    pub fn hand(&self, notification: &Notification, fd: BorrowedFd<'_>, on_exec: OnExec) -> io::Result<()> {
+        let flags = libc::SECCOMP_ADDFD_FLAG_SEND as u32;
+        match self.add(notification, fd, flags, 0, on_exec) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            // Its table is full.
+            Err(error) => self.refuse(notification, error.raw_os_error().unwrap_or(libc::EMFILE)),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Puts this one in the place of a descriptor of the caller's; the call still waits.
+    pub fn replace(
+        &self,
+        notification: &Notification,
+        fd: BorrowedFd<'_>,
+        number: u32,
+        on_exec: OnExec,
+    ) -> io::Result<()> {
+        self.add(notification, fd, libc::SECCOMP_ADDFD_FLAG_SETFD as u32, number, on_exec)
+    }
+
+    fn add(
+        &self,
+        notification: &Notification,
+        fd: BorrowedFd<'_>,
+        flags: u32,
+        number: u32,
+        on_exec: OnExec,
+    ) -> io::Result<()> {
+        let mut raw = libc::seccomp_notif_addfd {
+            id: notification.id,
+            flags,
+            srcfd: fd.as_raw_fd() as u32,
+            newfd: number,
+            newfd_flags: if on_exec == OnExec::Close { libc::O_CLOEXEC as u32 } else { 0 },
+        };
+        // SAFETY: this request reads one seccomp_notif_addfd.
+        unsafe { sys::notify_ioctl(self.as_fd(), libc::SECCOMP_IOCTL_NOTIF_ADDFD, &mut raw) }
     }
 
     fn answer(&self, notification: &Notification, error: i32, flags: u32) -> io::Result<()> {
@@ -241,6 +340,30 @@ mod tests {
         let hidden = [&[1, 0, 0][..], b"name"].concat();
         let expected = Subject::Unix { call: NotifyCall::Bind, name: b"\0name".to_vec() };
         assert_eq!(parse_address(NotifyCall::Bind, &hidden), Some(expected));
+    }
+
+    #[test]
+    fn an_address_is_read_as_the_kernel_reads_it() {
+        let v4 = [2, 0, 0x01, 0xbb, 192, 0, 2, 7, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(parse_named(&v4), Ok(Named::Internet("192.0.2.7:443".parse().unwrap())));
+        assert_eq!(parse_named(&v4[..15]), Err(libc::EINVAL));
+        let mut v6 = [0; 28];
+        (v6[0], v6[3], v6[23], v6[24]) = (10, 80, 1, 7);
+        let with = |scope| Ok(Named::Internet(SocketAddrV6::new(Ipv6Addr::LOCALHOST, 80, 0, scope).into()));
+        assert_eq!((parse_named(&v6), parse_named(&v6[..24])), (with(7), with(0)));
+        assert_eq!(parse_named(&v6[..23]), Err(libc::EINVAL));
+        assert_eq!((parse_named(&[0, 0]), parse_named(&[1, 0, b'/'])), (Ok(Named::Nobody), Ok(Named::Other)));
+        let own = std::process::id() as i32;
+        let call = |at: u64, length: u64| {
+            let arguments = [3, at, length, 0, 0, 0];
+            Notification { id: 0, pid: own, number: 42, arguments }.named()
+        };
+        let at = v4.as_ptr() as u64;
+        assert!(call(at, 16).is_ok());
+        for length in [0, 1, ADDRESS_BYTES_MAX as u64 + 1, u64::MAX, i32::MAX as u64] {
+            assert_eq!(call(at, length), Err(libc::EINVAL), "{length}");
+        }
+        assert_eq!(call(16, 16), Err(libc::EFAULT));
     }
 
     #[test]

@@ -435,3 +435,65 @@ pub(crate) fn write_memory(pid: i32, address: u64, bytes: &[u8]) -> io::Result<u
             as libc::c_long)?;
     usize::try_from(written).map_err(|_| io::Error::other("negative length"))
 }
+
+/// `SO_NETNS_COOKIE`, Linux 5.14.
+pub(crate) fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    const SO_NETNS_COOKIE: libc::c_int = 71;
+    let mut cookie: u64 = 0;
+    let mut length = std::mem::size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to `cookie`, which outlives the call.
+    check(libc::c_long::from(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    }))?;
+    Ok(cookie)
+}
+
+/// Drops every TCP segment with SYN and without ACK before the socket sees it, for good.
+pub(crate) fn lock_outbound(socket: BorrowedFd<'_>) -> io::Result<()> {
+    /// Of the TCP header, with which the filter's data begins.
+    const FLAGS_AT: u32 = 13;
+    const SYN: u32 = 2;
+    const SYN_AND_ACK: u32 = 0x12;
+    let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+    let mut filter = [
+        step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, FLAGS_AT),
+        step(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0, SYN_AND_ACK),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, SYN),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    let set = |name, value: *const libc::c_void, length: usize| {
+        // SAFETY: `value` points to `length` bytes that outlive the call; the program points to `filter`, which does too.
+        check(libc::c_long::from(unsafe {
+            libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, name, value, length as libc::socklen_t)
+        }))
+    };
+    set(libc::SO_ATTACH_FILTER, (&raw const program).cast(), std::mem::size_of::<libc::sock_fprog>())?;
+    let on: libc::c_int = 1;
+    set(libc::SO_LOCK_FILTER, (&raw const on).cast(), std::mem::size_of::<libc::c_int>())?;
+    Ok(())
+}
+
+/// The first byte of `struct tcp_info`.
+pub(crate) fn tcp_state(socket: BorrowedFd<'_>) -> io::Result<u8> {
+    let mut state = 0_u8;
+    let mut length: libc::socklen_t = 1;
+    // SAFETY: the kernel writes at most `length` bytes to `state`, which outlives the call.
+    check(libc::c_long::from(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut state).cast(),
+            &raw mut length,
+        )
+    }))?;
+    Ok(state)
+}

@@ -6,7 +6,7 @@
 //! Only the low 32 bits of an argument are compared: every argument that is looked at here is an `int` or a set of
 //! flags below 32 bits for the kernel too, and comparing more would let a caller hide behind bits nobody reads.
 
-use super::{Action, Rule, When, rules};
+use super::{Action, NotifyCall, Profile, Rule, When, handed::HANDED, rules};
 use crate::plan::{Seccomp, Sockets};
 
 const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
@@ -79,8 +79,8 @@ pub fn assemble(seccomp: &Seccomp) -> Vec<Instruction> {
     backwards
 }
 
-/// Every line in the order in which they decide, and what happens to a call without one. Order: the profile's lines,
-/// socket families, notified calls.
+/// Every line in the order in which they decide, and what happens to a call without one. Order: what guards handed sockets,
+/// the profile's lines, socket families, notified calls.
 fn lines(seccomp: &Seccomp) -> (Vec<Line>, Action) {
     let (rules, otherwise) = rules(seccomp.profile);
     let notified: Vec<i64> = seccomp.notify.iter().flat_map(|call| call.numbers()).copied().collect();
@@ -90,9 +90,16 @@ fn lines(seccomp: &Seccomp) -> (Vec<Line>, Action) {
         let show = rule.action == Action::Allow && notified.contains(&number);
         line(number, rule.when, if show { Action::Notify } else { rule.action })
     };
-    let mut lines: Vec<Line> =
-        rules.iter().flat_map(|rule| rule.calls.iter().map(move |number| of_rule(rule, *number))).collect();
-    lines.extend(families(seccomp.sockets).map(|when| line(libc::SYS_socket, when, Action::Allow)));
+    let is_handed = seccomp.profile == Profile::Program && seccomp.notify.contains(&NotifyCall::Socket);
+    let first = if is_handed { HANDED } else { &[] };
+    let mut lines: Vec<Line> = first
+        .iter()
+        .chain(rules)
+        .flat_map(|rule| rule.calls.iter().map(move |number| of_rule(rule, *number)))
+        .collect();
+    lines.extend(families(seccomp.sockets).map(|(when, is_inet)| {
+        line(libc::SYS_socket, when, if is_handed && is_inet { Action::Notify } else { Action::Allow })
+    }));
     lines.push(line(libc::SYS_socket, When::Always, Action::Errno(libc::EAFNOSUPPORT)));
     if otherwise == Action::Allow {
         lines.extend(notified.iter().map(|number| line(*number, When::Always, Action::Notify)));
@@ -100,18 +107,19 @@ fn lines(seccomp: &Seccomp) -> (Vec<Line>, Action) {
     (lines, otherwise)
 }
 
-fn families(sockets: Sockets) -> impl Iterator<Item = When> {
+/// With whether it is one of the internet.
+fn families(sockets: Sockets) -> impl Iterator<Item = (When, bool)> {
     let family = |family: i32| When::Equals { argument: 0, value: family as u32 };
     // Of netlink's protocols (audit, packet filter, kernel events …) only `ROUTE`.
     let (netlink, route) = ((0, libc::AF_NETLINK as u32), (2, libc::NETLINK_ROUTE as u32));
     [
-        (sockets.unix, family(libc::AF_UNIX)),
-        (sockets.inet, family(libc::AF_INET)),
-        (sockets.inet, family(libc::AF_INET6)),
-        (sockets.netlink_route, When::BothEqual { first: netlink, second: route }),
+        (sockets.unix, family(libc::AF_UNIX), false),
+        (sockets.inet, family(libc::AF_INET), true),
+        (sockets.inet, family(libc::AF_INET6), true),
+        (sockets.netlink_route, When::BothEqual { first: netlink, second: route }, false),
     ]
     .into_iter()
-    .filter_map(|(allowed, when)| allowed.then_some(when))
+    .filter_map(|(allowed, when, is_inet)| allowed.then_some((when, is_inet)))
 }
 
 /// Calls from one number up to the next span's, with what decides them: their lines, none for calls without any.
@@ -208,7 +216,6 @@ fn leaf(backwards: &mut Vec<Instruction>, span: &Span<'_>, otherwise: Action) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::seccomp::{NotifyCall, Profile};
 
     fn run(program: &[Instruction], arch: u32, number: u32, arguments: [u64; 6]) -> u32 {
         count(program, arch, number, arguments).0
@@ -291,6 +298,56 @@ mod tests {
     }
 
     #[test]
+    fn a_handed_socket_takes_the_options_of_the_list_alone() {
+        let handed = filter(Profile::Program, &[NotifyCall::Socket]);
+        let of = |number: i64, arguments: [u64; 6]| run(&handed, ARCH, number as u32, arguments);
+        let (inet, unix) = (libc::AF_INET as u64, libc::AF_UNIX as u64);
+        assert_eq!(of(libc::SYS_socket, [inet, 1, 0, 0, 0, 0]), libc::SECCOMP_RET_USER_NOTIF);
+        assert_eq!(
+            of(libc::SYS_socket, [libc::AF_INET6 as u64, 3, 0, 0, 0, 0]),
+            libc::SECCOMP_RET_USER_NOTIF
+        );
+        assert_eq!(of(libc::SYS_socket, [unix, 1, 0, 0, 0, 0]), libc::SECCOMP_RET_ALLOW);
+        let refused = libc::SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT as u32;
+        assert_eq!(of(libc::SYS_socket, [libc::AF_VSOCK as u64, 1, 0, 0, 0, 0]), refused);
+        let set = |level: i32, name: i32| of(libc::SYS_setsockopt, [3, level as u64, name as u64, 0, 0, 0]);
+        let no_option = libc::SECCOMP_RET_ERRNO | libc::ENOPROTOOPT as u32;
+        for (level, name) in [
+            (libc::SOL_SOCKET, libc::SO_REUSEADDR),
+            (libc::IPPROTO_TCP, libc::TCP_NODELAY),
+            (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY),
+        ] {
+            assert_eq!(set(level, name), libc::SECCOMP_RET_ALLOW, "{level} {name}");
+        }
+        const TCP_FASTOPEN_CONNECT: i32 = 30;
+        for (level, name) in [
+            (libc::SOL_SOCKET, libc::SO_BINDTODEVICE),
+            (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER),
+            (libc::SOL_SOCKET, libc::SO_DETACH_FILTER),
+            (libc::IPPROTO_IPV6, libc::IPV6_RTHDR),
+            (libc::IPPROTO_IPV6, libc::IPV6_HOPOPTS),
+            (libc::IPPROTO_IP, libc::IP_OPTIONS),
+            (libc::IPPROTO_IP, libc::IP_FREEBIND),
+            (libc::IPPROTO_IP, libc::IP_TRANSPARENT),
+            (libc::IPPROTO_TCP, libc::TCP_REPAIR),
+            (libc::IPPROTO_TCP, TCP_FASTOPEN_CONNECT),
+        ] {
+            assert_eq!(set(level, name), no_option, "{level} {name}");
+        }
+        let fast = libc::MSG_FASTOPEN as u64;
+        let not_supported = libc::SECCOMP_RET_ERRNO | libc::EOPNOTSUPP as u32;
+        for (call, at) in [(libc::SYS_sendto, 3), (libc::SYS_sendmsg, 2), (libc::SYS_sendmmsg, 3)] {
+            let mut arguments = [3, 0, 0, 0, 0, 0];
+            assert_eq!(of(call, arguments), libc::SECCOMP_RET_ALLOW);
+            arguments[at] = fast | 1;
+            assert_eq!(of(call, arguments), not_supported);
+        }
+        let plain = filter(Profile::Program, &[]);
+        let set = [3, libc::SOL_SOCKET as u64, libc::SO_BINDTODEVICE as u64, 0, 0, 0];
+        assert_eq!(run(&plain, ARCH, libc::SYS_setsockopt as u32, set), libc::SECCOMP_RET_ALLOW);
+    }
+
+    #[test]
     fn the_tree_decides_as_the_lines_do_one_after_the_other() {
         let all = Sockets { unix: true, inet: true, netlink_route: true };
         for profile in [Profile::Service, Profile::Boundary, Profile::Program] {
@@ -325,9 +382,9 @@ mod tests {
     fn a_call_is_decided_in_few_steps() {
         for profile in [Profile::Service, Profile::Boundary, Profile::Program] {
             let program = filter(profile, &NotifyCall::ALL);
-            // `prctl` and `ioctl` test a number of arguments one after the other.
-            let steps =
-                (0..600).filter(|number| ![libc::SYS_prctl, libc::SYS_ioctl].contains(&i64::from(*number)));
+            // These test a number of arguments one after the other.
+            let long = [libc::SYS_prctl, libc::SYS_ioctl, libc::SYS_setsockopt];
+            let steps = (0..600).filter(|number| !long.contains(&i64::from(*number)));
             let most = steps.map(|number| count(&program, ARCH, number, [0; 6]).1).max();
             assert!(most.is_some_and(|most| most <= 32), "{profile:?}: {most:?}");
         }

@@ -4,6 +4,7 @@
 compile_error!("the system call profiles are written for x86_64");
 
 mod assemble;
+mod handed;
 mod job;
 mod names;
 mod profiles;
@@ -58,16 +59,24 @@ pub enum NotifyCall {
     /// sendto: a datagram names its address there.
     #[n(5)]
     SendTo,
+    /// socket, of IPv4 and IPv6. Whoever shows it is handed sockets of another network, which the filter then guards: see
+    /// `handed.rs`.
+    #[n(6)]
+    Socket,
+    #[n(7)]
+    Listen,
 }
 
 impl NotifyCall {
-    pub const ALL: [NotifyCall; 6] = [
+    pub const ALL: [NotifyCall; 8] = [
         NotifyCall::Open,
         NotifyCall::Connect,
         NotifyCall::Exec,
         NotifyCall::ChangeName,
         NotifyCall::Bind,
         NotifyCall::SendTo,
+        NotifyCall::Socket,
+        NotifyCall::Listen,
     ];
 
     fn numbers(self) -> &'static [i64] {
@@ -91,6 +100,9 @@ impl NotifyCall {
             ],
             NotifyCall::Bind => &[libc::SYS_bind],
             NotifyCall::SendTo => &[libc::SYS_sendto],
+            // Shown by family, see `assemble.rs`.
+            NotifyCall::Socket => &[],
+            NotifyCall::Listen => &[libc::SYS_listen],
         }
     }
 }

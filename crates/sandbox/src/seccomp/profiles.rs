@@ -29,7 +29,7 @@ pub(super) const fn absent(calls: &'static [i64], why: &'static str) -> Rule {
     Rule { calls, when: Always, action: Errno(ENOSYS), why }
 }
 
-const fn on(calls: &'static [i64], when: When, action: Action, why: &'static str) -> Rule {
+pub(super) const fn on(calls: &'static [i64], when: When, action: Action, why: &'static str) -> Rule {
     Rule { calls, when, action, why }
 }
 

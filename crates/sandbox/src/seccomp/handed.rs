@@ -1,0 +1,111 @@
+//! What guards the sockets of another network that a program is handed (`NotifyCall::Socket`): they are born outside of its
+//! namespace, so what its own empty network makes harmless is not harmless on them.
+
+use libc::*;
+
+use super::Action::{Allow, Errno};
+use super::Rule;
+use super::When::{Always, AnyBit, BothEqual, Equals};
+use super::profiles::on;
+
+const TCP_NOTSENT_LOWAT: i32 = 25;
+const SO_RCVTIMEO_NEW: i32 = 66;
+const SO_SNDTIMEO_NEW: i32 = 67;
+const SO_TIMESTAMP_NEW: i32 = 63;
+const NETLINK_PKTINFO: i32 = 3;
+const NETLINK_EXT_ACK: i32 = 11;
+const NETLINK_GET_STRICT_CHK: i32 = 12;
+
+const fn set(level: i32, name: i32, why: &'static str) -> Rule {
+    let when = BothEqual { first: (1, level as u32), second: (2, name as u32) };
+    on(&[SYS_setsockopt], when, Allow, why)
+}
+
+const fn asks(request: u32) -> Rule {
+    on(&[SYS_ioctl], Equals { argument: 1, value: request }, Errno(ENOTTY), "the host's interfaces")
+}
+
+/// The first line that matches decides; these stand before the profile's.
+pub(super) const HANDED: &[Rule] = &[
+    set(SOL_SOCKET, SO_REUSEADDR, "own servers"),
+    set(SOL_SOCKET, SO_REUSEPORT, "own servers"),
+    set(SOL_SOCKET, SO_KEEPALIVE, "long connections"),
+    set(SOL_SOCKET, SO_LINGER, "how a connection ends"),
+    set(SOL_SOCKET, SO_RCVBUF, "sizes, within the system's limits"),
+    set(SOL_SOCKET, SO_SNDBUF, "sizes, within the system's limits"),
+    set(SOL_SOCKET, SO_RCVLOWAT, "when it is woken"),
+    set(SOL_SOCKET, SO_RCVTIMEO, "how long it waits"),
+    set(SOL_SOCKET, SO_SNDTIMEO, "how long it waits"),
+    set(SOL_SOCKET, SO_RCVTIMEO_NEW, "how long it waits"),
+    set(SOL_SOCKET, SO_SNDTIMEO_NEW, "how long it waits"),
+    set(SOL_SOCKET, SO_OOBINLINE, "old protocols"),
+    set(SOL_SOCKET, SO_BROADCAST, "own datagrams, which have no way out"),
+    set(SOL_SOCKET, SO_PASSCRED, "Unix sockets"),
+    set(SOL_SOCKET, SO_TIMESTAMP, "when a datagram came"),
+    set(SOL_SOCKET, SO_TIMESTAMP_NEW, "when a datagram came"),
+    set(SOL_SOCKET, SO_PRIORITY, "own queueing; what is high needs a right"),
+    set(IPPROTO_TCP, TCP_NODELAY, "small messages"),
+    set(IPPROTO_TCP, TCP_MAXSEG, "sizes"),
+    set(IPPROTO_TCP, TCP_CORK, "small messages"),
+    set(IPPROTO_TCP, TCP_KEEPIDLE, "long connections"),
+    set(IPPROTO_TCP, TCP_KEEPINTVL, "long connections"),
+    set(IPPROTO_TCP, TCP_KEEPCNT, "long connections"),
+    set(IPPROTO_TCP, TCP_SYNCNT, "how long it tries"),
+    set(IPPROTO_TCP, TCP_LINGER2, "how a connection ends"),
+    set(IPPROTO_TCP, TCP_DEFER_ACCEPT, "own servers"),
+    set(IPPROTO_TCP, TCP_WINDOW_CLAMP, "sizes"),
+    set(IPPROTO_TCP, TCP_QUICKACK, "small messages"),
+    set(IPPROTO_TCP, TCP_CONGESTION, "of those that the system permits"),
+    set(IPPROTO_TCP, TCP_USER_TIMEOUT, "how long it tries"),
+    set(IPPROTO_TCP, TCP_NOTSENT_LOWAT, "when it is woken"),
+    set(IPPROTO_IP, IP_TOS, "kind of service"),
+    set(IPPROTO_IP, IP_TTL, "how far packets go"),
+    set(IPPROTO_IP, IP_RECVERR, "errors by packet"),
+    set(IPPROTO_IP, IP_MTU_DISCOVER, "sizes"),
+    set(IPPROTO_IP, IP_PKTINFO, "own datagrams"),
+    set(IPPROTO_IP, IP_RECVTOS, "own datagrams"),
+    set(IPPROTO_IP, IP_RECVTTL, "own datagrams"),
+    set(IPPROTO_IPV6, IPV6_V6ONLY, "one family or both"),
+    set(IPPROTO_IPV6, IPV6_TCLASS, "kind of service"),
+    set(IPPROTO_IPV6, IPV6_UNICAST_HOPS, "how far packets go"),
+    set(IPPROTO_IPV6, IPV6_RECVERR, "errors by packet"),
+    set(IPPROTO_IPV6, IPV6_MTU_DISCOVER, "sizes"),
+    set(IPPROTO_IPV6, IPV6_RECVPKTINFO, "own datagrams"),
+    set(SOL_NETLINK, NETLINK_PKTINFO, "look-ups of the C library"),
+    set(SOL_NETLINK, NETLINK_EXT_ACK, "look-ups of the C library"),
+    set(SOL_NETLINK, NETLINK_GET_STRICT_CHK, "look-ups of the C library"),
+    on(
+        &[SYS_setsockopt],
+        Always,
+        Errno(ENOPROTOOPT),
+        "source routes reach what was denied; devices, foreign addresses, filters and repair are the host's",
+    ),
+    on(
+        &[SYS_sendto, SYS_sendmmsg],
+        AnyBit { argument: 3, bits: MSG_FASTOPEN as u32 },
+        Errno(EOPNOTSUPP),
+        "it connects without a connect",
+    ),
+    on(
+        &[SYS_sendmsg],
+        AnyBit { argument: 2, bits: MSG_FASTOPEN as u32 },
+        Errno(EOPNOTSUPP),
+        "it connects without a connect",
+    ),
+    asks(SIOCGIFNAME as u32),
+    asks(SIOCGIFCONF as u32),
+    asks(SIOCGIFFLAGS as u32),
+    asks(SIOCGIFADDR as u32),
+    asks(SIOCGIFDSTADDR as u32),
+    asks(SIOCGIFBRDADDR as u32),
+    asks(SIOCGIFNETMASK as u32),
+    asks(SIOCGIFMETRIC as u32),
+    asks(SIOCGIFMTU as u32),
+    asks(SIOCGIFHWADDR as u32),
+    asks(SIOCGIFINDEX as u32),
+    asks(SIOCGIFMAP as u32),
+    asks(SIOCGARP as u32),
+    asks(SIOCETHTOOL as u32),
+];
+
+const SIOCETHTOOL: u64 = 0x8946;
