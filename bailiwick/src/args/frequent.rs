@@ -34,7 +34,7 @@ impl Cli {
     fn frequent(arguments: &[OsString]) -> Option<Cli> {
         let Frequent { common, command } = Frequent::try_parse_from(arguments).ok()?;
         let command = match command {
-            FrequentCommand::Run(run) => Command::Run(*run),
+            FrequentCommand::Run(run) => Command::Run(run),
             FrequentCommand::Process(process) => Command::Process(process),
         };
         Some(Cli { common, command })

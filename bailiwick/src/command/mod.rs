@@ -56,7 +56,7 @@ pub fn run(mut cli: Cli) -> Result<ExitCode> {
         Command::Sandbox(Sandbox::Score { manifest, max }) => return score::manifest(output, &manifest, max),
         Command::Run(args) if args.score => return score::flags(output, &args),
         Command::Run(args) if args.ephemeral => {
-            return process::ephemeral(output, args).map_err(process::failed_run);
+            return process::ephemeral(output, *args).map_err(process::failed_run);
         }
         Command::Policy(Policy::Check { file }) => return policy::check(output, &file).map(done),
         Command::Policy(Policy::Export(args)) => {
@@ -87,7 +87,7 @@ pub fn run(mut cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Up(args) => up::run(&layout, &args),
         Command::SshAgent(args) => ssh_agent::run(&layout, output, &args),
-        Command::Run(args) => process::on_own_node(layout, output, args).map_err(process::failed_run),
+        Command::Run(args) => process::on_own_node(layout, output, *args).map_err(process::failed_run),
         Command::Exec(args) => exec::on_node(layout, args).map_err(process::failed_run),
         // These work on the node's files alone.
         Command::Key(Key::Reseal { by, now, new_passphrase_file }) => {

@@ -35,6 +35,9 @@ struct Flow {
     entry: Option<u64>,
     sent_bytes: u64,
     received_bytes: u64,
+    /// The program whose it is; none for a service's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process: Option<u64>,
 }
 
 fn address(address: pb::Address) -> Option<SocketAddr> {
@@ -64,6 +67,7 @@ async fn flows(node: &Node, output: Output) -> Result<()> {
             state: info.state,
             sent_bytes: info.sent_bytes,
             received_bytes: info.received_bytes,
+            process: Some(info.process).filter(|process| *process > 0),
         })
     };
     let flows = sockets.into_iter().map(flow).collect::<Result<Vec<Flow>>>()?;
@@ -79,10 +83,12 @@ async fn flows(node: &Node, output: Output) -> Result<()> {
                 output::size(flow.sent_bytes),
                 output::size(flow.received_bytes),
                 flow.entry.map_or_else(|| "-".to_owned(), |entry| entry.to_string()),
+                flow.process.map_or_else(|| "-".to_owned(), |process| process.to_string()),
                 flow.owner.to_string(),
             ]
         };
-        let head = ["CONNECTION", "STATE", "LOCAL", "REMOTE", "SENT", "RECEIVED", "ENTRY", "OWNER"];
+        let head =
+            ["CONNECTION", "STATE", "LOCAL", "REMOTE", "SENT", "RECEIVED", "ENTRY", "PROGRAM", "OWNER"];
         output::table(&head, &flows.iter().map(row).collect::<Vec<_>>())
     })
 }

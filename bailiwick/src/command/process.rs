@@ -177,6 +177,7 @@ async fn start(
         notice_refused: !args.no_notice,
         disabled_guards: args.disable.clone(),
         terminal: (!args.detach && terminal::is_one()).then(terminal::size).transpose()?,
+        egress: args.egress.clone(),
         secrets: args.secrets.iter().map(|text| read_secret(text)).collect::<Result<_>>()?,
         root,
     };

@@ -145,7 +145,7 @@ fn program(node: &Node, pid: u64) -> Result<Answer> {
 fn refusal(call: RefusedCall) -> Refusal {
     let connects = matches!(call.call.as_str(), "connect" | "bind" | "sendto" | "sendmsg");
     let allow = match (connects, call.target.starts_with('/')) {
-        (true, false) => format!("--egress {} (comes with the network service)", call.target),
+        (true, false) => format!("--egress {}", call.target),
         _ => format!("--fs {}", call.target),
     };
     Refusal {

@@ -45,6 +45,7 @@ pub mod spiffe {
 }
 
 pub mod convert;
+pub mod way_out;
 
 /// The compiled contracts, for reflection and the JSON face.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("generated/descriptor.bin");

@@ -8,7 +8,10 @@ use std::{
 
 use http::{HeaderMap, Method, Request, Response, header::CONTENT_TYPE};
 use hyper::body::Incoming;
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::{
+    net::UnixStream,
+    sync::{Notify, OwnedSemaphorePermit},
+};
 use tonic::{Status, body::Body, service::Routes};
 use tower::Service as _;
 
@@ -41,6 +44,9 @@ pub(crate) const fn time_limit_ms(cost: Cost) -> u64 {
 /// Handlers by kind of socket; there once `Init` was answered.
 pub(crate) type RouteSet = HashMap<ChannelKind, Routes>;
 
+/// Takes a connection that carries no calls.
+pub(crate) type Take = Box<dyn Fn(&Caller, UnixStream) + Send + Sync>;
+
 pub(crate) struct Gate {
     pub(crate) service: &'static str,
     pub(crate) table: Table,
@@ -62,6 +68,9 @@ pub(crate) struct Gate {
     pub(crate) owner_uid: Option<u32>,
     /// Rings when a call has ended, for whoever drains.
     pub(crate) ended: Arc<Notify>,
+    /// What a connection begins with that carries no calls, and who takes it; set with the routes.
+    pub(crate) greeting: Option<&'static [u8]>,
+    pub(crate) take: Arc<OnceLock<Take>>,
 }
 
 /// How the caller wants its answer.

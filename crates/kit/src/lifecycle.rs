@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     channel::ChannelKind,
     feed::Feed,
-    gate::RouteSet,
+    gate::{RouteSet, Take},
     misuse::Now,
     observe::Metrics,
     phase::{Life, Phase},
@@ -38,6 +38,7 @@ pub(crate) struct Shared<S> {
     pub(crate) now: Arc<OnceLock<Now>>,
     pub(crate) feed: Arc<OnceLock<Feed>>,
     pub(crate) ended: Arc<Notify>,
+    pub(crate) take: Arc<OnceLock<Take>>,
     pub(crate) service: OnceLock<Arc<S>>,
     /// Held while `Init` runs; what the service is given then waits in it.
     pub(crate) init: Mutex<Handed>,
@@ -93,6 +94,8 @@ impl<S: Service> Shared<S> {
         let (clock, node) = (Arc::clone(&service), self.node.clone());
         let _ = self.now.set(Box::new(move || clock.now(&node)));
         let _ = self.routes.set(routes);
+        let taker = Arc::clone(&service);
+        let _ = self.take.set(Box::new(move |caller, stream| taker.take(caller, stream)));
         if let Some(plan) = S::feed() {
             self.node.follow(plan, Arc::clone(&service), snapshots);
         }

@@ -6,7 +6,9 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
+use rustix::net::RecvFlags;
 use tokio::{
+    io::Interest,
     net::{UnixListener, UnixStream},
     sync::{Semaphore, mpsc},
 };
@@ -88,6 +90,18 @@ async fn serve_connection(stream: UnixStream, caller: Caller, gate: Arc<Gate>, r
         ChannelKind::Feed | ChannelKind::Authority | ChannelKind::Append => FLUSH_TIMEOUT,
         _ => CLOSE_TIMEOUT,
     };
+    if let (ChannelKind::Edge, Some(greeting)) = (caller.channel, gate.greeting) {
+        let greeted = tokio::select! {
+            greeted = begins_with(&stream, greeting) => greeted,
+            () = life.reached(Phase::Ended) => return,
+        };
+        if greeted {
+            if let Some(take) = gate.take.get().filter(|_| life.phase() == Phase::Serving) {
+                take(&caller, stream);
+            }
+            return;
+        }
+    }
     let service = hyper::service::service_fn(move |request| {
         let (gate, caller) = (Arc::clone(&gate), caller.clone());
         let place = Arc::clone(&requests).try_acquire_owned().ok();
@@ -116,6 +130,16 @@ async fn serve_connection(stream: UnixStream, caller: Caller, gate: Arc<Gate>, r
     }
 }
 
+/// Looks at the first bytes and takes none. A greeting comes whole or is none.
+async fn begins_with(stream: &UnixStream, greeting: &[u8]) -> bool {
+    let mut start = vec![0; greeting.len()];
+    let look = stream.async_io(Interest::READABLE, || {
+        let (seen, _) = rustix::net::recv(stream, start.as_mut_slice(), RecvFlags::PEEK)?;
+        Ok(seen)
+    });
+    look.await.is_ok_and(|seen| seen == greeting.len()) && start == greeting
+}
+
 fn builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -133,4 +157,31 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     builder
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    const GREETING: &[u8] = b"no call 1\n";
+
+    async fn greeted(said: &[u8]) -> (bool, UnixStream) {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        client.write_all(said).await.unwrap();
+        drop(client);
+        (begins_with(&server, GREETING).await, server)
+    }
+
+    #[tokio::test]
+    async fn a_greeting_is_told_from_calls_and_stays_to_be_read() {
+        let (is_one, mut server) = greeted(b"no call 1\nmore").await;
+        assert!(is_one);
+        let mut all = Vec::new();
+        server.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, b"no call 1\nmore");
+        for other in [&b"POST / HTTP/1.1\r\n"[..], b"PRI * HTTP/2.0\r\n", b"no call 2\n", b"no call", b""] {
+            assert!(!greeted(other).await.0, "{other:?}");
+        }
+    }
 }

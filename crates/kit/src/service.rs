@@ -11,7 +11,10 @@ use std::{
 use base::{AxiomTime, CapabilityId, IdentityId, KeyPath};
 use contracts::lifecycle::v1::lifecycle_server::LifecycleServer as LifecycleContract;
 use thiserror::Error;
-use tokio::sync::{Mutex, Notify, mpsc};
+use tokio::{
+    net::UnixStream,
+    sync::{Mutex, Notify, mpsc},
+};
 use tonic::{Request, Status, service::Routes};
 
 use crate::{
@@ -96,6 +99,12 @@ pub trait Service: Send + Sync + Sized + 'static {
     const LIMITS: Limits = Limits::DEFAULT;
     /// Counters beside those of the kit.
     const COUNTERS: &'static [&'static Counter] = &[];
+
+    /// What a connection on an edge begins with that carries no calls; it goes to [`Service::take`] as it is.
+    const GREETING: Option<&'static [u8]> = None;
+
+    /// A connection that begins with the greeting, while clients are served. The greeting is still to be read.
+    fn take(self: &Arc<Self>, _caller: &Caller, _stream: UnixStream) {}
 
     /// One row for each operation; one without a row does not exist.
     fn table() -> &'static [Operation];
@@ -414,6 +423,7 @@ async fn run_with<S: Service>(
     let now = Arc::new(OnceLock::new());
     let feed = Arc::new(OnceLock::new());
     let ended = Arc::new(Notify::new());
+    let take = Arc::new(OnceLock::new());
     let node = Node::new(S::NAME, &settings.run_folder);
     let (failed, mut failure) = mpsc::channel(1);
     let gate = Gate {
@@ -433,6 +443,8 @@ async fn run_with<S: Service>(
         follows: S::feed().is_some(),
         owner_uid: settings.owner_uid,
         ended: Arc::clone(&ended),
+        greeting: S::GREETING,
+        take: Arc::clone(&take),
     };
     let shared = Arc::new(Shared::<S> {
         life: Arc::clone(&life),
@@ -443,6 +455,7 @@ async fn run_with<S: Service>(
         now,
         feed,
         ended,
+        take,
         service: OnceLock::new(),
         init: Mutex::new(Handed { boundary: inherited.boundary, signing: inherited.signing }),
         failed,

@@ -181,6 +181,91 @@ pub struct OptionValue {
     #[prost(uint32, tag = "1")]
     pub value: u32,
 }
+/// The transparent path is no call: process_manager connects to its own socket here, says `bailiwick way out 1\n` and a
+/// ProgramHello, and gets a ProgramWelcome with the end of a channel, which it passes to the program's monitor. Each is one
+/// message with its length before it (four bytes, little endian). On the channel every packet is one ProgramWord or one
+/// ProgramOrder. Whoever holds the first connection learns from its end that this service has gone.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProgramHello {
+    /// Number of the program, and the identity that it runs as (32 bytes).
+    #[prost(uint64, tag = "1")]
+    pub process: u64,
+    #[prost(bytes = "vec", tag = "2")]
+    pub identity: ::prost::alloc::vec::Vec<u8>,
+    /// At most 64, as `run --egress` takes them.
+    #[prost(string, repeated, tag = "3")]
+    pub egress: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProgramWelcome {
+    /// Why it gets no channel; empty if it does.
+    #[prost(string, tag = "1")]
+    pub refused: ::prost::alloc::string::String,
+}
+/// What a monitor says.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProgramWord {
+    /// Of what is asked; 0 is none.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(oneof = "program_word::Word", tags = "2, 3, 4")]
+    pub word: ::core::option::Option<program_word::Word>,
+}
+/// Nested message and enum types in `ProgramWord`.
+pub mod program_word {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Word {
+        /// A socket of TCP, `inet` or `inet6`. It comes with the answer.
+        #[prost(string, tag = "2")]
+        Socket(::prost::alloc::string::String),
+        /// The socket comes along.
+        #[prost(message, tag = "3")]
+        Connect(super::Address),
+        /// Kernel's numbers of those that the program still has.
+        #[prost(message, tag = "4")]
+        Alive(super::ProgramSockets),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProgramSockets {
+    #[prost(uint64, repeated, tag = "1")]
+    pub sockets: ::prost::alloc::vec::Vec<u64>,
+}
+/// What this service says.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProgramOrder {
+    /// Of what was asked; 0 is none.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(oneof = "program_order::Order", tags = "2, 3, 4")]
+    pub order: ::core::option::Option<program_order::Order>,
+}
+/// Nested message and enum types in `ProgramOrder`.
+pub mod program_order {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Order {
+        #[prost(message, tag = "2")]
+        Answer(super::ProgramAnswer),
+        /// Which of these does the program still have?
+        #[prost(message, tag = "3")]
+        Look(super::ProgramSockets),
+        /// End these at once, whoever has them.
+        #[prost(message, tag = "4")]
+        Cut(super::ProgramSockets),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProgramAnswer {
+    /// 0 is success.
+    #[prost(uint32, tag = "1")]
+    pub errno: u32,
+    /// It is the program's own loopback: for the monitor to carry out.
+    #[prost(bool, tag = "2")]
+    pub own: bool,
+    /// It was not allowed, for this reason.
+    #[prost(string, tag = "3")]
+    pub refused: ::prost::alloc::string::String,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListRequest {}
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -214,6 +299,12 @@ pub struct SocketInfo {
     pub sent_bytes: u64,
     #[prost(uint64, tag = "11")]
     pub received_bytes: u64,
+    /// Number of the program whose it is; 0 for a service's. Its bytes are not counted: they do not pass by here.
+    #[prost(uint64, tag = "12")]
+    pub process: u64,
+    /// The name by which the peer was asked for.
+    #[prost(string, tag = "13")]
+    pub name: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RevokeRequest {

@@ -205,6 +205,10 @@ pub struct SpawnRequest {
     /// What the program sees instead of the host's `/usr`, `/etc` and so on.
     #[prost(message, optional, tag = "20")]
     pub root: ::core::option::Option<Root>,
+    /// Whereto it may connect, if policy allows it too: `ADDRESS:PORT`, `\[ADDRESS\]:PORT`, `ADDRESS/BITS:PORT`; the port may be
+    /// `*`. At most 64. Without any it has a network of nothing but its own loopback.
+    #[prost(string, repeated, tag = "21")]
+    pub egress: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// A root of its own: `/proc`, `/dev`, `/tmp` and `/run` are the sandbox's all the same.
 #[derive(Clone, PartialEq, ::prost::Message)]

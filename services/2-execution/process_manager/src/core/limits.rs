@@ -15,6 +15,9 @@ pub const PATHS_MAX: usize = 64;
 /// Programs whose changes to copy-on-write folders are kept at once; the next one is refused until some are committed
 /// or discarded, for nobody's work is thrown away to make room.
 pub const LAYERS_MAX: usize = 64;
+/// Places that one program may connect to, and bytes of each as it is written.
+pub const EGRESS_MAX: usize = 64;
+pub const EGRESS_BYTES_MAX: usize = 300;
 /// Secrets of one program, bytes of one and of all: keys and passwords, kept in memory.
 pub const SECRETS_MAX: usize = 32;
 pub const SECRET_BYTES_MAX: usize = 64 * 1024;

@@ -55,6 +55,10 @@ const IMAGE_FOLDER: &str = "/run/bailiwick/image";
 const NOTICED: [NotifyCall; 4] =
     [NotifyCall::Open, NotifyCall::Connect, NotifyCall::Exec, NotifyCall::ChangeName];
 
+/// Calls of a program with a way out that the monitor answers.
+const ANSWERED: [NotifyCall; 4] =
+    [NotifyCall::Socket, NotifyCall::Connect, NotifyCall::Bind, NotifyCall::Listen];
+
 /// What the host looks like, as the supervisor told it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
@@ -96,7 +100,9 @@ pub fn plans(spawn: &Spawn, host: &Host, pid: ProcessId) -> Plans {
         home: home(spawn).to_owned(),
         masked: outer.masked.iter().filter(|path| !is_below(path, "/proc")).cloned().collect(),
     };
-    let landlock = landlock(&outer, mounted);
+    let mut landlock = landlock(&outer, mounted);
+    // Of a program with a way out the monitor carries out what is about TCP, in its own network too.
+    landlock.tcp = spawn.egress.is_empty();
     (outer.arguments, outer.part) = (host.monitor.clone(), true);
     outer.namespaces = Namespaces::ALL;
     // The monitor reads what its program names and forks it: its locks are the namespaces and its lost capabilities.
@@ -257,6 +263,16 @@ fn outer_limits(limits: &ResourceLimits) -> Limits {
     }
 }
 
+/// Calls that the monitor sees.
+fn shown(spawn: &Spawn) -> Vec<NotifyCall> {
+    let mut shown = if spawn.notice_refused { NOTICED.to_vec() } else { Vec::new() };
+    if !spawn.egress.is_empty() {
+        shown.retain(|call| !ANSWERED.contains(call));
+        shown.extend(ANSWERED);
+    }
+    shown
+}
+
 fn program(spawn: &Spawn, label: &str, landlock: Landlock, image_path: Option<&str>) -> Plan {
     let executable = match image_path {
         Some(path) => Executable::Path(path.to_owned()),
@@ -271,7 +287,7 @@ fn program(spawn: &Spawn, label: &str, landlock: Landlock, image_path: Option<&s
     plan.seccomp = Some(Seccomp {
         profile: Profile::Program,
         sockets: Sockets { unix: true, inet: true, netlink_route: true },
-        notify: if spawn.notice_refused { NOTICED.to_vec() } else { Vec::new() },
+        notify: shown(spawn),
     });
     let files = u64::from(spawn.limits.files);
     plan.rlimits.push(Rlimit { resource: Resource::OpenFiles, soft: files, hard: files });
@@ -357,6 +373,25 @@ mod tests {
         assert_eq!(plans.monitor.limits.processes_max, Some(65));
         assert!(plans.program.no_new_privs && plans.program.capabilities_kept == 0);
         assert!(plans.program.seccomp.unwrap().notify.is_empty());
+    }
+
+    #[test]
+    fn a_way_out_is_watched_and_held_by_landlock_too() {
+        for notice_refused in [false, true] {
+            let with = |egress: &[&str]| {
+                let egress = egress.iter().map(|place| (*place).to_owned()).collect();
+                plans(
+                    &spawn(|r| (r.egress, r.notice_refused) = (egress, notice_refused)),
+                    &host(),
+                    ProcessId(1),
+                )
+            };
+            let (open, shut) = (with(&["192.0.2.1:443"]).program, with(&[]).program);
+            let shown = |plan: &Plan| plan.seccomp.clone().unwrap().notify;
+            assert!(ANSWERED.iter().all(|call| shown(&open).contains(call)));
+            assert!(!shown(&shut).contains(&NotifyCall::Socket));
+            assert_eq!((open.landlock.unwrap().tcp, shut.landlock.unwrap().tcp), (false, true));
+        }
     }
 
     #[test]

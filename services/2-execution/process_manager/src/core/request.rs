@@ -10,8 +10,8 @@ use super::{
     ProcessError, Root, Secret,
     limits::{
         ARGUMENT_BYTES_MAX, ARGUMENTS_MAX, CAPABILITIES_MAX, CPU_MILLICORES_MAX, CPU_MILLICORES_MIN,
-        DISK_BYTES_MIN, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX, LOGGED_NAME_BYTES_MAX, MEMORY_BYTES_MIN,
-        NAME_BYTES_MAX, PATHS_MAX, TIMEOUT_MS_MAX,
+        DISK_BYTES_MIN, EGRESS_BYTES_MAX, EGRESS_MAX, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX,
+        LOGGED_NAME_BYTES_MAX, MEMORY_BYTES_MIN, NAME_BYTES_MAX, PATHS_MAX, TIMEOUT_MS_MAX,
     },
     secret,
 };
@@ -73,6 +73,8 @@ pub struct Spawn {
     /// The image is not compared with its name.
     pub unpinned: bool,
     pub root: Option<Root>,
+    /// Whereto it may connect; `network` reads it.
+    pub egress: Vec<String>,
 }
 
 pub(super) fn at_most(field: &'static str, size: usize, max: usize, what: &str) -> Result<(), ProcessError> {
@@ -141,6 +143,7 @@ impl Spawn {
             disabled,
             unpinned,
             root,
+            egress: egress(request.egress)?,
         })
     }
 
@@ -170,6 +173,17 @@ impl Spawn {
         let end = self.name.floor_char_boundary(LOGGED_NAME_BYTES_MAX);
         self.name.get(..end).unwrap_or_default().to_owned()
     }
+}
+
+fn egress(given: Vec<String>) -> Result<Vec<String>, ProcessError> {
+    at_most("egress", given.len(), EGRESS_MAX, "places")?;
+    for place in &given {
+        at_most("egress", place.len(), EGRESS_BYTES_MAX, "bytes")?;
+        if place.is_empty() || place.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err(ProcessError::invalid("egress", format!("{place:?} is no address and port")));
+        }
+    }
+    Ok(given)
 }
 
 fn limits(wire: pb::ResourceLimits) -> Result<ResourceLimits, ProcessError> {
@@ -357,6 +371,14 @@ mod tests {
         assert!(parse(|r| r.terminal = terminal(most, most)).is_ok());
         assert_eq!(refused(|r| r.terminal = terminal(most + 1, 80)), "terminal");
         assert_eq!(refused(|r| r.terminal = terminal(24, most + 1)), "terminal");
+        let place = || "192.0.2.1:443".to_owned();
+        assert!(parse(|r| r.egress = vec![place(); EGRESS_MAX]).is_ok());
+        assert_eq!(refused(|r| r.egress = vec![place(); EGRESS_MAX + 1]), "egress");
+        assert!(parse(|r| r.egress = vec!["x".repeat(EGRESS_BYTES_MAX)]).is_ok());
+        assert_eq!(refused(|r| r.egress = vec!["x".repeat(EGRESS_BYTES_MAX + 1)]), "egress");
+        for broken in ["", "a b:1", "a\n:1"] {
+            assert_eq!(refused(|r| r.egress = vec![broken.to_owned()]), "egress", "{broken:?}");
+        }
         let pair = |bytes: usize| [("N".to_owned(), "x".repeat(bytes - 3))].into();
         assert!(parse(|r| r.env = pair(ENVIRONMENT_BYTES_MAX)).is_ok());
         assert_eq!(refused(|r| r.env = pair(ENVIRONMENT_BYTES_MAX + 1)), "env");

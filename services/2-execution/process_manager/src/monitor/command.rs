@@ -23,6 +23,7 @@ use sandbox::{
 
 use super::{
     connection::Connection,
+    egress::WayOut,
     notice::Notices,
     output::PIECE_BYTES,
     program::{self, Program, Streams, Used},
@@ -286,12 +287,16 @@ impl Connection {
     }
 
     /// Calls that were shown, input that was sent, output and the end that were asked for.
-    pub(super) fn serve_command(&mut self, refused: &mut RefusedCalls) -> io::Result<()> {
+    pub(super) fn serve_command(
+        &mut self,
+        refused: &mut RefusedCalls,
+        way_out: Option<&mut WayOut>,
+    ) -> io::Result<()> {
         let Some(command) = &mut self.command else { return Ok(()) };
         if let Some(notices) = command.notices()
             && super::is_readable(notices.listener())
         {
-            notices.serve(refused)?;
+            notices.serve(refused, way_out)?;
         }
         command.enforce();
         let mut replies = Vec::new();

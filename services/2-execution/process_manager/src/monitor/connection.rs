@@ -1,12 +1,15 @@
 //! One connection of process_manager: frames in, frames out, and what waits for an answer.
 
 use std::{
-    io::{self, Read, Write},
+    io::{self, Write},
+    mem::MaybeUninit,
     os::{
-        fd::{AsFd, BorrowedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
 };
+
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
 use super::{
     command::Command,
@@ -27,6 +30,8 @@ pub(crate) struct Connection {
     pub(crate) stdin: Option<(u64, Vec<u8>)>,
     /// The command that is this connection's.
     pub(crate) command: Option<Command>,
+    /// A descriptor that came along.
+    pub(crate) passed: Option<OwnedFd>,
     /// The peer has gone or speaks another language.
     pub(crate) broken: bool,
 }
@@ -52,6 +57,7 @@ impl Connection {
             wait: None,
             stdin: None,
             command: None,
+            passed: None,
             broken: false,
         })
     }
@@ -91,12 +97,26 @@ impl Connection {
             return;
         }
         let mut buffer = [0; READ_BYTES];
-        match self.socket.read(&mut buffer) {
+        match self.receive(&mut buffer) {
             Ok(0) => self.broken = true,
             Ok(read) => self.input.extend(buffer.iter().take(read)),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             Err(_) => self.broken = true,
         }
+    }
+
+    /// Reads bytes, and the descriptor that comes with them.
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut space = [MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let parts = &mut [io::IoSliceMut::new(buffer)];
+        let message = rustix::net::recvmsg(&self.socket, parts, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        for part in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(mut passed) = part {
+                self.passed = passed.next();
+            }
+        }
+        Ok(message.bytes)
     }
 
     pub(crate) fn next(&mut self) -> Result<Option<(u64, Request)>, FrameError> {

@@ -11,6 +11,9 @@
 mod command;
 mod connection;
 mod disk;
+mod egress;
+mod egress_calls;
+mod egress_sweep;
 mod job_calls;
 mod notice;
 pub mod output;
@@ -45,6 +48,7 @@ use crate::core::{DETERMINISM, Execution, LAYERS_FD, OUTPUT_LIMIT};
 use command::{COMMANDS_MAX, Command};
 use connection::Connection;
 use disk::Disk;
+use egress::WayOut;
 use job_calls::JobCalls;
 use notice::Notices;
 use output::{Output, PIECE_BYTES, READER_GRACE_MS};
@@ -67,6 +71,8 @@ const CONNECTIONS_MAX: usize = 16;
 const CPU_LOOK_MS: u64 = 50;
 /// How often a namespace that is being emptied is looked at again.
 const ENDING_LOOK_MS: u64 = 2;
+/// The first that refuses `connect` and `bind` of TCP.
+const LANDLOCK_TCP_ABI: u32 = 4;
 /// SIGXCPU and SIGXFSZ.
 const OVER_CPU_TIME: i32 = 24;
 const OVER_FILE_SIZE: i32 = 25;
@@ -121,6 +127,7 @@ fn start() -> Result<(), MonitorError> {
     };
     let features = Features::for_inner();
     let missing = prepare(&config.plan, &features, None).missing;
+    let way_out = config.way_out.then(WayOut::new).transpose()?;
     let mut monitor = Monitor {
         missing: missing.iter().map(|missing| format!("{}: {}", missing.guard, missing.why)).collect(),
         stdout: Output::new(stdout, config.output_bytes_max),
@@ -137,6 +144,7 @@ fn start() -> Result<(), MonitorError> {
         notices: None,
         left: Vec::new(),
         calls: None,
+        way_out,
         refused: RefusedCalls::default(),
         used: Used::default(),
         started: Instant::now(),
@@ -184,6 +192,8 @@ struct Monitor {
     notices: Option<Notices>,
     /// Of commands that have ended; something of them runs still.
     left: Vec<Notices>,
+    /// Of a program that may connect.
+    way_out: Option<WayOut>,
     /// Of a job, instead of notices.
     calls: Option<JobCalls>,
     refused: RefusedCalls,
@@ -215,11 +225,14 @@ impl Monitor {
             if let Some(notices) = &self.notices
                 && is_readable(notices.listener())
             {
-                notices.serve(&mut self.refused)?;
+                notices.serve(&mut self.refused, self.way_out.as_mut())?;
             }
             self.left.retain(|notices| !notices.is_over());
             for notices in self.left.iter().filter(|it| is_readable(it.listener())) {
-                notices.serve(&mut self.refused)?;
+                notices.serve(&mut self.refused, self.way_out.as_mut())?;
+            }
+            if let Some(way_out) = &mut self.way_out {
+                way_out.serve(&mut self.refused)?;
             }
             if let Some(calls) = &mut self.calls
                 && is_readable(calls.listener())
@@ -233,7 +246,7 @@ impl Monitor {
             self.feed_stdin();
             self.watch_program()?;
             for connection in &mut self.connections {
-                connection.serve_command(&mut self.refused)?;
+                connection.serve_command(&mut self.refused, self.way_out.as_mut())?;
             }
             self.answer_waiting()?;
             for connection in self.connections.iter_mut().filter(|it| it.broken) {
@@ -254,6 +267,9 @@ impl Monitor {
             polled.push(PollFd::new(notices.listener(), PollFlags::IN));
         }
         polled.extend(self.left.iter().map(|notices| PollFd::new(notices.listener(), PollFlags::IN)));
+        if let Some(way_out) = &self.way_out {
+            way_out.poll(&mut polled);
+        }
         if let Some(calls) = &self.calls {
             polled.push(PollFd::new(calls.listener(), PollFlags::IN));
         }
@@ -379,6 +395,10 @@ impl Monitor {
                 let reply = self.release();
                 connection.send(id, &reply);
             }
+            Request::WayOut => match self.open_way_out(connection.passed.take()) {
+                Ok(()) => connection.send(id, &Reply::Done),
+                Err(why) => refuse(connection, &why),
+            },
             Request::Abort if self.phase == Phase::Held => {
                 connection.send(id, &Reply::Done);
                 self.done = true;
@@ -422,6 +442,20 @@ impl Monitor {
             }
             Request::Acknowledge => refuse(connection, "it has not ended"),
         }
+    }
+
+    /// What goes out is held by Landlock beside the filter: a program that is quick enough could else make the kernel connect a
+    /// socket that it was handed (`egress.rs`).
+    fn open_way_out(&mut self, channel: Option<OwnedFd>) -> Result<(), String> {
+        let way_out = self.way_out.as_mut().ok_or("the program was not started with a way out")?;
+        if self.features.landlock_abi < LANDLOCK_TCP_ABI {
+            return Err("the kernel cannot hold a way out: it needs Landlock ABI 4 (Linux 6.7)".to_owned());
+        }
+        if !self.features.seccomp_notify {
+            return Err("the kernel shows no system calls (seccomp user notification)".to_owned());
+        }
+        let channel = channel.ok_or("no channel came with it")?;
+        way_out.open(channel).map_err(|error| error.to_string())
     }
 
     fn report(&self) -> Status {

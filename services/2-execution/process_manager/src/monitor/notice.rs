@@ -8,6 +8,7 @@ use std::{
     fs,
     net::{IpAddr, SocketAddr},
     os::fd::OwnedFd,
+    rc::Rc,
 };
 
 use rustix::{
@@ -22,7 +23,7 @@ use sandbox::{
     seccomp::NotifyCall,
 };
 
-use super::refused::RefusedCalls;
+use super::{egress::WayOut, refused::RefusedCalls};
 use crate::core::{Finding, Watch, normalize};
 
 /// `st` of a listening socket in `/proc/net/tcp`.
@@ -35,14 +36,14 @@ type Verdict = Option<Errno>;
 
 #[derive(Debug)]
 pub(crate) struct Notices {
-    listener: Listener,
+    listener: Rc<Listener>,
     watch: Watch,
     own_network: bool,
 }
 
 impl Notices {
     pub(crate) fn new(listener: OwnedFd, watch: Watch, own_network: bool) -> Self {
-        Self { listener: Listener::from(listener), watch, own_network }
+        Self { listener: Rc::new(Listener::from(listener)), watch, own_network }
     }
 
     pub(crate) fn listener(&self) -> &Listener {
@@ -51,16 +52,30 @@ impl Notices {
 
     /// Nobody is left who shows calls here.
     pub(crate) fn is_over(&self) -> bool {
-        let mut polled = [PollFd::new(&self.listener, PollFlags::IN)];
+        let mut polled = [PollFd::new(&*self.listener, PollFlags::IN)];
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         let _ = poll(&mut polled, Some(&at_once));
         polled.iter().any(|one| one.revents().contains(PollFlags::HUP))
     }
 
     /// Answers what waits.
-    pub(crate) fn serve(&self, refused: &mut RefusedCalls) -> std::io::Result<()> {
+    pub(crate) fn serve(
+        &self,
+        refused: &mut RefusedCalls,
+        mut way_out: Option<&mut WayOut>,
+    ) -> std::io::Result<()> {
         for _ in 0..CALLS_PER_TURN_MAX {
             if let Some(call) = self.listener.receive()? {
+                let taken = match &mut way_out {
+                    Some(way_out) => way_out.take(&self.listener, &call, refused)?,
+                    None => false,
+                };
+                if taken {
+                    if !super::is_readable(&*self.listener) {
+                        return Ok(());
+                    }
+                    continue;
+                }
                 let verdict =
                     self.listener.subject(&call).and_then(|subject| self.judge(&call, &subject, refused));
                 match verdict {
@@ -68,7 +83,7 @@ impl Notices {
                     None => self.listener.go_on(&call)?,
                 }
             }
-            if !super::is_readable(&self.listener) {
+            if !super::is_readable(&*self.listener) {
                 return Ok(());
             }
         }

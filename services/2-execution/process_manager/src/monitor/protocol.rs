@@ -53,6 +53,9 @@ pub struct Config {
     /// Files of a job in its `/out` that are copied to the folder that is inherited in the layers' place.
     #[n(11)]
     pub outputs: Vec<String>,
+    /// It may connect, over the channel that comes with [`Request::WayOut`].
+    #[n(12)]
+    pub way_out: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -102,6 +105,9 @@ pub enum Request {
     /// and end are, and when it closes the command is killed.
     #[n(10)]
     Execute(#[n(0)] Execution),
+    /// The channel to `network` comes along.
+    #[n(11)]
+    WayOut,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]

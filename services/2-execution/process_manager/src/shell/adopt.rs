@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use base::ProcessId;
 use chain::payload::{ReceiptStatus, process::ExitStatus};
 
-use super::{exits::unseen, keeper::KeeperError, layers::HELPERS_MIN, manager::Manager};
+use super::{egress, exits::unseen, keeper::KeeperError, layers::HELPERS_MIN, manager::Manager};
 use crate::{
     core::{Event, Open, PathGrant, Process, ProcessState},
     monitor::protocol::{Phase, Reply, Request, Status},
@@ -72,6 +72,11 @@ impl Manager {
         }
         self.receipt_if_missing(open, status);
         self.watch(pid);
+        let places: Vec<String> =
+            open.create.grants.iter().filter_map(|grant| egress::parse(grant)).collect();
+        if !places.is_empty() {
+            self.keep_way_out(pid, open.create.identity, places, None);
+        }
     }
 
     fn insert(&self, open: &Open, host_pid: i32, state: ProcessState) {

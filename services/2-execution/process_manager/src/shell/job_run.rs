@@ -191,6 +191,7 @@ impl Manager {
             fixed: Some(plans.fixed),
             calls_pass: kit::is_broken("job-calls"),
             outputs: manifest.outputs.iter().map(|output| in_out(&output.path).to_owned()).collect(),
+            way_out: false,
         };
         let mut slots = self.usual_slots(run, &config, image)?;
         slots.push(File::open(out)?.into());

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     io,
+    os::fd::BorrowedFd,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -240,6 +241,16 @@ impl Manager {
 
     /// One request to a monitor, over the connection that is kept for it.
     pub(super) async fn ask_monitor(&self, pid: ProcessId, request: &Request) -> Result<Reply, ControlError> {
+        self.ask_monitor_with(pid, request, None).await
+    }
+
+    /// The same, with a descriptor that goes along.
+    pub(super) async fn ask_monitor_with(
+        &self,
+        pid: ProcessId,
+        request: &Request,
+        fd: Option<BorrowedFd<'_>>,
+    ) -> Result<Reply, ControlError> {
         let ask = async {
             let known = self.controls().get(&pid).cloned();
             let control = match known {
@@ -252,7 +263,7 @@ impl Manager {
                 }
             };
             let mut control = control.lock().await;
-            control.call(request).await
+            control.call_with(request, fd).await
         };
         let result = match tokio::time::timeout(MONITOR_TIMEOUT, ask).await {
             Ok(result) => result,

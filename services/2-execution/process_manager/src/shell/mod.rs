@@ -3,6 +3,7 @@
 mod adopt;
 mod attach;
 mod control;
+mod egress;
 mod execute;
 mod exits;
 mod handlers;

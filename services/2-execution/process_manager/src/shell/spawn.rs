@@ -25,7 +25,7 @@ use sandbox::Guard;
 use tokio::sync::watch;
 use tonic::Status;
 
-use super::{adopt::format_grant, keeper::KeeperError, manager::Manager};
+use super::{adopt::format_grant, egress, keeper::KeeperError, manager::Manager};
 use crate::{
     core::{
         Event, MONITOR_SLOTS, Plans, Process, ProcessError, ProcessState, Root, SECRETS_SLOT, Secret, Spawn,
@@ -134,6 +134,7 @@ impl Manager {
                 .map(Root::logged)
                 .chain(spawn.paths.iter().map(format_grant))
                 .chain(spawn.secrets.iter().map(Secret::logged))
+                .chain(spawn.egress.iter().map(|place| egress::logged(place)))
                 .collect(),
             missing: held.missing.clone(),
         };
@@ -210,7 +211,7 @@ impl Manager {
 
     /// Starts the monitor, which holds the program until the log has it.
     async fn hold(
-        &self,
+        self: &Arc<Self>,
         spawn: &Spawn,
         pid: ProcessId,
         requestor: &Requestor,
@@ -238,6 +239,9 @@ impl Manager {
             }
         }
         missing.dedup();
+        if !spawn.egress.is_empty() {
+            self.open_way_out(pid, spawn.identity, &spawn.egress).await?;
+        }
         if let Some(process) = self.state().table.get_mut(pid) {
             process.host_pid = started.host_pid;
         }
@@ -263,6 +267,7 @@ impl Manager {
             fixed: None,
             calls_pass: false,
             outputs: Vec::new(),
+            way_out: !spawn.egress.is_empty(),
         };
         let mut slots = self.usual_slots(pid, &config, image)?;
         if !spawn.secrets.is_empty() {

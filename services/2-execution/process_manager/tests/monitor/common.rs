@@ -136,6 +136,7 @@ impl House {
             fixed: None,
             calls_pass: false,
             outputs: Vec::new(),
+            way_out: false,
         };
         let folder = self.path().join(id.to_string());
         std::fs::create_dir(&folder).unwrap();

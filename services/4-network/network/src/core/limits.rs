@@ -14,6 +14,10 @@ pub const TRANSFER_BYTES_MAX: usize = 65_536;
 pub const DATAGRAM_BYTES_MAX: usize = 65_507;
 /// Peers that one datagram socket has been authorised to send to.
 pub const PEERS_MAX: usize = 1_024;
+/// Programs with a way out; process_manager keeps as many.
+pub const PROGRAMS_MAX: usize = 512;
+/// Connects of one program that are being decided or are under way; the next is told to try again.
+pub const CONNECTS_OF_PROGRAM_MAX: usize = 256;
 pub const BACKLOG_DEFAULT: u32 = 128;
 pub const BACKLOG_MAX: u32 = 4_096;
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);

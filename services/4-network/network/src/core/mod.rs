@@ -1,18 +1,22 @@
 //! Sockets and authorisations, without any of the system's.
 
 mod address;
+mod egress;
 mod error;
 mod grant;
 pub mod limits;
 mod options;
 mod rules;
+mod special;
 mod state;
 mod table;
 
 pub use address::{from_wire, peer_from_wire, to_wire};
+pub use egress::{PLACES_MAX, Places, Reach};
 pub use error::NetError;
 pub use grant::{UnknownLimit, grant_of};
 pub use options::{SocketOption, check_value};
 pub use rules::{FOLD_VERSION, Rules};
+pub use special::{Special, special};
 pub use state::{Event, SocketState, next};
 pub use table::{Connection, Domain, Record, SocketId, SocketType, Sockets};

@@ -7,7 +7,7 @@ use std::{
 
 use ::core::net::SocketAddr;
 
-use base::{AxiomRef, ConnectionId, IdentityId, RuleId};
+use base::{AxiomRef, ConnectionId, IdentityId, ProcessId, RuleId};
 use chain::payload::network::{NetworkGrant, Protocol};
 
 use super::{
@@ -96,6 +96,8 @@ pub struct Record {
     pub client: String,
     pub domain: Domain,
     pub socket_type: SocketType,
+    /// The program whose it is; 0 for a service's.
+    pub process: ProcessId,
     pub state: SocketState,
     pub local: Option<SocketAddr>,
     pub remote: Option<SocketAddr>,
@@ -155,6 +157,7 @@ impl Sockets {
             client: client.to_owned(),
             domain,
             socket_type,
+            process: ProcessId(0),
             state: SocketState::Created,
             local: None,
             remote: None,

@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 
-use base::{AxiomRef, ConnectionId, IdentityId, Sequence, cbor};
+use base::{AxiomRef, ConnectionId, IdentityId, ProcessId, Sequence, cbor};
 use chain::payload::{
     Receipt, ReceiptStatus,
     network::{ConnectionAuthorize, ConnectionRevoke, Direction, Protocol},
-    policy::{PolicyAction, ResourceRef, ResourceType, SignedDecision},
+    policy::{PolicyAction, PolicyRequest, ResourceRef, ResourceType, SignedDecision},
 };
 use kit::{
     Requestor,
@@ -66,6 +66,33 @@ impl Network {
         if let (Direction::Inbound, Some(remote)) = (wish.direction, wish.remote) {
             request.context.metadata.insert("remote".to_owned(), remote.to_string());
         }
+        self.authorize_request(request, wish, ProcessId(0)).await
+    }
+
+    /// The same for a program, which no token and no socket of its own speaks for: process_manager does.
+    pub(super) async fn authorize_program(
+        &self,
+        identity: IdentityId,
+        process: ProcessId,
+        wish: Wish,
+    ) -> Result<Connection, Status> {
+        if !self.node.local().is_active(&identity) {
+            return Err(NetError::PermissionDenied(format!("identity {identity} is not active")).into());
+        }
+        let action = wish.action()?;
+        let resource = resource_of(&action);
+        let mut request = self.node.authority().request(identity, action, resource)?;
+        request.context.process = process;
+        self.authorize_request(request, wish, process).await
+    }
+
+    async fn authorize_request(
+        &self,
+        request: PolicyRequest,
+        wish: Wish,
+        process: ProcessId,
+    ) -> Result<Connection, Status> {
+        let identity = request.requestor;
         let authority = self.node.authority();
         let decided = authority.evaluate(&request).await?;
         let decision = decided.decision.ok_or_else(|| Status::internal("a decision without an entry"))?;
@@ -81,6 +108,15 @@ impl Network {
                 NetError::PermissionDenied(format!("decision {}: {error}", decision.sequence))
             })?
         };
+        // What a program sends and receives does not pass by here.
+        let is_held = grant.send && grant.recv && grant.bandwidth_limit == 0;
+        if process != ProcessId(0) && !is_held {
+            let text = format!(
+                "decision {}: the rule limits what is carried, which nobody holds on a program's own socket",
+                decision.sequence
+            );
+            return Err(NetError::PermissionDenied(text).into());
+        }
         let id = ConnectionId(random_16()?);
         let record = ConnectionAuthorize {
             connection: id,
@@ -89,8 +125,8 @@ impl Network {
             local: wish.local.map(|address| address.to_string()),
             remote: wish.remote.map(|address| address.to_string()),
             name: None,
-            identity: requestor.id(),
-            process: base::ProcessId(0),
+            identity,
+            process,
             grant,
         };
         let entry = Entry::for_request(self.node.identity(), &request, record)?;

@@ -45,6 +45,8 @@ impl Network {
                     authorized: connection.map(|known| known.at.into()),
                     sent_bytes: counted(|live| live.sent_bytes.load(Ordering::Relaxed)),
                     received_bytes: counted(|live| live.received_bytes.load(Ordering::Relaxed)),
+                    process: record.process.0,
+                    name: String::new(),
                 });
             }
             Ok(listed)

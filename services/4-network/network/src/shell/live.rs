@@ -19,6 +19,7 @@ use tokio::{
     time::{self, Instant},
 };
 
+use super::programs::Held;
 use crate::core::{Domain, NetError, SocketType};
 
 /// In which form a socket is: tokio's types change with what was done.
@@ -29,6 +30,8 @@ pub(super) enum Io {
     Listener(Arc<TcpListener>),
     Stream(Arc<TcpStream>),
     Datagram(Arc<UdpSocket>),
+    /// Of a program, which alone has it.
+    Program(Held),
     /// In the hands of a call that will put it back, or cut.
     Away,
 }
@@ -260,8 +263,10 @@ impl Live {
     pub(super) fn cut(&self) {
         self.cut.send_replace(true);
         let io = std::mem::replace(&mut *self.io(), Io::Away);
-        if let Io::Stream(stream) = io {
-            reset(&stream);
+        match io {
+            Io::Stream(stream) => reset(&stream),
+            Io::Program(held) => held.cut(),
+            _ => {}
         }
     }
 

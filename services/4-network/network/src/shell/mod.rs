@@ -7,23 +7,32 @@ mod interfaces;
 mod live;
 mod open;
 mod options;
+mod program_connect;
+mod programs;
 mod registry;
 mod transfer;
 
-use std::{process::ExitCode, sync::Arc};
+use std::{
+    collections::HashMap,
+    process::ExitCode,
+    sync::{Arc, Mutex},
+};
 
 use base::limits::MESSAGE_BYTES_MAX;
 use chain::payload::{
     Payload,
     identity::{IdentityChange, IdentityStatus},
 };
-use contracts::network::v1::network_server::NetworkServer;
+use contracts::{network::v1::network_server::NetworkServer, way_out::GREETING};
 use kit::{
-    BoxError, ChannelKind, Component, Cost, FeedEntry, FeedPlan, InitContext, Node, Operation, Right, Service,
+    BoxError, Caller, ChannelKind, Component, Cost, FeedEntry, FeedPlan, InitContext, Node, Operation, Right,
+    Service,
 };
+use tokio::net::UnixStream;
 use tonic::service::Routes;
 
 use interfaces::Interfaces;
+use programs::Program;
 use registry::Registry;
 
 use crate::core::FOLD_VERSION;
@@ -72,6 +81,8 @@ pub struct Network {
     node: Node,
     registry: Arc<Registry>,
     interfaces: Interfaces,
+    /// Those that may connect, by their numbers.
+    programs: Mutex<HashMap<u64, Arc<Program>>>,
 }
 
 impl Service for Network {
@@ -79,6 +90,12 @@ impl Service for Network {
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const PROVIDES: &'static [&'static str] = &["network.sockets Network/1.0"];
     const FOLD_VERSION: Option<u32> = Some(FOLD_VERSION);
+
+    const GREETING: Option<&'static [u8]> = Some(GREETING);
+
+    fn take(self: &Arc<Self>, caller: &Caller, stream: UnixStream) {
+        self.take_program(caller, stream);
+    }
 
     fn table() -> &'static [Operation] {
         &TABLE
@@ -90,7 +107,12 @@ impl Service for Network {
 
     async fn init(context: InitContext) -> Result<Self, BoxError> {
         let interfaces = Interfaces::follow(context.node.clone());
-        Ok(Self { node: context.node, registry: Arc::new(Registry::since(kit::boot_time_ns())), interfaces })
+        Ok(Self {
+            node: context.node,
+            registry: Arc::new(Registry::since(kit::boot_time_ns())),
+            interfaces,
+            programs: Mutex::default(),
+        })
     }
 
     fn routes(self: &Arc<Self>, kind: ChannelKind) -> Routes {

@@ -20,7 +20,9 @@ impl Live {
                 Io::Listener(listener) => listener.as_fd(),
                 Io::Stream(stream) => stream.as_fd(),
                 Io::Datagram(socket) => socket.as_fd(),
-                Io::Away => return Err(NetError::invalid("socket", "it is being connected, or closed")),
+                Io::Away | Io::Program(_) => {
+                    return Err(NetError::invalid("socket", "it is being connected, or closed"));
+                }
             };
             call(socket).map_err(|errno| NetError::of_io(&errno.into(), what))
         })

@@ -1,0 +1,295 @@
+//! The program's way out: its calls about TCP sockets, answered with sockets of the host's network.
+//!
+//! Such a socket is born in `network` and handed to the program by `socket` itself, so that what was registered on it before
+//! `connect` stays; `network` decides each `connect` and carries it out on the same socket. Nothing of these calls goes on to
+//! the kernel: between what is read here and what the kernel would read, the program can change it. Nothing is kept of a
+//! socket: its end would send no end to the peer.
+//!
+//! The program's own loopback is its own: a server, or a client of one, gets a socket of its own network in the place of
+//! the host's, and its monitor carries the call out there.
+//!
+//! `egress_calls.rs` is what each call does, `egress_sweep.rs` finds what the program has open.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    rc::Rc,
+};
+
+use contracts::{
+    network::v1::{self as wire, program_order::Order, program_word::Word},
+    way_out::{Message as _, PACKET_BYTES_MAX},
+};
+use rustix::{
+    event::{PollFd, PollFlags},
+    io::Errno,
+};
+use sandbox::{
+    fdpass::{Channel, PassError},
+    host_socket,
+    notify::{Listener, Notification, OnExec},
+};
+
+use super::{
+    egress_sweep::{self, copy_options},
+    refused::RefusedCalls,
+};
+
+/// Calls that wait for `network` at once; the next is told to try again.
+const WAITING_MAX: usize = 512;
+/// Packets taken in a row before the loop looks at everything else again.
+const PACKETS_PER_TURN_MAX: usize = 64;
+
+/// A call that waits for `network`.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) listener: Rc<Listener>,
+    pub(super) call: Notification,
+    pub(super) what: What,
+}
+
+#[derive(Debug)]
+pub(super) enum What {
+    Socket {
+        on_exec: OnExec,
+        nonblocking: bool,
+    },
+    Connect {
+        address: SocketAddr,
+    },
+    /// It has a socket of its own network, and wants to go out: a socket of the host's takes its place first.
+    MoveOut {
+        address: SocketAddr,
+    },
+}
+
+/// A connect in the program's own network that is under way.
+#[derive(Debug)]
+struct Local {
+    listener: Rc<Listener>,
+    call: Notification,
+    socket: OwnedFd,
+    address: SocketAddr,
+}
+
+#[derive(Debug)]
+pub(crate) struct WayOut {
+    channel: Option<Channel>,
+    /// The number of the program's own network.
+    pub(super) own: u64,
+    next: u64,
+    waiting: HashMap<u64, Waiting>,
+    local: Vec<Local>,
+}
+
+impl WayOut {
+    pub(crate) fn new() -> io::Result<Self> {
+        let own = host_socket::own_network()?;
+        Ok(Self { channel: None, own, next: 1, waiting: HashMap::new(), local: Vec::new() })
+    }
+
+    /// From process_manager, which has one only where `network` knows of none that lives.
+    pub(crate) fn open(&mut self, fd: OwnedFd) -> io::Result<()> {
+        if self.channel.is_some() {
+            self.lose()?;
+        }
+        let channel = Channel::from(fd);
+        channel.set_nonblocking()?;
+        self.channel = Some(channel);
+        Ok(())
+    }
+
+    pub(crate) fn poll<'a>(&'a self, polled: &mut Vec<PollFd<'a>>) {
+        if let Some(channel) = &self.channel {
+            polled.push(PollFd::new(channel, PollFlags::IN));
+        }
+        polled.extend(self.local.iter().map(|local| PollFd::new(&local.socket, PollFlags::OUT)));
+    }
+
+    /// Takes what `network` has said, and what has come to its end by itself.
+    pub(crate) fn serve(&mut self, refused: &mut RefusedCalls) -> io::Result<()> {
+        let mut buffer = [0; PACKET_BYTES_MAX];
+        for _ in 0..PACKETS_PER_TURN_MAX {
+            let Some(channel) = &self.channel else { break };
+            let mut fds = Vec::new();
+            match channel.receive(&mut buffer, &mut fds) {
+                Ok(length) => {
+                    let packet = buffer.get(..length).unwrap_or_default();
+                    match wire::ProgramOrder::decode(packet) {
+                        Ok(order) => self.obey(order, fds.pop(), refused)?,
+                        Err(_) => self.lose()?,
+                    }
+                }
+                Err(PassError::Full) => break,
+                Err(_) => self.lose()?,
+            }
+        }
+        for local in std::mem::take(&mut self.local) {
+            if is_writable(&local.socket) {
+                finish(&local.listener, &local.call, rustix::net::connect(&local.socket, &local.address))?;
+            } else if local.listener.still_waits(&local.call) {
+                self.local.push(local);
+            }
+        }
+        Ok(())
+    }
+
+    /// `network` has gone: nothing new goes out, and what is out ends, since nobody could take it back any more.
+    fn lose(&mut self) -> io::Result<()> {
+        self.channel = None;
+        for (_, Waiting { listener, call, .. }) in self.waiting.drain() {
+            listener.refuse(&call, Errno::NETDOWN.raw_os_error())?;
+        }
+        egress_sweep::cut_all(self.own);
+        Ok(())
+    }
+
+    fn obey(
+        &mut self,
+        order: wire::ProgramOrder,
+        fd: Option<OwnedFd>,
+        refused: &mut RefusedCalls,
+    ) -> io::Result<()> {
+        match order.order {
+            Some(Order::Answer(answer)) => match self.waiting.remove(&order.id) {
+                Some(waiting) => self.answer(waiting, &answer, fd, refused),
+                None => Ok(()),
+            },
+            Some(Order::Look(wanted)) => {
+                let sockets = egress_sweep::alive(&wanted.sockets);
+                let word = wire::ProgramWord {
+                    id: order.id,
+                    word: Some(Word::Alive(wire::ProgramSockets { sockets })),
+                };
+                // One that does not get through is asked for again.
+                self.send(&word, None).map(drop).or(Ok(()))
+            }
+            Some(Order::Cut(wanted)) => {
+                egress_sweep::cut(&wanted.sockets);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn answer(
+        &mut self,
+        waiting: Waiting,
+        answer: &wire::ProgramAnswer,
+        fd: Option<OwnedFd>,
+        refused: &mut RefusedCalls,
+    ) -> io::Result<()> {
+        let Waiting { listener, call, what } = waiting;
+        let errno = i32::try_from(answer.errno).unwrap_or(Errno::ACCESS.raw_os_error());
+        if errno != 0 {
+            if let (false, What::Connect { address } | What::MoveOut { address }) =
+                (answer.refused.is_empty(), &what)
+            {
+                refused.add("connect", &super::egress_calls::canonical(*address).to_string(), errno);
+            }
+            return listener.refuse(&call, errno);
+        }
+        match (what, fd) {
+            (What::Socket { on_exec, nonblocking }, Some(socket)) => {
+                if nonblocking {
+                    rustix::io::ioctl_fionbio(&socket, true)?;
+                }
+                listener.hand(&call, socket.as_fd(), on_exec)
+            }
+            (What::MoveOut { address }, Some(socket)) => {
+                match self.put_in_place(&listener, &call, socket.as_fd()) {
+                    Ok(()) => self.ask_connect(listener, call, address, socket.as_fd()),
+                    Err(error) => listener.refuse(&call, error.raw_os_error().unwrap_or(EBADF)),
+                }
+            }
+            (What::Connect { address }, _) if answer.own => self.connect_own(listener, call, address),
+            (What::Connect { .. }, _) => listener.give(&call, &[], 0),
+            (What::Socket { .. } | What::MoveOut { .. }, None) => {
+                listener.refuse(&call, Errno::NETDOWN.raw_os_error())
+            }
+        }
+    }
+
+    /// Asks, or answers the call at once if that cannot be.
+    pub(super) fn ask(&mut self, waiting: Waiting, word: Word, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        if self.waiting.len() >= WAITING_MAX {
+            return waiting.listener.refuse(&waiting.call, Errno::AGAIN.raw_os_error());
+        }
+        let id = self.next;
+        self.next += 1;
+        match self.send(&wire::ProgramWord { id, word: Some(word) }, fd) {
+            Ok(()) => {
+                self.waiting.insert(id, waiting);
+                Ok(())
+            }
+            Err(errno) => waiting.listener.refuse(&waiting.call, errno.raw_os_error()),
+        }
+    }
+
+    fn send(&self, word: &wire::ProgramWord, fd: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+        let channel = self.channel.as_ref().ok_or(Errno::NETDOWN)?;
+        channel.send(&word.encode_to_vec(), fd.as_slice()).map_err(|error| match error {
+            PassError::Full => Errno::AGAIN,
+            _ => Errno::NETDOWN,
+        })
+    }
+
+    /// This socket takes the place of the one that the call names, with the same options.
+    pub(super) fn put_in_place(
+        &self,
+        listener: &Listener,
+        call: &Notification,
+        socket: BorrowedFd<'_>,
+    ) -> io::Result<()> {
+        let [number, ..] = call.arguments;
+        let before = host_socket::fetch(call.pid, number as i32)?;
+        copy_options(&before, socket)?;
+        let on_exec = egress_sweep::on_exec(call.pid, number as i32);
+        listener.replace(call, socket, number as u32, on_exec)
+    }
+
+    /// A connect in the program's own network, carried out here: its own Landlock rules permit it none.
+    pub(super) fn connect_local(
+        &mut self,
+        listener: Rc<Listener>,
+        call: Notification,
+        socket: OwnedFd,
+        address: SocketAddr,
+    ) -> io::Result<()> {
+        let flags = rustix::fs::fcntl_getfl(&socket)?;
+        let blocking = !flags.contains(rustix::fs::OFlags::NONBLOCK);
+        // The monitor waits for nobody; for as long as this call takes the socket does not either.
+        if blocking {
+            rustix::fs::fcntl_setfl(&socket, flags | rustix::fs::OFlags::NONBLOCK)?;
+        }
+        let connected = rustix::net::connect(&socket, &address);
+        if blocking {
+            rustix::fs::fcntl_setfl(&socket, flags)?;
+        }
+        match connected {
+            Err(Errno::INPROGRESS) if blocking && self.local.len() < WAITING_MAX => {
+                self.local.push(Local { listener, call, socket, address });
+                Ok(())
+            }
+            other => finish(&listener, &call, other),
+        }
+    }
+}
+
+const EBADF: i32 = Errno::BADF.raw_os_error();
+
+/// Ends a call that the monitor carried out.
+pub(super) fn finish(listener: &Listener, call: &Notification, done: Result<(), Errno>) -> io::Result<()> {
+    match done {
+        Ok(()) => listener.give(call, &[], 0),
+        Err(errno) => listener.refuse(call, errno.raw_os_error()),
+    }
+}
+
+fn is_writable(socket: &OwnedFd) -> bool {
+    let mut polled = [PollFd::new(socket, PollFlags::OUT)];
+    let at_once = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut polled, Some(&at_once)).is_ok_and(|ready| ready > 0)
+}

@@ -1,0 +1,202 @@
+//! The way out of a program: a channel from `network` to its monitor, and another one when `network` has come back.
+
+use std::{
+    io,
+    mem::MaybeUninit,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
+
+use base::{IdentityId, ProcessId};
+use contracts::{
+    network::v1 as wire,
+    way_out::{GREETING, HELLO_BYTES_MAX, Message as _, with_length},
+};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+use thiserror::Error;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, Interest},
+    net::UnixStream,
+};
+
+use super::manager::Manager;
+use crate::{
+    core::ProcessError,
+    monitor::protocol::{Reply, Request},
+};
+
+/// How long a start waits for `network`, which may just be starting itself.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(50);
+/// `network` answers from memory.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Before a place in the grants of an entry.
+const GRANT: &str = "egress:";
+
+#[derive(Debug, Error)]
+enum WayOutError {
+    /// Trying again may help.
+    #[error("the service network cannot be reached: {0}")]
+    Away(#[from] io::Error),
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// As the log has it.
+pub(super) fn logged(place: &str) -> String {
+    format!("{GRANT}{place}")
+}
+
+/// Of a grant in the log; none if it is another.
+pub(super) fn parse(grant: &str) -> Option<String> {
+    grant.strip_prefix(GRANT).map(str::to_owned)
+}
+
+fn malformed(text: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+impl Manager {
+    /// Before the program runs: where there is no way out, one that asks for it is not started.
+    pub(super) async fn open_way_out(
+        self: &Arc<Self>,
+        pid: ProcessId,
+        identity: IdentityId,
+        places: &[String],
+    ) -> Result<(), ProcessError> {
+        let open = async {
+            loop {
+                match self.way_out(pid, identity, places).await {
+                    // One that is installed has a socket, whether it runs or not.
+                    Err(WayOutError::Away(error)) if error.kind() == io::ErrorKind::NotFound => {
+                        let text = "the service network is not installed; it is the only way out";
+                        return Err(WayOutError::Refused(text.to_owned()));
+                    }
+                    Err(WayOutError::Away(_)) => tokio::time::sleep(PAUSE).await,
+                    other => return other,
+                }
+            }
+        };
+        let held = match tokio::time::timeout(PATIENCE, open).await {
+            Ok(Ok(held)) => held,
+            Ok(Err(error)) => return Err(ProcessError::invalid("egress", error.to_string())),
+            Err(_) => {
+                let text = "the service network is not there; it is the only way out".to_owned();
+                return Err(ProcessError::Launch { step: "way out".to_owned(), text });
+            }
+        };
+        self.keep_way_out(pid, identity, places.to_vec(), Some(held));
+        Ok(())
+    }
+
+    /// Opens another one whenever `network` has ended, for as long as the program lives.
+    pub(super) fn keep_way_out(
+        self: &Arc<Self>,
+        pid: ProcessId,
+        identity: IdentityId,
+        places: Vec<String>,
+        mut held: Option<UnixStream>,
+    ) {
+        let manager = Arc::clone(self);
+        tokio::spawn(async move {
+            loop {
+                if let Some(mut held) = held.take() {
+                    // Nothing is ever said on it.
+                    let _ = held.read(&mut [0; 1]).await;
+                }
+                let lives = manager.state().table.get(pid).is_some_and(|process| process.exit.is_none());
+                if !lives {
+                    return;
+                }
+                match manager.way_out(pid, identity, &places).await {
+                    Ok(again) => held = Some(again),
+                    Err(error) => {
+                        tracing::debug!(%pid, %error, "no way out for a program");
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
+            }
+        });
+    }
+
+    /// Asks for a channel, and passes it on. What is returned ends with `network`.
+    async fn way_out(
+        &self,
+        pid: ProcessId,
+        identity: IdentityId,
+        places: &[String],
+    ) -> Result<UnixStream, WayOutError> {
+        let peer = self.node.peer("network");
+        let asked = async {
+            let mut stream = UnixStream::connect(peer.path()).await?;
+            let hello =
+                wire::ProgramHello { process: pid.0, identity: identity.0.to_vec(), egress: places.to_vec() };
+            stream.write_all(&[GREETING, &with_length(&hello)].concat()).await?;
+            let (welcome, channel) = welcome(&stream).await?;
+            Ok::<_, io::Error>((stream, welcome, channel))
+        };
+        let (stream, welcome, channel) = tokio::time::timeout(ANSWER_TIMEOUT, asked)
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        if !welcome.refused.is_empty() {
+            return Err(WayOutError::Refused(welcome.refused));
+        }
+        // Its monitor has one that lives.
+        let Some(channel) = channel else { return Ok(stream) };
+        match self.ask_monitor_with(pid, &Request::WayOut, Some(channel.as_fd())).await {
+            Ok(Reply::Done) => Ok(stream),
+            Ok(_) => Err(WayOutError::Refused("its monitor gave another answer".to_owned())),
+            Err(error) => Err(WayOutError::Refused(error.to_string())),
+        }
+    }
+}
+
+/// One message, written at once; the descriptor comes with its first bytes.
+async fn welcome(stream: &UnixStream) -> io::Result<(wire::ProgramWelcome, Option<OwnedFd>)> {
+    let (mut bytes, mut channel) = (Vec::new(), None);
+    loop {
+        if let Some((length, rest)) = bytes.split_first_chunk::<4>() {
+            let length = u32::from_le_bytes(*length) as usize;
+            if length > HELLO_BYTES_MAX {
+                return Err(malformed("a welcome that is too long"));
+            }
+            if let Some(body) = rest.get(..length) {
+                let welcome = wire::ProgramWelcome::decode(body).map_err(|_| malformed("no welcome"))?;
+                return Ok((welcome, channel));
+            }
+        }
+        let mut buffer = [0; 4096];
+        let receive = || {
+            let mut space = [MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let parts = &mut [io::IoSliceMut::new(&mut buffer)];
+            let got = rustix::net::recvmsg(stream, parts, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+            let mut passed = None;
+            for part in control.drain() {
+                if let RecvAncillaryMessage::ScmRights(mut fds) = part {
+                    passed = fds.next();
+                }
+            }
+            Ok((got.bytes, passed))
+        };
+        let (read, passed) = stream.async_io(Interest::READABLE, receive).await?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        channel = passed.or(channel);
+        bytes.extend(buffer.iter().take(read));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_survives_the_log_and_a_path_is_none() {
+        assert_eq!(parse(&logged("192.0.2.1:443")), Some("192.0.2.1:443".to_owned()));
+        assert_eq!(parse("/srv/egress:rw"), None);
+    }
+}
