@@ -6,6 +6,7 @@
 mod authority;
 mod crash;
 mod disk_full;
+mod egress;
 mod images;
 mod jobs;
 mod keys;
@@ -38,7 +39,7 @@ const STILL_TIMEOUT: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// What `--break` knows, and the section that must notice.
-const BREAKS: [(&str, &str); 35] = [
+const BREAKS: [(&str, &str); 37] = [
     ("userns", "refuse"),
     ("mountns", "refuse"),
     ("pidns", "refuse"),
@@ -68,6 +69,8 @@ const BREAKS: [(&str, &str); 35] = [
     ("key-record", "keys"),
     ("record-first", "network"),
     ("cut", "network"),
+    ("egress-list", "egress"),
+    ("egress-record-first", "egress"),
     ("chain", "tamper"),
     ("tree", "verify"),
     ("checkpoint-signature", "verify"),
@@ -109,7 +112,7 @@ fn stands_still(pid: Pid) -> bool {
 
 type Run = fn(&mut Context) -> Result<Section>;
 
-const SECTIONS: [(&str, Run); 14] = [
+const SECTIONS: [(&str, Run); 15] = [
     ("node", node::run),
     ("work", work::run),
     ("jobs", jobs::run),
@@ -118,6 +121,7 @@ const SECTIONS: [(&str, Run); 14] = [
     ("revoke", revoke::run),
     ("refuse", refuse::run),
     ("network", network::run),
+    ("egress", egress::run),
     ("crash", crash::run),
     ("tamper", tamper::run),
     ("verify", verify::run),
