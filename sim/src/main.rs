@@ -44,7 +44,7 @@ fn path(seed: u64, seeds: u64) -> bool {
     let report = path_on_all_cores(seed, seeds);
     println!(
         "path: {} seeds from {seed:#x}, {} acts acknowledged, {} denied, {} effects carried out, {} deaths, {} power cuts, \
-         {} starts from a snapshot, {} decisions made again, {} violations",
+         {} starts from a snapshot, {} engines from a fold, {} decisions made again, {} violations",
         report.seeds,
         report.acknowledged,
         report.denied,
@@ -52,6 +52,7 @@ fn path(seed: u64, seeds: u64) -> bool {
         report.deaths,
         report.power_cuts,
         report.from_snapshot,
+        report.from_folds,
         report.decisions,
         report.failures.len(),
     );

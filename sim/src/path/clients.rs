@@ -57,6 +57,8 @@ pub(super) struct Clients<'c> {
     // keys
     core: KeysCore,
     keys_next: usize,
+    /// What a process of `keys` has written down of its fold, and the entry that this ends with.
+    keys_saved: Option<(AxiomRef, Vec<u8>)>,
     boundary: VecDeque<(RequestId, BoundaryRequest)>,
     next_use: u64,
     /// Decisions that the operator holds, to be used once; some are shown twice.
@@ -83,6 +85,7 @@ impl<'c> Clients<'c> {
             forbids: false,
             core: KeysCore::new(),
             keys_next: 0,
+            keys_saved: None,
             boundary: VecDeque::new(),
             next_use: 1,
             decisions: Vec::new(),
@@ -247,6 +250,9 @@ impl<'c> Clients<'c> {
 
     pub(super) fn feed(&mut self, log: &[Logged], more: u64, now: Option<AxiomTime>, random: &mut Random) {
         let more = usize::try_from(more).unwrap_or(1);
+        if self.keys_next == 0 {
+            self.take_up_keys(log);
+        }
         for entry in log.iter().skip(self.keys_next).take(more) {
             self.keys_next += 1;
             if let Some(payload) = entry.decode() {
@@ -265,6 +271,22 @@ impl<'c> Clients<'c> {
             }
         }
         self.answer_boundary(now, random);
+    }
+
+    fn take_up_keys(&mut self, log: &[Logged]) {
+        let Some((last, saved)) = &self.keys_saved else { return };
+        let folded = log.iter().position(|entry| entry.at == *last);
+        if let Some(folded) = folded
+            && self.core.restore(saved).is_ok()
+        {
+            self.keys_next = folded + 1;
+        }
+    }
+
+    pub(super) fn write_down(&mut self, log: &[Logged]) {
+        if let Some(last) = self.keys_next.checked_sub(1).and_then(|last| log.get(last)) {
+            self.keys_saved = Some((last.at, self.core.save()));
+        }
     }
 
     fn answer_boundary(&mut self, now: Option<AxiomTime>, random: &mut Random) {

@@ -28,6 +28,8 @@ use node::{Answer, Ask, Axiom, Logged, Policy, Recovered, Reply};
 const STEPS: u64 = 240;
 /// Rounds until everything must have come to rest.
 const REST_ROUNDS: u64 = 400;
+/// Steps between two snapshots of a fold, on average.
+const WRITTEN_DOWN_IN: u64 = 16;
 /// Messages that one step moves.
 const TOGETHER_MAX: u64 = 6;
 
@@ -78,6 +80,8 @@ pub struct PathReport {
     pub power_cuts: u64,
     /// Starts of the log from a snapshot.
     pub from_snapshot: u64,
+    /// Starts of the engine from a state that was written down.
+    pub from_folds: u64,
     /// Decisions made again at their own places.
     pub decisions: u64,
     /// One line per failure, with the seed that repeats it.
@@ -98,6 +102,7 @@ impl PathReport {
         self.deaths += other.deaths;
         self.power_cuts += other.power_cuts;
         self.from_snapshot += other.from_snapshot;
+        self.from_folds += other.from_folds;
         self.decisions += other.decisions;
         self.failures.extend(other.failures);
     }
@@ -134,6 +139,10 @@ struct Run<'c> {
     to_axiom: VecDeque<SealedUnit>,
     results: VecDeque<Reply>,
     answers: VecDeque<(&'static str, u64, Answer)>,
+    /// What an engine has written down of its state; whoever comes after it goes on from there.
+    saved: Option<Vec<u8>>,
+    /// Of its own, so that when something is written down changes nothing else.
+    when: Random,
     /// Nothing breaks any more.
     rests: bool,
     report: PathReport,
@@ -160,6 +169,8 @@ impl<'c> Run<'c> {
             to_axiom: VecDeque::new(),
             results: VecDeque::new(),
             answers: VecDeque::new(),
+            saved: None,
+            when: Random::new(seed ^ 0xf01d),
             rests: false,
             report: PathReport { seeds: 1, ..PathReport::default() },
         }
@@ -199,6 +210,17 @@ impl<'c> Run<'c> {
             _ => self.restart(),
         }
         self.after();
+        self.write_down();
+    }
+
+    /// Each at moments of its own: the folds of a node stand at different entries.
+    fn write_down(&mut self) {
+        if self.when.below(WRITTEN_DOWN_IN) == 0 {
+            self.saved = self.policy.as_ref().and_then(Policy::save).or(self.saved.take());
+        }
+        if self.when.below(WRITTEN_DOWN_IN) == 0 {
+            self.clients.write_down(&self.log);
+        }
     }
 
     /// What the clients found, and what they want to ask.
@@ -389,7 +411,9 @@ impl<'c> Run<'c> {
         }
         if self.policy.is_none() {
             let permissive = self.defect == Defect::PermissiveEngine;
-            self.policy = Some(Policy::start(self.cast, &self.log, permissive));
+            let saved = self.saved.as_deref();
+            self.report.from_folds += u64::from(saved.is_some());
+            self.policy = Some(Policy::start(self.cast, &self.log, saved, permissive));
             self.results.clear();
             self.to_policy.clear();
             let again = self.clients.ask_again(&mut self.random);

@@ -233,6 +233,10 @@ pub(super) struct Policy {
     pub connected: bool,
 }
 
+pub(super) fn has(log: &[Logged], at: AxiomRef) -> bool {
+    log.iter().any(|entry| entry.at == at)
+}
+
 /// What a pass of the engine gives.
 #[derive(Default)]
 pub(super) struct Passed {
@@ -241,9 +245,13 @@ pub(super) struct Passed {
 }
 
 impl Policy {
-    pub(super) fn start(cast: &Cast, log: &[Logged], permissive: bool) -> Self {
-        let mut state = PolicyState::default();
-        for entry in log {
+    /// From what an engine before this one has written down, if the log has the entry that it ends with.
+    pub(super) fn start(cast: &Cast, log: &[Logged], saved: Option<&[u8]>, permissive: bool) -> Self {
+        let saved = saved.and_then(|saved| PolicyState::restore(saved).ok());
+        let is_of = |state: &PolicyState| state.last().is_some_and(|last| has(log, last));
+        let mut state = saved.filter(is_of).unwrap_or_default();
+        let next = state.position().map_or(Sequence(0), |at| Sequence(at.0 + 1));
+        for entry in log.iter().filter(|entry| entry.at.sequence >= next) {
             if let Some(payload) = entry.decode() {
                 state.apply_entry(entry.at, &payload, &entry.payload);
             }
@@ -278,6 +286,11 @@ impl Policy {
             }
         }
         self.connected = true;
+    }
+
+    /// Its state, as it would stand in a snapshot.
+    pub(super) fn save(&self) -> Option<Vec<u8>> {
+        self.engine.confirmed().save()
     }
 
     pub(super) fn is_idle(&self) -> bool {
