@@ -1,0 +1,212 @@
+//! A static program that goes out, for tests: each word is done in order and says one line.
+//!
+//!     goes_out [talk=ADDRESS | epoll=ADDRESS | threads=ADDRESS | child=ADDRESS | hold=ADDRESS | bound=ADDRESS |
+//!               fork=ADDRESS | until=ADDRESS | own | kinds]...
+
+#![allow(clippy::print_stdout, reason = "a program of tests")]
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::{AsRawFd, OwnedFd},
+    process::Command,
+    time::Duration,
+};
+
+use rustix::{
+    event::epoll,
+    io::Errno,
+    net::{AddressFamily, RawProtocol, SocketFlags, SocketType, connect, ipproto, socket_with, sockopt},
+};
+
+const THREADS: usize = 8;
+const CONNECTS_OF_ONE: usize = 4;
+const PAUSE: Duration = Duration::from_millis(20);
+
+fn main() {
+    for word in std::env::args().skip(1) {
+        let (what, address) = word.split_once('=').unwrap_or((&word, "127.0.0.1:1"));
+        let Ok(address) = address.parse::<SocketAddr>() else {
+            println!("{what}: {address} is no address");
+            continue;
+        };
+        let said = match what {
+            "talk" => socket(address, SocketFlags::empty()).and_then(|one| {
+                connect(&one, &address)?;
+                talk(&mut TcpStream::from(one))
+            }),
+            "epoll" => with_epoll(address),
+            "threads" => with_threads(address),
+            "fork" => in_a_child(address),
+            "child" => inherited(address),
+            "bound" => bound_first(address),
+            "hold" => hold(address),
+            "until" => until(address),
+            "own" => own(),
+            "kinds" => Ok(kinds()),
+            _ => Ok("unknown".to_owned()),
+        };
+        println!("{what}: {}", said.unwrap_or_else(number));
+        let _ = std::io::stdout().flush();
+    }
+}
+
+fn socket(address: SocketAddr, flags: SocketFlags) -> Result<OwnedFd, Errno> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    socket_with(family, SocketType::STREAM, flags | SocketFlags::CLOEXEC, None)
+}
+
+fn number(errno: Errno) -> String {
+    errno.raw_os_error().to_string()
+}
+
+fn errno(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
+fn talk(stream: &mut TcpStream) -> Result<String, Errno> {
+    stream.write_all(b"question").map_err(|error| errno(&error))?;
+    let mut answer = [0; 6];
+    stream.read_exact(&mut answer).map_err(|error| errno(&error))?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// Registered before it is connected, as event loops do.
+fn with_epoll(address: SocketAddr) -> Result<String, Errno> {
+    let one = socket(address, SocketFlags::NONBLOCK)?;
+    let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let data = epoll::EventData::new_u64(7);
+    epoll::add(&poll, &one, data, epoll::EventFlags::OUT | epoll::EventFlags::IN)?;
+    match connect(&one, &address) {
+        Ok(()) | Err(Errno::INPROGRESS) => {}
+        Err(errno) => return Err(errno),
+    }
+    loop {
+        let mut events = Vec::with_capacity(4);
+        epoll::wait(&poll, rustix::buffer::spare_capacity(&mut events), None)?;
+        let out = |event: &epoll::Event| {
+            let flags = event.flags;
+            flags.contains(epoll::EventFlags::OUT) && !flags.contains(epoll::EventFlags::HUP)
+        };
+        if events.iter().any(out) {
+            break;
+        }
+    }
+    sockopt::socket_error(&one)??;
+    // The old way to ask whether it is there.
+    let again = connect(&one, &address).err();
+    if ![None, Some(Errno::ISCONN)].contains(&again) {
+        return Ok(format!("a second connect: {}", again.map_or_else(String::new, number)));
+    }
+    rustix::io::ioctl_fionbio(&one, false)?;
+    talk(&mut TcpStream::from(one))
+}
+
+fn with_threads(address: SocketAddr) -> Result<String, Errno> {
+    let one = || {
+        (0..CONNECTS_OF_ONE).all(|_| {
+            let connected = TcpStream::connect(address);
+            connected.is_ok_and(|mut stream| talk(&mut stream).is_ok_and(|answer| answer == "answer"))
+        })
+    };
+    let all = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(one)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or(false)).collect::<Vec<_>>()
+    });
+    Ok(format!("{} of {THREADS}", all.iter().filter(|done| **done).count()))
+}
+
+/// The socket is made here and connected by another process.
+fn in_a_child(address: SocketAddr) -> Result<String, Errno> {
+    let one = socket(address, SocketFlags::empty())?;
+    rustix::io::fcntl_setfd(&one, rustix::io::FdFlags::empty())?;
+    let program = std::env::current_exe().map_err(|error| errno(&error))?;
+    let mut command = Command::new(program);
+    let output =
+        command.arg(format!("child={address}")).env("INHERITED", one.as_raw_fd().to_string()).output();
+    let output = output.map_err(|error| errno(&error))?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn inherited(address: SocketAddr) -> Result<String, Errno> {
+    let number = std::env::var("INHERITED").ok().and_then(|text| text.parse().ok()).ok_or(Errno::BADF)?;
+    let one = sandbox::inherited::adopt_descriptor(number).map_err(|error| errno(&error))?;
+    connect(&one, &address)?;
+    talk(&mut TcpStream::from(one))
+}
+
+/// Bound to a port of its own network before it goes out.
+fn bound_first(address: SocketAddr) -> Result<String, Errno> {
+    let one = socket(address, SocketFlags::empty())?;
+    rustix::net::bind(&one, &SocketAddr::from(([0, 0, 0, 0], 0)))?;
+    connect(&one, &address)?;
+    talk(&mut TcpStream::from(one))
+}
+
+/// Says how the connection ended.
+fn hold(address: SocketAddr) -> Result<String, Errno> {
+    let mut stream = TcpStream::connect(address).map_err(|error| errno(&error))?;
+    println!("holding");
+    let _ = std::io::stdout().flush();
+    Ok(match stream.read(&mut [0; 1]) {
+        Ok(read) => format!("read {read}"),
+        Err(error) => number(errno(&error)),
+    })
+}
+
+/// Tries until it is let out; says what it heard before that.
+fn until(address: SocketAddr) -> Result<String, Errno> {
+    let mut heard = Vec::new();
+    loop {
+        match TcpStream::connect(address) {
+            Ok(mut stream) => return talk(&mut stream).map(|answer| format!("{answer} after {heard:?}")),
+            Err(error) => {
+                let errno = errno(&error).raw_os_error();
+                if !heard.contains(&errno) {
+                    heard.push(errno);
+                }
+                std::thread::sleep(PAUSE);
+            }
+        }
+    }
+}
+
+/// A server and its client in the program's own network.
+fn own() -> Result<String, Errno> {
+    let mut said = Vec::new();
+    for place in ["127.0.0.1:0", "[::1]:0"] {
+        let listener = TcpListener::bind(place).map_err(|error| errno(&error))?;
+        let place = listener.local_addr().map_err(|error| errno(&error))?;
+        let answering = std::thread::spawn(move || {
+            let (mut peer, _) = listener.accept()?;
+            peer.read_exact(&mut [0; 8])?;
+            peer.write_all(b"answer")
+        });
+        let mut stream = TcpStream::connect(place).map_err(|error| errno(&error))?;
+        said.push(talk(&mut stream)?);
+        let _ = answering.join();
+    }
+    Ok(said.join(" "))
+}
+
+/// What is refused, and how.
+fn kinds() -> String {
+    let made = |family: AddressFamily, kind: SocketType, protocol: Option<rustix::net::Protocol>| {
+        socket_with(family, kind, SocketFlags::CLOEXEC, protocol).map_or_else(number, |_| "made".to_owned())
+    };
+    let protocol = |number: u32| {
+        std::num::NonZeroU32::new(number).map(|raw: RawProtocol| rustix::net::Protocol::from_raw(raw))
+    };
+    let raw = made(AddressFamily::INET, SocketType::RAW, Some(ipproto::ICMP));
+    let sctp = made(AddressFamily::INET, SocketType::STREAM, protocol(132));
+    let vsock = made(AddressFamily::VSOCK, SocketType::STREAM, None);
+    let packet = made(AddressFamily::PACKET, SocketType::DGRAM, None);
+    let unix = made(AddressFamily::UNIX, SocketType::STREAM, None);
+    let datagram = made(AddressFamily::INET, SocketType::DGRAM, None);
+    let option = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+        .and_then(|one| sockopt::set_ip_freebind(&one, true))
+        .map_or_else(number, |()| "set".to_owned());
+    format!(
+        "raw {raw} sctp {sctp} vsock {vsock} packet {packet} unix {unix} datagram {datagram} freebind {option}"
+    )
+}
