@@ -102,7 +102,7 @@ pub fn run(layout: &Layout, args: &Up) -> Result<ExitCode> {
             .into_iter()
             .chain(arguments.to_strings())
             .collect(),
-        environment: inherited_environment(),
+        environment: inherited_environment(&args.allow_break),
         streams,
         features,
         cgroup: format!("bailiwick-{}", std::process::id()),
@@ -120,6 +120,9 @@ pub fn run(layout: &Layout, args: &Up) -> Result<ExitCode> {
     })
 }
 
+/// What `--allow-break` calls the node's belief in the host's wall clock.
+const WALL_CLOCK: &str = "wall-clock";
+
 fn idle_stop(text: &str) -> Result<Duration> {
     let ms = units::parse_duration_ms(text).context("--idle-stop")?;
     if ms < IDLE_STOP_MS_MIN {
@@ -128,9 +131,11 @@ fn idle_stop(text: &str) -> Result<Duration> {
     Ok(Duration::from_millis(ms))
 }
 
-/// Variables that the supervisor may need; services get none of them.
-fn inherited_environment() -> Vec<(String, String)> {
-    let wanted = ["CREDENTIALS_DIRECTORY", "BAILIWICK_LOG", "NOTIFY_SOCKET", "PATH", kit::WALL_MOVED];
+/// Variables that the supervisor may need; services get none of them. The clock of a node is moved by a test that said so
+/// at its start, which `status` shows.
+fn inherited_environment(allow_break: &[String]) -> Vec<(String, String)> {
+    let mut wanted = vec!["CREDENTIALS_DIRECTORY", "BAILIWICK_LOG", "NOTIFY_SOCKET", "PATH"];
+    wanted.extend(allow_break.iter().any(|part| part == WALL_CLOCK).then_some(kit::WALL_MOVED));
     wanted.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect()
 }
 

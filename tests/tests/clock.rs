@@ -46,7 +46,8 @@ struct Moved {
 impl Moved {
     fn up(&mut self) {
         let clock = self.clock.clone();
-        self.node.try_up(&[("BAILIWICK_WALL_MOVED", &clock)]).unwrap();
+        let allowed = ["--allow-break", "wall-clock"];
+        self.node.try_up_with(&allowed, &[("BAILIWICK_WALL_MOVED", &clock)]).unwrap();
     }
 
     fn ok(&self, args: &[&str]) -> String {

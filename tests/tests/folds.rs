@@ -48,7 +48,8 @@ fn past(node: &TestNode) -> Past {
 
 fn is_remembered(node: &TestNode, past: &Past) {
     assert_eq!(node.ok(&["key", "public", PATH]), past.key);
-    let status = |name: &str| node.json(&["identity", "show", name])["status"].as_str().unwrap().to_lowercase();
+    let status =
+        |name: &str| node.json(&["identity", "show", name])["status"].as_str().unwrap().to_lowercase();
     assert_eq!((status("alice").as_str(), status("bob").as_str()), ("suspended", "active"));
     assert_eq!(node.json(&["capability", "who", "file:/kept"])[0]["id"], past.right.as_str());
     assert_eq!(node.json(&["capability", "who", "file:/gone"]), serde_json::json!([]));
@@ -66,7 +67,10 @@ fn is_replayed(node: &TestNode) {
 fn services_go_on_from_what_they_wrote_down_and_decide_as_a_replay_does() {
     let Some(mut node) = TestNode::boot() else { return };
     let past = past(&node);
-    assert!(FOLDING.iter().all(|service| said(&node, service, GOES_ON) == 0), "there was nothing to go on from");
+    assert!(
+        FOLDING.iter().all(|service| said(&node, service, GOES_ON) == 0),
+        "there was nothing to go on from"
+    );
     node.down();
     for service in FOLDING {
         let mode = fs::metadata(snapshot(&node, service)).unwrap().permissions().mode();

@@ -21,8 +21,8 @@ use system_tests::{TestNode, within};
 
 const SOON: Duration = Duration::from_secs(60);
 /// Generous: machines that test are busy. The figures are printed.
-const STATUS_WORST: Duration = Duration::from_secs(30);
-const STATUS_P99: Duration = Duration::from_secs(10);
+const STATUS_WORST: Duration = Duration::from_secs(10);
+const STATUS_P99: Duration = Duration::from_secs(2);
 /// Twice the bound of a log and what may come between two looks at it.
 const LOGS_BYTES_MAX: u64 = 128 << 20;
 /// Kept of each stream of a program.
