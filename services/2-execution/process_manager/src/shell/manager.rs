@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use base::{EntryKey, ProcessId};
+use base::{EntryKey, ProcessId, TreeId};
 use kit::{BoxError, Component, FeedEntry, Node};
 use tokio::sync::{mpsc, watch};
 
@@ -45,6 +45,16 @@ pub(super) struct State {
     pub(super) images: ImageLedger,
     /// Spawns under way, by key; dropped when they are finished.
     pub(super) under_way: HashMap<EntryKey, watch::Receiver<()>>,
+}
+
+impl State {
+    /// A program whose root is this image.
+    pub(super) fn runs_in(&self, tree: TreeId) -> Option<ProcessId> {
+        let used = format!("image:{tree}:");
+        let mut open = self.ledger.open().iter();
+        open.find(|(_, open)| open.create.grants.iter().any(|grant| grant.starts_with(&used)))
+            .map(|(pid, _)| *pid)
+    }
 }
 
 /// The folds, for the snapshot.
@@ -127,7 +137,7 @@ impl Manager {
             return;
         }
         self.close_interrupted_jobs();
-        self.trees.forget_unnamed(&self.state().images);
+        self.forget_unnamed_trees();
         self.recovered.send_replace(true);
         self.remove_left_trees();
         let mut changed = self.changed.subscribe();
@@ -173,6 +183,11 @@ impl Manager {
             }
         }
         Ok(())
+    }
+
+    fn forget_unnamed_trees(&self) {
+        let state = self.state();
+        self.trees.forget_unnamed(&state.images, |tree| state.runs_in(tree).is_some());
     }
 
     pub(super) fn save(&self) -> Vec<u8> {

@@ -205,12 +205,8 @@ impl Manager {
     /// No program is in it, and from here on none comes.
     fn close_tree(&self, id: TreeId) -> Result<Claim, ProcessError> {
         let closed = self.trees.close(id)?;
-        let used = format!("image:{id}:");
-        let state = self.state();
-        let mut open = state.ledger.open().iter();
-        let user = open.find(|(_, open)| open.create.grants.iter().any(|grant| grant.starts_with(&used)));
-        match user {
-            Some((pid, _)) => Err(ProcessError::TreeInUse { tree: id, pid: *pid }),
+        match self.state().runs_in(id) {
+            Some(pid) => Err(ProcessError::TreeInUse { tree: id, pid }),
             None => Ok(closed),
         }
     }

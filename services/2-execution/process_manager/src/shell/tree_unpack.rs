@@ -39,6 +39,7 @@ impl Manager {
     }
 
     pub(super) async fn remove_left(&self) {
+        let _alone = self.trees.emptying.lock().await;
         for name in self.trees.take_left() {
             if let Err(error) = self.remove_folder_of_tree(&name).await {
                 tracing::warn!(name, %error, "what is left of an image stays until the next start");

@@ -31,6 +31,8 @@ pub(super) struct Trees {
     pub(super) naming: tokio::sync::Mutex<()>,
     /// One permit an import.
     pub(super) imports: Arc<Semaphore>,
+    /// Who has emptied what was left has emptied what others left meanwhile, and not only taken it from the list.
+    pub(super) emptying: tokio::sync::Mutex<()>,
 }
 
 /// What is being done with an image at the moment.
@@ -77,6 +79,7 @@ impl Trees {
             claims: Arc::default(),
             naming: tokio::sync::Mutex::default(),
             imports: Arc::new(Semaphore::new(IMPORTS_AT_ONCE)),
+            emptying: tokio::sync::Mutex::default(),
         };
         for entry in fs::read_dir(&trees.records)? {
             let path = entry?.path();
@@ -95,9 +98,10 @@ impl Trees {
         }
         for entry in fs::read_dir(&trees.store)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
-            let id = name.strip_prefix("sha256-").and_then(TreeId::from_hex);
-            if id.is_none_or(|id| !trees.known().contains_key(&id)) {
-                trees.leave(name);
+            match name.strip_prefix("sha256-").and_then(TreeId::from_hex) {
+                Some(id) if trees.known().contains_key(&id) => {}
+                Some(id) => trees.put_aside(id)?,
+                None => trees.leave(name),
             }
         }
         Ok(trees)
@@ -159,20 +163,37 @@ impl Trees {
             self.leave(staged.to_owned());
             return Ok(Arc::clone(there));
         }
-        let place = self.folder(tree.id);
-        fs::rename(self.path(staged), &place)?;
-        fs::set_permissions(&place, fs::Permissions::from_mode(0o711))?;
-        File::open(&self.store)?.sync_all()?;
-        self.record(&tree)?;
+        fs::rename(self.path(staged), self.folder(tree.id))?;
+        if let Err(error) = self.keep(&tree) {
+            // Its place is free for the next import, whatever this one failed of.
+            self.put_aside(tree.id)?;
+            return Err(error);
+        }
         let tree = Arc::new(tree);
         known.insert(tree.id, Arc::clone(&tree));
         Ok(tree)
     }
 
+    fn keep(&self, tree: &Tree) -> io::Result<()> {
+        fs::set_permissions(self.folder(tree.id), fs::Permissions::from_mode(0o711))?;
+        File::open(&self.store)?.sync_all()?;
+        self.record(tree)
+    }
+
+    /// Takes a folder out of the place of its image, under a name of its own: one of the same image may still be emptied.
+    fn put_aside(&self, id: TreeId) -> io::Result<()> {
+        let mut names = (0_u32..).map(|number| format!("{UNFINISHED}{}-{number}", id.to_hex()));
+        let Some(gone) = names.find(|name| !self.path(name).exists()) else { return Ok(()) };
+        fs::rename(self.folder(id), self.path(&gone))?;
+        self.leave(gone);
+        Ok(())
+    }
+
     /// Images that have no name in the log: of an import that was refused or cut, or of a removal that was.
-    pub(super) fn forget_unnamed(&self, names: &ImageLedger) {
+    /// One in which a program runs stays until a start that finds it empty.
+    pub(super) fn forget_unnamed(&self, names: &ImageLedger, is_used: impl Fn(TreeId) -> bool) {
         let unnamed: Vec<TreeId> = self.known().keys().filter(|id| !names.is_named(**id)).copied().collect();
-        for id in unnamed {
+        for id in unnamed.into_iter().filter(|id| !is_used(*id)) {
             if let Err(error) = self.forget(id) {
                 tracing::warn!(%id, %error, "an image without a name stays until the next start");
             }
@@ -182,10 +203,8 @@ impl Trees {
     /// Nobody finds it any more; its folder is left.
     pub(super) fn forget(&self, id: TreeId) -> io::Result<()> {
         let mut known = self.known();
-        let gone = format!("{UNFINISHED}{}", id.to_hex());
-        fs::rename(self.folder(id), self.path(&gone))?;
+        self.put_aside(id)?;
         known.remove(&id);
-        self.leave(gone);
         fs::remove_file(self.records.join(id.to_hex()))
     }
 
@@ -247,8 +266,39 @@ mod tests {
         drop(trees);
         let trees = Trees::open(&folder.path().join("images"), &folder.path().join("state")).unwrap();
         assert!(trees.get(TREE).is_some() && trees.take_left().is_empty());
-        trees.forget_unnamed(&ImageLedger::default());
+        trees.forget_unnamed(&ImageLedger::default(), |tree| tree == TREE);
+        assert!(trees.get(TREE).is_some(), "a program runs in it");
+        trees.forget_unnamed(&ImageLedger::default(), |_| false);
         assert!(trees.get(TREE).is_none() && !trees.folder(TREE).exists());
         assert_eq!(trees.take_left().len(), 1);
+    }
+
+    #[test]
+    fn an_image_goes_again_while_its_first_folder_is_still_emptied() {
+        let (_folder, trees) = trees();
+        for random in [[1; 16], [2; 16]] {
+            let staged = trees.stage(random).unwrap();
+            fs::write(trees.path(&staged).join("file"), b"content").unwrap();
+            trees.place(&staged, Tree { id: TREE, content: Content::default() }).unwrap();
+            trees.forget(TREE).unwrap();
+        }
+        let left = trees.take_left();
+        assert!(
+            left.len() == 2 && left.iter().all(|name| trees.path(name).join("file").exists()),
+            "{left:?}"
+        );
+    }
+
+    #[test]
+    fn a_place_is_free_again_when_its_image_could_not_be_kept() {
+        let (folder, trees) = trees();
+        let records = folder.path().join("state/trees");
+        fs::remove_dir(&records).unwrap();
+        let staged = trees.stage([1; 16]).unwrap();
+        assert!(trees.place(&staged, Tree { id: TREE, content: Content::default() }).is_err());
+        assert!(!trees.folder(TREE).exists() && trees.get(TREE).is_none());
+        fs::create_dir(&records).unwrap();
+        let staged = trees.stage([2; 16]).unwrap();
+        assert!(trees.place(&staged, Tree { id: TREE, content: Content::default() }).is_ok());
     }
 }
