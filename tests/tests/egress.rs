@@ -10,6 +10,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, ErrorKind, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::OwnedFd,
     path::Path,
     process::Stdio,
     sync::{
@@ -19,6 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::Value;
 use system_tests::{TestNode, kill, within};
@@ -280,6 +282,65 @@ fn holding(
     let (peer, _) = listener.accept().unwrap();
     peer.set_read_timeout(Some(LIMIT)).unwrap();
     (running, peer, said)
+}
+
+/// Takes no more connections: what asks for one hears nothing. Held by who asked before.
+fn silent() -> (OwnedFd, SocketAddr, Vec<OwnedFd>) {
+    let stream = |flags| socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
+    let listener = stream(SocketFlags::CLOEXEC);
+    rustix::net::bind(&listener, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let place = SocketAddr::try_from(rustix::net::getsockname(&listener).unwrap()).unwrap();
+    let asked = (0..4).map(|_| {
+        let one = stream(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK);
+        let _ = rustix::net::connect(&one, &place);
+        one
+    });
+    let asked = asked.collect();
+    (listener, place, asked)
+}
+
+#[test]
+fn a_connect_that_is_broken_off_is_not_another_way_out() {
+    let Some(node) = TestNode::boot() else { return };
+    let (_listener, place, _asked) = silent();
+    let other = Server::at("127.0.0.1:0");
+    let said = goes_out(&node, &[place.to_string()], &[&format!("broken={place}+{}", other.place)]);
+    println!("{said:?}");
+    assert_eq!(other.came(), 0, "{said:?}");
+    let heard = said[0].strip_prefix("broken: ").unwrap();
+    // Under way, broken off, and in its own network, where nobody listens.
+    let expected = ["114", "104", "103", "111", "115"];
+    assert!(heard.split(' ').all(|number| expected.contains(&number)), "{said:?}");
+    let other = other.place.to_string();
+    let entries = authorised(&node);
+    assert!(
+        !entries.is_empty() && entries.iter().all(|entry| entry["body"]["remote"] != other),
+        "{entries:?}"
+    );
+}
+
+#[test]
+fn of_two_connects_of_one_socket_one_is_carried_out_and_shown() {
+    let Some(node) = TestNode::boot() else { return };
+    let (first, second) = (Server::at("127.0.0.1:0"), Server::at("127.0.0.1:0"));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let last = listener.local_addr().unwrap();
+    let (file, grant) = program();
+    let places = [first.place, second.place, last].map(|place| place.to_string());
+    let (both, hold) = (format!("both={}+{}", first.place, second.place), format!("hold={last}"));
+    let all = arguments(&grant, &places, &[file, &both, &hold]);
+    let mut running = node.command(&all).stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(running.stdout.take().unwrap());
+    assert_eq!(next(&mut said), "both: 16 of 16");
+    assert_eq!(next(&mut said), "holding");
+    let flows = node.json(&["network", "flows"]);
+    assert_eq!(flows.as_array().unwrap().len(), 17, "{flows}");
+    assert_eq!(first.came() + second.came(), 16);
+    assert_eq!(authorised(&node).len(), 17);
+    drop(listener);
+    next(&mut said);
+    assert!(running.wait().unwrap().success());
 }
 
 fn next(said: &mut impl BufRead) -> String {

@@ -1,15 +1,17 @@
 //! A static program that goes out, for tests: each word is done in order and says one line.
 //!
 //!     goes_out [talk=ADDRESS | epoll=ADDRESS | threads=ADDRESS | child=ADDRESS | hold=ADDRESS | bound=ADDRESS |
-//!               fork=ADDRESS | until=ADDRESS | own | kinds]...
+//!               fork=ADDRESS | until=ADDRESS | own | kinds | broken=SILENT+OTHER | both=ADDRESS+ADDRESS]...
 
 #![allow(clippy::print_stdout, reason = "a program of tests")]
 
 use std::{
+    collections::BTreeSet,
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::{AsRawFd, OwnedFd},
     process::Command,
+    sync::Barrier,
     time::Duration,
 };
 
@@ -21,11 +23,18 @@ use rustix::{
 
 const THREADS: usize = 8;
 const CONNECTS_OF_ONE: usize = 4;
+const ROUNDS: usize = 16;
+const ASKS: usize = 20;
 const PAUSE: Duration = Duration::from_millis(20);
 
 fn main() {
     for word in std::env::args().skip(1) {
         let (what, address) = word.split_once('=').unwrap_or((&word, "127.0.0.1:1"));
+        let (address, other) = address.split_once('+').unwrap_or((address, address));
+        let Ok(other) = other.parse::<SocketAddr>() else {
+            println!("{what}: {other} is no address");
+            continue;
+        };
         let Ok(address) = address.parse::<SocketAddr>() else {
             println!("{what}: {address} is no address");
             continue;
@@ -43,6 +52,8 @@ fn main() {
             "hold" => hold(address),
             "until" => until(address),
             "own" => own(),
+            "broken" => broken_off(address, other),
+            "both" => both(address, other),
             "kinds" => Ok(kinds()),
             _ => Ok("unknown".to_owned()),
         };
@@ -169,6 +180,65 @@ fn until(address: SocketAddr) -> Result<String, Errno> {
             }
         }
     }
+}
+
+/// One thread breaks off a connect that is under way while others ask for another place on the same socket. Says what
+/// those heard, each number once.
+fn broken_off(silent: SocketAddr, other: SocketAddr) -> Result<String, Errno> {
+    let mut heard = BTreeSet::new();
+    for round in 0..ROUNDS {
+        let one = socket(silent, SocketFlags::NONBLOCK)?;
+        match connect(&one, &silent) {
+            Err(Errno::INPROGRESS) => {}
+            done => return Ok(format!("the silent place: {done:?}")),
+        }
+        // In half of the rounds those that ask wait inside the call, in the others they ask all the time.
+        let waits = round % 2 == 0;
+        rustix::io::ioctl_fionbio(&one, !waits)?;
+        let ask = || {
+            let asks = if waits { 1 } else { ASKS };
+            (0..asks).map(|_| connect(&one, &other).map_or_else(number, |()| "done".to_owned())).collect()
+        };
+        let said: Vec<BTreeSet<String>> = std::thread::scope(|scope| {
+            let asking = [scope.spawn(ask), scope.spawn(ask)];
+            std::thread::sleep(PAUSE);
+            let _ = rustix::net::shutdown(&one, rustix::net::Shutdown::Both);
+            asking.into_iter().filter_map(|thread| thread.join().ok()).collect()
+        });
+        heard.extend(said.into_iter().flatten());
+        if rustix::net::getpeername(&one).is_ok() {
+            return Ok(format!("connected after {heard:?}"));
+        }
+    }
+    Ok(heard.into_iter().collect::<Vec<_>>().join(" "))
+}
+
+/// Two threads connect one socket to two places at once, a number of times. What is connected stays so.
+fn both(address: SocketAddr, other: SocketAddr) -> Result<String, Errno> {
+    let mut connected = 0;
+    for _ in 0..ROUNDS {
+        let one = socket(address, SocketFlags::empty())?;
+        let start = Barrier::new(2);
+        let go = |to: SocketAddr| {
+            start.wait();
+            connect(&one, &to)
+        };
+        let done = std::thread::scope(|scope| {
+            let first = scope.spawn(|| go(address));
+            let second = go(other);
+            [first.join().unwrap_or(Err(Errno::IO)), second]
+        });
+        match done {
+            [Ok(()), Err(Errno::ALREADY | Errno::ISCONN)] | [Err(Errno::ALREADY | Errno::ISCONN), Ok(())] => {
+                connected += 1;
+            }
+            // The one that was second waited for the first inside the call.
+            [Ok(()), Ok(())] => connected += 1,
+            _ => return Ok(format!("{done:?}")),
+        }
+        std::mem::forget(one);
+    }
+    Ok(format!("{connected} of {ROUNDS}"))
 }
 
 /// A server and its client in the program's own network.

@@ -279,7 +279,8 @@ impl Live {
 
 /// At once, whoever else still holds the socket, and so that nothing of what is queued is delivered: dissolving the
 /// association makes the kernel send a reset, where a shutdown would send what is left and an end.
-pub(super) fn reset(stream: &TcpStream) {
+pub(super) fn reset(stream: impl std::os::fd::AsFd) {
+    let stream = stream.as_fd();
     let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
     if rustix::net::connect_unspec(stream).is_err() {
         let _ = rustix::net::shutdown(stream, Shutdown::Both);

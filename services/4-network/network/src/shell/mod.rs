@@ -13,7 +13,7 @@ mod registry;
 mod transfer;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     process::ExitCode,
     sync::{Arc, Mutex},
 };
@@ -83,6 +83,8 @@ pub struct Network {
     interfaces: Interfaces,
     /// Those that may connect, by their numbers.
     programs: Mutex<HashMap<u64, Arc<Program>>>,
+    /// Sockets of programs on which a `connect` is being decided or carried out, by the kernel's numbers.
+    claimed: Mutex<HashSet<u64>>,
 }
 
 impl Service for Network {
@@ -112,6 +114,7 @@ impl Service for Network {
             registry: Arc::new(Registry::since(kit::boot_time_ns())),
             interfaces,
             programs: Mutex::default(),
+            claimed: Mutex::default(),
         })
     }
 

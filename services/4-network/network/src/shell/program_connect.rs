@@ -2,9 +2,10 @@
 //! copy of the address. Nothing is kept of the socket once it has answered.
 
 use std::{
+    collections::HashSet,
     net::{IpAddr, SocketAddr, SocketAddrV6},
     os::fd::{AsFd, OwnedFd},
-    sync::Arc,
+    sync::{Arc, MutexGuard, PoisonError},
 };
 
 use chain::payload::network::{Direction, Protocol};
@@ -21,7 +22,7 @@ use tonic::{Code, Status};
 use super::{
     Network,
     authorize::Wish,
-    live::{Io, Live},
+    live::{Io, Live, reset},
     programs::{Held, Program, libc_errno},
 };
 use crate::core::{Connection, Domain, Event, NetError, Reach, SocketId, SocketType};
@@ -59,7 +60,39 @@ impl From<Status> for Refused {
 
 impl From<NetError> for Refused {
     fn from(error: NetError) -> Self {
-        Status::from(error).into()
+        match error {
+            // It was cut, as one would be that its peer had given up.
+            NetError::ConnectionReset => Errno::CONNABORTED.into(),
+            other => Status::from(other).into(),
+        }
+    }
+}
+
+/// The right to call the kernel's `connect` on one socket, which nobody else has until it is dropped.
+struct Claim {
+    network: Arc<Network>,
+    inode: u64,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.network.claimed().remove(&self.inode);
+    }
+}
+
+/// Where a socket of TCP is between two calls of `connect`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Closed,
+    Going,
+    Connected,
+}
+
+fn way_of(socket: &OwnedFd) -> Way {
+    match rustix::net::getpeername(socket) {
+        Ok(_) => Way::Connected,
+        Err(_) if host_socket::is_idle(socket.as_fd()).unwrap_or(true) => Way::Closed,
+        Err(_) => Way::Going,
     }
 }
 
@@ -127,6 +160,15 @@ impl Network {
         }
     }
 
+    fn claimed(&self) -> MutexGuard<'_, HashSet<u64>> {
+        self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// None if somebody else has it: of all programs, since a socket can be in the hands of two.
+    fn claim(self: &Arc<Self>, inode: u64) -> Option<Claim> {
+        self.claimed().insert(inode).then(|| Claim { network: Arc::clone(self), inode })
+    }
+
     /// True if the program's own loopback is meant.
     async fn decide_and_connect(
         self: &Arc<Self>,
@@ -135,10 +177,12 @@ impl Network {
         address: &wire::Address,
     ) -> Result<bool, Refused> {
         let wanted = Wanted::read(socket, address)?;
+        // Held until the answer: while it is decided whereto a socket goes, no other call can send it elsewhere.
+        let claim = self.claim(wanted.inode);
         if !host_socket::is_idle(wanted.socket.as_fd()).unwrap_or(false) {
-            // It is connected or on its way: asking again sends nothing.
-            return again(&wanted).await.map(|()| false);
+            return self.again(program, &wanted, claim.is_some()).await.map(|()| false);
         }
+        let Some(_claim) = claim else { return Err(libc_errno::ALREADY.into()) };
         match program.places.reach(wanted.shown) {
             // What `prove` switched off: policy alone is asked.
             Reach::Own | Reach::Refused(_) if kit::is_broken("egress-list") => {}
@@ -211,17 +255,53 @@ impl Network {
     async fn carry_out(&self, program: &Program, id: SocketId, wanted: &Wanted) -> Result<(), Refused> {
         let (_, live) = self.registry.find(id, program.identity)?;
         let connecting = async { Ok::<_, NetError>(connect(wanted).await) };
-        let done = live.until_cut(connecting).await?;
-        if matches!(done, Ok(()) | Err(Errno::INPROGRESS)) {
+        let mut done = match live.until_cut(connecting).await {
+            Ok(done) => done.map_err(Refused::from),
+            Err(error) => Err(error.into()),
+        };
+        if done.as_ref().err().is_none_or(|refused| refused.errno == libc_errno::INPROGRESS) {
             let local = rustix::net::getsockname(&wanted.socket).ok();
             let local = local.and_then(|local| SocketAddr::try_from(local).ok());
-            self.registry.change(|sockets| {
+            let established = self.registry.change(|sockets| {
                 let record = sockets.go(id, program.identity, Event::Established)?;
                 record.local = local;
                 Ok::<(), NetError>(())
-            })?;
+            });
+            // It was cut meanwhile, and the monitor may have looked before the kernel began.
+            if let Err(error) = established {
+                done = Err(error.into());
+            }
         }
-        done.map_err(Into::into)
+        if done.as_ref().is_err_and(|refused| refused.errno != libc_errno::INPROGRESS) {
+            take_back(&wanted.socket);
+        }
+        done
+    }
+
+    /// On a socket that is connected or on its way: says where it is. The kernel's `connect` is not called, since the
+    /// socket may be idle by then, and this address was never decided. `claimed`: nobody else calls it meanwhile.
+    async fn again(&self, program: &Program, wanted: &Wanted, claimed: bool) -> Result<(), Refused> {
+        let live = program.known(wanted.inode).map(|id| self.registry.find(id, program.identity));
+        let Some(Ok((_, live))) = live else {
+            // Nothing says whereto it goes, or what allowed it was taken back.
+            take_back(&wanted.socket);
+            return Err(live.and_then(Result::err).map_or_else(|| Errno::CONNABORTED.into(), Into::into));
+        };
+        let waits = !rustix::fs::fcntl_getfl(&wanted.socket)?.contains(OFlags::NONBLOCK);
+        let said = match way_of(&wanted.socket) {
+            Way::Connected => Err(Errno::ISCONN),
+            Way::Going if waits => {
+                let ending = async { Ok::<_, NetError>(finished(wanted, Errno::ALREADY).await) };
+                live.until_cut(ending).await?
+            }
+            Way::Going => Err(Errno::ALREADY),
+            Way::Closed => Err(ended(&wanted.socket)),
+        };
+        // As after the kernel's own answer: the next `connect` begins anew.
+        if claimed && way_of(&wanted.socket) == Way::Closed {
+            take_back(&wanted.socket);
+        }
+        said.map_err(Into::into)
     }
 }
 
@@ -239,23 +319,49 @@ async fn connect(wanted: &Wanted) -> Result<(), Errno> {
         rustix::fs::fcntl_setfl(socket, flags)?;
     }
     match first {
-        Err(Errno::INPROGRESS) if waits => finished(wanted).await,
+        Err(Errno::INPROGRESS) if waits => finished(wanted, Errno::INPROGRESS).await,
         other => other,
     }
 }
 
-/// Waits for the end of a connect that is under way, within the time that the program has set.
-async fn finished(wanted: &Wanted) -> Result<(), Errno> {
+/// Waits for the end of a connect that is under way, within the time that the program has set; `late` is said after it.
+/// Only looks: another thread of the program can have made the socket idle, and a `connect` would set out again.
+async fn finished(wanted: &Wanted, late: Errno) -> Result<(), Errno> {
     let limit = sockopt::socket_timeout(&wanted.socket, sockopt::Timeout::Send)?;
     let watched = watch(wanted.socket.as_fd())?;
-    let ready = async { watched.writable().await.map(|mut ready| ready.retain_ready()) };
-    let ready = match limit {
-        Some(limit) => tokio::time::timeout(limit, ready).await.map_err(|_| Errno::INPROGRESS)?,
-        None => ready.await,
+    let ending = async {
+        loop {
+            let mut ready = watched.writable().await.map_err(|_| Errno::IO)?;
+            match way_of(&wanted.socket) {
+                Way::Connected => return Ok(()),
+                Way::Going => ready.clear_ready(),
+                Way::Closed => return Err(ended(&wanted.socket)),
+            }
+        }
     };
-    ready.map_err(|_| Errno::IO)?;
-    // Now the kernel says how it went; it sends nothing.
-    rustix::net::connect(&wanted.socket, &wanted.to)
+    match limit {
+        Some(limit) => tokio::time::timeout(limit, ending).await.unwrap_or(Err(late)),
+        None => ending.await,
+    }
+}
+
+/// Why a connect that was under way is no more; told once, as the kernel does.
+fn ended(socket: &OwnedFd) -> Errno {
+    match sockopt::socket_error(socket) {
+        Ok(Err(why)) => why,
+        _ => Errno::CONNABORTED,
+    }
+}
+
+/// Nothing of a connect that failed goes on, and the next one finds the socket as if this one had not been.
+fn take_back(socket: &OwnedFd) {
+    let linger = sockopt::socket_linger(socket);
+    reset(socket);
+    if let Ok(linger) = linger {
+        let _ = sockopt::set_socket_linger(socket, linger);
+    }
+    // What the reset left is not the next connect's.
+    let _ = sockopt::socket_error(socket);
 }
 
 #[expect(
@@ -266,13 +372,81 @@ fn watch(socket: std::os::fd::BorrowedFd<'_>) -> Result<AsyncFd<std::os::fd::Bor
     AsyncFd::with_interest(socket, Interest::WRITABLE).map_err(|_| Errno::NFILE)
 }
 
-async fn again(wanted: &Wanted) -> Result<(), Refused> {
-    let waits = !rustix::fs::fcntl_getfl(&wanted.socket)?.contains(OFlags::NONBLOCK);
-    if waits {
-        return Ok(finished(wanted).await?);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{SocketFlags, socket_with};
+    use std::net::TcpListener;
+
+    fn wanted(to: SocketAddr) -> Wanted {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::INET, KernelType::STREAM, flags, None).unwrap();
+        Wanted { socket, domain: Domain::Inet, inode: 0, to, shown: to }
     }
-    match rustix::net::connect(&wanted.socket, &wanted.to) {
-        Err(Errno::ALREADY) => Err(libc_errno::ALREADY.into()),
-        other => Ok(other?),
+
+    /// Takes no more connections: what asks for one hears nothing.
+    fn full() -> (OwnedFd, SocketAddr, Vec<Wanted>) {
+        let flags = SocketFlags::CLOEXEC;
+        let listener = socket_with(AddressFamily::INET, KernelType::STREAM, flags, None).unwrap();
+        rustix::net::bind(&listener, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        let place = SocketAddr::try_from(rustix::net::getsockname(&listener).unwrap()).unwrap();
+        let fillers = (0..4).map(|_| {
+            let filler = wanted(place);
+            let _ = rustix::net::connect(&filler.socket, &place);
+            filler
+        });
+        let fillers = fillers.collect();
+        (listener, place, fillers)
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_connect_hears_that_it_was_broken_off_and_sends_nothing() {
+        let (_listener, place, _fillers) = full();
+        let other = TcpListener::bind("127.0.0.1:0").unwrap();
+        let one = wanted(place);
+        assert_eq!(way_of(&one.socket), Way::Closed);
+        assert_eq!(connect(&one).await, Err(Errno::INPROGRESS));
+        assert_eq!(way_of(&one.socket), Way::Going);
+        // The same socket, with an address that nobody has decided.
+        let undecided = Wanted {
+            socket: one.socket.try_clone().unwrap(),
+            to: other.local_addr().unwrap(),
+            ..wanted(place)
+        };
+        let break_off = async {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            rustix::net::shutdown(&one.socket, rustix::net::Shutdown::Both).unwrap();
+        };
+        let (heard, ()) = tokio::join!(finished(&undecided, Errno::ALREADY), break_off);
+        assert!(matches!(heard, Err(Errno::CONNRESET | Errno::CONNABORTED)), "{heard:?}");
+        assert_eq!(way_of(&one.socket), Way::Closed);
+        other.set_nonblocking(true).unwrap();
+        assert!(other.accept().is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_taken_back_can_be_used_again_and_lingers_as_before() {
+        let refusing = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let one = wanted(refusing);
+        let heard = match connect(&one).await {
+            Err(Errno::INPROGRESS) => finished(&one, Errno::INPROGRESS).await,
+            other => other,
+        };
+        assert_eq!(heard, Err(Errno::CONNREFUSED));
+        take_back(&one.socket);
+        assert_eq!(sockopt::socket_linger(&one.socket), Ok(None));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let again = Wanted { to: listener.local_addr().unwrap(), ..one };
+        let heard = match connect(&again).await {
+            Err(Errno::INPROGRESS) => finished(&again, Errno::INPROGRESS).await,
+            other => other,
+        };
+        assert_eq!((heard, way_of(&again.socket)), (Ok(()), Way::Connected));
+        take_back(&again.socket);
+        assert_eq!(way_of(&again.socket), Way::Closed);
+        let (mut peer, _) = listener.accept().unwrap();
+        let read = std::io::Read::read(&mut peer, &mut [0; 1]);
+        assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
     }
 }

@@ -109,6 +109,11 @@ impl Program {
         self.flows().insert(inode, Flow { socket, missed: 0 }).map(|before| before.socket)
     }
 
+    /// Its number in the table.
+    pub(super) fn known(&self, inode: u64) -> Option<SocketId> {
+        self.flows().get(&inode).map(|flow| flow.socket)
+    }
+
     pub(super) fn forget(&self, inode: u64, socket: SocketId) {
         let mut flows = self.flows();
         if flows.get(&inode).is_some_and(|flow| flow.socket == socket) {
