@@ -51,7 +51,11 @@ const fn special_v4(v4: Ipv4Addr) -> Option<Special> {
     Some(match v4.octets() {
         [0, ..] => Special::Unspecified,
         [127, ..] => Special::Loopback,
-        [169, 254, 169, 253 | 254] | [169, 254, 170, 2] | [100, 100, 100, 200] => Special::Metadata,
+        [169, 254, 169, 253 | 254]
+        | [169, 254, 170, 2 | 23]
+        | [100, 100, 100, 200]
+        // Of an ordinary range, and of the machine's own cloud all the same.
+        | [168, 63, 129, 16] => Special::Metadata,
         [169, 254, ..] => Special::LinkLocal,
         [10, ..] | [172, 16..=31, ..] | [192, 168, ..] => Special::Private,
         [100, 64..=127, ..] => Special::Shared,
@@ -66,7 +70,9 @@ const fn special_v6(v6: Ipv6Addr) -> Option<Special> {
     Some(match v6.segments() {
         [0, 0, 0, 0, 0, 0, 0, 0] => Special::Unspecified,
         [0, 0, 0, 0, 0, 0, 0, 1] => Special::Loopback,
-        [0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x0254] => Special::Metadata,
+        [0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x0254 | 0x0023] | [0xfd20, 0x00ce, 0, 0, 0, 0, 0, 0x0254] => {
+            Special::Metadata
+        }
         // Of the translators only the well-known one, to an ordinary address.
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] => return special_v4(embedded(high, low)),
         [0, 0, 0, 0, ..] | [0x64, 0xff9b, 1, ..] | [0x2001, 0, ..] | [0x2002, ..] => Special::Translated,
@@ -108,10 +114,16 @@ mod tests {
                     "169.254.169.254",
                     "169.254.169.253",
                     "169.254.170.2",
+                    "169.254.170.23",
                     "100.100.100.200",
+                    "168.63.129.16",
+                    "::ffff:168.63.129.16",
+                    "64:ff9b::a83f:8110",
                     "::ffff:169.254.169.254",
                     "64:ff9b::a9fe:a9fe",
                     "fd00:ec2::254",
+                    "fd00:ec2::23",
+                    "fd20:ce::254",
                 ],
             ),
             (
@@ -128,6 +140,7 @@ mod tests {
                     "fc00::1",
                     "fdff::1",
                     "fec0::1",
+                    "fd20:ce::253",
                 ],
             ),
             (Some(Special::Shared), &["100.64.0.0", "100.127.255.255", "::ffff:100.64.0.1"]),
@@ -170,6 +183,8 @@ mod tests {
                     "100.128.0.0",
                     "126.255.255.255",
                     "128.0.0.0",
+                    "168.63.129.15",
+                    "168.63.129.17",
                     "169.253.255.255",
                     "169.255.0.0",
                     "172.15.255.255",
