@@ -18,6 +18,10 @@ pub const PEERS_MAX: usize = 1_024;
 pub const PROGRAMS_MAX: usize = 512;
 /// Connects of one program that are being decided or are under way; the next is told to try again.
 pub const CONNECTS_OF_PROGRAM_MAX: usize = 256;
+/// Connects that one program may ask for in a row, and a second from then on; the next is told to try again. Each that is
+/// permitted is three entries of the log.
+pub const CONNECTS_AT_ONCE_MAX: u32 = 1_000;
+pub const CONNECTS_A_SECOND_MAX: u32 = 500;
 pub const BACKLOG_DEFAULT: u32 = 128;
 pub const BACKLOG_MAX: u32 = 4_096;
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);

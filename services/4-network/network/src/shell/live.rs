@@ -270,10 +270,12 @@ impl Live {
         }
     }
 
-    /// As its owner wants it: what was sent still arrives.
+    /// As its owner wants it: what was sent still arrives. A program's own socket cannot be closed for it, and is cut.
     pub(super) fn close(&self) {
         self.cut.send_replace(true);
-        *self.io() = Io::Away;
+        if let Io::Program(held) = std::mem::replace(&mut *self.io(), Io::Away) {
+            held.cut();
+        }
     }
 }
 

@@ -208,7 +208,12 @@ impl Network {
                 return Err(error.into());
             }
         };
-        let done = match self.stands(program.identity, &connection) {
+        let stands = match program.orders.is_closed() {
+            // It ended while this was decided: who takes its rows away may have been here already.
+            true => Err(NetError::ConnectionReset),
+            false => self.stands(program.identity, &connection),
+        };
+        let done = match stands {
             Ok(()) => self.carry_out(program, id, &wanted).await,
             Err(error) => Err(error.into()),
         };

@@ -7,7 +7,7 @@ use std::{
     mem::MaybeUninit,
     os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use base::{IdentityId, ProcessId};
@@ -32,8 +32,8 @@ use tokio::{
 
 use super::Network;
 use crate::core::{
-    Domain, NetError, Places, SocketId,
-    limits::{CONNECTS_OF_PROGRAM_MAX, PROGRAMS_MAX},
+    Bucket, Domain, NetError, Places, SocketId,
+    limits::{CONNECTS_A_SECOND_MAX, CONNECTS_AT_ONCE_MAX, CONNECTS_OF_PROGRAM_MAX, PROGRAMS_MAX},
 };
 
 /// Who alone speaks for programs.
@@ -55,6 +55,8 @@ pub(super) struct Program {
     pub(super) orders: mpsc::UnboundedSender<Said>,
     pub(super) connects: Arc<Semaphore>,
     flows: Mutex<HashMap<u64, Flow>>,
+    rate: Mutex<Bucket>,
+    since: Instant,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +67,7 @@ struct Flow {
 
 /// What goes to a monitor.
 pub(super) type Said = (wire::ProgramOrder, Option<OwnedFd>);
+type Heard = mpsc::UnboundedReceiver<Said>;
 
 /// A connection of a program: this service has nothing of it, and its monitor ends it.
 #[derive(Clone, Debug)]
@@ -80,6 +83,14 @@ impl Held {
         // Nobody hears it any more if the program has ended, and its connections with it.
         let _ = self.orders.send((wire::ProgramOrder { id: 0, order: Some(cut) }, None));
     }
+}
+
+/// What a look says of those that were asked for.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Not found by enough looks, with their numbers in the table.
+    gone: Vec<(u64, SocketId)>,
+    here: Vec<(u64, SocketId)>,
 }
 
 #[derive(Debug)]
@@ -129,19 +140,28 @@ impl Program {
         self.say(id, Order::Answer(answer), fd);
     }
 
-    /// Those that were not found by enough looks.
-    fn missed(&self, asked: &[u64], alive: &[u64]) -> Vec<SocketId> {
+    fn seen(&self, asked: &[u64], alive: &[u64]) -> Seen {
         let mut flows = self.flows();
-        let mut gone = Vec::new();
+        let mut seen = Seen::default();
         for inode in asked {
             let Some(flow) = flows.get_mut(inode) else { continue };
-            flow.missed = if alive.contains(inode) { 0 } else { flow.missed.saturating_add(1) };
+            if alive.contains(inode) {
+                flow.missed = 0;
+                seen.here.push((*inode, flow.socket));
+                continue;
+            }
+            flow.missed = flow.missed.saturating_add(1);
             if flow.missed >= LOOKS_MISSED_MAX {
-                gone.push(flow.socket);
+                seen.gone.push((*inode, flow.socket));
                 flows.remove(inode);
             }
         }
-        gone
+        seen
+    }
+
+    fn may_connect(&self) -> bool {
+        let now = self.since.elapsed();
+        self.rate.lock().unwrap_or_else(PoisonError::into_inner).take(now)
     }
 }
 
@@ -161,29 +181,37 @@ impl Network {
 
     async fn greet(self: &Arc<Self>, mut stream: UnixStream) -> io::Result<()> {
         let hello = timeout(HELLO_TIMEOUT, hello(&mut stream)).await??;
-        let known = self.programs().get(&hello.process).cloned();
-        let program = match known {
+        let program = match self.find_or_open(&hello) {
             // process_manager has been started again; the program's monitor has its channel.
-            Some(known) => {
+            Ok((known, None)) => {
                 pass(&stream, &wire::ProgramWelcome::default(), None).await?;
                 known
             }
-            None => match self.open_program(&hello) {
-                Ok((program, heard)) => {
+            Ok((program, Some(heard))) => {
+                let opened = async {
                     let (ours, theirs) = Channel::pair()?;
                     ours.set_nonblocking()?;
                     let ours = register(Wire(ours))?;
                     pass(&stream, &wire::ProgramWelcome::default(), Some(theirs.into())).await?;
-                    self.programs().insert(hello.process, Arc::clone(&program));
-                    let (network, served) = (Arc::clone(self), Arc::clone(&program));
-                    tokio::spawn(async move { network.serve_program(served, heard, ours).await });
-                    program
+                    Ok::<_, io::Error>(ours)
+                };
+                match opened.await {
+                    Ok(ours) => {
+                        let (network, served) = (Arc::clone(self), Arc::clone(&program));
+                        tokio::spawn(async move { network.serve_program(served, heard, ours).await });
+                    }
+                    // Nobody has the other end: the next greeting opens another one.
+                    Err(error) => {
+                        self.end_program(&program, heard);
+                        return Err(error);
+                    }
                 }
-                Err(error) => {
-                    let refused = error.to_string();
-                    return pass(&stream, &wire::ProgramWelcome { refused }, None).await;
-                }
-            },
+                program
+            }
+            Err(error) => {
+                let refused = error.to_string();
+                return pass(&stream, &wire::ProgramWelcome { refused }, None).await;
+            }
         };
         // The end of this connection tells process_manager of ours, or of the program's.
         tokio::select! {
@@ -193,14 +221,21 @@ impl Network {
         Ok(())
     }
 
-    fn open_program(
-        &self,
-        hello: &wire::ProgramHello,
-    ) -> Result<(Arc<Program>, mpsc::UnboundedReceiver<Said>), NetError> {
+    /// In the table before anything is said, so that of two greetings for one program one opens it.
+    fn find_or_open(&self, hello: &wire::ProgramHello) -> Result<(Arc<Program>, Option<Heard>), NetError> {
         let identity = IdentityId::from_slice(&hello.identity)
             .ok_or_else(|| NetError::invalid("identity", "it is not 32 bytes"))?;
         let places = Places::parse(&hello.egress)?;
-        if self.programs().len() >= PROGRAMS_MAX {
+        let mut programs = self.programs();
+        if let Some(known) = programs.get(&hello.process) {
+            return match known.identity == identity && known.places == places {
+                true => Ok((Arc::clone(known), None)),
+                false => {
+                    Err(NetError::invalid("process", "it is known with another identity or other places"))
+                }
+            };
+        }
+        if programs.len() >= PROGRAMS_MAX {
             return Err(NetError::TooMany(format!("{PROGRAMS_MAX} programs have a way out already")));
         }
         let (orders, heard) = mpsc::unbounded_channel();
@@ -212,20 +247,19 @@ impl Network {
             orders,
             connects: Arc::new(Semaphore::new(CONNECTS_OF_PROGRAM_MAX)),
             flows: Mutex::default(),
+            rate: Mutex::new(Bucket::new(CONNECTS_AT_ONCE_MAX, CONNECTS_A_SECOND_MAX)),
+            since: Instant::now(),
         };
-        Ok((Arc::new(program), heard))
+        let program = Arc::new(program);
+        programs.insert(hello.process, Arc::clone(&program));
+        Ok((program, Some(heard)))
     }
 
     fn programs(&self) -> MutexGuard<'_, HashMap<u64, Arc<Program>>> {
         self.programs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn serve_program(
-        self: Arc<Self>,
-        program: Arc<Program>,
-        mut heard: mpsc::UnboundedReceiver<Said>,
-        wire: AsyncFd<Wire>,
-    ) {
+    async fn serve_program(self: Arc<Self>, program: Arc<Program>, mut heard: Heard, wire: AsyncFd<Wire>) {
         let mut buffer = vec![0; PACKET_BYTES_MAX];
         let mut asked: (u64, Vec<u64>) = (0, Vec::new());
         let mut look = tokio::time::interval(LOOK_EVERY);
@@ -243,9 +277,8 @@ impl Network {
                 word = receive(&wire, &mut buffer) => match word {
                     Ok((word, fd)) => match word.word {
                         Some(Word::Alive(alive)) if word.id == asked.0 => {
-                            for socket in program.missed(&std::mem::take(&mut asked.1), &alive.sockets) {
-                                self.registry.remove(socket);
-                            }
+                            let seen = program.seen(&std::mem::take(&mut asked.1), &alive.sockets);
+                            self.heed(&program, seen);
                         }
                         Some(Word::Alive(_)) | None => {}
                         Some(Word::Socket(domain)) => self.make_socket(&program, word.id, &domain),
@@ -259,8 +292,40 @@ impl Network {
                 }
             }
         }
-        self.programs().remove(&program.process.0);
+        self.end_program(&program, heard);
+    }
+
+    /// What is being decided finds the channel closed, or its row is in the table by now; only then another program can have
+    /// the number.
+    fn end_program(&self, program: &Arc<Program>, mut heard: Heard) {
+        heard.close();
         self.registry.remove_of(&program.client, "its program has ended");
+        let mut programs = self.programs();
+        if programs.get(&program.process.0).is_some_and(|known| Arc::ptr_eq(known, program)) {
+            programs.remove(&program.process.0);
+        }
+    }
+
+    /// Cuts before it forgets: a socket that was only hidden is not connected without a row. One that lives although it was
+    /// cut was hidden then, and is cut again.
+    fn heed(&self, program: &Program, seen: Seen) {
+        let again = self.registry.read(|sockets, _| {
+            let is_cut = |socket: SocketId| {
+                sockets.find(socket, program.identity).is_ok_and(|record| record.cut.is_some())
+            };
+            seen.here
+                .iter()
+                .filter(|(_, socket)| is_cut(*socket))
+                .map(|(inode, _)| *inode)
+                .collect::<Vec<_>>()
+        });
+        let sockets: Vec<u64> = seen.gone.iter().map(|(inode, _)| *inode).chain(again).collect();
+        if !sockets.is_empty() {
+            program.say(0, Order::Cut(wire::ProgramSockets { sockets }), None);
+        }
+        for (_, socket) in seen.gone {
+            self.registry.remove(socket);
+        }
     }
 
     fn make_socket(&self, program: &Program, id: u64, domain: &str) {
@@ -279,6 +344,9 @@ impl Network {
     ) {
         let refuse = |errno| program.answer(id, wire::ProgramAnswer { errno, ..Default::default() }, None);
         let Some(socket) = socket else { return refuse(libc_errno::BADF) };
+        if !program.may_connect() {
+            return refuse(libc_errno::AGAIN);
+        }
         let Ok(place) = Arc::clone(&program.connects).try_acquire_owned() else {
             return refuse(libc_errno::AGAIN);
         };
@@ -382,6 +450,56 @@ async fn receive(
             }
             Err(PassError::Full) => ready.clear_ready(),
             Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shell::live::{Io, Live};
+
+    fn program() -> (Program, Heard) {
+        let (orders, heard) = mpsc::unbounded_channel();
+        let program = Program {
+            process: ProcessId(1),
+            identity: IdentityId([1; 32]),
+            places: Places::default(),
+            client: "program 1".to_owned(),
+            orders,
+            connects: Arc::new(Semaphore::new(CONNECTS_OF_PROGRAM_MAX)),
+            flows: Mutex::default(),
+            rate: Mutex::new(Bucket::new(CONNECTS_AT_ONCE_MAX, CONNECTS_A_SECOND_MAX)),
+            since: Instant::now(),
+        };
+        (program, heard)
+    }
+
+    #[test]
+    fn a_socket_is_gone_after_two_looks_in_a_row_that_missed_it() {
+        let (program, _heard) = program();
+        program.remember(7, SocketId(1));
+        program.remember(8, SocketId(2));
+        let look = |alive: &[u64]| {
+            let seen = program.seen(&[7, 8], alive);
+            (seen.gone, seen.here)
+        };
+        let one = |inode, socket| vec![(inode, SocketId(socket))];
+        assert_eq!(look(&[8]), (vec![], one(8, 2)));
+        assert_eq!(look(&[7]), (vec![], one(7, 1)));
+        assert_eq!(look(&[7]), (one(8, 2), one(7, 1)));
+        assert_eq!((program.known(7), program.known(8)), (Some(SocketId(1)), None));
+    }
+
+    #[test]
+    fn a_close_and_a_cut_by_its_owner_reach_the_monitor() {
+        for end in [Live::close, Live::cut] {
+            let (program, mut heard) = program();
+            let live = Live::of(Io::Program(Held { orders: program.orders.clone(), inode: 7 }));
+            end(&live);
+            let (order, _) = heard.try_recv().unwrap();
+            let cut = Order::Cut(wire::ProgramSockets { sockets: vec![7] });
+            assert_eq!(order.order, Some(cut));
         }
     }
 }
