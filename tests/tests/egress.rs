@@ -265,13 +265,14 @@ fn nothing_of_a_program_leaves_before_the_log_has_it() {
 /// A program that holds a connection, and the peer's end of it.
 fn holding(
     node: &TestNode,
+    how: &str,
     words: &str,
 ) -> (std::process::Child, TcpStream, BufReader<std::process::ChildStdout>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let place = listener.local_addr().unwrap();
     let (file, grant) = program();
     let places = [place.to_string(), words.to_owned()];
-    let hold = format!("hold={place}");
+    let hold = format!("{how}={place}");
     let until = format!("until={words}");
     let all = arguments(&grant, &places, &[file, &hold, &until]);
     let mut running = node.command(&all).stdout(Stdio::piped()).spawn().unwrap();
@@ -353,7 +354,7 @@ fn next(said: &mut impl BufRead) -> String {
 fn a_connection_of_a_program_is_shown_and_cut() {
     let Some(node) = TestNode::boot() else { return };
     let server = Server::at("127.0.0.1:0");
-    let (mut running, mut peer, mut said) = holding(&node, &server.place.to_string());
+    let (mut running, mut peer, mut said) = holding(&node, "hold", &server.place.to_string());
     let flows = node.json(&["network", "flows"]);
     let [flow] = &flows.as_array().unwrap()[..] else { panic!("{flows}") };
     assert_eq!(
@@ -374,10 +375,26 @@ fn a_connection_of_a_program_is_shown_and_cut() {
 }
 
 #[test]
+fn a_connection_that_is_hidden_when_it_is_cut_is_cut_when_it_comes_back() {
+    let Some(node) = TestNode::boot() else { return };
+    let server = Server::at("127.0.0.1:0");
+    let (mut running, mut peer, mut said) = holding(&node, "hidden", &server.place.to_string());
+    let flows = node.json(&["network", "flows"]);
+    node.ok(&["network", "revoke", flows[0]["connection"].as_str().unwrap(), "--reason", "enough"]);
+    let since = Instant::now();
+    assert_eq!(peer.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    println!("cut {} ms after it was revoked", since.elapsed().as_millis());
+    let held = next(&mut said);
+    assert!(held.starts_with("hidden: "), "{held}");
+    assert_eq!(next(&mut said), "until: answer after []");
+    assert!(running.wait().unwrap().success());
+}
+
+#[test]
 fn when_the_network_service_dies_programs_are_shut_in_until_it_is_back() {
     let Some(node) = TestNode::boot() else { return };
     let server = Server::at("127.0.0.1:0");
-    let (mut running, mut peer, mut said) = holding(&node, &server.place.to_string());
+    let (mut running, mut peer, mut said) = holding(&node, "hold", &server.place.to_string());
     let others = || node.pids().into_iter().filter(|(name, _)| name != "network").collect::<Vec<_>>();
     let before = others();
     let since = Instant::now();

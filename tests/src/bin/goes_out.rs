@@ -1,7 +1,8 @@
 //! A static program that goes out, for tests: each word is done in order and says one line.
 //!
 //!     goes_out [talk=ADDRESS | epoll=ADDRESS | threads=ADDRESS | child=ADDRESS | hold=ADDRESS | bound=ADDRESS |
-//!               fork=ADDRESS | until=ADDRESS | own | kinds | broken=SILENT+OTHER | both=ADDRESS+ADDRESS]...
+//!               fork=ADDRESS | until=ADDRESS | own | kinds | broken=SILENT+OTHER | both=ADDRESS+ADDRESS |
+//!               hidden=ADDRESS]...
 
 #![allow(clippy::print_stdout, reason = "a program of tests")]
 
@@ -9,7 +10,7 @@ use std::{
     collections::BTreeSet,
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     process::Command,
     sync::Barrier,
     time::Duration,
@@ -20,11 +21,14 @@ use rustix::{
     io::Errno,
     net::{AddressFamily, RawProtocol, SocketFlags, SocketType, connect, ipproto, socket_with, sockopt},
 };
+use sandbox::fdpass::Channel;
 
 const THREADS: usize = 8;
 const CONNECTS_OF_ONE: usize = 4;
 const ROUNDS: usize = 16;
 const ASKS: usize = 20;
+/// Shorter than the time between two looks of `network`: two that miss a connection in a row would end it.
+const HIDDEN: Duration = Duration::from_millis(1_500);
 const PAUSE: Duration = Duration::from_millis(20);
 
 fn main() {
@@ -50,6 +54,7 @@ fn main() {
             "child" => inherited(address),
             "bound" => bound_first(address),
             "hold" => hold(address),
+            "hidden" => hidden(address),
             "until" => until(address),
             "own" => own(),
             "broken" => broken_off(address, other),
@@ -159,6 +164,24 @@ fn hold(address: SocketAddr) -> Result<String, Errno> {
     let mut stream = TcpStream::connect(address).map_err(|error| errno(&error))?;
     println!("holding");
     let _ = std::io::stdout().flush();
+    Ok(match stream.read(&mut [0; 1]) {
+        Ok(read) => format!("read {read}"),
+        Err(error) => number(errno(&error)),
+    })
+}
+
+/// The same, of a connection that for some time only the queue of a Unix socket has.
+fn hidden(address: SocketAddr) -> Result<String, Errno> {
+    let stream = TcpStream::connect(address).map_err(|error| errno(&error))?;
+    let (one, other) = Channel::pair().map_err(|error| errno(&error))?;
+    one.send(b"hidden", &[stream.as_fd()]).map_err(|_| Errno::IO)?;
+    drop(stream);
+    println!("holding");
+    let _ = std::io::stdout().flush();
+    std::thread::sleep(HIDDEN);
+    let mut fds = Vec::new();
+    other.receive(&mut [0; 16], &mut fds).map_err(|_| Errno::IO)?;
+    let mut stream = TcpStream::from(fds.pop().ok_or(Errno::BADF)?);
     Ok(match stream.read(&mut [0; 1]) {
         Ok(read) => format!("read {read}"),
         Err(error) => number(errno(&error)),
