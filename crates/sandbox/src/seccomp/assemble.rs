@@ -342,6 +342,16 @@ mod tests {
             arguments[at] = fast | 1;
             assert_eq!(of(call, arguments), not_supported);
         }
+        let asks = |request: u32| of(libc::SYS_ioctl, [3, u64::from(request) | 1 << 40, 0, 0, 0, 0]);
+        let no_request = libc::SECCOMP_RET_ERRNO | libc::ENOTTY as u32;
+        // Of the owner, the mark and the time, in both forms; and what every descriptor knows.
+        let own = (0x8901..=0x8907).chain([0x8010_8906, 0x8010_8907]);
+        for request in own.chain([libc::FIONBIO as u32, libc::FIONREAD as u32, libc::TCGETS as u32]) {
+            assert_eq!(asks(request), libc::SECCOMP_RET_ALLOW, "{request:#x}");
+        }
+        for request in (0x8908..=0x89ff).chain(0x8b00..=0x8bff).chain([0x8900]) {
+            assert_eq!(asks(request), no_request, "{request:#x}");
+        }
         let plain = filter(Profile::Program, &[]);
         let set = [3, libc::SOL_SOCKET as u64, libc::SO_BINDTODEVICE as u64, 0, 0, 0];
         assert_eq!(run(&plain, ARCH, libc::SYS_setsockopt as u32, set), libc::SECCOMP_RET_ALLOW);

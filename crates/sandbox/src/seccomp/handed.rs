@@ -5,7 +5,7 @@ use libc::*;
 
 use super::Action::{Allow, Errno};
 use super::Rule;
-use super::When::{Always, AnyBit, BothEqual, Equals};
+use super::When::{AllBits, Always, AnyBit, BothEqual, Equals};
 use super::profiles::on;
 
 const TCP_NOTSENT_LOWAT: i32 = 25;
@@ -21,9 +21,22 @@ const fn set(level: i32, name: i32, why: &'static str) -> Rule {
     on(&[SYS_setsockopt], when, Allow, why)
 }
 
-const fn asks(request: u32) -> Rule {
-    on(&[SYS_ioctl], Equals { argument: 1, value: request }, Errno(ENOTTY), "the host's interfaces")
+const fn asks(request: u64, why: &'static str) -> Rule {
+    on(&[SYS_ioctl], Equals { argument: 1, value: request as u32 }, Allow, why)
 }
+
+const FIOSETOWN: u64 = 0x8901;
+const SIOCSPGRP: u64 = 0x8902;
+const FIOGETOWN: u64 = 0x8903;
+const SIOCGPGRP: u64 = 0x8904;
+const SIOCATMARK: u64 = 0x8905;
+const SIOCGSTAMP: u64 = 0x8906;
+const SIOCGSTAMPNS: u64 = 0x8907;
+const SIOCGSTAMP_NEW: u64 = 0x8010_8906;
+const SIOCGSTAMPNS_NEW: u64 = 0x8010_8907;
+/// What every request to a socket's network has: routes, neighbours, interfaces, bridges and tunnels are 0x89.., wireless 0x8b...
+/// Requests of other devices that have these bits too are of none that a program is shown.
+const OF_NETWORKS: u32 = 0x8900;
 
 /// The first line that matches decides; these stand before the profile's.
 pub(super) const HANDED: &[Rule] = &[
@@ -92,20 +105,19 @@ pub(super) const HANDED: &[Rule] = &[
         Errno(EOPNOTSUPP),
         "it connects without a connect",
     ),
-    asks(SIOCGIFNAME as u32),
-    asks(SIOCGIFCONF as u32),
-    asks(SIOCGIFFLAGS as u32),
-    asks(SIOCGIFADDR as u32),
-    asks(SIOCGIFDSTADDR as u32),
-    asks(SIOCGIFBRDADDR as u32),
-    asks(SIOCGIFNETMASK as u32),
-    asks(SIOCGIFMETRIC as u32),
-    asks(SIOCGIFMTU as u32),
-    asks(SIOCGIFHWADDR as u32),
-    asks(SIOCGIFINDEX as u32),
-    asks(SIOCGIFMAP as u32),
-    asks(SIOCGARP as u32),
-    asks(SIOCETHTOOL as u32),
+    asks(FIOSETOWN, "who hears of it"),
+    asks(SIOCSPGRP, "who hears of it"),
+    asks(FIOGETOWN, "who hears of it"),
+    asks(SIOCGPGRP, "who hears of it"),
+    asks(SIOCATMARK, "old protocols"),
+    asks(SIOCGSTAMP, "when a datagram came"),
+    asks(SIOCGSTAMPNS, "when a datagram came"),
+    asks(SIOCGSTAMP_NEW, "when a datagram came"),
+    asks(SIOCGSTAMPNS_NEW, "when a datagram came"),
+    on(
+        &[SYS_ioctl],
+        AllBits { argument: 1, bits: OF_NETWORKS },
+        Errno(ENOTTY),
+        "the host's interfaces, routes and neighbours",
+    ),
 ];
-
-const SIOCETHTOOL: u64 = 0x8946;
