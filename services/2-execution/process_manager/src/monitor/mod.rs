@@ -52,7 +52,7 @@ use egress::WayOut;
 use job_calls::JobCalls;
 use notice::Notices;
 use output::{Output, PIECE_BYTES, READER_GRACE_MS};
-use outputs::Outputs;
+use outputs::{Outputs, Untaken};
 use program::{Program, Used};
 use protocol::{Config, Phase, Reply, Request, Status, Stream};
 use refused::RefusedCalls;
@@ -122,7 +122,7 @@ fn start() -> Result<(), MonitorError> {
         None => None,
     };
     let outputs = match config.fixed {
-        Some(_) => Some(Outputs::new(inherit(layers_fd)?, config.outputs.clone())),
+        Some(_) => Some(Outputs::new(inherit(layers_fd)?, config.outputs.clone(), config.outputs_bytes_max)),
         None => None,
     };
     let features = Features::for_inner();
@@ -625,7 +625,11 @@ impl Monitor {
             (None, Ended::Signal(signal)) => ExitStatus::Signal(signal),
         };
         if self.status == ExitStatus::Code(0) {
-            self.untaken = self.outputs.as_ref().and_then(Outputs::take);
+            match self.outputs.as_ref().map(Outputs::take) {
+                Some(Err(Untaken::OverLimit)) => self.status = ExitStatus::Limit(OUTPUT_LIMIT.to_owned()),
+                Some(Err(Untaken::Failed(why))) => self.untaken = Some(why),
+                Some(Ok(())) | None => {}
+            }
         }
         self.phase = Phase::Ended;
         Ok(())

@@ -56,6 +56,9 @@ pub struct Config {
     /// It may connect, over the channel that comes with [`Request::WayOut`].
     #[n(12)]
     pub way_out: bool,
+    /// What the `outputs` may be together.
+    #[n(13)]
+    pub outputs_bytes_max: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]

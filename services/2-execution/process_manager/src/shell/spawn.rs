@@ -268,6 +268,7 @@ impl Manager {
             calls_pass: false,
             outputs: Vec::new(),
             way_out: !spawn.egress.is_empty(),
+            outputs_bytes_max: 0,
         };
         let mut slots = self.usual_slots(pid, &config, image)?;
         if !spawn.secrets.is_empty() {

@@ -137,6 +137,7 @@ impl House {
             calls_pass: false,
             outputs: Vec::new(),
             way_out: false,
+            outputs_bytes_max: 0,
         };
         let folder = self.path().join(id.to_string());
         std::fs::create_dir(&folder).unwrap();
