@@ -12,7 +12,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::OwnedFd,
     path::Path,
-    process::Stdio,
+    process::{Child, ChildStdout, Stdio},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -262,12 +262,53 @@ fn nothing_of_a_program_leaves_before_the_log_has_it() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "talk: answer\n", "{output:?}");
 }
 
+/// Longer than it takes until a connection that nobody has is forgotten.
+const FORGOTTEN: Duration = Duration::from_secs(9);
+
+/// A program that does this with a server of the test's, up to where it holds what it has.
+fn started(node: &TestNode, what: &str) -> (TcpListener, Child, BufReader<ChildStdout>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = listener.local_addr().unwrap();
+    let (file, grant) = program();
+    let (places, word) = ([place.to_string()], format!("{what}={place}"));
+    let all = arguments(&grant, &places, &[file, &word]);
+    let mut running = node.command(&all).stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(running.stdout.take().unwrap());
+    assert_eq!(next(&mut said), "holding");
+    (listener, running, said)
+}
+
+#[test]
+fn a_connection_that_is_hidden_is_not_out_of_reach() {
+    let Some(node) = TestNode::boot() else { return };
+    let (listener, mut parking, mut said) = started(&node, "parked");
+    let accepted = |listener: &TcpListener| {
+        let (peer, _) = listener.accept().unwrap();
+        peer.set_read_timeout(Some(LIMIT)).unwrap();
+        peer
+    };
+    let (mut one, other) = (accepted(&listener), accepted(&listener));
+    let (listener, mut unreadable, _said) = started(&node, "unreadable");
+    let mut held = accepted(&listener);
+    let unreadable_at = held.local_addr().unwrap().to_string();
+    std::thread::sleep(FORGOTTEN);
+    // Taken out of the queue it is found, and nobody is responsible for it any more.
+    assert_eq!(one.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    answer(other);
+    let heard = next(&mut said);
+    assert!(heard.starts_with("parked: ") && heard.ends_with(", the other: answer"), "{heard}");
+    assert!(parking.wait().unwrap().success());
+    // Of a process that cannot be looked at nothing is forgotten, and it is killed where it cannot be cut.
+    let flows = node.json(&["network", "flows"]);
+    let flow = flows.as_array().unwrap().iter().find(|flow| flow["remote"] == unreadable_at);
+    let connection = flow.unwrap_or_else(|| panic!("{flows}"))["connection"].as_str().unwrap();
+    node.ok(&["network", "revoke", connection, "--reason", "enough"]);
+    assert!(matches!(held.read(&mut [0; 1]), Ok(0) | Err(_)));
+    assert!(!unreadable.wait().unwrap().success());
+}
+
 /// A program that holds a connection, and the peer's end of it.
-fn holding(
-    node: &TestNode,
-    how: &str,
-    words: &str,
-) -> (std::process::Child, TcpStream, BufReader<std::process::ChildStdout>) {
+fn holding(node: &TestNode, how: &str, words: &str) -> (Child, TcpStream, BufReader<ChildStdout>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let place = listener.local_addr().unwrap();
     let (file, grant) = program();

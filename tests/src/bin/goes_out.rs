@@ -1,8 +1,8 @@
 //! A static program that goes out, for tests: each word is done in order and says one line.
 //!
 //!     goes_out [talk=ADDRESS | epoll=ADDRESS | threads=ADDRESS | child=ADDRESS | hold=ADDRESS | bound=ADDRESS |
-//!               fork=ADDRESS | until=ADDRESS | own | kinds | broken=SILENT+OTHER | both=ADDRESS+ADDRESS |
-//!               hidden=ADDRESS]...
+//!               fork=ADDRESS | until=ADDRESS | parked=ADDRESS | unreadable=ADDRESS | own | kinds |
+//!               broken=SILENT+OTHER | both=ADDRESS+ADDRESS | hidden=ADDRESS]...
 
 #![allow(clippy::print_stdout, reason = "a program of tests")]
 
@@ -29,6 +29,8 @@ const ROUNDS: usize = 16;
 const ASKS: usize = 20;
 /// Shorter than the time between two looks of `network`: two that miss a connection in a row would end it.
 const HIDDEN: Duration = Duration::from_millis(1_500);
+/// Longer than it takes until a connection that nobody has is forgotten.
+const FORGOTTEN: Duration = Duration::from_secs(9);
 const PAUSE: Duration = Duration::from_millis(20);
 
 fn main() {
@@ -53,9 +55,11 @@ fn main() {
             "fork" => in_a_child(address),
             "child" => inherited(address),
             "bound" => bound_first(address),
-            "hold" => hold(address),
+            "hold" => hold(address, false),
             "hidden" => hidden(address),
             "until" => until(address),
+            "parked" => parked(address),
+            "unreadable" => hold(address, true),
             "own" => own(),
             "broken" => broken_off(address, other),
             "both" => both(address, other),
@@ -160,8 +164,11 @@ fn bound_first(address: SocketAddr) -> Result<String, Errno> {
 }
 
 /// Says how the connection ended.
-fn hold(address: SocketAddr) -> Result<String, Errno> {
+fn hold(address: SocketAddr, unreadable: bool) -> Result<String, Errno> {
     let mut stream = TcpStream::connect(address).map_err(|error| errno(&error))?;
+    if unreadable {
+        sandbox::process::forbid_inspection().map_err(|error| errno(&error))?;
+    }
     println!("holding");
     let _ = std::io::stdout().flush();
     Ok(match stream.read(&mut [0; 1]) {
@@ -170,7 +177,7 @@ fn hold(address: SocketAddr) -> Result<String, Errno> {
     })
 }
 
-/// The same, of a connection that for some time only the queue of a Unix socket has.
+/// As `hold`, of a connection that for some time only the queue of a Unix socket has.
 fn hidden(address: SocketAddr) -> Result<String, Errno> {
     let stream = TcpStream::connect(address).map_err(|error| errno(&error))?;
     let (one, other) = Channel::pair().map_err(|error| errno(&error))?;
@@ -186,6 +193,26 @@ fn hidden(address: SocketAddr) -> Result<String, Errno> {
         Ok(read) => format!("read {read}"),
         Err(error) => number(errno(&error)),
     })
+}
+
+/// One connection lies in a queue where no process has it, and is taken out again; another is held all the time.
+fn parked(address: SocketAddr) -> Result<String, Errno> {
+    let connected = || TcpStream::connect(address).map_err(|error| errno(&error));
+    let (one, mut other) = (connected()?, connected()?);
+    let (to, from) = Channel::pair().map_err(|error| errno(&error))?;
+    to.send(b"one", &[one.as_fd()]).map_err(|_| Errno::IO)?;
+    drop(one);
+    println!("holding");
+    let _ = std::io::stdout().flush();
+    std::thread::sleep(FORGOTTEN);
+    let mut taken = Vec::new();
+    from.receive(&mut [0; 8], &mut taken).map_err(|_| Errno::IO)?;
+    let mut one = TcpStream::from(taken.pop().ok_or(Errno::BADF)?);
+    let of_one = match one.read(&mut [0; 1]) {
+        Ok(read) => format!("read {read}"),
+        Err(error) => number(errno(&error)),
+    };
+    talk(&mut other).map(|answer| format!("{of_one}, the other: {answer}"))
 }
 
 /// Tries until it is let out; says what it heard before that.

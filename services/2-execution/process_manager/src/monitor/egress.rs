@@ -11,7 +11,7 @@
 //! `egress_calls.rs` is what each call does, `egress_sweep.rs` finds what the program has open.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     net::SocketAddr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -58,6 +58,8 @@ pub(super) enum What {
     },
     Connect {
         address: SocketAddr,
+        /// The number of the socket, if it was neither connected nor on its way when this was asked.
+        first: Option<u64>,
     },
     /// It has a socket of its own network, and wants to go out: a socket of the host's takes its place first.
     MoveOut {
@@ -82,18 +84,27 @@ pub(crate) struct WayOut {
     next: u64,
     waiting: HashMap<u64, Waiting>,
     local: Vec<Local>,
+    /// Sockets that were connected since `network` last looked: its list may be older than they are.
+    connected: HashSet<u64>,
 }
 
 impl WayOut {
     pub(crate) fn new() -> io::Result<Self> {
         let own = host_socket::own_network()?;
-        Ok(Self { channel: None, own, next: 1, waiting: HashMap::new(), local: Vec::new() })
+        Ok(Self {
+            channel: None,
+            own,
+            next: 1,
+            waiting: HashMap::new(),
+            local: Vec::new(),
+            connected: HashSet::new(),
+        })
     }
 
     /// From process_manager, which has one only where `network` knows of none that lives.
     pub(crate) fn open(&mut self, fd: OwnedFd) -> io::Result<()> {
         if self.channel.is_some() {
-            self.lose()?;
+            self.lose();
         }
         let channel = Channel::from(fd);
         channel.set_nonblocking()?;
@@ -119,11 +130,11 @@ impl WayOut {
                     let packet = buffer.get(..length).unwrap_or_default();
                     match wire::ProgramOrder::decode(packet) {
                         Ok(order) => self.obey(order, fds.pop(), refused)?,
-                        Err(_) => self.lose()?,
+                        Err(_) => self.lose(),
                     }
                 }
                 Err(PassError::Full) => break,
-                Err(_) => self.lose()?,
+                Err(_) => self.lose(),
             }
         }
         for local in std::mem::take(&mut self.local) {
@@ -137,13 +148,15 @@ impl WayOut {
     }
 
     /// `network` has gone: nothing new goes out, and what is out ends, since nobody could take it back any more.
-    fn lose(&mut self) -> io::Result<()> {
+    fn lose(&mut self) {
         self.channel = None;
-        for (_, Waiting { listener, call, .. }) in self.waiting.drain() {
-            listener.refuse(&call, Errno::NETDOWN.raw_os_error())?;
-        }
+        self.connected.clear();
+        // Before anything else, and whatever else fails.
         egress_sweep::cut_all(self.own);
-        Ok(())
+        for (_, Waiting { listener, call, .. }) in self.waiting.drain() {
+            // Whose listener has failed is heard where it is read; the others still wait for theirs.
+            let _ = listener.refuse(&call, Errno::NETDOWN.raw_os_error());
+        }
     }
 
     fn obey(
@@ -158,7 +171,9 @@ impl WayOut {
                 None => Ok(()),
             },
             Some(Order::Look(wanted)) => {
-                let sockets = egress_sweep::alive(&wanted.sockets);
+                let wanted = wanted.sockets.into_iter().collect();
+                let sockets = egress_sweep::look(&wanted, &self.under_way(), self.own);
+                self.connected.clear();
                 let word = wire::ProgramWord {
                     id: order.id,
                     word: Some(Word::Alive(wire::ProgramSockets { sockets })),
@@ -174,6 +189,15 @@ impl WayOut {
         }
     }
 
+    /// Sockets that `network` may have connected without having had them in its list.
+    fn under_way(&self) -> HashSet<u64> {
+        let asked = self.waiting.values().filter_map(|waiting| match waiting.what {
+            What::Connect { first, .. } => first,
+            What::Socket { .. } | What::MoveOut { .. } => None,
+        });
+        asked.chain(self.connected.iter().copied()).collect()
+    }
+
     fn answer(
         &mut self,
         waiting: Waiting,
@@ -183,8 +207,13 @@ impl WayOut {
     ) -> io::Result<()> {
         let Waiting { listener, call, what } = waiting;
         let errno = i32::try_from(answer.errno).unwrap_or(Errno::ACCESS.raw_os_error());
+        if let What::Connect { first: Some(inode), .. } = what
+            && [0, Errno::INPROGRESS.raw_os_error()].contains(&errno)
+        {
+            self.connected.insert(inode);
+        }
         if errno != 0 {
-            if let (false, What::Connect { address } | What::MoveOut { address }) =
+            if let (false, What::Connect { address, .. } | What::MoveOut { address }) =
                 (answer.refused.is_empty(), &what)
             {
                 refused.add("connect", &super::egress_calls::canonical(*address).to_string(), errno);
@@ -204,7 +233,7 @@ impl WayOut {
                     Err(error) => listener.refuse(&call, error.raw_os_error().unwrap_or(EBADF)),
                 }
             }
-            (What::Connect { address }, _) if answer.own => self.connect_own(listener, call, address),
+            (What::Connect { address, .. }, _) if answer.own => self.connect_own(listener, call, address),
             (What::Connect { .. }, _) => listener.give(&call, &[], 0),
             (What::Socket { .. } | What::MoveOut { .. }, None) => {
                 listener.refuse(&call, Errno::NETDOWN.raw_os_error())

@@ -191,7 +191,10 @@ impl WayOut {
         address: SocketAddr,
         socket: std::os::fd::BorrowedFd<'_>,
     ) -> io::Result<()> {
-        let waiting = Waiting { listener, call, what: What::Connect { address } };
+        // A connection that is asked for again is not a new one.
+        let is_idle = host_socket::is_idle(socket).unwrap_or(false);
+        let first = is_idle.then(|| rustix::fs::fstat(socket).ok()).flatten().map(|stat| stat.st_ino);
+        let waiting = Waiting { listener, call, what: What::Connect { address, first } };
         self.ask(waiting, Word::Connect(to_wire(address)), Some(socket))
     }
 

@@ -1,8 +1,10 @@
 //! What sockets the program has open, by looking through the descriptors of all its threads.
 
 use std::{
+    collections::HashSet,
     fs, io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -14,7 +16,7 @@ use super::program;
 /// A descriptor that moves from one thread to another while it is looked for is found the next time.
 const SWEEPS: usize = 3;
 
-/// Threads of every process of the program. A table of descriptors may be one thread's alone.
+/// Threads of every process of the program. A table of descriptors may be one thread's alone: `close_range` can part it.
 fn threads() -> Vec<i32> {
     let tasks = |pid: i32| {
         let folder = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
@@ -26,61 +28,141 @@ fn threads() -> Vec<i32> {
 
 /// Descriptor and socket number of every socket of a thread.
 fn sockets(thread: i32) -> io::Result<Vec<(i32, u64)>> {
-    let folder = fs::read_dir(format!("/proc/{thread}/fd"))?;
-    let socket = |entry: io::Result<fs::DirEntry>| {
-        let entry = entry.ok()?;
-        let target = fs::read_link(entry.path()).ok()?;
-        let inode = target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()?;
-        Some((entry.file_name().to_str()?.parse().ok()?, inode))
-    };
-    Ok(folder.filter_map(socket).collect())
+    let mut found = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{thread}/fd"))?.flatten() {
+        let Some(inode) = socket_of(fs::read_link(entry.path()))? else { continue };
+        if let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
+            found.push((number, inode));
+        }
+    }
+    Ok(found)
 }
 
-/// Which of these somebody has open.
-pub(super) fn alive(wanted: &[u64]) -> Vec<u64> {
-    let open: Vec<u64> = threads()
-        .into_iter()
-        .filter_map(|thread| sockets(thread).ok())
-        .flatten()
-        .map(|(_, inode)| inode)
-        .collect();
-    wanted.iter().copied().filter(|inode| open.contains(inode)).collect()
+/// The number of the socket that a descriptor leads to; none of what is no socket, or has been closed since.
+fn socket_of(link: io::Result<PathBuf>) -> io::Result<Option<u64>> {
+    match link {
+        Ok(target) => {
+            let number = |text: &str| text.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok();
+            Ok(target.to_str().and_then(number))
+        }
+        // The folder of an unreadable process is its namespace's root's: whoever has that number can list it and read nothing.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Whether a thread has made itself unreadable. One that is ending looks the same, and has nothing any more.
+fn is_unreadable(thread: i32, error: &io::Error) -> bool {
+    let has_memory = || {
+        let status = fs::read_to_string(format!("/proc/{thread}/status"));
+        status.is_ok_and(|text| text.lines().any(|line| line.starts_with("VmSize:")))
+    };
+    error.kind() == io::ErrorKind::PermissionDenied && has_memory()
+}
+
+/// A socket of a thread, if it still is the one that was listed.
+fn take(thread: i32, number: i32, inode: u64) -> io::Result<Option<OwnedFd>> {
+    let socket = host_socket::fetch(thread, number)?;
+    let is_it = rustix::fs::fstat(&socket)?.st_ino == inode;
+    Ok(is_it.then_some(socket))
+}
+
+/// Which of these somebody has open, in the order of their numbers. Ends on the way every connection out of this network that
+/// is neither one of these nor just being made: one that was hidden until it was forgotten is no way out.
+pub(super) fn look(wanted: &HashSet<u64>, under_way: &HashSet<u64>, own: u64) -> Vec<u64> {
+    let mut open = HashSet::new();
+    for _ in 0..SWEEPS {
+        let known = |inode| wanted.contains(&inode) || under_way.contains(&inode);
+        // What an unreadable process has open is not known: it has all of them until it ends.
+        if !look_once(&mut open, known, own) {
+            open.extend(wanted);
+        }
+        if wanted.is_subset(&open) {
+            break;
+        }
+    }
+    let mut alive: Vec<u64> = wanted.intersection(&open).copied().collect();
+    alive.sort_unstable();
+    alive
+}
+
+/// False if somebody cannot be looked at.
+fn look_once(open: &mut HashSet<u64>, known: impl Fn(u64) -> bool, own: u64) -> bool {
+    let mut readable = true;
+    for thread in threads() {
+        let list = sockets(thread).unwrap_or_else(|error| {
+            readable &= !is_unreadable(thread, &error);
+            Vec::new()
+        });
+        for (number, inode) in list {
+            // It is the same socket for all who have it.
+            if !open.insert(inode) || known(inode) {
+                continue;
+            }
+            match take(thread, number, inode) {
+                Ok(Some(socket)) if is_out(&socket, own) => reset(&socket),
+                Ok(_) => {}
+                Err(error) => readable &= !is_unreadable(thread, &error),
+            }
+        }
+    }
+    readable
+}
+
+/// Whether it is a connection that goes out of this network. Sockets of other kinds may be foreign too, as what a server of
+/// the host has handed over.
+fn is_out(socket: &OwnedFd, own: u64) -> bool {
+    host_socket::network_of(socket.as_fd()).is_ok_and(|network| network != own)
+        && host_socket::is_idle(socket.as_fd()).is_ok_and(|is_idle| !is_idle)
 }
 
 /// Ends these connections: one descriptor of each is enough, it is the same socket for all who have it.
 pub(super) fn cut(wanted: &[u64]) {
+    let wanted: HashSet<u64> = wanted.iter().copied().collect();
     for _ in 0..SWEEPS {
-        sweep(|inode, socket| wanted.contains(&inode).then(|| reset(socket)));
+        sweep(|inode| wanted.contains(&inode), reset);
     }
 }
 
 /// Ends every connection that goes out of this network.
 pub(super) fn cut_all(own: u64) {
     for _ in 0..SWEEPS {
-        sweep(|_, socket| {
-            let is_foreign = host_socket::network_of(socket.as_fd()).is_ok_and(|network| network != own);
-            is_foreign.then(|| reset(socket))
-        });
+        sweep(
+            |_| true,
+            |socket| {
+                if host_socket::network_of(socket.as_fd()).is_ok_and(|network| network != own) {
+                    reset(socket);
+                }
+            },
+        );
     }
 }
 
-fn sweep(look: impl Fn(u64, &OwnedFd) -> Option<()>) {
+fn sweep(is_wanted: impl Fn(u64) -> bool, end: impl Fn(&OwnedFd)) {
+    let mut ended = HashSet::new();
     for thread in threads() {
-        match sockets(thread) {
-            Ok(list) => {
-                for (number, inode) in list {
-                    if let Ok(socket) = host_socket::fetch(thread, number) {
-                        look(inode, &socket);
+        let swept = sockets(thread).and_then(|list| {
+            for (number, inode) in list.into_iter().filter(|(_, inode)| is_wanted(*inode)) {
+                if ended.contains(&inode) {
+                    continue;
+                }
+                match take(thread, number, inode) {
+                    Ok(Some(socket)) => {
+                        end(&socket);
+                        ended.insert(inode);
                     }
+                    Err(error) if is_unreadable(thread, &error) => return Err(error),
+                    Ok(None) | Err(_) => {}
                 }
             }
-            // It has made itself unreadable: what it has cannot be taken back from it.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                if let Some(pid) = rustix::process::Pid::from_raw(thread) {
-                    let _ = rustix::process::kill_process(pid, Signal::KILL);
-                }
-            }
-            Err(_) => {}
+            Ok(())
+        });
+        // It has made itself unreadable: what it has cannot be taken back from it.
+        if let Err(error) = swept
+            && is_unreadable(thread, &error)
+            && let Some(pid) = rustix::process::Pid::from_raw(thread)
+        {
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
         }
     }
 }
@@ -120,4 +202,68 @@ pub(super) fn copy_options(from: &OwnedFd, to: BorrowedFd<'_>) -> io::Result<()>
         sockopt::set_ipv6_v6only(to, only)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{net::TcpListener, os::fd::AsRawFd};
+
+    #[test]
+    fn a_descriptor_that_may_not_be_read_is_not_taken_for_no_socket() {
+        let of = |target: &str| socket_of(Ok(PathBuf::from(target))).unwrap();
+        assert_eq!((of("socket:[7]"), of("pipe:[7]"), of("/socket:[7]")), (Some(7), None, None));
+        let failed = |kind: io::ErrorKind| socket_of(Err(kind.into()));
+        assert_eq!(failed(io::ErrorKind::NotFound).unwrap(), None);
+        assert_eq!(
+            failed(io::ErrorKind::PermissionDenied).unwrap_err().kind(),
+            io::ErrorKind::PermissionDenied
+        );
+    }
+
+    #[test]
+    fn who_has_ended_is_not_unreadable() {
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        let own = rustix::process::getpid().as_raw_nonzero().get();
+        assert!(is_unreadable(own, &denied));
+        assert!(!is_unreadable(own, &io::ErrorKind::NotFound.into()));
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        let number = i32::try_from(ended.id()).unwrap();
+        let is_zombie = || {
+            let status = fs::read_to_string(format!("/proc/{number}/status")).unwrap();
+            status.contains("State:\tZ")
+        };
+        while !is_zombie() {
+            std::thread::yield_now();
+        }
+        assert!(!is_unreadable(number, &denied));
+        ended.wait().unwrap();
+        assert!(!is_unreadable(number, &denied));
+    }
+
+    #[test]
+    fn a_socket_is_taken_only_if_it_is_the_one_that_was_listed() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let thread = rustix::thread::gettid().as_raw_nonzero().get();
+        let number = listener.as_raw_fd();
+        let inode = rustix::fs::fstat(&listener).unwrap().st_ino;
+        assert!(sockets(thread).unwrap().contains(&(number, inode)));
+        assert!(take(thread, number, inode).unwrap().is_some());
+        assert!(take(thread, number, inode + 1).unwrap().is_none());
+    }
+
+    #[test]
+    fn only_a_connection_of_another_network_goes_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let connected = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let own = host_socket::own_network().unwrap();
+        let connected = OwnedFd::from(connected);
+        assert!(is_out(&connected, own + 1) && !is_out(&connected, own));
+        let (unix, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert!(!is_out(&unix.into(), own + 1), "what is no TCP is not ours to end");
+        let idle =
+            rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None)
+                .unwrap();
+        assert!(!is_out(&idle, own + 1));
+    }
 }
