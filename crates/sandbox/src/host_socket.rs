@@ -50,6 +50,11 @@ pub fn fetch(thread: i32, descriptor: i32) -> io::Result<OwnedFd> {
     Ok(rustix::process::pidfd_getfd(&handle, descriptor, PidfdGetfdFlags::empty())?)
 }
 
+/// Whether two threads have one table of descriptors. An error, as of a kernel that does not tell, says nothing.
+pub fn share_descriptors(first: i32, second: i32) -> io::Result<bool> {
+    sys::share_descriptors(first, second)
+}
+
 fn leader(thread: i32) -> Option<i32> {
     let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
@@ -92,5 +97,12 @@ mod tests {
         let cookie = |fd: BorrowedFd<'_>| rustix::net::sockopt::socket_cookie(fd).unwrap();
         assert_eq!(cookie(again.as_fd()), cookie(listener.as_fd()));
         assert!(fetch(thread, i32::MAX).is_err());
+        let leader = std::process::id() as i32;
+        assert!(share_descriptors(leader, thread).unwrap());
+        let mut other = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let shared = share_descriptors(leader, other.id() as i32).unwrap();
+        other.kill().unwrap();
+        other.wait().unwrap();
+        assert!(!shared);
     }
 }

@@ -481,6 +481,13 @@ pub(crate) fn lock_outbound(socket: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether two threads have one table of descriptors.
+pub(crate) fn share_descriptors(first: i32, second: i32) -> io::Result<bool> {
+    const KCMP_FILES: libc::c_int = 2;
+    // SAFETY: only numbers are passed.
+    check(unsafe { libc::syscall(libc::SYS_kcmp, first, second, KCMP_FILES, 0, 0) }).map(|order| order == 0)
+}
+
 /// The first byte of `struct tcp_info`.
 pub(crate) fn tcp_state(socket: BorrowedFd<'_>) -> io::Result<u8> {
     let mut state = 0_u8;

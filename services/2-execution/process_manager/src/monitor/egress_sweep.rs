@@ -16,14 +16,23 @@ use super::program;
 /// A descriptor that moves from one thread to another while it is looked for is found the next time.
 const SWEEPS: usize = 3;
 
-/// Threads of every process of the program. A table of descriptors may be one thread's alone: `close_range` can part it.
+/// Threads of every process of the program, one for each table of descriptors as far as that can be told: `close_range` can
+/// give a thread one of its own.
 fn threads() -> Vec<i32> {
-    let tasks = |pid: i32| {
-        let folder = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let mut found = Vec::new();
+    for pid in program::others() {
+        let Ok(folder) = fs::read_dir(format!("/proc/{pid}/task")) else { continue };
         let numbers = folder.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        Some(numbers.collect::<Vec<i32>>())
-    };
-    program::others().into_iter().filter_map(tasks).flatten().collect()
+        let mut last = None;
+        for thread in numbers {
+            let shares = |last| host_socket::share_descriptors(last, thread).unwrap_or(false);
+            if !last.is_some_and(shares) {
+                found.push(thread);
+                last = Some(thread);
+            }
+        }
+    }
+    found
 }
 
 /// Descriptor and socket number of every socket of a thread.
