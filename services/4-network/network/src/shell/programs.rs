@@ -264,8 +264,10 @@ impl Network {
         let mut asked: (u64, Vec<u64>) = (0, Vec::new());
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // Also when nothing is left: what was hidden until it was forgotten is met by a look.
+        let mut has_gone_out = false;
         loop {
-            let idle = program.flows().is_empty();
+            has_gone_out |= !program.flows().is_empty();
             tokio::select! {
                 biased;
                 said = heard.recv() => {
@@ -286,7 +288,7 @@ impl Network {
                     },
                     Err(_) => break,
                 },
-                _ = look.tick(), if !idle => {
+                _ = look.tick(), if has_gone_out => {
                     asked = (asked.0 + 1, program.flows().keys().copied().collect());
                     program.say(asked.0, Order::Look(wire::ProgramSockets { sockets: asked.1.clone() }), None);
                 }
