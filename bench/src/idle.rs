@@ -12,13 +12,11 @@ use crate::{
     beacon::Beacon,
     process,
     report::{Part, Row, Subject, Unit},
-    site::{self, Folder, Site},
+    site::{self, Folder, NODE_SERVICES, Site},
 };
 
 const SERVICES: usize = 1000;
 const SERVICES_QUICK: usize = 100;
-/// The node's own; each is asked for its health once a second.
-const NODE_SERVICES: usize = 6;
 /// What wakes beside health checks, a second.
 const GOAL_WAKES: f64 = 5.0;
 /// Of one health check: who asks and who answers.
@@ -86,7 +84,7 @@ pub(crate) fn run(parent: &Path, quick: bool) -> Result<Part> {
     row(format!("memory (PSS) of everything but the services, {with}"), Unit::Mebibytes, full.pss_mib);
     let each = (full.pss_mib - alone.pss_mib) * 1024.0 / services as f64;
     row(format!("… more than alone, for each of {services}"), Unit::Kibibytes, each);
-    part.note("a wake-up is a voluntary switch of any thread; the goal counts two for each of the six health checks in a second and five for all else");
+    part.note("a wake-up is a voluntary switch of any thread; the goal counts two for each of the node's own health checks in a second and five for all else");
     Ok(part)
 }
 

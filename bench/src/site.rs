@@ -21,6 +21,8 @@ use kit::{
 
 /// Names the release binary; without it cargo builds one.
 pub(crate) const BINARY_VARIABLE: &str = "BAILIWICK_BIN";
+/// The node's own; each is asked for its health once a second.
+pub(crate) const NODE_SERVICES: usize = 8;
 /// Calls of the bench are either fast or a failure.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// A run of the bench is shorter.

@@ -13,10 +13,8 @@ use contracts::supervisor::v1::EventFilter;
 use tokio::runtime::Runtime;
 
 use super::{BACK_TIMEOUT, Stage, Supervision};
-use crate::site::{Operator, Site};
+use crate::site::{NODE_SERVICES, Operator, Site};
 
-/// The node's own.
-const NODE_SERVICES: usize = 6;
 /// How long the thread that hears events may take to hear that the node has ended.
 const SILENT_AFTER: Duration = Duration::from_secs(10);
 
