@@ -3,7 +3,7 @@
 
 use std::{
     io::{ErrorKind, Read},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::SocketAddr,
     path::Path,
     process::{Child, Stdio},
     time::{Duration, Instant},
@@ -13,14 +13,13 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 
-use super::{Context, Section, Site, attack, hold_still};
+use super::{Context, LOOK_EVERY, Section, Site, attack, hold_still, peer::Peer};
 
 /// The program: a shell that knows how to connect, and nothing of this node.
 const SHELL: &str = "/bin/bash";
 const LIMIT: Duration = Duration::from_secs(20);
 /// Long enough for a packet on this host to arrive.
 const QUIET: Duration = Duration::from_millis(200);
-const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// Connections that are revoked while a program has them.
 const CUTS: usize = 5;
 
@@ -35,24 +34,6 @@ pub fn run(context: &mut Context) -> Result<Section> {
     on_record_first(&mut section, site)?;
     cut(&mut section, site)?;
     Ok(section)
-}
-
-struct Peer {
-    listener: TcpListener,
-    place: SocketAddr,
-}
-
-impl Peer {
-    fn new() -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listening on the loopback")?;
-        listener.set_nonblocking(true).context("the listener")?;
-        let place = listener.local_addr().context("the listener")?;
-        Ok(Self { listener, place })
-    }
-
-    fn accept(&self, limit: Duration) -> Option<TcpStream> {
-        sandbox::wait_for(limit, LOOK_EVERY, || self.listener.accept().ok().map(|(stream, _)| stream))
-    }
 }
 
 /// Connects to `to`, having been given `place`, and then does as `then` says.

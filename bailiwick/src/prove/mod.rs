@@ -13,6 +13,7 @@ mod keys;
 mod network;
 mod node;
 mod orphans;
+mod peer;
 mod refuse;
 mod replay;
 mod revoke;

@@ -3,7 +3,7 @@
 
 use std::{
     io::{ErrorKind, Read},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::{Duration, Instant},
 };
 
@@ -12,7 +12,7 @@ use contracts::network::v1 as pb;
 use rustix::process::{Signal, kill_process};
 use tonic::Code;
 
-use super::{Context, Section, Site, attack, hold_still};
+use super::{Context, Section, Site, attack, hold_still, peer::Peer};
 use crate::node::{Node, failed, runtime};
 
 /// Long enough for a packet on this host to arrive.
@@ -37,28 +37,6 @@ pub fn run(context: &mut Context) -> Result<Section> {
         cut(&mut section, &node, &peer).await
     })?;
     Ok(section)
-}
-
-/// Somebody on this host who is connected to.
-struct Peer {
-    listener: TcpListener,
-    place: SocketAddr,
-}
-
-impl Peer {
-    fn new() -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listening on the loopback")?;
-        listener.set_nonblocking(true).context("the listener")?;
-        let place = listener.local_addr().context("the listener")?;
-        Ok(Self { listener, place })
-    }
-
-    /// Who came within the time.
-    fn accept(&self, limit: Duration) -> Option<TcpStream> {
-        sandbox::wait_for(limit, Duration::from_millis(2), || {
-            self.listener.accept().ok().map(|(stream, _)| stream)
-        })
-    }
 }
 
 fn wire(ip: IpAddr, port: u16) -> pb::Address {
