@@ -27,7 +27,7 @@ use super::{
     launches,
     lifecycle::Link,
     marker::Marker,
-    memory::{self, Remembered},
+    memory::{self, Journal, Remembered, UserService},
     preparing::Preparations,
     pressure::{self, Sleep},
     probes,
@@ -81,6 +81,8 @@ pub(super) struct Shell {
     next_caller: u64,
     /// The machine's memory is not what the keeper holds.
     pub(super) unremembered: bool,
+    memory: Journal<Remembered>,
+    users: Journal<Vec<UserService>>,
     /// The user's services as the keeper holds them.
     users_stored: Vec<Arc<LoadedManifest>>,
     end: Option<End>,
@@ -126,6 +128,8 @@ impl Shell {
             subscribers: BTreeMap::new(),
             next_caller: 1,
             unremembered: false,
+            memory: Journal::default(),
+            users: Journal::default(),
             users_stored: Vec::new(),
             end: None,
         }
@@ -319,7 +323,7 @@ impl Shell {
         }
     }
 
-    /// A request to the keeper, in its queue before whatever follows.
+    /// In the file that the keeper holds, or in its queue, before whatever follows.
     fn remember(&mut self, machine: &Supervisor) {
         self.unremembered = false;
         self.remember_users(machine);
@@ -328,16 +332,19 @@ impl Shell {
             .launching
             .iter()
             .filter_map(|(launch, launching)| Some((launch.0, launching.started.as_ref()?.missing.clone())));
+        let mut launches: Vec<_> = machine.live().map(|(launch, name)| (launch.0, name.to_owned())).collect();
+        launches.sort_unstable();
         let remembered = Remembered {
             unsettled: unsettled.collect(),
             machine: machine.memory(),
-            launches: machine.live().map(|(launch, name)| (launch.0, name.to_owned())).collect(),
+            launches,
             is_recovery: self.progress.is_recovery.load(Ordering::Acquire),
             boot_ms,
             fd_store: self.fd_store.clone(),
             timers: self.timers.accounts(),
         };
-        self.keep(memory::NAME, memory::write(&remembered));
+        let written = self.memory.write(remembered);
+        self.keep(memory::NAME, written);
     }
 
     /// Who they are and what they may, for a supervisor that starts while the log is down; when they have changed.
@@ -349,19 +356,23 @@ impl Shell {
             return;
         }
         self.users_stored = users().map(|setup| Arc::clone(&setup.manifest)).collect();
-        let user = |setup: &ServiceSetup| memory::UserService {
+        let user = |setup: &ServiceSetup| UserService {
             file: setup.manifest.file.clone(),
             text: setup.manifest.text.clone(),
             identity: setup.identity,
             capabilities: setup.capabilities.clone(),
         };
-        let all: Vec<memory::UserService> = users().map(user).collect();
-        self.keep(memory::USERS_NAME, memory::write(&all));
+        let mut all: Vec<UserService> = users().map(user).collect();
+        all.sort_unstable_by_key(|user| user.identity);
+        let written = self.users.write(all);
+        self.keep(memory::USERS_NAME, written);
     }
 
-    fn keep(&self, name: &'static str, written: std::io::Result<OwnedFd>) {
+    /// A file that takes the place of the one before, if there is one.
+    fn keep(&self, name: &'static str, written: std::io::Result<Option<OwnedFd>>) {
         match written {
-            Ok(fd) => {
+            Ok(None) => {}
+            Ok(Some(fd)) => {
                 let stored = self.applier.keeper.store(name, fd);
                 tokio::spawn(async move {
                     if let Err(error) = stored.await {

@@ -8,7 +8,6 @@ use std::{
 use chain::payload::service::Genesis;
 use kit::{Settings, authority::Authority, env::Inherited, env::Listener};
 use sandbox::Features;
-use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::sync::mpsc;
 
@@ -245,7 +244,7 @@ fn shipped(
 }
 
 /// What the supervisor before left with the keeper; what cannot be read counts as nothing, and is said.
-async fn kept<T: DeserializeOwned>(keeper: &Keeper, name: &str) -> Result<Option<T>, KeeperError> {
+async fn kept<T: memory::Parts>(keeper: &Keeper, name: &str) -> Result<Option<T>, KeeperError> {
     let Some(fd) = keeper.fetch(name).await? else { return Ok(None) };
     match memory::read(fd) {
         Ok(kept) => Ok(Some(kept)),
