@@ -21,6 +21,8 @@ pub enum LayoutError {
 
 /// File of the configuration folder.
 pub const IDENTITY_SETTINGS: &str = "identity.toml";
+/// What of names and their servers is the operator's to say.
+pub const NETWORK_SETTINGS: &str = "network.toml";
 
 /// The folders of one node (decision 0001).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,6 +128,12 @@ impl Layout {
     #[must_use]
     pub fn identity_settings(&self) -> PathBuf {
         self.config.join(IDENTITY_SETTINGS)
+    }
+
+    /// The operator's; it need not be there.
+    #[must_use]
+    pub fn network_settings(&self) -> PathBuf {
+        self.config.join(NETWORK_SETTINGS)
     }
 
     /// What a service writes to its standard error.

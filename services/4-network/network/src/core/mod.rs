@@ -1,10 +1,13 @@
 //! Sockets and authorisations, without any of the system's.
 
 mod address;
+pub mod dns;
 mod egress;
 mod error;
 mod grant;
 pub mod limits;
+pub mod names;
+pub mod nameservers;
 mod options;
 mod rate;
 mod rules;
@@ -16,6 +19,7 @@ pub use address::{from_wire, peer_from_wire, to_wire};
 pub use egress::{PLACES_MAX, Places, Reach};
 pub use error::NetError;
 pub use grant::{UnknownLimit, grant_of};
+pub use names::{HostName, NameError};
 pub use options::{SocketOption, check_value};
 pub use rate::Bucket;
 pub use rules::{FOLD_VERSION, Rules};

@@ -10,6 +10,8 @@ mod options;
 mod program_connect;
 mod programs;
 mod registry;
+#[expect(dead_code, reason = "programs and calls ask from the next change on")]
+mod resolver;
 mod transfer;
 
 use std::{
@@ -34,6 +36,7 @@ use tonic::service::Routes;
 use interfaces::Interfaces;
 use programs::Program;
 use registry::Registry;
+use resolver::Resolver;
 
 use crate::core::FOLD_VERSION;
 
@@ -85,6 +88,7 @@ pub struct Network {
     programs: Mutex<HashMap<u64, Arc<Program>>>,
     /// Sockets of programs on which a `connect` is being decided or carried out, by the kernel's numbers.
     claimed: Mutex<HashSet<u64>>,
+    resolver: Arc<Resolver>,
 }
 
 impl Service for Network {
@@ -115,6 +119,7 @@ impl Service for Network {
             interfaces,
             programs: Mutex::default(),
             claimed: Mutex::default(),
+            resolver: Resolver::new(resolver::settings()?),
         })
     }
 

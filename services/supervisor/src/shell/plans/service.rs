@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use base::layout::IDENTITY_SETTINGS;
+use base::layout::{IDENTITY_SETTINGS, NETWORK_SETTINGS};
 use kit::ChannelKind;
 use sandbox::{Mount, Plan, seccomp::Profile};
 
@@ -185,12 +185,7 @@ fn extras(house: &House, name: &str) -> Result<Extras, PlanFault> {
         },
         // How long SVIDs live is the operator's to say.
         "identity" => Extras {
-            mounts: vec![Mount::Bind {
-                source: layout.identity_settings().to_string_lossy().into_owned(),
-                target: format!("{}/{IDENTITY_SETTINGS}", kit::env::CONFIG_FOLDER),
-                writable: false,
-                optional: true,
-            }],
+            mounts: vec![settings(&layout.identity_settings(), IDENTITY_SETTINGS)],
             ..Extras::default()
         },
         // It starts programs through the keeper, from images that it keeps; their monitors are this same program.
@@ -214,9 +209,27 @@ fn extras(house: &House, name: &str) -> Result<Extras, PlanFault> {
             ..Extras::default()
         },
         // The one way out; see its README for what it promises.
-        "network" => Extras { goes_out: true, ..Extras::default() },
+        "network" => Extras {
+            mounts: vec![
+                settings(&layout.network_settings(), NETWORK_SETTINGS),
+                // Whom the host asks for names.
+                settings(Path::new("/etc/resolv.conf"), "resolv.conf"),
+            ],
+            goes_out: true,
+            ..Extras::default()
+        },
         _ => Extras::default(),
     })
+}
+
+/// A file of the host's that a service may read, if it is there.
+fn settings(source: &Path, name: &str) -> Mount {
+    Mount::Bind {
+        source: source.to_string_lossy().into_owned(),
+        target: format!("{}/{name}", kit::env::CONFIG_FOLDER),
+        writable: false,
+        optional: true,
+    }
 }
 
 #[cfg(test)]
