@@ -7,6 +7,7 @@
 pub mod cedar;
 mod check;
 pub mod context;
+pub mod dns;
 pub mod entry;
 pub mod evidence;
 pub mod frame;
@@ -24,7 +25,7 @@ pub mod token;
 pub type Target = fn(&[u8]) -> bool;
 
 /// By the names of programs and folders of seeds.
-pub const TARGETS: [(&str, Target); 14] = [
+pub const TARGETS: [(&str, Target); 15] = [
     ("manifest", manifest::run),
     ("log_segment", log_segment::run),
     ("entry", entry::run),
@@ -39,4 +40,5 @@ pub const TARGETS: [(&str, Target); 14] = [
     ("cedar", cedar::run),
     ("job", job::run),
     ("import", import::run),
+    ("dns", dns::run),
 ];

@@ -38,6 +38,9 @@ struct Flow {
     /// The program whose it is; none for a service's.
     #[serde(skip_serializing_if = "Option::is_none")]
     process: Option<u64>,
+    /// By which the peer was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
 }
 
 fn address(address: pb::Address) -> Option<SocketAddr> {
@@ -68,6 +71,7 @@ async fn flows(node: &Node, output: Output) -> Result<()> {
             sent_bytes: info.sent_bytes,
             received_bytes: info.received_bytes,
             process: Some(info.process).filter(|process| *process > 0),
+            name: Some(info.name).filter(|name| !name.is_empty()),
         })
     };
     let flows = sockets.into_iter().map(flow).collect::<Result<Vec<Flow>>>()?;
@@ -80,6 +84,7 @@ async fn flows(node: &Node, output: Output) -> Result<()> {
                 flow.state.clone(),
                 text(flow.local),
                 text(flow.remote),
+                flow.name.clone().unwrap_or_else(|| "-".to_owned()),
                 output::size(flow.sent_bytes),
                 output::size(flow.received_bytes),
                 flow.entry.map_or_else(|| "-".to_owned(), |entry| entry.to_string()),
@@ -87,8 +92,18 @@ async fn flows(node: &Node, output: Output) -> Result<()> {
                 flow.owner.to_string(),
             ]
         };
-        let head =
-            ["CONNECTION", "STATE", "LOCAL", "REMOTE", "SENT", "RECEIVED", "ENTRY", "PROGRAM", "OWNER"];
+        let head = [
+            "CONNECTION",
+            "STATE",
+            "LOCAL",
+            "REMOTE",
+            "NAME",
+            "SENT",
+            "RECEIVED",
+            "ENTRY",
+            "PROGRAM",
+            "OWNER",
+        ];
         output::table(&head, &flows.iter().map(row).collect::<Vec<_>>())
     })
 }

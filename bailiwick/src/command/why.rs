@@ -1,5 +1,7 @@
 //! `bailiwick why`: explains refusals, by rule or by sandbox, from what was recorded and seen.
 
+use std::net::IpAddr;
+
 use anyhow::{Context, Result, bail};
 use chain::{
     LogFolder, VerifyOptions,
@@ -48,6 +50,9 @@ struct Refusal {
     times: u32,
     /// The flag of `bailiwick run` that would allow it.
     allow: String,
+    /// What is to be known of it beside that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
 }
 
 pub async fn run(node: &Node, output: Output, what: &str) -> Result<()> {
@@ -138,15 +143,29 @@ fn program(node: &Node, pid: u64) -> Result<Answer> {
         _ => {}
     })?;
     let created = created.with_context(|| format!("no program with number {pid} is on record"))?;
-    let refused = refused.unwrap_or_default().into_iter().map(refusal).collect();
+    let refused =
+        refused.unwrap_or_default().into_iter().map(|call| refusal(call, &created.grants)).collect();
     Ok(Answer::Sandbox { process: pid, name: created.name, granted: created.grants, refused })
 }
 
-fn refusal(call: RefusedCall) -> Refusal {
+/// Before a place in the grants of a program.
+const EGRESS: &str = "egress:";
+
+fn refusal(call: RefusedCall, grants: &[String]) -> Refusal {
     let connects = matches!(call.call.as_str(), "connect" | "bind" | "sendto" | "sendmsg");
-    let allow = match (connects, call.target.starts_with('/')) {
-        (true, false) => format!("--egress {}", call.target),
-        _ => format!("--fs {}", call.target),
+    let (allow, note) = match (call.call.as_str(), call.target.split_once('=')) {
+        ("resolve", Some((name, address))) => {
+            let place = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+            let note =
+                format!("{name} answers an address that no name can lead to, so it has to be named itself");
+            (format!("--egress {place}:PORT"), Some(note))
+        }
+        ("resolve", None) => (format!("--egress {}", call.target.trim_end_matches('.')), None),
+        ("connect", _) if !call.target.starts_with('/') => {
+            (format!("--egress {}", call.target), not_answered(grants))
+        }
+        _ if connects && !call.target.starts_with('/') => (format!("--egress {}", call.target), None),
+        _ => (format!("--fs {}", call.target), None),
     };
     Refusal {
         error: std::io::Error::from_raw_os_error(call.errno).to_string(),
@@ -154,7 +173,21 @@ fn refusal(call: RefusedCall) -> Refusal {
         target: call.target,
         times: call.times,
         allow,
+        note,
     }
+}
+
+/// Of a program that was given names: none of them had answered the address when it connected.
+fn not_answered(grants: &[String]) -> Option<String> {
+    let is_name = |place: &&str| {
+        let host = place.rsplit_once(':').map_or(*place, |(host, _)| host);
+        host.split('/').next().is_some_and(|ip| ip.trim_matches(['[', ']']).parse::<IpAddr>().is_err())
+    };
+    let places = grants.iter().filter_map(|grant| grant.strip_prefix(EGRESS));
+    let names: Vec<&str> = places.filter(is_name).collect();
+    (!names.is_empty()).then(|| {
+        format!("none of its names had answered this address for it, or not lately: {}", names.join(", "))
+    })
 }
 
 fn text(answer: &Answer) -> String {
@@ -188,12 +221,13 @@ fn sandbox_text(process: u64, name: &str, granted: &[String], refused: &[Refusal
     }
     for refusal in refused {
         text.push_str(&format!(
-            "  {}  {} {} ({}, {} times)\n           allow it with {}\n",
+            "  {}  {} {} ({}, {} times)\n{}           allow it with {}\n",
             output::bad("refused"),
             refusal.call,
             refusal.target,
             refusal.error,
             refusal.times,
+            refusal.note.as_ref().map(|note| format!("           {note}\n")).unwrap_or_default(),
             refusal.allow
         ));
     }

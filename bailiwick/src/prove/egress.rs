@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 
-use super::{Context, LOOK_EVERY, Section, Site, attack, hold_still, peer::Peer};
+use super::{Context, LOOK_EVERY, Section, Site, attack, egress_names, hold_still, peer::Peer};
 
 /// The program: a shell that knows how to connect, and nothing of this node.
 const SHELL: &str = "/bin/bash";
@@ -33,6 +33,7 @@ pub fn run(context: &mut Context) -> Result<Section> {
     not_named(&mut section, site)?;
     on_record_first(&mut section, site)?;
     cut(&mut section, site)?;
+    egress_names::run(&mut section, site)?;
     Ok(section)
 }
 

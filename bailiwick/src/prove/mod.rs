@@ -7,6 +7,7 @@ mod authority;
 mod crash;
 mod disk_full;
 mod egress;
+mod egress_names;
 mod images;
 mod jobs;
 mod keys;
@@ -40,7 +41,7 @@ const STILL_TIMEOUT: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// What `--break` knows, and the section that must notice.
-const BREAKS: [(&str, &str); 37] = [
+const BREAKS: [(&str, &str); 38] = [
     ("userns", "refuse"),
     ("mountns", "refuse"),
     ("pidns", "refuse"),
@@ -72,6 +73,7 @@ const BREAKS: [(&str, &str); 37] = [
     ("cut", "network"),
     ("egress-list", "egress"),
     ("egress-record-first", "egress"),
+    ("egress-pins", "egress"),
     ("chain", "tamper"),
     ("tree", "verify"),
     ("checkpoint-signature", "verify"),

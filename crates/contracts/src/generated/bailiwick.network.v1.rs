@@ -192,7 +192,7 @@ pub struct ProgramHello {
     pub process: u64,
     #[prost(bytes = "vec", tag = "2")]
     pub identity: ::prost::alloc::vec::Vec<u8>,
-    /// At most 64, as `run --egress` takes them.
+    /// At most 64, as `run --egress` takes them: addresses with a port, and names.
     #[prost(string, repeated, tag = "3")]
     pub egress: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -208,7 +208,7 @@ pub struct ProgramWord {
     /// Of what is asked; 0 is none.
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    #[prost(oneof = "program_word::Word", tags = "2, 3, 4")]
+    #[prost(oneof = "program_word::Word", tags = "2, 3, 4, 6")]
     pub word: ::core::option::Option<program_word::Word>,
 }
 /// Nested message and enum types in `ProgramWord`.
@@ -224,7 +224,19 @@ pub mod program_word {
         /// Kernel's numbers of those that the program still has.
         #[prost(message, tag = "4")]
         Alive(super::ProgramSockets),
+        /// It asks for a name.
+        #[prost(message, tag = "6")]
+        Question(super::ProgramQuestion),
     }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProgramQuestion {
+    /// As the DNS has it; at most 1 024 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub message: ::prost::alloc::vec::Vec<u8>,
+    /// It came by TCP, where an answer of any length fits.
+    #[prost(bool, tag = "2")]
+    pub stream: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProgramSockets {
@@ -265,6 +277,11 @@ pub struct ProgramAnswer {
     /// It was not allowed, for this reason.
     #[prost(string, tag = "3")]
     pub refused: ::prost::alloc::string::String,
+    /// Of a question: what the program hears, and about which name it was. Empty: it could not be read.
+    #[prost(bytes = "vec", tag = "6")]
+    pub message: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "7")]
+    pub name: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListRequest {}

@@ -6,10 +6,12 @@
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Resource as KernelResource, Signal};
 use rustix::thread::{Gid, Uid};
 
@@ -161,6 +163,10 @@ fn carry_out(prepared: &Prepared<'_>, channel: &Channel) -> Result<Infallible, F
     if namespaces.net && plan.loopback {
         sys::loopback_up().at(Step::Loopback)?;
     }
+    let names = match plan.name_server.filter(|_| namespaces.net) {
+        Some(first) => name_server(first).at(Step::Loopback)?,
+        None => Vec::new(),
+    };
     // In a user namespace the ids come before the mounts, which then belong to them; without one, root mounts.
     if namespaces.user {
         take_identity(prepared).at(Step::Identity)?;
@@ -173,7 +179,8 @@ fn carry_out(prepared: &Prepared<'_>, channel: &Channel) -> Result<Infallible, F
     }
     enter_directory(prepared).at(Step::Directory)?;
     let image = open_image(prepared).at(Step::Open)?;
-    let kept = duplicate_slots(prepared)?;
+    let mut kept = duplicate_slots(prepared)?;
+    kept.extend(names);
     if effective.no_new_privs {
         rustix::thread::set_no_new_privs(true).at(Step::NoNewPrivileges)?;
     }
@@ -409,6 +416,21 @@ fn duplicate_slots(prepared: &Prepared<'_>) -> Result<Vec<(OwnedFd, u32)>, Failu
         Ok((above.at_index(Step::Descriptors, index)?, descriptor.target))
     };
     prepared.plan.descriptors.iter().enumerate().map(copy).collect()
+}
+
+/// Who asks for names in this network is answered here. Above the descriptors that a plan can place.
+fn name_server(first: u32) -> io::Result<Vec<(OwnedFd, u32)>> {
+    const PLACE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 53);
+    const WAITING_MAX: i32 = 16;
+    let bound = |kind| {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(AddressFamily::INET, kind, flags, None)?;
+        rustix::net::bind(&socket, &PLACE)?;
+        sys::duplicate_above(socket.as_fd(), OWN_DESCRIPTORS_MIN)
+    };
+    let (udp, tcp) = (bound(SocketType::DGRAM)?, bound(SocketType::STREAM)?);
+    rustix::net::listen(&tcp, WAITING_MAX)?;
+    Ok(vec![(udp, first), (tcp, first.saturating_add(1))])
 }
 
 /// Everything closes at exec except what the plan placed; standard streams that it did not place are /dev/null.

@@ -245,10 +245,24 @@ fn attach_at(folder: impl AsFd, name: &str, tree: &OwnedFd, target: impl Fn() ->
     match made {
         // What was just made is no link, so it can be named.
         Ok(()) => move_mount(tree, folder, name)?,
-        Err(Errno::EXIST) => move_mount(tree, open_inside(&target(), OFlags::PATH)?, "")?,
+        Err(Errno::EXIST) => match open_inside(&target(), OFlags::PATH) {
+            Ok(point) => move_mount(tree, point, "")?,
+            // A link that leads nowhere yet, as `/etc/resolv.conf` leads into `/run`: what it names is made. The kernel has
+            // followed it to its end, so there is one.
+            Err(Errno::NOENT) => attach(tree, &linked(&folder, name, &target())?)?,
+            Err(error) => return Err(error.into()),
+        },
         Err(error) => return Err(error.into()),
     }
     Ok(())
+}
+
+/// Where a link leads that stands at `path`, as a path from the root.
+fn linked(folder: impl AsFd, name: &str, path: &str) -> io::Result<String> {
+    let to = rustix::fs::readlinkat(folder, name, Vec::new())?;
+    let to = to.to_str().map_err(|_| Errno::INVAL)?;
+    let above = path.rsplit_once('/').map_or("", |(above, _)| above);
+    Ok(if to.starts_with('/') { to.to_owned() } else { format!("{above}/{to}") })
 }
 
 /// Moves a detached mount on top of a path, or of what is open if the path is empty.

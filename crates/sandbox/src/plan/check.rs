@@ -149,13 +149,24 @@ impl Plan {
 
     fn validate_descriptors(&self, slots: usize) -> Result<(), PlanError> {
         let mut used = [false; DESCRIPTOR_TARGET_MAX as usize + 1];
+        let mut take = |target: u32| match used.get_mut(target as usize) {
+            Some(taken) if !*taken => {
+                *taken = true;
+                Ok(())
+            }
+            _ => Err(PlanError::Target { target }),
+        };
         for Descriptor { slot, target } in &self.descriptors {
             if *slot as usize >= slots {
                 return Err(PlanError::NoSlot { slot: *slot, slots });
             }
-            match used.get_mut(*target as usize) {
-                Some(taken) if !*taken => *taken = true,
-                _ => return Err(PlanError::Target { target: *target }),
+            take(*target)?;
+        }
+        if let Some(first) = self.name_server {
+            take(first)?;
+            take(first.saturating_add(1))?;
+            if !self.loopback {
+                return Err(PlanError::Contradiction("a name server without a loopback"));
             }
         }
         if let Executable::Slot(slot) = self.executable
@@ -270,6 +281,21 @@ mod tests {
     }
 
     /// covers: SUP-77
+    #[test]
+    fn a_name_server_has_two_descriptors_and_a_loopback() {
+        let with = |first: u32, loopback: bool| {
+            let mut plan = Plan::new("t", Executable::Slot(0), Profile::Program);
+            plan.descriptors.push(Descriptor { slot: 0, target: 9 });
+            (plan.name_server, plan.loopback) = (Some(first), loopback);
+            plan.validate(1)
+        };
+        assert!(with(10, true).is_ok() && with(7, true).is_ok());
+        assert!(matches!(with(10, false), Err(PlanError::Contradiction(_))));
+        for first in [8, 9, DESCRIPTOR_TARGET_MAX, u32::MAX] {
+            assert!(matches!(with(first, true), Err(PlanError::Target { .. })), "{first}");
+        }
+    }
+
     #[test]
     fn a_plan_survives_encoding_and_only_whole() {
         let plan = plan();

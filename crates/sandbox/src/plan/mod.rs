@@ -249,6 +249,10 @@ pub struct Plan {
     #[n(35)]
     #[cbor(default)]
     pub deterministic: bool,
+    /// In an own network with a loopback: sockets on port 53 of 127.0.0.1, of UDP at this descriptor and of TCP, which
+    /// listens, at the next. The port is a right that the process itself does not have.
+    #[n(36)]
+    pub name_server: Option<u32>,
 }
 
 impl Plan {
@@ -296,6 +300,7 @@ impl Plan {
             own_pid: None,
             part: false,
             deterministic: false,
+            name_server: None,
         }
     }
 

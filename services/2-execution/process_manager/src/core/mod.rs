@@ -25,7 +25,10 @@ pub(crate) use jobs::{DETERMINISM, OUTPUT_LIMIT, job_id};
 pub use jobs::{JobLedger, JobRecord, ended_as};
 pub use layer::{JOB_SLOTS, Layer, copied, job_plan};
 pub use ledger::{Ledger, Open, Started};
-pub use plan::{Host, IMAGE_SLOT, LAYERS_FD, MONITOR_SLOTS, Plans, SECRETS_SLOT, layers_bytes_max, plans};
+pub use plan::{
+    Host, IMAGE_SLOT, LAYERS_FD, MONITOR_SLOTS, NAME_SERVERS_FILE, NAMES_FD, Plans, SECRETS_SLOT,
+    layers_bytes_max, plans,
+};
 pub use request::{PathGrant, Spawn, WindowSize};
 pub use root::{NOT_SHOWN, Root, candidates};
 pub use secret::Secret;

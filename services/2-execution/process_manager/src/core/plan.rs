@@ -25,6 +25,11 @@ pub const MONITOR_SLOTS: u32 = 7;
 pub const SECRETS_SLOT: u32 = MONITOR_SLOTS;
 /// Where a monitor has the folder of its program's layers, if that has any; of the launch it is the last slot.
 pub const LAYERS_FD: u32 = 8;
+/// Where a monitor has the sockets on which its program asks for names, of UDP and behind it of TCP, if it has a way out.
+pub const NAMES_FD: u32 = 9;
+/// What a program with a way out has as its list of name servers, below the images.
+pub const NAME_SERVERS_FILE: &str = "resolv.conf";
+const NAME_SERVERS: &str = "/etc/resolv.conf";
 /// The last slot that becomes a descriptor.
 const ERROR_SLOT: u32 = MONITOR_SLOTS - 1;
 
@@ -119,6 +124,7 @@ pub fn plans(spawn: &Spawn, host: &Host, pid: ProcessId) -> Plans {
         (outer.identity.uid, outer.identity.gid) = (uid, gid);
     }
     outer.loopback = true;
+    outer.name_server = (!spawn.egress.is_empty()).then_some(NAMES_FD);
     outer.priority = spawn.priority;
     outer.limits = outer_limits(&spawn.limits);
     outer.disabled = spawn.disabled;
@@ -204,6 +210,9 @@ fn mounts(spawn: &Spawn, host: &Host, pid: ProcessId, image_path: &str) -> Vec<M
     }
     mounts.extend(granted);
     mounts.extend(secret::mount(&spawn.secrets, SECRETS_SLOT));
+    if !spawn.egress.is_empty() {
+        mounts.push(bind(&format!("{}/{NAME_SERVERS_FILE}", host.images), NAME_SERVERS, false, false));
+    }
     let image = format!("{}/blake3-{}", host.images, spawn.image.to_hex());
     mounts.push(bind(&image, image_path, false, false));
     mounts
@@ -386,7 +395,16 @@ mod tests {
                     ProcessId(1),
                 )
             };
-            let (open, shut) = (with(&["192.0.2.1:443"]).program, with(&[]).program);
+            let (open, shut) = (with(&["192.0.2.1:443"]), with(&[]));
+            assert_eq!(open.monitor.validate(MONITOR_SLOTS as usize), Ok(()));
+            assert_eq!((open.monitor.name_server, shut.monitor.name_server), (Some(NAMES_FD), None));
+            let has_list = |plans: &Plans| {
+                let is_it =
+                    |mount: &&Mount| matches!(mount, Mount::Bind { target, .. } if target == NAME_SERVERS);
+                plans.monitor.mounts.iter().filter(is_it).count()
+            };
+            assert_eq!((has_list(&open), has_list(&shut)), (1, 0));
+            let (open, shut) = (open.program, shut.program);
             let shown = |plan: &Plan| plan.seccomp.clone().unwrap().notify;
             assert!(ANSWERED.iter().all(|call| shown(&open).contains(call)));
             assert!(!shown(&shut).contains(&NotifyCall::Socket));

@@ -34,6 +34,7 @@ use sandbox::{
 
 use super::{
     egress_sweep::{self, copy_options},
+    names::NameServer,
     refused::RefusedCalls,
 };
 
@@ -86,10 +87,11 @@ pub(crate) struct WayOut {
     local: Vec<Local>,
     /// Sockets that were connected since `network` last looked: its list may be older than they are.
     connected: HashSet<u64>,
+    names: Option<NameServer>,
 }
 
 impl WayOut {
-    pub(crate) fn new() -> io::Result<Self> {
+    pub(crate) fn new(names: Option<NameServer>) -> io::Result<Self> {
         let own = host_socket::own_network()?;
         Ok(Self {
             channel: None,
@@ -98,6 +100,7 @@ impl WayOut {
             waiting: HashMap::new(),
             local: Vec::new(),
             connected: HashSet::new(),
+            names,
         })
     }
 
@@ -117,6 +120,9 @@ impl WayOut {
             polled.push(PollFd::new(channel, PollFlags::IN));
         }
         polled.extend(self.local.iter().map(|local| PollFd::new(&local.socket, PollFlags::OUT)));
+        if let Some(names) = &self.names {
+            names.poll(polled);
+        }
     }
 
     /// Takes what `network` has said, and what has come to its end by itself.
@@ -136,6 +142,13 @@ impl WayOut {
                 Err(PassError::Full) => break,
                 Err(_) => self.lose(),
             }
+        }
+        if let Some(mut names) = self.names.take() {
+            let mut next = self.next;
+            names.serve(&mut next, &mut |id, question| {
+                self.send(&wire::ProgramWord { id, word: Some(Word::Question(question)) }, None).is_ok()
+            });
+            (self.next, self.names) = (next, Some(names));
         }
         for local in std::mem::take(&mut self.local) {
             if is_writable(&local.socket) {
@@ -157,6 +170,9 @@ impl WayOut {
             // Whose listener has failed is heard where it is read; the others still wait for theirs.
             let _ = listener.refuse(&call, Errno::NETDOWN.raw_os_error());
         }
+        if let Some(names) = &mut self.names {
+            names.lose();
+        }
     }
 
     fn obey(
@@ -168,7 +184,12 @@ impl WayOut {
         match order.order {
             Some(Order::Answer(answer)) => match self.waiting.remove(&order.id) {
                 Some(waiting) => self.answer(waiting, &answer, fd, refused),
-                None => Ok(()),
+                None => {
+                    if let Some(names) = &mut self.names {
+                        names.answer(order.id, &answer, refused);
+                    }
+                    Ok(())
+                }
             },
             Some(Order::Look(wanted)) => {
                 let wanted = wanted.sockets.into_iter().collect();

@@ -15,6 +15,7 @@ mod egress;
 mod egress_calls;
 mod egress_sweep;
 mod job_calls;
+mod names;
 mod notice;
 pub mod output;
 mod outputs;
@@ -44,12 +45,13 @@ use sandbox::{
 };
 use thiserror::Error;
 
-use crate::core::{DETERMINISM, Execution, LAYERS_FD, OUTPUT_LIMIT};
+use crate::core::{DETERMINISM, Execution, LAYERS_FD, NAMES_FD, OUTPUT_LIMIT};
 use command::{COMMANDS_MAX, Command};
 use connection::Connection;
 use disk::Disk;
 use egress::WayOut;
 use job_calls::JobCalls;
+use names::NameServer;
 use notice::Notices;
 use output::{Output, PIECE_BYTES, READER_GRACE_MS};
 use outputs::{Outputs, Untaken};
@@ -127,7 +129,10 @@ fn start() -> Result<(), MonitorError> {
     };
     let features = Features::for_inner();
     let missing = prepare(&config.plan, &features, None).missing;
-    let way_out = config.way_out.then(WayOut::new).transpose()?;
+    let way_out = match config.way_out {
+        true => Some(WayOut::new(name_server()?)?),
+        false => None,
+    };
     let mut monitor = Monitor {
         missing: missing.iter().map(|missing| format!("{}: {}", missing.guard, missing.why)).collect(),
         stdout: Output::new(stdout, config.output_bytes_max),
@@ -160,6 +165,15 @@ fn start() -> Result<(), MonitorError> {
         done: false,
     };
     Ok(monitor.run(&signals)?)
+}
+
+/// The sockets on which the program's names are asked for; none if it has no network of its own.
+fn name_server() -> io::Result<Option<NameServer>> {
+    let first = i32::try_from(NAMES_FD).unwrap_or(0);
+    match (adopt_descriptor(first), adopt_descriptor(first + 1)) {
+        (Ok(udp), Ok(tcp)) => NameServer::new(udp, tcp).map(Some),
+        _ => Ok(None),
+    }
 }
 
 fn read_config(fd: OwnedFd) -> Result<Config, MonitorError> {

@@ -4,7 +4,11 @@ use std::str::FromStr;
 
 use ::core::net::{IpAddr, SocketAddr};
 
-use super::{NetError, special::special};
+use super::{
+    HostName, NetError,
+    name_place::{NamePlace, parse_port},
+    special::{Special, special},
+};
 
 /// Places of one program.
 pub const PLACES_MAX: usize = 64;
@@ -19,7 +23,10 @@ struct Place {
 
 /// Everything that it may try.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Places(Vec<Place>);
+pub struct Places {
+    addresses: Vec<Place>,
+    names: Vec<NamePlace>,
+}
 
 /// What a connect is to a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +44,48 @@ impl Places {
         if texts.len() > PLACES_MAX {
             return Err(NetError::invalid("egress", format!("{} places, at most {PLACES_MAX}", texts.len())));
         }
-        texts.iter().map(|text| text.parse()).collect::<Result<_, _>>().map(Self)
+        let mut places = Self::default();
+        for text in texts {
+            match is_address(text) {
+                true => places.addresses.push(text.parse()?),
+                false => places.names.push(NamePlace::parse(text)?),
+            }
+        }
+        Ok(places)
+    }
+
+    /// Whether the name may be asked for.
+    #[must_use]
+    pub fn has_name(&self, name: &HostName) -> bool {
+        self.names.iter().any(|place| place.has(name))
+    }
+
+    /// Whether an address that a name has answered may be handed on: one that is special has to be named itself.
+    #[must_use]
+    pub fn takes(&self, ip: IpAddr) -> bool {
+        let kind = special(ip);
+        ip == ip.to_canonical()
+            && (kind.is_none() || self.addresses.iter().any(|place| place.has(ip) && place.means(kind)))
+    }
+
+    /// What a connect is to the program, of which these names have answered the address; and for which of them it is.
+    pub fn decide<'a>(
+        &self,
+        to: SocketAddr,
+        answered: impl IntoIterator<Item = &'a HostName>,
+    ) -> (Reach, Option<HostName>) {
+        let allows = |name: &&HostName| self.names.iter().any(|place| place.allows(name, to.port()));
+        let name = answered.into_iter().find(allows).cloned();
+        match (self.reach(to), name) {
+            (Reach::Own, _) => (Reach::Own, None),
+            (Reach::Refused(_), Some(name)) if special(to.ip()).is_none() => (Reach::Ask, Some(name)),
+            (Reach::Refused(why), _) if !self.names.is_empty() => {
+                let names: Vec<String> = self.names.iter().map(ToString::to_string).collect();
+                (Reach::Refused(format!("{why}; none of its names answered it: {}", names.join(", "))), None)
+            }
+            (Reach::Refused(why), _) => (Reach::Refused(why), None),
+            (Reach::Ask, name) => (Reach::Ask, name),
+        }
     }
 
     /// `to` is no IPv4 in the clothes of IPv6.
@@ -45,14 +93,11 @@ impl Places {
     pub fn reach(&self, to: SocketAddr) -> Reach {
         let (ip, kind) = (to.ip(), special(to.ip()));
         let fits = |place: &Place| place.port.is_none_or(|port| port == to.port()) && place.has(ip);
-        // One that is special is not meant by a range that is wider than what makes it so.
-        let means =
-            |place: &Place| kind.is_none() || (special(place.first) == kind && special(place.last) == kind);
-        match self.0.iter().any(|place| fits(place) && means(place)) {
+        match self.addresses.iter().any(|place| fits(place) && place.means(kind)) {
             true => Reach::Ask,
             false if ip.is_loopback() || ip.is_unspecified() => Reach::Own,
             false => Reach::Refused(match kind {
-                Some(kind) if self.0.iter().any(fits) => {
+                Some(kind) if self.addresses.iter().any(fits) => {
                     format!("{to} is {}; name its address with --egress", kind.name())
                 }
                 _ => format!("{to} is not among the places of the program; name it with --egress"),
@@ -65,6 +110,18 @@ impl Place {
     fn has(&self, ip: IpAddr) -> bool {
         self.first.is_ipv4() == ip.is_ipv4() && (self.first..=self.last).contains(&ip)
     }
+
+    /// One that is special is not meant by a range that is wider than what makes it so.
+    fn means(&self, kind: Option<Special>) -> bool {
+        kind.is_none() || (special(self.first) == kind && special(self.last) == kind)
+    }
+}
+
+/// Whether a place is meant as an address, right or wrong: of digits and dots, in brackets, or with more than one colon.
+fn is_address(text: &str) -> bool {
+    let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
+    let digits = |host: &str| host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    text.starts_with('[') || host.contains([':', '/']) || digits(host) || digits(text)
 }
 
 impl FromStr for Place {
@@ -78,18 +135,14 @@ impl FromStr for Place {
         let (host, port) = text.rsplit_once(':').ok_or_else(|| wrong("the port is missing"))?;
         let port = match port {
             "*" => None,
-            number => match number.parse::<u16>() {
-                Ok(port) if port > 0 && number.bytes().all(|byte| byte.is_ascii_digit()) => Some(port),
-                _ => return Err(wrong("the port is no number from 1 to 65535")),
-            },
+            number => Some(parse_port(number).ok_or_else(|| wrong("the port is no number from 1 to 65535"))?),
         };
         let inside = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let (address, bits) = match inside.unwrap_or(host).split_once('/') {
             Some((address, bits)) => (address, Some(bits)),
             None => (inside.unwrap_or(host), None),
         };
-        let ip: IpAddr =
-            address.parse().map_err(|_| wrong("names are not resolved here yet, and it is no address"))?;
+        let ip: IpAddr = address.parse().map_err(|_| wrong("it is no address"))?;
         if ip.is_ipv6() != inside.is_some() {
             return Err(wrong("an address of IPv6, and no other, stands in brackets"));
         }
@@ -188,6 +241,195 @@ mod tests {
         assert_eq!(reach(&["[::1]:80"], "[::1]:80"), Reach::Ask);
     }
 
+    fn decide(texts: &[&str], to: &str, answered: &[&str]) -> (Reach, Option<String>) {
+        let answered: Vec<HostName> = answered.iter().map(|name| name.parse().unwrap()).collect();
+        let (reach, name) = places(texts).unwrap().decide(to.parse().unwrap(), &answered);
+        (reach, name.map(|name| name.to_string()))
+    }
+
+    #[test]
+    fn a_name_allows_what_it_answered_on_its_port_and_nothing_else() {
+        let named = ["api.example.com", "*.cdn.example:8443"];
+        let api = ["api.example.com"];
+        assert_eq!(decide(&named, "192.0.2.1:443", &api), (Reach::Ask, Some("api.example.com".to_owned())));
+        assert_eq!(decide(&named, "[2001:db8::1]:443", &api).0, Reach::Ask);
+        assert_eq!(
+            decide(&named, "192.0.2.1:8443", &["api.example.com", "a.cdn.example"]),
+            (Reach::Ask, Some("a.cdn.example".to_owned()))
+        );
+        for (to, answered) in [
+            ("192.0.2.1:443", &[][..]),
+            ("192.0.2.1:80", &api[..]),
+            ("192.0.2.1:443", &["a.cdn.example"][..]),
+            ("192.0.2.1:8443", &["cdn.example"][..]),
+            ("192.0.2.1:443", &["other.example.com"][..]),
+        ] {
+            let (Reach::Refused(why), None) = decide(&named, to, answered) else {
+                panic!("{to} {answered:?}")
+            };
+            assert!(why.contains("api.example.com:443, *.cdn.example:8443") && why.contains(to), "{why}");
+        }
+        // An address that was named too has its name beside it.
+        let both = ["api.example.com", "192.0.2.1:443"];
+        assert_eq!(decide(&both, "192.0.2.1:443", &api).1, Some("api.example.com".to_owned()));
+        assert_eq!(decide(&both, "192.0.2.1:443", &[]), (Reach::Ask, None));
+    }
+
+    /// Whatever a name answers, and whoever has entered it.
+    #[test]
+    fn a_name_leads_to_no_special_address() {
+        for ip in [
+            "127.0.0.1",
+            "127.255.255.254",
+            "0.0.0.0",
+            "0.1.2.3",
+            "10.0.0.1",
+            "10.255.255.255",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.0.1",
+            "192.168.255.255",
+            "100.64.0.1",
+            "100.127.255.255",
+            "169.254.0.1",
+            "169.254.169.254",
+            "169.254.170.2",
+            "100.100.100.200",
+            "168.63.129.16",
+            "192.0.0.1",
+            "198.18.0.1",
+            "198.19.255.255",
+            "192.88.99.1",
+            "224.0.0.1",
+            "239.255.255.255",
+            "240.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::2",
+            "::127.0.0.1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "::ffff:169.254.169.254",
+            "::ffff:8.8.8.8",
+            "::ffff:0:7f00:1",
+            "64:ff9b::7f00:1",
+            "64:ff9b::a9fe:a9fe",
+            "64:ff9b::a00:1",
+            "64:ff9b:1::a00:1",
+            "2001::1",
+            "2002:7f00:1::",
+            "2002:a9fe:a9fe::",
+            "fe80::1",
+            "febf::1",
+            "fc00::1",
+            "fd00::1",
+            "fd00:ec2::254",
+            "fd20:ce::254",
+            "fec0::1",
+            "ff02::1",
+            "ff0e::1",
+            "100::1",
+        ] {
+            let ip: IpAddr = ip.parse().unwrap();
+            assert!(!places(&["api.example.com:*"]).unwrap().takes(ip), "{ip}");
+            let to = SocketAddr::new(ip.to_canonical(), 443);
+            let (reach, _) = decide(&["api.example.com:*"], &to.to_string(), &["api.example.com"]);
+            assert!(reach != Reach::Ask || special(ip).is_none(), "{ip}: {reach:?}");
+        }
+        for ip in ["192.0.2.1", "8.8.8.8", "2001:db8::1", "2606:4700::1111", "64:ff9b::808:808"] {
+            assert!(places(&["api.example.com"]).unwrap().takes(ip.parse().unwrap()), "{ip}");
+        }
+        // One that is named is handed on, and its place says on which port.
+        let named = ["api.example.com:*", "127.0.0.1:8080", "10.0.0.0/8:443"];
+        assert!(places(&named).unwrap().takes("127.0.0.1".parse().unwrap()));
+        assert!(places(&named).unwrap().takes("10.1.2.3".parse().unwrap()));
+        assert!(!places(&["0.0.0.0/0:*"]).unwrap().takes("10.1.2.3".parse().unwrap()));
+        assert_eq!(decide(&named, "127.0.0.1:8080", &["api.example.com"]).0, Reach::Ask);
+        assert_eq!(decide(&named, "127.0.0.1:443", &["api.example.com"]).0, Reach::Own);
+        assert!(matches!(decide(&named, "10.1.2.3:80", &["api.example.com"]).0, Reach::Refused(_)));
+    }
+
+    /// Addresses in other clothes, and names that stand for special ones.
+    #[test]
+    fn a_name_is_no_address_in_disguise() {
+        for text in [
+            "0x7f.1",
+            "0x7f.1:80",
+            "127.1",
+            "127.1:443",
+            "2130706433",
+            "2130706433:443",
+            "0x7f000001",
+            "017700000001",
+            "0177.0.0.1",
+            "0x7f.0.0.1:443",
+            "127.0.0.1.",
+            "127.0.0.1.:443",
+            "127.0.1:443",
+            "0:443",
+            "1:443",
+            "0xa9fea9fe",
+            "169.254.169.254",
+            "[::ffff:127.0.0.1]",
+            "[::ffff:127.0.0.1]:443",
+            "[::1]",
+            "::1",
+            "[127.0.0.1]:443",
+            "[::]:443",
+            "１２７.１",
+            "127。0。0。1:443",
+            "localhost",
+            "localhost:80",
+            "LOCALHOST.:80",
+            "a.localhost",
+            "*.localhost",
+            "localhost.localdomain",
+            "ip6-localhost:443",
+            "ip6-loopback",
+            "metadata.google.internal",
+            "metadata.google.internal:80",
+            "METADATA.google.internal.",
+            "metadata.goog",
+            "*.metadata.goog:*",
+            "instance-data",
+            "instance-data.ec2.internal",
+            "printer.local:631",
+            "*.local",
+            "1.0.0.127.in-addr.arpa",
+            "1.ip6.arpa",
+            "hidden.onion",
+            "a.invalid",
+            "*",
+            "*:443",
+            "*.com",
+            "*.com:443",
+            "*example.com",
+            "a.*.com",
+            "**.example.com",
+            "*.*.example.com",
+            "example.com:",
+            "example.com:0",
+            "example.com:65536",
+            "example.com:+443",
+            "example.com:443:443",
+            "https://example.com",
+            "https://example.com:443",
+            "user@example.com:443",
+            "example.com/path:443",
+            "example..com",
+            ".example.com",
+            "exa mple.com",
+            "-a.example.com",
+            "a-.example.com",
+            "example.com%2f:443",
+            "exam\u{0}ple.com",
+            "xn--a-ecp.example",
+        ] {
+            assert!(places(&[text]).is_err(), "{text}");
+        }
+    }
+
     #[test]
     fn what_is_no_place_is_refused() {
         for text in [
@@ -207,7 +449,6 @@ mod tests {
             "0x7f.1:80",
             "2130706433:80",
             "127.1:80",
-            "example.org:443",
         ] {
             assert!(places(&[text]).is_err(), "{text}");
         }

@@ -22,6 +22,11 @@ pub const CONNECTS_OF_PROGRAM_MAX: usize = 256;
 /// permitted is three entries of the log.
 pub const CONNECTS_AT_ONCE_MAX: u32 = 1_000;
 pub const CONNECTS_A_SECOND_MAX: u32 = 500;
+/// Names of one program that are being asked for, and how many it may ask for in a row, and a second from then on; the next
+/// hears that it failed.
+pub const QUESTIONS_OF_PROGRAM_MAX: usize = 64;
+pub const QUESTIONS_AT_ONCE_MAX: u32 = 200;
+pub const QUESTIONS_A_SECOND_MAX: u32 = 50;
 pub const BACKLOG_DEFAULT: u32 = 128;
 pub const BACKLOG_MAX: u32 = 4_096;
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);

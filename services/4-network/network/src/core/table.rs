@@ -11,7 +11,7 @@ use base::{AxiomRef, ConnectionId, IdentityId, ProcessId, RuleId};
 use chain::payload::network::{NetworkGrant, Protocol};
 
 use super::{
-    NetError,
+    HostName, NetError,
     limits::{PEERS_MAX, SOCKETS_MAX, SOCKETS_OF_ONE_MAX},
     state::{Event, SocketState, next},
 };
@@ -101,6 +101,8 @@ pub struct Record {
     pub state: SocketState,
     pub local: Option<SocketAddr>,
     pub remote: Option<SocketAddr>,
+    /// By which the remote was asked for.
+    pub name: Option<HostName>,
     /// None before it listens, or is connected.
     pub connection: Option<Connection>,
     /// Of a datagram socket: to whom it may send.
@@ -161,6 +163,7 @@ impl Sockets {
             state: SocketState::Created,
             local: None,
             remote: None,
+            name: None,
             connection: None,
             peers: Arc::default(),
             cut: None,

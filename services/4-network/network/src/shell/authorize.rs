@@ -15,21 +15,23 @@ use kit::{
 use tonic::Status;
 
 use super::Network;
-use crate::core::{Connection, NetError, grant_of};
+use crate::core::{Connection, HostName, NetError, grant_of};
 
 /// Each of a tenth of a second (`kit::FEED_WAIT_MAX`).
 const FOLD_WAITS: usize = 20;
 
 /// What is to be allowed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wish {
+pub(super) struct Wish<'a> {
     pub(super) direction: Direction,
     pub(super) protocol: Protocol,
     pub(super) local: Option<SocketAddr>,
     pub(super) remote: Option<SocketAddr>,
+    /// By which the remote was asked for. What rules see as the resource is the address.
+    pub(super) name: Option<&'a HostName>,
 }
 
-impl Wish {
+impl Wish<'_> {
     /// Who goes out connects, who lets in listens (NET-12).
     fn action(&self) -> Result<PolicyAction, NetError> {
         let text = |address: Option<SocketAddr>| {
@@ -58,7 +60,11 @@ fn resource_of(action: &PolicyAction) -> ResourceRef {
 
 impl Network {
     /// Asks policy, and records what it allows with the limits that it sets. Durable when this returns.
-    pub(super) async fn authorize(&self, requestor: &Requestor, wish: Wish) -> Result<Connection, Status> {
+    pub(super) async fn authorize(
+        &self,
+        requestor: &Requestor,
+        wish: Wish<'_>,
+    ) -> Result<Connection, Status> {
         let action = wish.action()?;
         let resource = resource_of(&action);
         let mut request = requestor.ask(&self.node, action, resource)?;
@@ -74,7 +80,7 @@ impl Network {
         &self,
         identity: IdentityId,
         process: ProcessId,
-        wish: Wish,
+        wish: Wish<'_>,
     ) -> Result<Connection, Status> {
         if !self.node.local().is_active(&identity) {
             return Err(NetError::PermissionDenied(format!("identity {identity} is not active")).into());
@@ -83,13 +89,16 @@ impl Network {
         let resource = resource_of(&action);
         let mut request = self.node.authority().request(identity, action, resource)?;
         request.context.process = process;
+        if let Some(name) = wish.name {
+            request.context.metadata.insert("name".to_owned(), name.to_string());
+        }
         self.authorize_request(request, wish, process).await
     }
 
     async fn authorize_request(
         &self,
         request: PolicyRequest,
-        wish: Wish,
+        wish: Wish<'_>,
         process: ProcessId,
     ) -> Result<Connection, Status> {
         let identity = request.requestor;
@@ -124,7 +133,7 @@ impl Network {
             protocol: wish.protocol,
             local: wish.local.map(|address| address.to_string()),
             remote: wish.remote.map(|address| address.to_string()),
-            name: None,
+            name: wish.name.map(ToString::to_string),
             identity,
             process,
             grant,

@@ -46,7 +46,7 @@ impl Network {
                     sent_bytes: counted(|live| live.sent_bytes.load(Ordering::Relaxed)),
                     received_bytes: counted(|live| live.received_bytes.load(Ordering::Relaxed)),
                     process: record.process.0,
-                    name: String::new(),
+                    name: record.name.as_ref().map(ToString::to_string).unwrap_or_default(),
                 });
             }
             Ok(listed)

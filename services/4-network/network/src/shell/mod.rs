@@ -5,12 +5,12 @@ mod contract;
 mod error;
 mod interfaces;
 mod live;
+mod names;
 mod open;
 mod options;
 mod program_connect;
 mod programs;
 mod registry;
-#[expect(dead_code, reason = "programs and calls ask from the next change on")]
 mod resolver;
 mod transfer;
 
@@ -172,7 +172,7 @@ impl Service for Network {
     }
 
     fn health(&self) -> Vec<Component> {
-        vec![self.interfaces.health()]
+        vec![self.interfaces.health(), self.resolver.health()]
     }
 }
 

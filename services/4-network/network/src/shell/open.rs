@@ -69,6 +69,7 @@ impl Network {
             protocol: record.socket_type.protocol(),
             local: record.local,
             remote: Some(address),
+            name: None,
         };
         if kit::is_broken("record-first") {
             // What `prove` switched off: somebody hears from us before anything is on record.
@@ -149,6 +150,7 @@ impl Network {
                     protocol: record.socket_type.protocol(),
                     local: Some(address),
                     remote: None,
+                    name: None,
                 };
                 Some(self.authorize(requestor, wish).await?)
             }
@@ -205,6 +207,7 @@ impl Network {
             protocol: record.socket_type.protocol(),
             local: record.local,
             remote: None,
+            name: None,
         };
         let connection = self.authorize(requestor, wish).await?;
         let place = record.local.map(|local| local.to_string()).unwrap_or_default();
@@ -286,6 +289,7 @@ impl Network {
             protocol: record.socket_type.protocol(),
             local: record.local,
             remote: Some(peer),
+            name: None,
         };
         let connection = match self.authorize(requestor, wish).await {
             Ok(connection) => connection,

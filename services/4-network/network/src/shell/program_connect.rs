@@ -25,7 +25,7 @@ use super::{
     live::{Io, Live, reset},
     programs::{Held, Program, libc_errno},
 };
-use crate::core::{Connection, Domain, Event, NetError, Reach, SocketId, SocketType};
+use crate::core::{Connection, Domain, Event, HostName, NetError, Reach, SocketId, SocketType};
 
 /// What the program hears.
 struct Refused {
@@ -155,7 +155,7 @@ impl Network {
         match self.decide_and_connect(program, socket, address).await {
             Ok(own) => wire::ProgramAnswer { own, ..Default::default() },
             Err(Refused { errno, why }) => {
-                wire::ProgramAnswer { errno, own: false, refused: why.unwrap_or_default() }
+                wire::ProgramAnswer { errno, refused: why.unwrap_or_default(), ..Default::default() }
             }
         }
     }
@@ -183,7 +183,8 @@ impl Network {
             return self.again(program, &wanted, claim.is_some()).await.map(|()| false);
         }
         let Some(_claim) = claim else { return Err(libc_errno::ALREADY.into()) };
-        match program.places.reach(wanted.shown) {
+        let (reach, name) = program.decide(wanted.shown);
+        match reach {
             // What `prove` switched off: policy alone is asked.
             Reach::Own | Reach::Refused(_) if kit::is_broken("egress-list") => {}
             Reach::Own => return Ok(true),
@@ -199,9 +200,10 @@ impl Network {
             protocol: Protocol::Tcp,
             local: None,
             remote: Some(wanted.shown),
+            name: name.as_ref(),
         };
         let connection = self.authorize_program(program.identity, program.process, wish).await?;
-        let id = match self.enter(program, &wanted, &connection) {
+        let id = match self.enter(program, &wanted, name, &connection) {
             Ok(id) => id,
             Err(error) => {
                 self.close_act(connection.at, false);
@@ -233,6 +235,7 @@ impl Network {
         &self,
         program: &Program,
         wanted: &Wanted,
+        name: Option<HostName>,
         connection: &Connection,
     ) -> Result<SocketId, NetError> {
         let held = Held { orders: program.orders.clone(), inode: wanted.inode };
@@ -248,6 +251,7 @@ impl Network {
             let record = sockets.go(id, program.identity, Event::Connect)?;
             record.process = program.process;
             record.remote = Some(wanted.shown);
+            record.name = name;
             record.connection = Some(connection.clone());
             Ok::<(), NetError>(())
         })?;

@@ -30,7 +30,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::Network;
+use super::{Network, names::Names};
 use crate::core::{
     Bucket, Domain, NetError, Places, SocketId,
     limits::{CONNECTS_A_SECOND_MAX, CONNECTS_AT_ONCE_MAX, CONNECTS_OF_PROGRAM_MAX, PROGRAMS_MAX},
@@ -57,6 +57,7 @@ pub(super) struct Program {
     flows: Mutex<HashMap<u64, Flow>>,
     rate: Mutex<Bucket>,
     since: Instant,
+    pub(super) names: Names,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -136,7 +137,7 @@ impl Program {
         let _ = self.orders.send((wire::ProgramOrder { id, order: Some(order) }, fd));
     }
 
-    fn answer(&self, id: u64, answer: wire::ProgramAnswer, fd: Option<OwnedFd>) {
+    pub(super) fn answer(&self, id: u64, answer: wire::ProgramAnswer, fd: Option<OwnedFd>) {
         self.say(id, Order::Answer(answer), fd);
     }
 
@@ -249,6 +250,7 @@ impl Network {
             flows: Mutex::default(),
             rate: Mutex::new(Bucket::new(CONNECTS_AT_ONCE_MAX, CONNECTS_A_SECOND_MAX)),
             since: Instant::now(),
+            names: Names::new(),
         };
         let program = Arc::new(program);
         programs.insert(hello.process, Arc::clone(&program));
@@ -285,6 +287,7 @@ impl Network {
                         Some(Word::Alive(_)) | None => {}
                         Some(Word::Socket(domain)) => self.make_socket(&program, word.id, &domain),
                         Some(Word::Connect(address)) => self.start_connect(&program, word.id, address, fd),
+                        Some(Word::Question(question)) => self.start_question(&program, word.id, question),
                     },
                     Err(_) => break,
                 },
@@ -473,6 +476,7 @@ mod tests {
             flows: Mutex::default(),
             rate: Mutex::new(Bucket::new(CONNECTS_AT_ONCE_MAX, CONNECTS_A_SECOND_MAX)),
             since: Instant::now(),
+            names: Names::new(),
         };
         (program, heard)
     }

@@ -170,6 +170,7 @@ impl Network {
             protocol: record.socket_type.protocol(),
             local: record.local,
             remote: Some(peer),
+            name: None,
         };
         let owner = requestor.id();
         let asked = self.authorize(requestor, wish).await?;
