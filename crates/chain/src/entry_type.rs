@@ -70,6 +70,8 @@ entry_types! {
     SnapshotRestore = 53,
     ConnectionAuthorize = 60,
     ConnectionRevoke = 61,
+    /// Rules by URL, limits and authorities of the network service, as a whole.
+    NetworkPolicyUpdate = 62,
     JobSubmit = 70,
     JobStart = 71,
     JobComplete = 72,
@@ -144,6 +146,7 @@ mod tests {
         ];
         assert_eq!(codes(&jobs), [60, 61, 70, 71, 72, 73, 80]);
         assert_eq!(codes(&["ImageImport", "ImageRemove"]), [76, 77]);
+        assert_eq!(codes(&["NetworkPolicyUpdate"]), [62]);
         let authority = [
             "PolicyDecision",
             "PolicyRuleAdded",
@@ -171,7 +174,7 @@ mod tests {
         assert_eq!(updates.map(EntryType::code), [100, 101, 102]);
         let known: Vec<u32> = (0..200).filter(|code| EntryType::from_code(*code).is_ok()).collect();
         assert_eq!(known, EntryType::ALL.iter().map(|kind| kind.code()).collect::<Vec<_>>());
-        assert_eq!(known.len(), 41);
+        assert_eq!(known.len(), 42);
         assert_eq!(EntryType::from_code(2), Err(UnknownEntryType(2)));
         assert_eq!(EntryType::from_code(u32::MAX), Err(UnknownEntryType(u32::MAX)));
     }

@@ -18,6 +18,7 @@ use chain::payload::{
     },
     image::{ImageForm, ImageImport, ImageRemove},
     job::{JobComplete, JobFailed, JobOutput, JobStart, JobSubmit},
+    network::{CallLimits, NetworkPolicyUpdate, ProcessClass, UrlRule},
     policy::{
         DecisionBody, DecisionSignature, PolicyAction, PolicyCondition, PolicyContext, PolicyEffect,
         ResourceRef, ResourceType, SignedDecision,
@@ -367,4 +368,39 @@ fn the_two_entries_of_an_image_go_through_the_log() {
         _ => None,
     });
     assert_eq!(names, ["name", "tree", "by", "taken_from"]);
+}
+
+#[test]
+fn the_network_policy_goes_through_the_log() {
+    let update = NetworkPolicyUpdate {
+        rules: vec![UrlRule {
+            id: "r".to_owned(),
+            applies_to: ProcessClass::Named("web".to_owned()),
+            url_pattern: "*.a".to_owned(),
+            allow: true,
+            priority: 7,
+        }],
+        limits: CallLimits {
+            process_requests: 1,
+            process_window_ms: 2,
+            host_requests: 3,
+            host_window_ms: 4,
+            request_bytes: 5,
+            response_bytes: 6,
+            header_bytes: 7,
+            message_bytes: 8,
+        },
+        authorities: vec!["p".to_owned()],
+        by: IdentityId([5; 32]),
+    };
+    let names = through_the_log(&update, |payload| match payload {
+        Payload::NetworkPolicyUpdate(entry) => Some(entry.body),
+        _ => None,
+    });
+    assert_eq!(names, ["rules", "limits", "authorities", "by"]);
+    // The vector of docs/format.md.
+    let by = format!("5820{}", "05".repeat(32));
+    let vector = format!("848185617282038163776562632a2e61f507880102030405060708816170{by}");
+    let encoded: String = cbor::encode(&update).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(encoded, vector);
 }

@@ -18,7 +18,10 @@ use chain::{
         },
         image::{ImageForm, ImageImport, ImageRemove},
         job::{JobComplete, JobFailed, JobOutput, JobStart, JobSubmit},
-        network::{ConnectionAuthorize, ConnectionRevoke, Direction, NetworkGrant, Protocol},
+        network::{
+            CallLimits, ConnectionAuthorize, ConnectionRevoke, Direction, NetworkGrant, NetworkPolicyUpdate,
+            ProcessClass, Protocol, UrlRule,
+        },
         policy::{
             DecisionBody, DecisionSignature, PolicyAction, PolicyContext, PolicyEffect, PolicyRuleAdded,
             PolicyRuleRemoved, SignedDecision,
@@ -198,6 +201,30 @@ fn programs() -> Seeds {
         seed(
             "connection_revoke",
             ConnectionRevoke { connection: ConnectionId([6; 16]), by: ONE, reason: text("over") },
+        ),
+        seed(
+            "network_policy_update",
+            NetworkPolicyUpdate {
+                rules: vec![UrlRule {
+                    id: text("web"),
+                    applies_to: ProcessClass::Named(text("web")),
+                    url_pattern: text("https://*"),
+                    allow: true,
+                    priority: 50,
+                }],
+                limits: CallLimits {
+                    process_requests: 100,
+                    process_window_ms: 60_000,
+                    host_requests: 10,
+                    host_window_ms: 1_000,
+                    request_bytes: 1,
+                    response_bytes: 2,
+                    header_bytes: 3,
+                    message_bytes: 4,
+                },
+                authorities: vec![text("-----BEGIN CERTIFICATE-----")],
+                by: ONE,
+            },
         ),
         seed(
             "receipt",

@@ -152,6 +152,7 @@ payloads! {
     ProcessKill(process::ProcessKill) = 32,
     ConnectionAuthorize(network::ConnectionAuthorize) = 60,
     ConnectionRevoke(network::ConnectionRevoke) = 61,
+    NetworkPolicyUpdate(network::NetworkPolicyUpdate) = 62,
     JobSubmit(job::JobSubmit) = 70,
     JobStart(job::JobStart) = 71,
     JobComplete(job::JobComplete) = 72,

@@ -102,3 +102,73 @@ pub enum Protocol {
         protocol: u8,
     },
 }
+
+/// NET-50, NET-64: what the network service goes by from here on; it takes the place of everything that was there.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cbor(array)]
+pub struct NetworkPolicyUpdate {
+    #[n(0)]
+    pub rules: Vec<UrlRule>,
+    #[n(1)]
+    pub limits: CallLimits,
+    /// Certificates in PEM, one each: authorities that are trusted beside those of the build.
+    #[n(2)]
+    pub authorities: Vec<String>,
+    #[n(3)]
+    pub by: IdentityId,
+}
+
+/// NET-50.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cbor(array)]
+pub struct UrlRule {
+    #[n(0)]
+    pub id: String,
+    #[n(1)]
+    pub applies_to: ProcessClass,
+    /// With `://` in it of the whole URL, otherwise of the host.
+    #[n(2)]
+    pub url_pattern: String,
+    #[n(3)]
+    pub allow: bool,
+    #[n(4)]
+    pub priority: u32,
+}
+
+/// NET-51.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProcessClass {
+    #[n(0)]
+    System,
+    #[n(1)]
+    Runtime,
+    #[n(2)]
+    Application,
+    #[n(3)]
+    Named(#[n(0)] String),
+}
+
+/// NET-56, NET-57, and how large things may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cbor(array)]
+pub struct CallLimits {
+    /// So many requests of one process in a window of so many milliseconds.
+    #[n(0)]
+    pub process_requests: u32,
+    #[n(1)]
+    pub process_window_ms: u32,
+    /// The same to one host, of all processes together.
+    #[n(2)]
+    pub host_requests: u32,
+    #[n(3)]
+    pub host_window_ms: u32,
+    #[n(4)]
+    pub request_bytes: u32,
+    #[n(5)]
+    pub response_bytes: u64,
+    #[n(6)]
+    pub header_bytes: u32,
+    #[n(7)]
+    pub message_bytes: u32,
+}

@@ -280,6 +280,9 @@ pub enum ServiceOperation {
     Lock,
     #[n(7)]
     Unlock,
+    /// Of `network` alone: its rules by URL, its limits and whom it trusts.
+    #[n(8)]
+    Configure,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize, Deserialize)]

@@ -201,6 +201,7 @@ impl ControlState {
             | Payload::ServiceFailed(_)
             | Payload::ConnectionAuthorize(_)
             | Payload::ConnectionRevoke(_)
+            | Payload::NetworkPolicyUpdate(_)
             | Payload::PolicyDecision(_) => Ok(()),
         }
     }
@@ -284,6 +285,7 @@ impl ControlState {
             | Payload::ImageRemove(_)
             | Payload::ConnectionAuthorize(_)
             | Payload::ConnectionRevoke(_)
+            | Payload::NetworkPolicyUpdate(_)
             | Payload::Receipt(_)
             | Payload::PolicyDecision(_)
             | Payload::CredentialAdded(_)

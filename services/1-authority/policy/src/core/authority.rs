@@ -26,6 +26,8 @@ pub struct Row {
 const RECEIPT: u32 = 80;
 /// The service that holds keys, whose seed can be locked.
 const KEYS: &str = "keys";
+/// The service that has rules by URL.
+const NETWORK: &str = "network";
 /// What any service may record: that an act of its own is closed.
 pub const RECORDS_OF_ANYONE: &[u32] = &[RECEIPT];
 
@@ -133,8 +135,14 @@ pub const TABLE: &[Row] = &[
     },
     Row {
         service: "network",
-        actions: &[ActionKind::Connect, ActionKind::Listen, ActionKind::Disconnect],
-        acts: &[60, 61],
+        // Of services it configures itself alone, see `fits_decision`.
+        actions: &[
+            ActionKind::Connect,
+            ActionKind::Listen,
+            ActionKind::Disconnect,
+            ActionKind::ControlService,
+        ],
+        acts: &[60, 61, 62],
         records: &[],
     },
     Row {
@@ -232,6 +240,9 @@ pub fn fits_decision(state: &PolicyState, action: &PolicyAction, by: IdentityId,
         }
         (PolicyAction::Disconnect { connection }, Payload::ConnectionRevoke(e)) => {
             e.body.connection == *connection && e.body.by == by
+        }
+        (PolicyAction::ControlService { service, operation }, Payload::NetworkPolicyUpdate(e)) => {
+            service == NETWORK && *operation == ServiceOperation::Configure && e.body.by == by
         }
         (PolicyAction::ModifyPolicy { rule }, Payload::PolicyRuleAdded(e)) => {
             e.body.rule == **rule && e.body.created_by == by

@@ -13,7 +13,9 @@ use chain::payload::{
     },
     image::{ImageForm, ImageImport, ImageRemove},
     job::JobSubmit,
-    network::{ConnectionAuthorize, ConnectionRevoke, Direction, NetworkGrant, Protocol},
+    network::{
+        CallLimits, ConnectionAuthorize, ConnectionRevoke, Direction, NetworkGrant, NetworkPolicyUpdate, Protocol,
+    },
     policy::{
         ActionKind, PolicyAction, PolicyCondition, PolicyEffect, PolicyRuleAdded, PolicyRuleRemoved,
         ServiceOperation,
@@ -148,6 +150,24 @@ fn cut(connection: ConnectionId, by: u8) -> Payload {
     payload(ConnectionRevoke { connection, by: id(by), reason: String::new() })
 }
 
+fn url_rules(by: u8) -> Payload {
+    payload(NetworkPolicyUpdate {
+        rules: vec![],
+        limits: CallLimits {
+            process_requests: 1,
+            process_window_ms: 1,
+            host_requests: 1,
+            host_window_ms: 1,
+            request_bytes: 1,
+            response_bytes: 1,
+            header_bytes: 1,
+            message_bytes: 1,
+        },
+        authorities: vec![],
+        by: id(by),
+    })
+}
+
 fn identity(parent: Option<u8>, name: &str) -> Payload {
     let path = "/orbital/users/carol";
     payload(IdentityCreated { parent: parent.map(id), ..born(50, name, IdentityType::User, None, path) })
@@ -266,6 +286,27 @@ fn cases() -> Vec<Case> {
             PolicyAction::ControlService { service: "keys".to_owned(), operation: ServiceOperation::Start },
             vec![register("keys"), start("keys"), stop("keys")],
             vec![register("axiom"), start("axiom"), stop("axiom"), usage(Lock, BOB, KEYS, None)],
+        ),
+        case(
+            PolicyAction::ControlService {
+                service: "network".to_owned(),
+                operation: ServiceOperation::Configure,
+            },
+            vec![url_rules(BOB)],
+            vec![url_rules(ALICE)],
+        ),
+        case(
+            PolicyAction::ControlService {
+                service: "keys".to_owned(),
+                operation: ServiceOperation::Configure,
+            },
+            vec![],
+            vec![url_rules(BOB)],
+        ),
+        case(
+            PolicyAction::ControlService { service: "network".to_owned(), operation: ServiceOperation::Stop },
+            vec![],
+            vec![url_rules(BOB)],
         ),
         case(
             PolicyAction::ControlService { service: "keys".to_owned(), operation: ServiceOperation::Lock },
