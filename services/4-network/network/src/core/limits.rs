@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use base::limits::MESSAGE_BYTES_MAX;
+use chain::payload::network::CallLimits;
+
 /// Sockets of all callers together, and of one identity.
 pub const SOCKETS_MAX: usize = 4_000;
 pub const SOCKETS_OF_ONE_MAX: usize = 1_000;
@@ -32,6 +35,63 @@ pub const BACKLOG_MAX: u32 = 4_096;
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(300);
 pub const REASON_BYTES_MAX: usize = 256;
+
+/// Bytes of a URL, and of where a redirect leads.
+pub const URL_BYTES_MAX: usize = 8_192;
+/// Hops behind the first request (open point 9).
+pub const REDIRECTS_MAX: u32 = 10;
+/// Addresses of one name that are tried; each try is decided and recorded.
+pub const ADDRESSES_TRIED_MAX: usize = 4;
+/// Names of the headers of one request or answer.
+pub const HEADERS_MAX: usize = 256;
+/// Requests under way of one identity, and of all; each may hold a body of its own.
+pub const FETCHES_OF_ONE_MAX: usize = 32;
+pub const FETCHES_MAX: usize = 96;
+/// Of them, those whose body did not fit into one message.
+pub const UPLOADS_MAX: usize = 8;
+/// WebSockets of one identity, and of all; each may hold a message.
+pub const WEB_SOCKETS_OF_ONE_MAX: usize = 32;
+pub const WEB_SOCKETS_MAX: usize = 96;
+/// Subprotocols that are offered, and bytes of one.
+pub const PROTOCOLS_MAX: usize = 16;
+/// Bytes of a reason to close: what fits into a control frame beside the code.
+pub const CLOSE_REASON_BYTES_MAX: usize = 123;
+/// For the peer's close to come after ours, and for a caller that does not read to take the last word.
+pub const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Rules by URL, and bytes of an id or a name and of a pattern.
+pub const URL_RULES_MAX: usize = 128;
+pub const URL_PATTERN_BYTES_MAX: usize = 256;
+/// Authorities beside those of the build, and bytes of one in PEM.
+pub const AUTHORITIES_MAX: usize = 8;
+pub const AUTHORITY_BYTES_MAX: usize = 4_096;
+/// Windows of requests that are counted at a time. Beyond them a request is refused: nobody would count it.
+pub const WINDOWS_OF_PROCESSES_MAX: usize = 2_048;
+pub const WINDOWS_OF_HOSTS_MAX: usize = 8_192;
+
+/// NET-56, NET-57, open point 11. A message of a WebSocket goes on in one message of the contract, which holds little less.
+pub const CALL_LIMITS_DEFAULT: CallLimits = CallLimits {
+    process_requests: 100,
+    process_window_ms: 60_000,
+    host_requests: 10,
+    host_window_ms: 1_000,
+    request_bytes: 4 * 1024 * 1024,
+    response_bytes: 16 * 1024 * 1024,
+    header_bytes: 64 * 1024,
+    message_bytes: MESSAGE_BYTES_MAX as u32 - 4_096,
+};
+/// What an administrator can set at most.
+pub const CALL_LIMITS_MAX: CallLimits = CallLimits {
+    process_requests: 1_000_000,
+    process_window_ms: 86_400_000,
+    host_requests: 1_000_000,
+    host_window_ms: 86_400_000,
+    request_bytes: CALL_LIMITS_DEFAULT.request_bytes,
+    response_bytes: 1 << 40,
+    header_bytes: 256 * 1024,
+    message_bytes: CALL_LIMITS_DEFAULT.message_bytes,
+};
+/// The HTTP client reads into no less.
+pub const HEADER_BYTES_MIN: u32 = 8_192;
 
 /// What a caller asked for, in milliseconds; beyond the largest it is the largest.
 #[must_use]

@@ -1,6 +1,8 @@
 //! Sockets and authorisations, without any of the system's.
 
 mod address;
+mod call_error;
+mod call_fold;
 pub mod dns;
 mod egress;
 mod error;
@@ -17,8 +19,13 @@ mod rules;
 mod special;
 mod state;
 mod table;
+mod url;
+mod url_rules;
+mod windows;
 
 pub use address::{from_wire, peer_from_wire, to_wire};
+pub use call_error::CallError;
+pub use call_fold::{CallFold, Update};
 pub use egress::{PLACES_MAX, Places, Reach};
 pub use error::NetError;
 pub use grant::{UnknownLimit, grant_of};
@@ -29,3 +36,6 @@ pub use rules::{FOLD_VERSION, Rules};
 pub use special::{Special, special};
 pub use state::{Event, SocketState, next};
 pub use table::{Connection, Domain, Record, SocketId, SocketType, Sockets};
+pub use url::{Schemes, Target, host_name};
+pub use url_rules::{User, check_policy, decide, default_policy, names_address};
+pub use windows::Windows;

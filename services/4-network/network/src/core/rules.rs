@@ -7,7 +7,7 @@ use chain::payload::{Payload, policy::Restriction};
 use minicbor::{Decode, Encode};
 
 /// Of what saved rules mean: a fold that changes has another.
-pub const FOLD_VERSION: u32 = 1;
+pub const FOLD_VERSION: u32 = 2;
 
 /// Restrictions by rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]

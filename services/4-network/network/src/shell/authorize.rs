@@ -21,17 +21,17 @@ use crate::core::{Connection, HostName, NetError, grant_of};
 const FOLD_WAITS: usize = 20;
 
 /// What is to be allowed.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Wish<'a> {
+#[derive(Clone, Debug)]
+pub(super) struct Wish {
     pub(super) direction: Direction,
     pub(super) protocol: Protocol,
     pub(super) local: Option<SocketAddr>,
     pub(super) remote: Option<SocketAddr>,
-    /// By which the remote was asked for. What rules see as the resource is the address.
-    pub(super) name: Option<&'a HostName>,
+    /// The name by which the peer was asked for.
+    pub(super) name: Option<String>,
 }
 
-impl Wish<'_> {
+impl Wish {
     /// Who goes out connects, who lets in listens (NET-12).
     fn action(&self) -> Result<PolicyAction, NetError> {
         let text = |address: Option<SocketAddr>| {
@@ -53,7 +53,7 @@ fn taken_back() -> NetError {
 }
 
 /// What rules and a token's scope see: the address, or the connection.
-fn resource_of(action: &PolicyAction) -> ResourceRef {
+pub(super) fn resource_of(action: &PolicyAction) -> ResourceRef {
     // Each action of this service names its resource.
     action.resource().unwrap_or(ResourceRef { resource_type: ResourceType::Network, id: String::new() })
 }
@@ -63,7 +63,7 @@ impl Network {
     pub(super) async fn authorize(
         &self,
         requestor: &Requestor,
-        wish: Wish<'_>,
+        wish: Wish,
     ) -> Result<Connection, Status> {
         let action = wish.action()?;
         let resource = resource_of(&action);
@@ -71,6 +71,9 @@ impl Network {
         // Of one who comes in: rules are about where it comes to, the record also says from where.
         if let (Direction::Inbound, Some(remote)) = (wish.direction, wish.remote) {
             request.context.metadata.insert("remote".to_owned(), remote.to_string());
+        }
+        if let Some(name) = &wish.name {
+            request.context.metadata.insert("name".to_owned(), name.clone());
         }
         self.authorize_request(request, wish, ProcessId(0)).await
     }
@@ -80,7 +83,7 @@ impl Network {
         &self,
         identity: IdentityId,
         process: ProcessId,
-        wish: Wish<'_>,
+        wish: Wish,
     ) -> Result<Connection, Status> {
         if !self.node.local().is_active(&identity) {
             return Err(NetError::PermissionDenied(format!("identity {identity} is not active")).into());
@@ -98,7 +101,7 @@ impl Network {
     async fn authorize_request(
         &self,
         request: PolicyRequest,
-        wish: Wish<'_>,
+        wish: Wish,
         process: ProcessId,
     ) -> Result<Connection, Status> {
         let identity = request.requestor;
@@ -133,7 +136,7 @@ impl Network {
             protocol: wish.protocol,
             local: wish.local.map(|address| address.to_string()),
             remote: wish.remote.map(|address| address.to_string()),
-            name: wish.name.map(ToString::to_string),
+            name: wish.name,
             identity,
             process,
             grant,

@@ -8,9 +8,14 @@ use contracts::{
     network::v1::{self as wire, network_server::Network as Contract},
 };
 use kit::Requestor;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
-use super::{Network, live::Live, transfer::wanted};
+use super::{
+    Network,
+    calls::{EventStream, FetchStream},
+    live::Live,
+    transfer::wanted,
+};
 use crate::core::{
     Domain, NetError, SocketId, SocketOption, SocketType, check_value,
     limits::{REASON_BYTES_MAX, time_limit},
@@ -223,5 +228,64 @@ impl Contract for Handlers {
             Ok(Response::new(wire::RevokeReply { revoked_at: Some(at.into()) }))
         })
         .await
+    }
+
+    type FetchStream = FetchStream;
+
+    async fn fetch(&self, request: Request<wire::FetchRequest>) -> Result<Response<FetchStream>, Status> {
+        self.do_fetch(request)
+    }
+
+    type FetchUploadStream = FetchStream;
+
+    async fn fetch_upload(
+        &self,
+        request: Request<Streaming<wire::FetchUploadPart>>,
+    ) -> Result<Response<FetchStream>, Status> {
+        self.do_fetch_upload(request).await
+    }
+
+    type WebSocketOpenStream = EventStream;
+
+    async fn web_socket_open(
+        &self,
+        request: Request<wire::WebSocketOpenRequest>,
+    ) -> Result<Response<EventStream>, Status> {
+        self.do_web_socket_open(request)
+    }
+
+    async fn web_socket_send(
+        &self,
+        request: Request<wire::WebSocketMessage>,
+    ) -> Result<Response<wire::WebSocketSendReply>, Status> {
+        self.do_web_socket_send(request).await
+    }
+
+    async fn web_socket_close(
+        &self,
+        request: Request<wire::WebSocketCloseRequest>,
+    ) -> Result<Response<wire::WebSocketCloseReply>, Status> {
+        self.do_web_socket_close(request).await
+    }
+
+    async fn resolve(
+        &self,
+        request: Request<wire::ResolveRequest>,
+    ) -> Result<Response<wire::ResolveReply>, Status> {
+        self.do_resolve(request).await
+    }
+
+    async fn policy_query(
+        &self,
+        request: Request<wire::PolicyQueryRequest>,
+    ) -> Result<Response<wire::PolicyQueryReply>, Status> {
+        self.do_policy_query(&request)
+    }
+
+    async fn policy_update(
+        &self,
+        request: Request<wire::NetworkPolicy>,
+    ) -> Result<Response<wire::PolicyUpdateReply>, Status> {
+        self.do_policy_update(request).await
     }
 }

@@ -38,7 +38,7 @@ pub(super) enum Io {
 
 pub(super) struct Live {
     io: Mutex<Io>,
-    cut: watch::Sender<bool>,
+    pub(super) cut: watch::Sender<bool>,
     pub(super) sent_bytes: AtomicU64,
     pub(super) received_bytes: AtomicU64,
     /// When the next byte may go, of a connection with a bandwidth.
@@ -206,6 +206,14 @@ impl Live {
             Io::Fresh(socket) => socket.local_addr().ok(),
             _ => None,
         })
+    }
+
+    /// Comes when the socket is cut.
+    pub(super) fn cut_signal(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut cut = self.cut.subscribe();
+        async move {
+            drop(cut.wait_for(|cut| *cut).await);
+        }
     }
 
     /// Ends with an error when the socket is cut.

@@ -1,6 +1,7 @@
 //! The service's process: contract in front, the kernel's sockets behind.
 
 mod authorize;
+mod calls;
 mod contract;
 mod error;
 mod interfaces;
@@ -20,25 +21,27 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use base::limits::MESSAGE_BYTES_MAX;
+use base::{AxiomRef, limits::MESSAGE_BYTES_MAX};
 use chain::payload::{
     Payload,
     identity::{IdentityChange, IdentityStatus},
 };
 use contracts::{network::v1::network_server::NetworkServer, way_out::GREETING};
 use kit::{
-    BoxError, Caller, ChannelKind, Component, Cost, FeedEntry, FeedPlan, InitContext, Node, Operation, Right,
+    BoxError, Caller, Callers, ChannelKind, Component, Cost, FeedEntry, FeedPlan, InitContext, Node, Operation, Right,
     Service,
 };
+use minicbor::{Decode, Encode};
 use tokio::net::UnixStream;
 use tonic::service::Routes;
 
+use calls::Calls;
 use interfaces::Interfaces;
 use programs::Program;
 use registry::Registry;
 use resolver::Resolver;
 
-use crate::core::FOLD_VERSION;
+use crate::core::{CallFold, FOLD_VERSION, Rules};
 
 /// Becomes the process `network`.
 #[must_use]
@@ -50,7 +53,7 @@ const fn acts(path: &'static str, capability: &'static str) -> Operation {
     Operation::acts(path, Cost::Medium, capability)
 }
 
-static TABLE: [Operation; 14] = [
+static TABLE: [Operation; 22] = [
     // A socket that goes nowhere changes nothing for anybody.
     Operation::reads("/bailiwick.network.v1.Network/Socket", Cost::Light, "system.network.socket")
         .right(Right::Write),
@@ -74,10 +77,37 @@ static TABLE: [Operation; 14] = [
         .right(Right::Write),
     Operation::reads("/bailiwick.network.v1.Network/List", Cost::Light, "system.network.list"),
     acts("/bailiwick.network.v1.Network/Revoke", "system.network.revoke"),
+    acts("/bailiwick.network.v1.Network/Fetch", "system.network.fetch").long(),
+    acts("/bailiwick.network.v1.Network/FetchUpload", "system.network.fetch").long(),
+    acts("/bailiwick.network.v1.Network/WebSocketOpen", "system.network.web_socket").long(),
+    // On what was authorised when it was opened.
+    Operation::reads("/bailiwick.network.v1.Network/WebSocketSend", Cost::Light, "system.network.web_socket")
+        .right(Right::Write)
+        .long(),
+    Operation::reads("/bailiwick.network.v1.Network/WebSocketClose", Cost::Light, "system.network.web_socket")
+        .right(Right::Write)
+        .long(),
+    // Leads nowhere by itself: what is done with an address is decided when it is.
+    Operation::reads("/bailiwick.network.v1.Network/Resolve", Cost::Light, "system.network.resolve")
+        .right(Right::Write)
+        .long(),
+    Operation::reads("/bailiwick.network.v1.Network/PolicyQuery", Cost::Light, "system.network.policy_query"),
+    acts("/bailiwick.network.v1.Network/PolicyUpdate", "system.network.policy_update").callers(Callers::Admin),
 ];
 
-/// What takes connections away: ends of services, revocations, rules, identities.
-const FOLDED_TYPES: [u32; 6] = [22, 23, 61, 86, 87, 89];
+/// What takes connections away: ends of services, revocations, rules, identities. Beside them which type a service is of,
+/// and the policy by URL.
+const FOLDED_TYPES: [u32; 8] = [20, 22, 23, 61, 62, 86, 87, 89];
+
+/// What this service writes down of its fold.
+#[derive(Encode, Decode)]
+#[cbor(array)]
+struct Saved {
+    #[n(0)]
+    rules: Rules,
+    #[n(1)]
+    calls: CallFold,
+}
 
 /// The only way out.
 pub struct Network {
@@ -89,12 +119,13 @@ pub struct Network {
     /// Sockets of programs on which a `connect` is being decided or carried out, by the kernel's numbers.
     claimed: Mutex<HashSet<u64>>,
     resolver: Arc<Resolver>,
+    calls: Calls,
 }
 
 impl Service for Network {
     const NAME: &'static str = "network";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
-    const PROVIDES: &'static [&'static str] = &["network.sockets Network/1.0"];
+    const PROVIDES: &'static [&'static str] = &["network.sockets Network/1.0", "network.calls Network/1.0"];
     const FOLD_VERSION: Option<u32> = Some(FOLD_VERSION);
 
     const GREETING: Option<&'static [u8]> = Some(GREETING);
@@ -120,6 +151,7 @@ impl Service for Network {
             programs: Mutex::default(),
             claimed: Mutex::default(),
             resolver: Resolver::new(resolver::settings()?),
+            calls: Calls::new(),
         })
     }
 
@@ -136,6 +168,7 @@ impl Service for Network {
     fn fold(&self, entry: &FeedEntry) -> Result<(), BoxError> {
         let payload = entry.decode()?;
         let registry = &self.registry;
+        self.fold_calls(AxiomRef { sequence: entry.sequence, hash: entry.hash }, payload);
         if let Some(rule) = registry.rules().apply(payload) {
             registry.end_all(|sockets| sockets.by_rule(&rule), &format!("rule {rule} was removed"));
         }
@@ -161,13 +194,15 @@ impl Service for Network {
         Ok(())
     }
 
-    /// The rules alone: all else that it folds ends what is live, and at its start nothing is.
+    /// Rules, types of services and the policy by URL: all else that it folds ends what is live, and at its start nothing is.
     fn save(&self) -> Vec<u8> {
-        base::cbor::encode(&*self.registry.rules())
+        base::cbor::encode(&Saved { rules: self.registry.rules().clone(), calls: self.calls.fold() })
     }
 
     fn restore(&self, own: &[u8]) -> Result<(), BoxError> {
-        *self.registry.rules() = base::cbor::decode(own)?;
+        let saved: Saved = base::cbor::decode(own)?;
+        *self.registry.rules() = saved.rules;
+        self.calls.restore(saved.calls);
         Ok(())
     }
 

@@ -49,6 +49,18 @@ impl Network {
         wanted: Option<wire::Address>,
         timeout_ms: u32,
     ) -> Result<wire::ConnectReply, Status> {
+        self.connect_by_name(requestor, id, wanted, timeout_ms, None).await
+    }
+
+    /// The same with the name that led to the address, for rules and for the record.
+    pub(super) async fn connect_by_name(
+        self: &Arc<Self>,
+        requestor: &Requestor,
+        id: SocketId,
+        wanted: Option<wire::Address>,
+        timeout_ms: u32,
+        name: Option<String>,
+    ) -> Result<wire::ConnectReply, Status> {
         let owner = requestor.id();
         let (record, live) = self.registry.find(id, owner)?;
         let address = peer_from_wire(wanted, record.domain)?;
@@ -69,7 +81,7 @@ impl Network {
             protocol: record.socket_type.protocol(),
             local: record.local,
             remote: Some(address),
-            name: None,
+            name,
         };
         if kit::is_broken("record-first") {
             // What `prove` switched off: somebody hears from us before anything is on record.

@@ -200,7 +200,7 @@ impl Network {
             protocol: Protocol::Tcp,
             local: None,
             remote: Some(wanted.shown),
-            name: name.as_ref(),
+            name: name.as_ref().map(ToString::to_string),
         };
         let connection = self.authorize_program(program.identity, program.process, wish).await?;
         let id = match self.enter(program, &wanted, name, &connection) {
