@@ -253,6 +253,12 @@ impl Node {
         Ok(NetworkClient::new(self.fresh_calls("network", capability, Some(&token), CALL_TIMEOUT).await?))
     }
 
+    /// For calls that have a time limit of their own.
+    pub async fn network_patient(&self, capability: &str) -> Result<NetworkClient<Calls>> {
+        let token = self.token().await?;
+        Ok(NetworkClient::new(self.fresh_calls("network", capability, Some(&token), LONG_TIMEOUT).await?))
+    }
+
     pub async fn devices(&self, capability: &str) -> Result<DevicesClient<Calls>> {
         Ok(DevicesClient::new(self.fresh_calls("driver_manager", capability, None, CALL_TIMEOUT).await?))
     }

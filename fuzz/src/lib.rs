@@ -20,12 +20,13 @@ pub mod rules;
 pub mod ssh;
 pub mod svid;
 pub mod token;
+pub mod url;
 
 /// Drives its decoders with one input; true if one of them accepted it.
 pub type Target = fn(&[u8]) -> bool;
 
 /// By the names of programs and folders of seeds.
-pub const TARGETS: [(&str, Target); 15] = [
+pub const TARGETS: [(&str, Target); 16] = [
     ("manifest", manifest::run),
     ("log_segment", log_segment::run),
     ("entry", entry::run),
@@ -41,4 +42,5 @@ pub const TARGETS: [(&str, Target); 15] = [
     ("job", job::run),
     ("import", import::run),
     ("dns", dns::run),
+    ("url", url::run),
 ];

@@ -25,7 +25,7 @@ pub use import::Import;
 pub use job::{Job, SubmitJob, VerifyJob};
 pub use key::{Key, Opens, Recovery, SealBy, SshAgent};
 pub use log::{Log, LogFrom, Verify, Witness};
-pub use network::Network;
+pub use network::{Fetch, Network, RulesChange};
 pub use policy::{ExportArgs, ImportArgs, Policy, WhatIfArgs};
 
 /// Makes a Linux machine a place where nothing consequential happens without authority.

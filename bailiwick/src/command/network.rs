@@ -1,4 +1,7 @@
-//! `network flows`, `network interfaces` and `network revoke`.
+//! `network`: what is connected, and the calls in `network/`.
+
+mod fetch;
+mod rules;
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
@@ -8,7 +11,7 @@ use contracts::{convert::bytes, driver_manager::v1 as devices, network::v1 as pb
 use serde::Serialize;
 
 use crate::{
-    args::{Network, Output},
+    args::{Network, Output, RulesChange},
     node::{Node, failed},
     output,
 };
@@ -18,6 +21,13 @@ pub async fn run(node: &Node, output: Output, command: Network) -> Result<()> {
         Network::Flows => flows(node, output).await,
         Network::Interfaces => interfaces(node, output).await,
         Network::Revoke { connection, reason } => revoke(node, output, &connection, reason).await,
+        Network::Fetch(fetch) => fetch::run(node, output, fetch).await,
+        Network::Resolve { name } => fetch::resolve(node, output, name).await,
+        Network::Rules { change: None } => rules::show(node, output).await,
+        Network::Rules { change: Some(RulesChange::Set { file }) } => rules::set(node, output, &file).await,
+        Network::Test { url, whom, address } => {
+            rules::test(node, output, url, whom.unwrap_or_default(), address).await
+        }
     }
 }
 

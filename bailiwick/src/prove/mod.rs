@@ -20,6 +20,7 @@ mod replay;
 mod revoke;
 mod rights;
 mod tamper;
+mod urls;
 mod verify;
 mod work;
 
@@ -71,6 +72,7 @@ const BREAKS: [(&str, &str); 38] = [
     ("key-record", "keys"),
     ("record-first", "network"),
     ("cut", "network"),
+    ("special-urls", "network"),
     ("egress-list", "egress"),
     ("egress-record-first", "egress"),
     ("egress-pins", "egress"),

@@ -12,11 +12,11 @@ use contracts::network::v1 as pb;
 use rustix::process::{Signal, kill_process};
 use tonic::Code;
 
-use super::{Context, Section, Site, attack, hold_still, peer::Peer};
+use super::{Context, Section, Site, attack, hold_still, peer::Peer, urls};
 use crate::node::{Node, failed, runtime};
 
 /// Long enough for a packet on this host to arrive.
-const QUIET: Duration = Duration::from_millis(200);
+pub(super) const QUIET: Duration = Duration::from_millis(200);
 const LIMIT: Duration = Duration::from_secs(10);
 const WAIT_MS: u32 = 10_000;
 /// A cut that takes longer is none.
@@ -34,6 +34,7 @@ pub fn run(context: &mut Context) -> Result<Section> {
     let node = site.node()?;
     runtime.block_on(async {
         odd_addresses(&mut section, &node).await?;
+        urls::special(&mut section, &node, &peer).await?;
         cut(&mut section, &node, &peer).await
     })?;
     Ok(section)

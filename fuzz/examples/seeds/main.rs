@@ -34,6 +34,7 @@ fn main() {
         ("ssh", ssh_messages::all()),
         ("svid", svids::all()),
         ("job", jobs::all()),
+        ("url", texts::urls()),
     ] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
         fs::create_dir_all(&folder).unwrap();

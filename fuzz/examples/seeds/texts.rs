@@ -114,6 +114,15 @@ pub(crate) fn key_paths() -> Seeds {
     ]
 }
 
+pub(crate) fn urls() -> Seeds {
+    vec![
+        named("plain", "https://api.example.com/data?x=1\n../y\nhttps://*"),
+        named("address", "http://0x7f.1:8080/%73ecret/../a\n//b.test/\n127.0.0.1"),
+        named("name", "HTTP://Bücher.test./#x\nhttps://u@c.test/\n*.test"),
+        named("brackets", "http://[2001:db8::1]:81/\nhttp://2130706433/\nhttp://[2001:db8::1]:*/*"),
+    ]
+}
+
 pub(crate) fn contexts() -> Seeds {
     let trace_id = Some(TraceId([0xc; 16]));
     let local = ContextFields {

@@ -15,7 +15,7 @@ use kit::{
 use tonic::Status;
 
 use super::Network;
-use crate::core::{Connection, HostName, NetError, grant_of};
+use crate::core::{Connection, NetError, grant_of};
 
 /// Each of a tenth of a second (`kit::FEED_WAIT_MAX`).
 const FOLD_WAITS: usize = 20;
@@ -92,8 +92,8 @@ impl Network {
         let resource = resource_of(&action);
         let mut request = self.node.authority().request(identity, action, resource)?;
         request.context.process = process;
-        if let Some(name) = wish.name {
-            request.context.metadata.insert("name".to_owned(), name.to_string());
+        if let Some(name) = &wish.name {
+            request.context.metadata.insert("name".to_owned(), name.clone());
         }
         self.authorize_request(request, wish, process).await
     }
