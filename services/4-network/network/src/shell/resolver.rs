@@ -114,7 +114,6 @@ impl Resolver {
     }
 
     /// Both families of addresses; an error if there are none.
-    #[cfg_attr(not(test), expect(dead_code, reason = "of calls by name, which are not here yet"))]
     pub(super) async fn resolve(&self, name: &HostName) -> Result<Answer, ResolveError> {
         let (v4, v6) = tokio::join!(self.lookup(name, Family::V4), self.lookup(name, Family::V6));
         match (v4, v6) {
