@@ -24,6 +24,8 @@ pub const STATE_FOLDER: &str = "/state";
 /// Where a program finds its secrets, and the variable that says so.
 pub const CREDENTIALS_FOLDER: &str = "/run/bailiwick/credentials";
 pub const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
+/// Who a program is, where it may call others.
+pub const IDENTITY_VARIABLE: &str = "BAILIWICK_IDENTITY";
 /// Where a service finds what of the configuration is its own, if there is any.
 pub const CONFIG_FOLDER: &str = "/config";
 

@@ -13,7 +13,7 @@ enum Layer {
     Kit,
     Service,
     Binary,
-    /// sim, tests, bench, fuzz, xtask: may look inside everything, nothing depends on them
+    /// sdk, sim, tests, bench, fuzz, xtask: may look inside everything, nothing depends on them
     Outside,
 }
 
@@ -28,6 +28,7 @@ fn layer(folder: &str) -> Option<Layer> {
         "crates/contracts" => Layer::Contracts,
         "crates/kit" => Layer::Kit,
         "bailiwick" => Layer::Binary,
+        "crates/sdk" => Layer::Outside,
         _ if folder.starts_with("services/") => Layer::Service,
         _ if ["sim", "tests", "bench", "fuzz", "xtask", "daemons"].contains(&folder.split('/').next()?) => {
             Layer::Outside

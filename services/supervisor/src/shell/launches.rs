@@ -5,8 +5,9 @@
 
 use std::{os::fd::OwnedFd, sync::Arc};
 
-use base::Hash;
+use base::{Hash, IdentityId};
 use chain::payload::service::ServiceError;
+use kit::env::IDENTITY_VARIABLE;
 use sandbox::process;
 use seal::Signer;
 
@@ -55,6 +56,7 @@ impl Shell {
         launch: LaunchId,
         service: String,
         manifest: Arc<LoadedManifest>,
+        identity: Option<IdentityId>,
         binary: Hash,
     ) {
         self.launches.insert(launch, service.clone());
@@ -70,6 +72,7 @@ impl Shell {
             preparations: self.preparations.clone(),
             handed_over: self.handed_over(&manifest.manifest),
             manifest,
+            identity,
         };
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
@@ -111,6 +114,7 @@ struct Task {
     preparations: Preparations,
     progress: Arc<super::contract::NodeProgress>,
     manifest: Arc<LoadedManifest>,
+    identity: Option<IdentityId>,
     /// To a program.
     handed_over: Vec<HandedOver>,
 }
@@ -158,10 +162,15 @@ impl Task {
             manifest.manifest.program.as_ref().map_or("its image", |program| &program.image).to_owned();
         let work = move || house.program(&manifest.manifest, &sockets, &handed_over);
         let made = self.preparations.run(self.manifest.name(), &asks, work).await;
-        made.map_err(failed)?.map_err(|error| match error {
+        let mut order = made.map_err(failed)?.map_err(|error| match error {
             plans::ProgramFault::Mismatch { .. } => (ServiceError::BinaryMismatch, error.to_string()),
             error => failed(error),
-        })
+        })?;
+        // Only who may call somebody has to say who calls.
+        if let Some(identity) = self.identity.filter(|_| !self.manifest.manifest.dependencies.is_empty()) {
+            order.plan.environment.push((IDENTITY_VARIABLE.to_owned(), identity.to_string()));
+        }
+        Ok(order)
     }
 
     /// Opening a seal may stretch a credential, which takes a while. The secret is read anew at each start.

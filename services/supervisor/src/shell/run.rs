@@ -265,7 +265,9 @@ impl Shell {
             }
             Effect::Launch { launch, service, manifest, binary } => {
                 self.timers.started(&service);
-                self.launch(launch, service, manifest, binary)
+                let identity =
+                    machine.setups().find(|setup| setup.name() == service).map(|setup| setup.identity);
+                self.launch(launch, service, manifest, identity, binary)
             }
             Effect::SendLifecycle { launch, call, message } => {
                 let inputs = self.inputs.clone();
