@@ -87,7 +87,8 @@ fn names() -> SocketAddr {
             };
             let answers = address.filter(|_| kind == 1);
             let code = if address.is_some() { 0x80 } else { 0x83 };
-            let mut reply = [&buffer[..2], &[0x81, code, 0, 1, 0, u8::from(answers.is_some()), 0, 0, 0, 0]].concat();
+            let mut reply =
+                [&buffer[..2], &[0x81, code, 0, 1, 0, u8::from(answers.is_some()), 0, 0, 0, 0]].concat();
             reply.extend(question);
             if let Some(address) = answers {
                 reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
@@ -143,7 +144,8 @@ fn the_operator_fetches_what_the_rules_allow_and_the_log_says_so() {
     assert_eq!(node.ok(&["network", "fetch", &url]), "GET /a?b HTTP/1.1");
     let body = node.file("body", vec![b'x'; 700_000]);
     let out = node.root().join("out");
-    let posted = ["network", "fetch", &url, "-d", &format!("@{body}"), "-H", "X-Mine: 1", "-O", out.to_str().unwrap()];
+    let posted =
+        ["network", "fetch", &url, "-d", &format!("@{body}"), "-H", "X-Mine: 1", "-O", out.to_str().unwrap()];
     node.ok(&posted);
     assert_eq!(fs::read_to_string(&out).unwrap(), "POST /a?b HTTP/1.1");
 
@@ -159,7 +161,10 @@ fn the_operator_fetches_what_the_rules_allow_and_the_log_says_so() {
     let wrong = node.run(&["network", "fetch", &format!("https://{}/", plain)]);
     assert!(!wrong.status.success());
     let resolved = node.json(&["network", "resolve", "WEB.test."]);
-    assert_eq!((&resolved[0]["address"], &resolved[0]["ttl_seconds"]), (&Value::from("127.0.0.1"), &Value::from(60)));
+    assert_eq!(
+        (&resolved[0]["address"], &resolved[0]["ttl_seconds"]),
+        (&Value::from("127.0.0.1"), &Value::from(60))
+    );
     assert!(!node.run(&["network", "resolve", "none.test"]).status.success());
 
     let tested = node.json(&["network", "test", &by_name, "--address", "127.0.0.1"]);
@@ -179,7 +184,8 @@ fn curl_fetches_through_the_socket() {
     let token = operator.issue(&[]);
     let call = |method: &str, verb: &str, body: &str| {
         let capability = format!("system.network.{verb}");
-        let context = OperationContext::of_service(operator.identity(), &capability, TraceId([4; 16])).unwrap();
+        let context =
+            OperationContext::of_service(operator.identity(), &capability, TraceId([4; 16])).unwrap();
         let socket = node.root().join("run/admin/network.sock");
         let output = Command::new("curl")
             .args(["-sS", "--unix-socket", socket.to_str().unwrap()])
@@ -202,7 +208,10 @@ fn curl_fetches_through_the_socket() {
     assert_eq!(part["failed"]["kind"], "NETWORK_ERROR_KIND_POLICY_DENIED", "{lines}");
     let answer = call("PolicyQuery", "policy_query", &format!(r#"{{"url":"http://{place}/x"}}"#));
     let answer: Value = serde_json::from_str(&answer).unwrap();
-    assert_eq!((&answer["decision"]["allowed"], &answer["decision"]["rule"]), (&Value::from(true), &Value::from("here")));
+    assert_eq!(
+        (&answer["decision"]["allowed"], &answer["decision"]["rule"]),
+        (&Value::from(true), &Value::from("here"))
+    );
     let wrong = call("Fetch", "fetch", r#"{"method":"STEAL","url":"http://127.0.0.1/"}"#);
     assert!(wrong.contains("InvalidArgument"), "{wrong}");
     let unknown = call("0x9003", "fetch", "{}");

@@ -29,7 +29,8 @@ pub(super) async fn special(section: &mut Section, node: &Node, peer: &Peer) -> 
         "a.localhost",
     ];
     let own = hosts.iter().map(|host| format!("http://{host}:{port}/"));
-    let others = ["http://169.254.169.254/", "http://[fd00:ec2::254]/", "http://100.64.0.1/", "http://10.0.0.1/"];
+    let others =
+        ["http://169.254.169.254/", "http://[fd00:ec2::254]/", "http://100.64.0.1/", "http://10.0.0.1/"];
     for url in own.chain(others.map(str::to_owned)) {
         let refused = refused(node, &url).await?;
         attack(section, !refused, &format!("a request went to {url}, which nobody named"));
@@ -49,10 +50,9 @@ async fn refused(node: &Node, url: &str) -> Result<bool> {
     };
     let mut parts = network.fetch(request).await.map_err(failed)?.into_inner();
     match parts.message().await.map_err(failed)?.and_then(|part| part.part) {
-        Some(Part::Failed(error)) => Ok(matches!(
-            error.kind(),
-            NetworkErrorKind::PolicyDenied | NetworkErrorKind::InvalidUrl
-        )),
+        Some(Part::Failed(error)) => {
+            Ok(matches!(error.kind(), NetworkErrorKind::PolicyDenied | NetworkErrorKind::InvalidUrl))
+        }
         _ => Ok(false),
     }
 }

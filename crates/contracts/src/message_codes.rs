@@ -74,7 +74,8 @@ mod tests {
     #[test]
     fn codes_are_those_of_zos_and_each_has_a_method() {
         let set = prost_types::FileDescriptorSet::decode(crate::FILE_DESCRIPTOR_SET).unwrap();
-        let network = set.file.iter().flat_map(|file| &file.service).find(|service| service.name() == "Network");
+        let network =
+            set.file.iter().flat_map(|file| &file.service).find(|service| service.name() == "Network");
         let methods: Vec<String> = network
             .unwrap()
             .method

@@ -71,9 +71,9 @@ enum Sink {
 impl Sink {
     fn open(output: Output, file: Option<&Path>) -> Result<Self> {
         Ok(match (file, output) {
-            (Some(file), _) => {
-                Self::File(std::fs::File::create(file).with_context(|| format!("writing {}", file.display()))?)
-            }
+            (Some(file), _) => Self::File(
+                std::fs::File::create(file).with_context(|| format!("writing {}", file.display()))?,
+            ),
             (None, Output::Text) => Self::Stdout,
             (None, Output::Json) => Self::Kept(Vec::new()),
         })
@@ -176,7 +176,8 @@ fn ip(bytes: &[u8]) -> Result<IpAddr> {
 
 pub(super) async fn resolve(node: &Node, output: Output, name: String) -> Result<()> {
     let mut network = node.network_patient("system.network.resolve").await?;
-    let reply = network.resolve(pb::ResolveRequest { name, timeout_ms: 0 }).await.map_err(failed)?.into_inner();
+    let reply =
+        network.resolve(pb::ResolveRequest { name, timeout_ms: 0 }).await.map_err(failed)?.into_inner();
     if let Some(error) = reply.failed {
         return Err(refused(&error));
     }

@@ -8,7 +8,9 @@ use std::{
 use ::policy::core::{Layer, decide};
 use anyhow::{Context, Result};
 use base::Nonce;
-use chain::payload::policy::{PolicyAction, PolicyContext, PolicyEffect, PolicyRequest, ResourceRef, ResourceType};
+use chain::payload::policy::{
+    PolicyAction, PolicyContext, PolicyEffect, PolicyRequest, ResourceRef, ResourceType,
+};
 use contracts::network::v1 as pb;
 use serde::{Deserialize, Serialize};
 

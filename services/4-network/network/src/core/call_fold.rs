@@ -135,7 +135,10 @@ mod tests {
         assert_eq!(whole.policy().rules[0].priority, 9, "the last one");
         assert_eq!(whole.policy_at().map(|at| at.sequence), Some(Sequence(9)));
         let hash = base::Hash::of(&base::cbor::encode(&whole)).to_string();
-        assert_eq!(hash, "blake3:43da07bdce4692e2dd259dab94887858ea7df1fedade4579965bab6f66894d20", "a fold that changes has another FOLD_VERSION");
+        assert_eq!(
+            hash, "blake3:43da07bdce4692e2dd259dab94887858ea7df1fedade4579965bab6f66894d20",
+            "a fold that changes has another FOLD_VERSION"
+        );
     }
 
     /// covers: NET-65

@@ -41,7 +41,10 @@ impl Target {
     pub fn join(&self, location: &str) -> Result<Self, CallError> {
         readable(location)?;
         let url = self.url.join(location);
-        Self::of(url.map_err(|error| invalid(format!("the redirect cannot be read: {error}")))?, Schemes::Http)
+        Self::of(
+            url.map_err(|error| invalid(format!("the redirect cannot be read: {error}")))?,
+            Schemes::Http,
+        )
     }
 
     fn of(mut url: Url, schemes: Schemes) -> Result<Self, CallError> {
@@ -189,7 +192,8 @@ fn unescape(text: &str) -> String {
 
 /// A name that is asked for alone, as a host of a URL is read.
 pub fn host_name(name: &str) -> Result<Target, CallError> {
-    let text = if name.contains(':') && !name.starts_with('[') { format!("[{name}]") } else { name.to_owned() };
+    let text =
+        if name.contains(':') && !name.starts_with('[') { format!("[{name}]") } else { name.to_owned() };
     if text.bytes().any(|byte| b"/?#@%".contains(&byte)) || (text.contains(':') && !text.ends_with(']')) {
         return Err(invalid(format!("{:?} is no name of a host", base::visible(name))));
     }

@@ -91,7 +91,9 @@ pub fn names_address(rules: &[UrlRule], user: &User, target: &Target, ip: IpAddr
     let rule = rules
         .iter()
         .filter(|rule| user.is_meant(rule) && matches(rule, &there))
-        .filter(|rule| !rule.allow || literal_host(&rule.url_pattern).is_some_and(|host| host == there.host()))
+        .filter(|rule| {
+            !rule.allow || literal_host(&rule.url_pattern).is_some_and(|host| host == there.host())
+        })
         .min_by_key(|rule| (Reverse(rule.priority), rule.allow));
     rule.is_some_and(|rule| rule.allow)
 }
@@ -170,7 +172,9 @@ pub fn check_policy(policy: &mut NetworkPolicyUpdate) -> Result<(), String> {
     for rule in &policy.rules {
         let of = base::visible(&rule.id);
         if !is_name(&rule.id) {
-            return Err(format!("rule id {of:?} has not 1 to {NAME_BYTES_MAX} letters, digits, `-`, `_` or `.`"));
+            return Err(format!(
+                "rule id {of:?} has not 1 to {NAME_BYTES_MAX} letters, digits, `-`, `_` or `.`"
+            ));
         }
         if !seen.insert(&rule.id) {
             return Err(format!("there are two rules {of}"));
@@ -178,7 +182,10 @@ pub fn check_policy(policy: &mut NetworkPolicyUpdate) -> Result<(), String> {
         if let ProcessClass::Named(name) = &rule.applies_to
             && !is_name(name)
         {
-            return Err(format!("rule {of} applies to {:?}, which is no name of a service", base::visible(name)));
+            return Err(format!(
+                "rule {of} applies to {:?}, which is no name of a service",
+                base::visible(name)
+            ));
         }
         check_pattern(&rule.url_pattern).map_err(|text| format!("the pattern of rule {of} {text}"))?;
     }
@@ -202,13 +209,17 @@ fn check_pattern(pattern: &str) -> Result<(), String> {
     }
     // A URL has no others: such a pattern would match nothing, and a refusal that matches nothing allows.
     if !pattern.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("has a blank or a character that no URL has; write names as xn--… and paths as %…".to_owned());
+        return Err(
+            "has a blank or a character that no URL has; write names as xn--… and paths as %…".to_owned()
+        );
     }
     match pattern.split_once("://") {
         None if pattern.contains(['/', '?', '#', '@']) => {
             Err("is about a path and says no scheme; write `*://HOST/PATH`".to_owned())
         }
-        Some((_, rest)) if rest.contains('#') || rest.split(['/', '?']).next().unwrap_or("").contains('@') => {
+        Some((_, rest))
+            if rest.contains('#') || rest.split(['/', '?']).next().unwrap_or("").contains('@') =>
+        {
             Err("has a part that no request has".to_owned())
         }
         _ => Ok(()),

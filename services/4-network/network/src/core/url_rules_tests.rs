@@ -18,7 +18,9 @@ fn rule(id: &str, pattern: &str, allow: bool, priority: u32) -> UrlRule {
 fn by(rules: &[UrlRule], url: &str) -> (bool, String) {
     match decide(rules, &user(ProcessClass::Application), &target(url)) {
         Ok(rule) => (true, rule.id.clone()),
-        Err((rule, CallError::PolicyDenied(_))) => (false, rule.map_or_else(String::new, |rule| rule.id.clone())),
+        Err((rule, CallError::PolicyDenied(_))) => {
+            (false, rule.map_or_else(String::new, |rule| rule.id.clone()))
+        }
         Err(other) => panic!("{other:?}"),
     }
 }
@@ -46,7 +48,9 @@ fn without_any_rules_these_are_in_force() {
     assert_eq!(by("https://malware.example.com.evil.test/"), (true, "app-https-only".to_owned()));
     assert_eq!(by("wss://api.example.com/"), (true, "app-https-only".to_owned()));
     assert_eq!(by("ws://api.example.com/"), (false, "app-default-deny".to_owned()));
-    for (class, id) in [(ProcessClass::System, "system-allow-all"), (ProcessClass::Runtime, "runtime-allow-all")] {
+    for (class, id) in
+        [(ProcessClass::System, "system-allow-all"), (ProcessClass::Runtime, "runtime-allow-all")]
+    {
         for url in ["http://api.example.com/", "https://x.malware.example.com/"] {
             assert_eq!(decide(&policy.rules, &user(class.clone()), &target(url)).unwrap().id, id);
         }
@@ -169,14 +173,17 @@ fn a_policy_is_bounded_before_it_is_recorded() {
     };
     let pattern = |text: &str| with(&|policy| policy.rules[0].url_pattern = text.to_owned()).is_ok();
     assert!(pattern(&"x".repeat(URL_PATTERN_BYTES_MAX)) && !pattern(&"x".repeat(URL_PATTERN_BYTES_MAX + 1)));
-    for wrong in ["", "a b", "bücher.test", "a.test/x", "u@a.test", "http://u@a.test/", "http://a.test/#x", "a\n"] {
+    for wrong in
+        ["", "a b", "bücher.test", "a.test/x", "u@a.test", "http://u@a.test/", "http://a.test/#x", "a\n"]
+    {
         assert!(!pattern(wrong), "{wrong:?}");
     }
     for right in ["*", "a.test", "*://a.test/*", "http://a.test/x?y=@z"] {
         assert!(pattern(right), "{right:?}");
     }
     let rules = |count: usize| {
-        with(&|policy| policy.rules = (0..count).map(|at| rule(&format!("r{at}"), "*", true, 1)).collect()).is_ok()
+        with(&|policy| policy.rules = (0..count).map(|at| rule(&format!("r{at}"), "*", true, 1)).collect())
+            .is_ok()
     };
     assert!(rules(URL_RULES_MAX) && !rules(URL_RULES_MAX + 1));
     assert!(with(&|policy| policy.rules[1].id = policy.rules[0].id.clone()).is_err());

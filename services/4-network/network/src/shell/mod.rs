@@ -28,8 +28,8 @@ use chain::payload::{
 };
 use contracts::{network::v1::network_server::NetworkServer, way_out::GREETING};
 use kit::{
-    BoxError, Caller, Callers, ChannelKind, Component, Cost, FeedEntry, FeedPlan, InitContext, Node, Operation, Right,
-    Service,
+    BoxError, Caller, Callers, ChannelKind, Component, Cost, FeedEntry, FeedPlan, InitContext, Node,
+    Operation, Right, Service,
 };
 use minicbor::{Decode, Encode};
 use tokio::net::UnixStream;
@@ -84,15 +84,20 @@ static TABLE: [Operation; 22] = [
     Operation::reads("/bailiwick.network.v1.Network/WebSocketSend", Cost::Light, "system.network.web_socket")
         .right(Right::Write)
         .long(),
-    Operation::reads("/bailiwick.network.v1.Network/WebSocketClose", Cost::Light, "system.network.web_socket")
-        .right(Right::Write)
-        .long(),
+    Operation::reads(
+        "/bailiwick.network.v1.Network/WebSocketClose",
+        Cost::Light,
+        "system.network.web_socket",
+    )
+    .right(Right::Write)
+    .long(),
     // Leads nowhere by itself: what is done with an address is decided when it is.
     Operation::reads("/bailiwick.network.v1.Network/Resolve", Cost::Light, "system.network.resolve")
         .right(Right::Write)
         .long(),
     Operation::reads("/bailiwick.network.v1.Network/PolicyQuery", Cost::Light, "system.network.policy_query"),
-    acts("/bailiwick.network.v1.Network/PolicyUpdate", "system.network.policy_update").callers(Callers::Admin),
+    acts("/bailiwick.network.v1.Network/PolicyUpdate", "system.network.policy_update")
+        .callers(Callers::Admin),
 ];
 
 /// What takes connections away: ends of services, revocations, rules, identities. Beside them which type a service is of,

@@ -13,8 +13,8 @@ use tokio::io::AsyncWriteExt;
 use crate::{
     node::{reason, service_id},
     rig::{
-        OTHER, Rig, SERVER, SHORT_MS, answering, answering_with_tls, fetched, here, listen, ok, read_request, rule,
-        sends_to,
+        OTHER, Rig, SERVER, SHORT_MS, answering, answering_with_tls, fetched, here, listen, ok, read_request,
+        rule, sends_to,
     },
 };
 
@@ -31,15 +31,20 @@ async fn a_request_is_on_record_before_it_is_made_and_its_answer_comes_as_it_is(
         false => ok("hello"),
     })
     .await;
-    let got = rig.fetch("terminal", wire::FetchRequest {
-        headers: vec![header("Accept", "text/plain"), header("X-Mine", "a b")],
-        ..fetched(&server.url("/data?x=1"))
-    });
+    let got = rig.fetch(
+        "terminal",
+        wire::FetchRequest {
+            headers: vec![header("Accept", "text/plain"), header("X-Mine", "a b")],
+            ..fetched(&server.url("/data?x=1"))
+        },
+    );
     let got = got.await;
     assert_eq!((got.status(), got.body.as_slice()), (200, &b"hello"[..]));
     let heard = server.heard();
     assert!(heard[0].starts_with("GET /data?x=1 HTTP/1.1\r\n"), "{heard:?}");
-    for line in [format!("host: {}", server.address), "accept: text/plain".to_owned(), "x-mine: a b".to_owned()] {
+    for line in
+        [format!("host: {}", server.address), "accept: text/plain".to_owned(), "x-mine: a b".to_owned()]
+    {
         assert!(heard[0].contains(&format!("{line}\r\n")), "{line}: {heard:?}");
     }
     let entries = rig.authorized();
@@ -72,7 +77,8 @@ async fn seven_methods_exist() {
         let request = wire::FetchRequest { method: method.to_owned(), ..fetched(&server.url("/")) };
         assert_eq!(reason(rig.try_fetch("terminal", request).await), "InvalidArgument", "{method}");
     }
-    let request = wire::FetchRequest { headers: vec![header("Host", "evil.test")], ..fetched(&server.url("/")) };
+    let request =
+        wire::FetchRequest { headers: vec![header("Host", "evil.test")], ..fetched(&server.url("/")) };
     assert_eq!(reason(rig.try_fetch("terminal", request).await), "InvalidArgument");
     assert_eq!(server.heard().len(), 7);
 }
@@ -102,7 +108,9 @@ async fn what_the_rules_refuse_sends_nothing_and_uses_up_nothing() {
 #[tokio::test]
 async fn a_url_that_cannot_be_read_is_so_before_any_rule() {
     let rig = Rig::with_defaults().await;
-    for url in ["", "x", "http://", "ftp://a.test/", "http://u@a.test/", "http://a b/", "http://[::ffff:1.2.3.4]/"] {
+    for url in
+        ["", "x", "http://", "ftp://a.test/", "http://u@a.test/", "http://a b/", "http://[::ffff:1.2.3.4]/"]
+    {
         assert_eq!(rig.get(url).await.kind(), Kind::InvalidUrl, "{url}");
     }
 }
@@ -128,9 +136,17 @@ async fn requests_are_counted_by_process_and_by_host() {
     for _ in 0..4 {
         assert_eq!(rig.get("http://[::1]:9/").await.kind(), Kind::ConnectionFailed);
     }
-    assert_eq!(rig.get("http://[::1]:9/").await.kind(), Kind::RateLimitExceeded, "the fifteenth of one process");
+    assert_eq!(
+        rig.get("http://[::1]:9/").await.kind(),
+        Kind::RateLimitExceeded,
+        "the fifteenth of one process"
+    );
     let other = rig.fetch("admin", fetched("http://[::1]:9/")).await;
-    assert_eq!(other.kind(), Kind::PolicyDenied, "the operator's class has no rule that names it: nothing is counted");
+    assert_eq!(
+        other.kind(),
+        Kind::PolicyDenied,
+        "the operator's class has no rule that names it: nothing is counted"
+    );
 }
 
 /// covers: NET-60
@@ -247,11 +263,9 @@ async fn a_redirect_leads_nowhere_that_was_not_named_and_carries_no_credentials_
         }
     })
     .await;
-    for (path, kind) in [
-        ("/metadata", Kind::PolicyDenied),
-        ("/decimal", Kind::PolicyDenied),
-        ("/file", Kind::InvalidUrl),
-    ] {
+    for (path, kind) in
+        [("/metadata", Kind::PolicyDenied), ("/decimal", Kind::PolicyDenied), ("/file", Kind::InvalidUrl)]
+    {
         assert_eq!(rig.get(&plain.url(path)).await.kind(), kind, "{path}");
     }
     let request = wire::FetchRequest {
@@ -337,7 +351,11 @@ async fn a_large_body_goes_up_in_parts_and_has_an_end() {
     let request = wire::FetchRequest { method: "POST".to_owned(), ..fetched(&server.url("/")) };
     let upload = async |bytes: usize| {
         let mut parts = vec![FetchUploadPart { part: Some(Up::Request(request.clone())) }];
-        parts.extend(vec![b'x'; bytes].chunks(512 * 1024).map(|piece| FetchUploadPart { part: Some(Up::Body(piece.to_vec())) }));
+        parts.extend(
+            vec![b'x'; bytes]
+                .chunks(512 * 1024)
+                .map(|piece| FetchUploadPart { part: Some(Up::Body(piece.to_vec())) }),
+        );
         let sent = rig.client("terminal", "fetch").fetch_upload(tokio_stream::iter(parts)).await;
         Rig::collect(sent.unwrap().into_inner()).await.unwrap()
     };

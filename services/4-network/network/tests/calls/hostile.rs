@@ -26,13 +26,22 @@ async fn answers_that_are_no_http_end_as_a_result() {
         ("a NUL in a value", b"HTTP/1.1 200 OK\r\nx: a\0b\r\n\r\n".to_vec()),
         ("two lengths", b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nxy".to_vec()),
         ("a length below zero", b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n".to_vec()),
-        ("a length that overflows", b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999999999999999\r\n\r\n".to_vec()),
+        (
+            "a length that overflows",
+            b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999999999999999\r\n\r\n".to_vec(),
+        ),
         ("less than was promised", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nshort".to_vec()),
         ("a chunk of no size", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n".to_vec()),
-        ("a chunk that overflows", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\n".to_vec()),
+        (
+            "a chunk that overflows",
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\n".to_vec(),
+        ),
         ("a chunk that is cut", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\nshort".to_vec()),
         ("more headers than there may be", format!("HTTP/1.1 200 OK\r\n{}\r\n", many(257)).into_bytes()),
-        ("a head that is too large", format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "y".repeat(70_000)).into_bytes()),
+        (
+            "a head that is too large",
+            format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "y".repeat(70_000)).into_bytes(),
+        ),
         ("an endless line", vec![b'x'; 200_000]),
         ("interim answers for ever", b"HTTP/1.1 100 Continue\r\n\r\n".repeat(2_000)),
     ];
@@ -114,8 +123,13 @@ async fn a_peer_that_hangs_holds_up_nobody_else() {
     }
     let full = rig.get(&server.url("/")).await;
     assert_eq!(full.kind(), Kind::RateLimitExceeded, "one identity has so many under way");
-    rig.rules(vec![here(), crate::rig::rule("op", chain::payload::network::ProcessClass::System, "127.0.0.1", true, 200)]).await;
-    let other = rig.fetch("admin", wire::FetchRequest { timeout_ms: WAIT_MS, ..fetched(&server.url("/")) }).await;
+    rig.rules(vec![
+        here(),
+        crate::rig::rule("op", chain::payload::network::ProcessClass::System, "127.0.0.1", true, 200),
+    ])
+    .await;
+    let other =
+        rig.fetch("admin", wire::FetchRequest { timeout_ms: WAIT_MS, ..fetched(&server.url("/")) }).await;
     assert_eq!(other.body, b"well", "another goes on");
     drop(waiting);
     rig.gone().await;

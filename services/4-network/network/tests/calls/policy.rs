@@ -19,7 +19,11 @@ fn named(id: &str, applies_to: &str, pattern: &str, allow: bool) -> wire::UrlRul
     }
 }
 
-async fn update(rig: &Rig, by: &str, rules: Vec<wire::UrlRule>) -> Result<wire::PolicyUpdateReply, tonic::Status> {
+async fn update(
+    rig: &Rig,
+    by: &str,
+    rules: Vec<wire::UrlRule>,
+) -> Result<wire::PolicyUpdateReply, tonic::Status> {
     let policy = wire::NetworkPolicy { rules, limits: None, authorities: vec![AUTHORITY.to_owned()] };
     rig.client(by, "policy_update").policy_update(policy).await.map(tonic::Response::into_inner)
 }
@@ -67,7 +71,8 @@ async fn a_policy_that_cannot_be_held_is_refused_and_leaves_the_old_one() {
         assert_eq!(reason(update(&rig, "admin", vec![wrong.clone()]).await), "InvalidArgument", "{wrong:?}");
     }
     for pem in ["", "x", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
-        let policy = wire::NetworkPolicy { authorities: vec![pem.to_owned()], ..wire::NetworkPolicy::default() };
+        let policy =
+            wire::NetworkPolicy { authorities: vec![pem.to_owned()], ..wire::NetworkPolicy::default() };
         let refused = rig.client("admin", "policy_update").policy_update(policy).await;
         assert_eq!(reason(refused), "InvalidArgument", "{pem:?}");
     }
@@ -80,15 +85,23 @@ async fn it_can_be_asked_what_would_be_decided_and_nothing_is_sent() {
     let rig = Rig::new().await;
     let server = answering(|_| ok("x")).await;
     let url = server.url("/a");
-    let decision = async |by: &str, url: &str, whom: &str| rig.query(by, url, whom).await.unwrap().decision.unwrap();
+    let decision =
+        async |by: &str, url: &str, whom: &str| rig.query(by, url, whom).await.unwrap().decision.unwrap();
     let own = decision("terminal", &url, "").await;
     assert_eq!((own.allowed, own.rule.as_str(), own.special.as_str()), (true, "here", "loopback"));
     assert_eq!((own.host.as_str(), own.port), ("127.0.0.1", u32::from(server.address.port())));
     let system = decision("admin", &url, "system").await;
-    assert_eq!((system.allowed, system.rule.as_str()), (false, "system-allow-all"), "it is special, and not named");
+    assert_eq!(
+        (system.allowed, system.rule.as_str()),
+        (false, "system-allow-all"),
+        "it is special, and not named"
+    );
     assert_eq!(system.failed.unwrap().kind(), Kind::PolicyDenied);
     let plain = decision("admin", "HTTP://Api.Example.com.", "terminal").await;
-    assert_eq!((plain.allowed, plain.rule.as_str(), plain.url.as_str()), (false, "app-default-deny", "http://api.example.com/"));
+    assert_eq!(
+        (plain.allowed, plain.rule.as_str(), plain.url.as_str()),
+        (false, "app-default-deny", "http://api.example.com/")
+    );
     assert!(decision("admin", "wss://api.example.com/", "application").await.allowed);
     assert_eq!(decision("admin", "x", "application").await.failed.unwrap().kind(), Kind::InvalidUrl);
     let others = rig.query("terminal", &url, "system").await;

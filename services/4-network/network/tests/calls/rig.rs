@@ -36,7 +36,8 @@ use crate::node::{LIMIT, Node, admin, genesis_plan};
 
 pub(crate) const AUTHORITY: &str = include_str!("../tls/authority.pem");
 /// Of 127.0.0.1 and web.test.
-pub(crate) const SERVER: (&str, &str) = (include_str!("../tls/server.pem"), include_str!("../tls/server.key"));
+pub(crate) const SERVER: (&str, &str) =
+    (include_str!("../tls/server.pem"), include_str!("../tls/server.key"));
 /// Of other.test.
 pub(crate) const OTHER: (&str, &str) = (include_str!("../tls/other.pem"), include_str!("../tls/other.key"));
 /// Longer than anything takes that is to happen.
@@ -128,7 +129,12 @@ impl Rig {
         self.policy(rules, |_| {}, true).await;
     }
 
-    pub(crate) async fn policy(&self, rules: Vec<UrlRule>, change: impl FnOnce(&mut CallLimits), trusts: bool) {
+    pub(crate) async fn policy(
+        &self,
+        rules: Vec<UrlRule>,
+        change: impl FnOnce(&mut CallLimits),
+        trusts: bool,
+    ) {
         let mut policy = default_policy();
         policy.rules.extend(rules);
         change(&mut policy.limits);
@@ -157,7 +163,12 @@ impl Rig {
         }
     }
 
-    pub(crate) async fn query(&self, by: &str, url: &str, whom: &str) -> Result<wire::PolicyQueryReply, Status> {
+    pub(crate) async fn query(
+        &self,
+        by: &str,
+        url: &str,
+        whom: &str,
+    ) -> Result<wire::PolicyQueryReply, Status> {
         let request = wire::PolicyQueryRequest { url: url.to_owned(), r#as: whom.to_owned() };
         self.client(by, "policy_query").policy_query(request).await.map(Response::into_inner)
     }
@@ -268,7 +279,9 @@ pub(crate) async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Strin
     loop {
         let text = String::from_utf8_lossy(&all).into_owned();
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+            let length = head
+                .lines()
+                .find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
             if body.len() >= length.unwrap_or(0usize) {
                 return text;
             }

@@ -155,7 +155,9 @@ async fn either_side_closes_with_a_code_and_a_reason() {
     assert_eq!(reason(rig.send("terminal", id, Data::Text(String::new())).await), "SocketNotFound");
 
     let (mut events, id) = rig.opened(&ws(&server)).await;
-    for (code, reason_text) in [(999, ""), (1005, ""), (1006, ""), (5000, ""), (0, "x"), (1000, &*"x".repeat(124))] {
+    for (code, reason_text) in
+        [(999, ""), (1005, ""), (1006, ""), (5000, ""), (0, "x"), (1000, &*"x".repeat(124))]
+    {
         assert_eq!(reason(rig.close("terminal", id, code, reason_text).await), "InvalidArgument", "{code}");
     }
     rig.close("terminal", id, 3000, &"x".repeat(123)).await.unwrap();
@@ -304,10 +306,16 @@ async fn a_peer_that_breaks_the_protocol_is_left() {
     let close = |code: u16, reason: &[u8]| frame(0x88, &[&code.to_be_bytes()[..], reason].concat());
     let mut cases: Vec<(String, Vec<u8>)> = vec![
         ("a frame that is masked".into(), vec![0x81, 0x81, 1, 2, 3, 4, b'x' ^ 1]),
-        ("a length that is announced and never comes in full: too large".into(), [&[0x82, 127][..], &[0, 0, 0, 0, 0, 1, 0, 0]].concat()),
+        (
+            "a length that is announced and never comes in full: too large".into(),
+            [&[0x82, 127][..], &[0, 0, 0, 0, 0, 1, 0, 0]].concat(),
+        ),
         ("a length with its highest bit".into(), [&[0x82, 127][..], &[0xff; 8]].concat()),
         ("a message that is too large".into(), frame(0x82, &[0; 1_001])),
-        ("fragments that are too large together".into(), [frame(0x02, &[0; 600]), frame(0x80, &[0; 600])].concat()),
+        (
+            "fragments that are too large together".into(),
+            [frame(0x02, &[0; 600]), frame(0x80, &[0; 600])].concat(),
+        ),
         ("a ping of 126 bytes".into(), frame(0x89, &[0; 126])),
         ("a ping in fragments".into(), [frame(0x09, b"x"), frame(0x80, b"y")].concat()),
         ("a close in fragments".into(), frame(0x08, b"")),
@@ -318,7 +326,10 @@ async fn a_peer_that_breaks_the_protocol_is_left() {
         ("text that ends within a letter".into(), frame(0x81, &[0xce])),
         ("a surrogate".into(), frame(0x81, &[0xed, 0xa0, 0x80])),
         ("a letter in more bytes than it has".into(), frame(0x81, &[0xc0, 0xaf])),
-        ("fragments that are no UTF-8 together".into(), [frame(0x01, &[0xce]), frame(0x80, &[0xff])].concat()),
+        (
+            "fragments that are no UTF-8 together".into(),
+            [frame(0x01, &[0xce]), frame(0x80, &[0xff])].concat(),
+        ),
         ("a close of one byte".into(), frame(0x88, &[3])),
         ("a close whose reason is no UTF-8".into(), close(1000, &[0xff])),
         ("a close of 126 bytes".into(), close(1000, &[b'x'; 124])),
@@ -349,7 +360,14 @@ async fn a_peer_that_breaks_the_protocol_is_left() {
         assert!(!is_passed_on, "{code}: {last:?}");
     }
     // Pings before, between and after are answered, and nobody else's business.
-    let well = [frame(0x89, b"1"), frame(0x01, b"a"), frame(0x89, b"2"), frame(0x80, b"b"), frame(0x8a, b"3"), close(1000, b"ok")];
+    let well = [
+        frame(0x89, b"1"),
+        frame(0x01, b"a"),
+        frame(0x89, b"2"),
+        frame(0x80, b"b"),
+        frame(0x8a, b"3"),
+        close(1000, b"ok"),
+    ];
     let server = breaking(well.concat()).await;
     let (mut events, id) = rig.opened(&ws(&server)).await;
     let Event::Message(message) = next(&mut events).await else { panic!() };
@@ -377,7 +395,10 @@ async fn a_handshake_that_is_none_opens_nothing() {
     let good = "connection: upgrade\r\nupgrade: websocket\r\n";
     for (what, answer) in [
         ("no accept", format!("HTTP/1.1 101 x\r\n{good}\r\n")),
-        ("another's accept", format!("HTTP/1.1 101 x\r\n{good}sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")),
+        (
+            "another's accept",
+            format!("HTTP/1.1 101 x\r\n{good}sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"),
+        ),
         ("no upgrade", "HTTP/1.1 101 x\r\nconnection: upgrade\r\n\r\n".to_owned()),
         ("a redirect", "HTTP/1.1 302 x\r\nlocation: ws://127.0.0.1/\r\n\r\n".to_owned()),
         ("a refusal", "HTTP/1.1 403 x\r\n\r\n".to_owned()),

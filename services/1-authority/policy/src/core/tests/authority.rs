@@ -14,7 +14,8 @@ use chain::payload::{
     image::{ImageForm, ImageImport, ImageRemove},
     job::JobSubmit,
     network::{
-        CallLimits, ConnectionAuthorize, ConnectionRevoke, Direction, NetworkGrant, NetworkPolicyUpdate, Protocol,
+        CallLimits, ConnectionAuthorize, ConnectionRevoke, Direction, NetworkGrant, NetworkPolicyUpdate,
+        Protocol,
     },
     policy::{
         ActionKind, PolicyAction, PolicyCondition, PolicyEffect, PolicyRuleAdded, PolicyRuleRemoved,

@@ -1,8 +1,6 @@
 //! The parts of what a caller gets.
 
-use contracts::network::v1::{
-    self as wire, NetworkErrorKind, fetch_part::Part, web_socket_event::Event,
-};
+use contracts::network::v1::{self as wire, NetworkErrorKind, fetch_part::Part, web_socket_event::Event};
 use tokio::{sync::mpsc::Sender, time::timeout};
 use tonic::Status;
 

@@ -6,13 +6,7 @@ use contracts::network::v1::{self as wire, fetch_upload_part::Part};
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{
-    Asker, Network,
-    fetch::FetchStream,
-    lock,
-    slots::Kind,
-    web_socket_open::EventStream,
-};
+use super::{Asker, Network, fetch::FetchStream, lock, slots::Kind, web_socket_open::EventStream};
 use crate::{
     core::{NetError, limits::time_limit_or_default},
     shell::contract::Handlers,
@@ -47,7 +41,8 @@ impl Handlers {
         let taken = self.0.calls.slots.take(Kind::Upload, asker.requestor.id());
         let slot = taken.map_err(|error| NetError::TooMany(error.to_string()))?;
         let mut parts = request.into_inner();
-        let Some(wire::FetchUploadPart { part: Some(Part::Request(mut fetch)) }) = parts.message().await? else {
+        let Some(wire::FetchUploadPart { part: Some(Part::Request(mut fetch)) }) = parts.message().await?
+        else {
             return Err(misuse("the request comes first"));
         };
         if !fetch.body.is_empty() {

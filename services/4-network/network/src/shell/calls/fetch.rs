@@ -58,7 +58,10 @@ fn method(name: &str) -> Result<Method, NetError> {
         "OPTIONS" => Ok(Method::OPTIONS),
         other => {
             let shown: String = base::visible(other).chars().take(32).collect();
-            Err(NetError::invalid("method", format!("{shown:?} is none of GET POST PUT DELETE PATCH HEAD OPTIONS")))
+            Err(NetError::invalid(
+                "method",
+                format!("{shown:?} is none of GET POST PUT DELETE PATCH HEAD OPTIONS"),
+            ))
         }
     }
 }
@@ -76,8 +79,11 @@ impl Fetch {
         }
         let limit = time_limit_or_default(request.timeout_ms);
         let (follows, body) = (!request.no_redirects, Bytes::from(request.body));
-        Ok(Target::parse(&request.url, Schemes::Http)
-            .map(|target| Self { order: Order { method, target, headers, body }, follows, limit }))
+        Ok(Target::parse(&request.url, Schemes::Http).map(|target| Self {
+            order: Order { method, target, headers, body },
+            follows,
+            limit,
+        }))
     }
 }
 
@@ -201,7 +207,8 @@ async fn exchange(peer: Peer, order: &Order, limits: &CallLimits) -> Result<Answ
         .map_err(|error| CallError::InvalidUrl(format!("it cannot be sent: {error}")))?;
     let response = sender.send_request(request).await.map_err(|error| broken(&error, limits))?;
     // The size of a buffer is no exact limit, what it came to is.
-    let head: usize = response.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let head: usize =
+        response.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if head > header_bytes {
         return Err(CallError::too_large("the answer's head", u64::from(limits.header_bytes)));
     }

@@ -6,10 +6,7 @@ use hyper::{
     header::{HeaderName, HeaderValue},
 };
 
-use crate::core::{
-    CallError, NetError,
-    limits::HEADERS_MAX,
-};
+use crate::core::{CallError, NetError, limits::HEADERS_MAX};
 
 /// About the connection itself, or framing: two readers of one request must not see two.
 const OURS: [&str; 13] = [
@@ -33,9 +30,15 @@ const HANDSHAKE: &str = "sec-websocket-";
 pub(super) const CREDENTIALS: [&str; 2] = ["authorization", "cookie"];
 
 /// Refuses what is no header before it says that there are too many bytes of them.
-pub(super) fn read(headers: &[wire::Header], bytes_max: u32) -> Result<Result<HeaderMap, CallError>, NetError> {
+pub(super) fn read(
+    headers: &[wire::Header],
+    bytes_max: u32,
+) -> Result<Result<HeaderMap, CallError>, NetError> {
     if headers.len() > HEADERS_MAX {
-        return Ok(Err(CallError::Other(format!("too large: {} headers, at most {HEADERS_MAX}", headers.len()))));
+        return Ok(Err(CallError::Other(format!(
+            "too large: {} headers, at most {HEADERS_MAX}",
+            headers.len()
+        ))));
     }
     let mut read = HeaderMap::with_capacity(headers.len());
     let mut bytes = 0usize;
@@ -46,7 +49,8 @@ pub(super) fn read(headers: &[wire::Header], bytes_max: u32) -> Result<Result<He
         }
         let shown = base::visible(&header.name).chars().take(64).collect::<String>();
         let wrong = |text: &str| NetError::invalid("headers", format!("{shown:?} {text}"));
-        let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| wrong("is no name of a header"))?;
+        let name =
+            HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| wrong("is no name of a header"))?;
         if OURS.contains(&name.as_str()) || name.as_str().starts_with(HANDSHAKE) {
             return Err(wrong("is not for a caller to set"));
         }

@@ -22,7 +22,10 @@ use std::{
 };
 
 use base::AxiomRef;
-use chain::payload::{Payload, network::{CallLimits, NetworkPolicyUpdate}};
+use chain::payload::{
+    Payload,
+    network::{CallLimits, NetworkPolicyUpdate},
+};
 use kit::Requestor;
 use tokio_rustls::rustls::ClientConfig;
 

@@ -98,7 +98,9 @@ impl Network {
             return Ok(asker.user.clone());
         }
         if self.node.local().genesis_admin() != Some(asker.requestor.id()) {
-            return Err(NetError::PermissionDenied("what holds for others is told to administrators".to_owned()));
+            return Err(NetError::PermissionDenied(
+                "what holds for others is told to administrators".to_owned(),
+            ));
         }
         match class_of(name) {
             Some(ProcessClass::Named(name)) => Ok(lock(&self.calls.fold).user(&name, false)),
@@ -147,7 +149,11 @@ impl Network {
             url: target.as_str().to_owned(),
             host: target.host().to_owned(),
             port: u32::from(target.port()),
-            special: target.address().and_then(special).map(|kind| kind.name().to_owned()).unwrap_or_default(),
+            special: target
+                .address()
+                .and_then(special)
+                .map(|kind| kind.name().to_owned())
+                .unwrap_or_default(),
             failed: failed.as_ref().and_then(refused),
         }
     }

@@ -106,13 +106,13 @@ impl Network {
     ) -> Result<Carried, CallError> {
         let to = SocketAddr::new(ip, target.port());
         let name = target.address().is_none().then(|| target.host().to_owned());
-        let (network, requestor, client) = (Arc::clone(self), asker.requestor.clone(), asker.user.name.clone());
+        let (network, requestor, client) =
+            (Arc::clone(self), asker.requestor.clone(), asker.user.name.clone());
         // What is on record is carried through, whoever waits for it: who has gone lets go of what was made.
-        let carried = kit::uncancelled(async move {
-            network.dial(&requestor, &client, to, name, deadline).await
-        })
-        .await
-        .map_err(|status| failed(&status))?;
+        let carried =
+            kit::uncancelled(async move { network.dial(&requestor, &client, to, name, deadline).await })
+                .await
+                .map_err(|status| failed(&status))?;
         let held = Held { user: asker.user.clone(), target: target.clone(), ip };
         // It stands in the table before it is asked: no change of the policy slips between.
         let id = carried.id();

@@ -39,9 +39,7 @@ impl Network {
         let found = timeout(limit, self.addresses_for(asker, &request.name)).await;
         match found.unwrap_or(Err(CallError::Timeout(limit.as_millis()))) {
             Ok(addresses) => wire::ResolveReply { addresses, failed: None },
-            Err(error) => {
-                wire::ResolveReply { addresses: Vec::new(), failed: Some(answer::error(&error)) }
-            }
+            Err(error) => wire::ResolveReply { addresses: Vec::new(), failed: Some(answer::error(&error)) },
         }
     }
 

@@ -85,7 +85,9 @@ mod tests {
         assert!(slots.take(Kind::Fetch, me).is_ok());
         let others: Vec<Slot> = (2..)
             .map(|at| IdentityId([at; 32]))
-            .flat_map(|other| (0..FETCHES_OF_ONE_MAX).map_while(|_| slots.take(Kind::Fetch, other).ok()).collect::<Vec<_>>())
+            .flat_map(|other| {
+                (0..FETCHES_OF_ONE_MAX).map_while(|_| slots.take(Kind::Fetch, other).ok()).collect::<Vec<_>>()
+            })
             .take(FETCHES_MAX - mine.len())
             .collect();
         assert_eq!(others.len() + mine.len(), FETCHES_MAX);

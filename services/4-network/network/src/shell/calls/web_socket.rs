@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use base::IdentityId;
-use contracts::network::v1::{
-    self as wire, web_socket_event::Event, web_socket_message::Data,
-};
+use contracts::network::v1::{self as wire, web_socket_event::Event, web_socket_message::Data};
 use futures_util::{SinkExt, StreamExt, stream::SplitSink};
 use tokio::{
     sync::{Mutex, watch},
@@ -82,7 +80,13 @@ impl Network {
         let message_bytes = self.calls.policy().limits.message_bytes as usize;
         let (sink, mut stream) = stream.split();
         let (owner, client) = (asker.requestor.id(), asker.user.name.clone());
-        let socket = Arc::new(WebSocket { owner, client, message_bytes, sink: Mutex::new(sink), closing: watch::Sender::new(false) });
+        let socket = Arc::new(WebSocket {
+            owner,
+            client,
+            message_bytes,
+            sink: Mutex::new(sink),
+            closing: watch::Sender::new(false),
+        });
         lock(&self.calls.web_sockets).insert(id, Arc::clone(&socket));
         let end = self.listen_to(id, &mut stream, &socket, out).await;
         lock(&self.calls.web_sockets).remove(&id);

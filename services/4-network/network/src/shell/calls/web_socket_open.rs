@@ -23,9 +23,7 @@ use tokio_tungstenite::{
 use tonic::Status;
 
 use super::{
-    Asker, Network,
-    answer,
-    headers,
+    Asker, Network, answer, headers,
     reach::{Peer, Wire, wire_id},
     slots::{Kind, Slot},
 };
@@ -83,8 +81,14 @@ impl Network {
         };
         let limit = time_limit_or_default(request.timeout_ms);
         let (message_bytes, header_bytes) = (limits.message_bytes as usize, limits.header_bytes);
-        Ok(Target::parse(&request.url, Schemes::WebSocket)
-            .map(|target| Wanted { target, protocols, headers, limit, message_bytes, header_bytes }))
+        Ok(Target::parse(&request.url, Schemes::WebSocket).map(|target| Wanted {
+            target,
+            protocols,
+            headers,
+            limit,
+            message_bytes,
+            header_bytes,
+        }))
     }
 
     /// Opens one, and passes on what comes until either side has gone.
@@ -134,8 +138,7 @@ fn request(wanted: &Wanted) -> Result<Request, CallError> {
     let scheme = if wanted.target.is_tls() { "wss" } else { "ws" };
     let authority = wanted.target.authority();
     let uri = format!("{scheme}://{authority}{}", wanted.target.path());
-    let mut request =
-        Request::builder().uri(uri).body(()).map_err(|error| invalid(error.to_string()))?;
+    let mut request = Request::builder().uri(uri).body(()).map_err(|error| invalid(error.to_string()))?;
     let headers = request.headers_mut();
     headers.insert(USER_AGENT, HeaderValue::from_static("bailiwick"));
     headers.extend(wanted.headers.clone());
@@ -166,7 +169,8 @@ async fn handshake(peer: Peer, wanted: &Wanted, slot: Slot) -> Result<Opened, Ca
         Error::Io(error) => CallError::ConnectionFailed(error.to_string()),
         other => CallError::Other(format!("no handshake of a WebSocket: {other}")),
     })?;
-    let head: usize = response.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let head: usize =
+        response.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if head > wanted.header_bytes as usize {
         return Err(CallError::too_large("the answer's head", u64::from(wanted.header_bytes)));
     }
