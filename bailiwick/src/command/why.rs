@@ -161,6 +161,10 @@ fn refusal(call: RefusedCall, grants: &[String]) -> Refusal {
             (format!("--egress {place}:PORT"), Some(note))
         }
         ("resolve", None) => (format!("--egress {}", call.target.trim_end_matches('.')), None),
+        ("connect", _) if call.target == "udp" => {
+            let note = "UDP does not go out; the addresses of a name are tried by it too, to sort them";
+            ("TCP".to_owned(), Some(note.to_owned()))
+        }
         ("connect", _) if !call.target.starts_with('/') => {
             (format!("--egress {}", call.target), not_answered(grants))
         }

@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
@@ -196,6 +197,28 @@ pub(crate) fn loopback_up() -> io::Result<()> {
         }
         request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
         check(libc::c_long::from(libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request)))?;
+    }
+    Ok(())
+}
+
+/// Gives `lo` of the current network namespace one more address, alone in its network.
+pub(crate) fn loopback_has_too(address: Ipv4Addr) -> io::Result<()> {
+    // SAFETY: ifreq is plain data, zero is valid, and its address has the size of a `sockaddr_in`; the ioctls read that one
+    // structure.
+    unsafe {
+        let socket =
+            owned(libc::c_long::from(libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0)))?;
+        let mut request: libc::ifreq = std::mem::zeroed();
+        for (to, from) in request.ifr_name.iter_mut().zip(b"lo:1") {
+            *to = *from as libc::c_char;
+        }
+        for (call, value) in [(libc::SIOCSIFADDR, address), (libc::SIOCSIFNETMASK, Ipv4Addr::BROADCAST)] {
+            let mut named: libc::sockaddr_in = std::mem::zeroed();
+            named.sin_family = libc::AF_INET as libc::sa_family_t;
+            named.sin_addr.s_addr = u32::from_ne_bytes(value.octets());
+            (&raw mut request.ifr_ifru.ifru_addr).cast::<libc::sockaddr_in>().write(named);
+            check(libc::c_long::from(libc::ioctl(socket.as_raw_fd(), call, &raw const request)))?;
+        }
     }
     Ok(())
 }

@@ -418,6 +418,10 @@ fn duplicate_slots(prepared: &Prepared<'_>) -> Result<Vec<(OwnedFd, u32)>, Failu
     prepared.plan.descriptors.iter().enumerate().map(copy).collect()
 }
 
+/// The dummy address of RFC 7600. A C library that is asked for addresses of configured families alone (`AI_ADDRCONFIG`) takes
+/// a network of nothing but 127.0.0.1 for none, and asks for no name.
+const DUMMY: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
+
 /// Who asks for names in this network is answered here. Above the descriptors that a plan can place.
 fn name_server(first: u32) -> io::Result<Vec<(OwnedFd, u32)>> {
     const PLACE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 53);
@@ -428,6 +432,7 @@ fn name_server(first: u32) -> io::Result<Vec<(OwnedFd, u32)>> {
         rustix::net::bind(&socket, &PLACE)?;
         sys::duplicate_above(socket.as_fd(), OWN_DESCRIPTORS_MIN)
     };
+    sys::loopback_has_too(DUMMY)?;
     let (udp, tcp) = (bound(SocketType::DGRAM)?, bound(SocketType::STREAM)?);
     rustix::net::listen(&tcp, WAITING_MAX)?;
     Ok(vec![(udp, first), (tcp, first.saturating_add(1))])

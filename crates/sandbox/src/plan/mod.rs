@@ -250,7 +250,8 @@ pub struct Plan {
     #[cbor(default)]
     pub deterministic: bool,
     /// In an own network with a loopback: sockets on port 53 of 127.0.0.1, of UDP at this descriptor and of TCP, which
-    /// listens, at the next. The port is a right that the process itself does not have.
+    /// listens, at the next. The port is a right that the process itself does not have. The loopback gets an address beside
+    /// its own, without which libraries do not ask.
     #[n(36)]
     pub name_server: Option<u32>,
 }

@@ -121,6 +121,55 @@ fn links_in_what_is_shown_do_not_lead_out() {
     }
 }
 
+/// As `/etc/resolv.conf` of many hosts leads into `/run`, which is empty inside.
+#[test]
+fn a_mount_on_a_link_that_leads_nowhere_is_where_the_link_leads() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), open).unwrap();
+    std::fs::write(folder.path().join("shown"), "inside").unwrap();
+    for (name, to) in
+        [("relative", "../run/deep/list"), ("absolute", "/run/other"), ("twice", "relative_too")]
+    {
+        std::os::unix::fs::symlink(to, folder.path().join(name)).unwrap();
+    }
+    std::os::unix::fs::symlink("../../../run/third", folder.path().join("relative_too")).unwrap();
+    let bind = |source: &str, target: &str| Mount::Bind {
+        source: format!("{}{source}", folder.path().display()),
+        target: target.to_owned(),
+        writable: false,
+        optional: false,
+    };
+    for launcher in launchers() {
+        let plan = probe(
+            "read /links/relative , read /run/deep/list , read /links/absolute , read /run/third , list /run",
+        );
+        let mut mounts = plan.mounts.clone();
+        mounts.push(Mount::Tmpfs { target: "/run".to_owned(), size_bytes_max: 1 << 20, mode: 0o755 });
+        mounts.push(bind("", "/links"));
+        mounts
+            .extend(["relative", "absolute", "twice"].map(|link| bind("/shown", &format!("/links/{link}"))));
+        let text = run(*launcher, &plan.with_mounts(mounts), &[]);
+        for path in ["/links/relative", "/run/deep/list", "/links/absolute", "/run/third"] {
+            assert_eq!(line(&text, &format!("ok read {path}")), "inside", "{text}");
+        }
+        assert_eq!(line(&text, "ok list /run"), "deep other third", "{text}");
+        assert!(!std::path::Path::new("/run/deep/list").exists());
+    }
+}
+
+#[test]
+fn a_name_server_has_the_port_that_its_process_has_no_right_to() {
+    for launcher in launchers() {
+        let mut plan = probe("fds , read /proc/net/udp , read /proc/net/tcp");
+        (plan.loopback, plan.name_server) = (true, Some(20));
+        let text = run(*launcher, &plan, &[]);
+        assert_eq!(line(&text, "ok fds"), "0 1 2 20 21", "{text}");
+        assert!(line(&text, "ok read /proc/net/udp").contains("0100007F:0035"), "{text}");
+        assert!(line(&text, "ok read /proc/net/tcp").contains("0100007F:0035"), "{text}");
+    }
+}
+
 #[test]
 fn exactly_the_planned_descriptors_arrive_under_their_numbers() {
     for (launcher, init) in launchers().iter().flat_map(|launcher| [(launcher, false), (launcher, true)]) {

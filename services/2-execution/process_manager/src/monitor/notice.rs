@@ -76,8 +76,9 @@ impl Notices {
                     }
                     continue;
                 }
-                let verdict =
-                    self.listener.subject(&call).and_then(|subject| self.judge(&call, &subject, refused));
+                let goes_out = way_out.is_some();
+                let subject = self.listener.subject(&call);
+                let verdict = subject.and_then(|subject| self.judge(&call, &subject, refused, goes_out));
                 match verdict {
                     Some(errno) => self.listener.refuse(&call, errno.raw_os_error())?,
                     None => self.listener.go_on(&call)?,
@@ -90,7 +91,13 @@ impl Notices {
         Ok(())
     }
 
-    fn judge(&self, call: &Notification, subject: &Subject, refused: &mut RefusedCalls) -> Verdict {
+    fn judge(
+        &self,
+        call: &Notification,
+        subject: &Subject,
+        refused: &mut RefusedCalls,
+        goes_out: bool,
+    ) -> Verdict {
         match subject {
             Subject::Path { call: kind, path, flags } => {
                 let path = absolute(call, *kind, path)?;
@@ -98,7 +105,11 @@ impl Notices {
             }
             Subject::Internet { call: NotifyCall::Connect, address } if self.own_network => {
                 let errno = refusal(call, address)?;
-                refused.add("connect", &address.to_string(), errno.raw_os_error());
+                // Who sorts the addresses of a name tries each by UDP and sends nothing: one line for all.
+                let [descriptor, ..] = call.arguments;
+                let is_udp = goes_out && socket_type(call.pid, descriptor as i32) == Some(SocketType::DGRAM);
+                let target = if is_udp { UDP.to_owned() } else { address.to_string() };
+                refused.add("connect", &target, errno.raw_os_error());
                 Some(errno)
             }
             Subject::Unix { call: NotifyCall::Connect, name } if !name.starts_with(b"\0") => {
@@ -218,6 +229,9 @@ fn absolute_from(base: &str, path: &[u8]) -> Option<String> {
     let folder = fs::read_link(base).ok()?;
     Some(normalize(&format!("{}/{path}", folder.to_str()?)))
 }
+
+/// As what all datagrams of a program with a way out are written down.
+const UDP: &str = "udp";
 
 /// What the kernel says to this connection in a network of a loopback alone; none if it may succeed.
 fn refusal(call: &Notification, address: &SocketAddr) -> Verdict {
