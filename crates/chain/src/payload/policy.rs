@@ -280,6 +280,9 @@ pub enum ServiceOperation {
     Lock,
     #[n(7)]
     Unlock,
+    /// Of `axiom` alone: the log's first segments are taken out of it.
+    #[n(8)]
+    Archive,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize, Deserialize)]
@@ -463,7 +466,10 @@ impl PolicyAction {
             Self::ControlService { operation, .. } => {
                 matches!(
                     operation,
-                    ServiceOperation::Stop | ServiceOperation::Shutdown | ServiceOperation::Lock
+                    ServiceOperation::Stop
+                        | ServiceOperation::Shutdown
+                        | ServiceOperation::Lock
+                        | ServiceOperation::Archive
                 )
             }
             Self::ControlProcess { operation, .. } => matches!(operation, ProcessOperation::Suspend),

@@ -120,8 +120,16 @@ pub(super) const fn action_allows(action: ActionKind, kind: EntryType) -> bool {
             matches!(kind, T::PolicyRuleAdded | T::PolicyRuleRemoved | T::PolicyUpdate)
         }
         ActionKind::ControlService => {
-            // The last one locks and unlocks keys.
-            matches!(kind, T::ServiceRegister | T::ServiceStart | T::ServiceStop | T::Shutdown | T::KeyUsage)
+            // The last two lock and unlock keys, and archive the log.
+            matches!(
+                kind,
+                T::ServiceRegister
+                    | T::ServiceStart
+                    | T::ServiceStop
+                    | T::Shutdown
+                    | T::KeyUsage
+                    | T::LogArchive
+            )
         }
         ActionKind::ModifyIdentity | ActionKind::Authenticate => matches!(kind, T::IdentityUpdated),
     }
