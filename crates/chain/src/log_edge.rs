@@ -331,3 +331,6 @@ fn first_number(state: &[u8]) -> Option<u32> {
     decoder.array().ok()?;
     decoder.u32().ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,6 +29,8 @@ use crate::{
 
 /// How long services may take to write down what they have folded; behind a start they come one after the other.
 const SAVE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often they are asked.
+const SAVE_AGAIN: Duration = Duration::from_secs(3);
 /// How often it is looked whether they have.
 const SAVE_PAUSE: Duration = Duration::from_millis(50);
 /// Follows the log without being a service of the catalogue.
@@ -110,14 +112,19 @@ impl Archiver {
         let mut wanted = services;
         wanted.retain(|name| name != "axiom" && SERVICE_NAMES.contains(&name.as_str()));
         wanted.insert(SUPERVISOR.to_owned());
-        self.followers.ask_save();
-        let until = Instant::now() + SAVE_TIMEOUT;
+        let began = Instant::now();
+        let mut asked: Option<Instant> = None;
         loop {
             let unsaved = self.followers.unsaved(&wanted, last.0);
             if unsaved.is_empty() {
                 return Ok(());
             }
-            if Instant::now() >= until {
+            // Again and again: one that was still reading when it was asked has not come far.
+            if asked.is_none_or(|asked| asked.elapsed() >= SAVE_AGAIN) {
+                self.followers.ask_save();
+                asked = Some(Instant::now());
+            }
+            if began.elapsed() >= SAVE_TIMEOUT {
                 let text = format!(
                     "{} did not write down what was made of the entries up to {last} within {} s; a service that is \
                      stopped must be started first",

@@ -37,7 +37,7 @@ pub enum StoreError {
     )]
     NeedsRestore { first: base::Sequence, places: String },
     #[error(
-        "Archived: entry {sequence} was taken out of the log, which begins with entry {first}; it lies in {place}"
+        "Archived: entry {sequence} was taken out of the log, which begins with entry {first}; it lies in {place} (`bailiwick log restore` brings it back)"
     )]
     Archived { sequence: base::Sequence, first: base::Sequence, place: String },
     #[error("entry {0} is not in the log")]
