@@ -54,8 +54,7 @@ fn first_entry() -> (Entry, Hash) {
         rules: Vec::new(),
         initial_capabilities: Vec::new(),
     };
-    let body =
-        genesis::build(plan, |path| Some(PublicKey(Hash::of(path.to_string().as_bytes()).0))).unwrap();
+    let body = genesis::build(plan, |path| Some(PublicKey(Hash::of(path.to_string().as_bytes()).0))).unwrap();
     let submitter = body.admin;
     let envelope = Envelope { submitter, key: EntryKey([0; 16]), authorization: None, body };
     genesis_entry(&envelope.to_bytes().unwrap()).unwrap()
@@ -173,9 +172,8 @@ fn act(disk: &SimDisk, from: Sequence, left: usize) -> LogArchive {
     let segment = DiskLog(disk).open(name).unwrap();
     let reader = chain::SegmentReader::open(segment, name, None).unwrap();
     let last = reader.point().last().unwrap();
-    let is_taken = |name: &&String| {
-        segment_first(name).is_some_and(|first| first >= from && first <= last.sequence)
-    };
+    let is_taken =
+        |name: &&String| segment_first(name).is_some_and(|first| first >= from && first <= last.sequence);
     let segments = all.iter().filter(is_taken).count() as u64;
     let whole = read(disk).tree;
     let log = origin(NODE, &first_entry().1);
@@ -254,7 +252,11 @@ fn no_power_cut_leaves_a_log_that_does_not_start() {
                     break;
                 }
                 cut += 1;
-                if fault == Fault::PowerCut { disk.restart_machine() } else { disk.restart_process() }
+                if fault == Fault::PowerCut {
+                    disk.restart_machine()
+                } else {
+                    disk.restart_process()
+                }
                 let after = read(&disk);
                 is_the_same(&after, &whole);
                 match &after.edge {
@@ -291,7 +293,10 @@ fn what_was_not_decided_is_not_taken_and_what_is_wrong_does_not_start() {
     assert!(matches!(refuse(&|act| act.segments += 1), ArchiveError::NotWhole(_)));
     assert!(matches!(refuse(&|act| act.last.hash.0[0] ^= 1), ArchiveError::OtherEntry(_)));
     assert!(matches!(refuse(&|act| act.witnesses.clear()), ArchiveError::Edge(_)));
-    assert!(matches!(refuse(&|act| act.checkpoint = act.checkpoint.replace("desk", "desc")), ArchiveError::Edge(_)));
+    assert!(matches!(
+        refuse(&|act| act.checkpoint = act.checkpoint.replace("desk", "desc")),
+        ArchiveError::Edge(_)
+    ));
     let other_root = |act: &mut LogArchive| {
         let log = origin(NODE, &first_entry().1);
         let checkpoint = Checkpoint { origin: log, size: 300, root: TreeHash::leaf(b"x") };
@@ -322,7 +327,10 @@ fn what_was_not_decided_is_not_taken_and_what_is_wrong_does_not_start() {
         disk.remove(&format!("snapshot/{name}")).unwrap();
     }
     let refused = open(&disk).err().unwrap();
-    assert!(matches!(refused, StoreError::NeedsRestore { .. }) && refused.to_string().contains("log restore /archive"));
+    assert!(
+        matches!(refused, StoreError::NeedsRestore { .. })
+            && refused.to_string().contains("log restore /archive")
+    );
     disk.restart_process();
     // Put back, it is the whole log, whatever else there is.
     for name in files.keys().filter(|name| name.ends_with(".seg") && name.starts_with("log/")) {

@@ -84,7 +84,7 @@ impl LogFiles {
             edge.parts().iter().map(|part| PathBuf::from(&part.place)).filter(|place| place.is_dir()),
         );
         let files = Self::open(folder, &places)?;
-        if files.first > Sequence(0) { Err(files.archived(Sequence(0)).into()) } else { Ok(files) }
+        if files.first > Sequence(0) { Err(files.archived().into()) } else { Ok(files) }
     }
 
     /// The same from an entry on: only what that needs.
@@ -93,14 +93,13 @@ impl LogFiles {
         if files.first <= from { Ok(files) } else { Self::whole(folder, archives) }
     }
 
-    /// That this entry, and those before and behind it, cannot be read here.
-    fn archived(&self, sequence: Sequence) -> Failure {
+    /// That what lies before cannot be read here.
+    fn archived(&self) -> Failure {
         let parts = self.edge.as_ref().map(LogEdge::parts).unwrap_or_default();
         let places: Vec<&str> = parts.iter().map(|part| part.place.as_str()).collect();
         let last = Sequence(self.first.0.saturating_sub(1));
         let text = format!(
-            "entry {sequence} is archived, as all up to {last} are, in {}, which cannot be read here: make it readable there \
-             again, or bring it back with `bailiwick log restore DIR`",
+            "entries 0 to {last} are archived in {}, which cannot be read here: make it readable there again, or bring it back with `bailiwick log restore DIR`",
             places.join(" and ")
         );
         Failure::new(USAGE, text)
