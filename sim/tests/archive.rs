@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests may stop the test")]
 
 use axiom::{
-    core::{Sequencer, genesis_entry},
+    core::genesis_entry,
     snapshot::{Snapshots, Writer},
     start::{Started, start},
     store::{

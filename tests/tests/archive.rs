@@ -214,13 +214,13 @@ fn an_archiving_that_is_cut_short_is_carried_out_by_the_next_axiom_and_closed_on
     let _ = asked.wait();
     assert!(within(SOON, || site.node.pids().iter().any(|(name, pid)| name == "axiom" && *pid != axiom)));
     let act = site.node.json(&["log", "tail", "--type", "LogArchive"])[0].clone();
-    let receipts = || -> Vec<serde_json::Value> {
-        let shown = site.node.json(&["log", "tail", "-n", "1000", "--type", "Receipt"]);
+    let receipts = |node: &TestNode| -> Vec<serde_json::Value> {
+        let shown = node.json(&["log", "tail", "-n", "1000", "--type", "Receipt"]);
         let of = |entry: &&serde_json::Value| entry["body"]["axiom_entry"]["sequence"] == act["sequence"];
         shown.as_array().unwrap().iter().filter(of).cloned().collect()
     };
-    assert!(within(SOON, || !receipts().is_empty()), "{}", site.node.service_log("axiom"));
-    assert_eq!(receipts()[0]["body"]["status"], "success", "{}", site.node.service_log("axiom"));
+    assert!(within(SOON, || !receipts(&site.node).is_empty()), "{}", site.node.service_log("axiom"));
+    assert_eq!(receipts(&site.node)[0]["body"]["status"], "success", "{}", site.node.service_log("axiom"));
     assert_eq!(
         site.node.json(&["log", "verify"])["first"].as_u64(),
         act["body"]["last"]["sequence"].as_u64().map(|last| last + 1)
@@ -228,5 +228,5 @@ fn an_archiving_that_is_cut_short_is_carried_out_by_the_next_axiom_and_closed_on
     acts_go_on(&site.node, "recovered");
     site.node.down();
     up(&mut site.node);
-    assert_eq!(receipts().len(), 1, "it is closed once");
+    assert_eq!(receipts(&site.node).len(), 1, "it is closed once");
 }
