@@ -134,7 +134,8 @@ fn idle_stop(text: &str) -> Result<Duration> {
 /// Variables that the supervisor may need; services get none of them. The clock of a node is moved by a test that said so
 /// at its start, which `status` shows.
 fn inherited_environment(allow_break: &[String]) -> Vec<(String, String)> {
-    let mut wanted = vec!["CREDENTIALS_DIRECTORY", "BAILIWICK_LOG", "NOTIFY_SOCKET", "PATH"];
+    let mut wanted =
+        vec!["CREDENTIALS_DIRECTORY", "BAILIWICK_LOG", "BAILIWICK_SEGMENT_BYTES", "NOTIFY_SOCKET", "PATH"];
     wanted.extend(allow_break.iter().any(|part| part == WALL_CLOCK).then_some(kit::WALL_MOVED));
     wanted.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect()
 }

@@ -67,7 +67,7 @@ fn rate(entries: u64, began: Instant) -> f64 {
 
 fn verification(what: &str, written: &Written, rounds: usize) -> Result<Row> {
     let folder = LogFolder::new(&written.folder);
-    let options = VerifyOptions { head: Some(written.last), from_oldest: false };
+    let options = VerifyOptions { head: Some(written.last), ..VerifyOptions::default() };
     let (mut chain, mut alone, mut both, mut core) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
         let began = Instant::now();

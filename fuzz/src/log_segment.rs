@@ -53,7 +53,7 @@ fn verified(bytes: Vec<u8>) -> Result<Report, Fault> {
         Ok(report) => {
             assert_eq!(report.last, point.last());
             let beyond = AxiomRef { sequence: Sequence(report.entries), hash: Hash::ZERO };
-            let options = VerifyOptions { head: Some(beyond), from_oldest: false };
+            let options = VerifyOptions { head: Some(beyond), ..VerifyOptions::default() };
             assert!(verify_log(&log, &options, |_| {}).is_err());
         }
         Err(fault) => super::check::one_line(fault),

@@ -172,7 +172,7 @@ impl Run {
             self.report.half_groups = self.report.half_groups.saturating_add(1);
             self.fail(&format!("{when} the log ends inside a group"));
         }
-        let options = VerifyOptions { head: last, from_oldest: false };
+        let options = VerifyOptions { head: last, ..VerifyOptions::default() };
         if let Err(fault) = verify_log(&DiskLog(&self.disk), &options, |_| {}) {
             self.report.unopenable = self.report.unopenable.saturating_add(1);
             self.fail(&format!("{when} the log does not verify: {fault}"));

@@ -139,7 +139,7 @@ impl Sample {
         if self.without_chain {
             return Ok(chain::Report::default());
         }
-        verify_log(&self.log, &VerifyOptions { head: Some(self.head), from_oldest: false }, |_| {})
+        verify_log(&self.log, &VerifyOptions { head: Some(self.head), ..VerifyOptions::default() }, |_| {})
     }
 }
 

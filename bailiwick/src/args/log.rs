@@ -37,8 +37,8 @@ pub enum Log {
     },
     /// Verify a log without any service: every entry, group, header and padding byte.
     Verify {
-        /// The log's folder; the node's own by default.
-        folder: Option<PathBuf>,
+        /// The log's folder, the node's own by default; several are one log: archives and what is left.
+        folder: Vec<PathBuf>,
         /// A signed head kept elsewhere, to find truncation.
         #[arg(long)]
         head: Option<PathBuf>,
@@ -49,7 +49,18 @@ pub enum Log {
     /// Print the signed head; keep it elsewhere.
     Head,
     /// Fold the log from genesis and print the state's hash.
-    Replay { folder: Option<PathBuf> },
+    Replay {
+        /// The log's folder, the node's own by default; archives of it behind it.
+        folder: Vec<PathBuf>,
+    },
+    /// Take whole segments below a cosigned checkpoint out of the log, into a folder of your own.
+    Archive(ArchiveArgs),
+    /// Put archived segments back, on a node that is down.
+    Restore {
+        /// Where they are, from genesis on.
+        #[arg(required = true)]
+        dir: Vec<PathBuf>,
+    },
     /// Print the signed checkpoint of the log's tree; keep it elsewhere.
     Checkpoint,
     /// Publish the log into a folder for any web server: tiles, entries, checkpoint. Run again, it adds what is new.
@@ -101,12 +112,37 @@ pub enum Log {
     },
 }
 
+#[derive(Debug, Args)]
+pub struct ArchiveArgs {
+    /// Folder for the segments; made if its parent is there.
+    #[arg(long, value_name = "DIR", required_unless_present = "dry_run")]
+    pub to: Option<PathBuf>,
+    /// The checkpoint with the signatures of witnesses: that of a published log, after `log cosign`.
+    #[arg(long, value_name = "FILE")]
+    pub checkpoint: PathBuf,
+    /// Key of a witness that signed it; may be repeated.
+    #[arg(long, value_name = "KEY", required = true)]
+    pub witness: Vec<String>,
+    /// Only what lies before this entry.
+    #[arg(long, value_name = "SEQUENCE")]
+    pub before: Option<u64>,
+    /// Only what is older than so many days.
+    #[arg(long, value_name = "NUMBER")]
+    pub keep_days: Option<u64>,
+    /// Say what it would take, and take nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
 /// Which log, and which of its checkpoints.
 #[derive(Debug, Args)]
 pub struct LogFrom {
     /// The log's folder; the node's own by default.
     #[arg(long, value_name = "FOLDER")]
     pub log: Option<PathBuf>,
+    /// Where segments of it are archived; may be repeated. The places that its edge names are looked at anyway.
+    #[arg(long, value_name = "FOLDER")]
+    pub archive: Vec<PathBuf>,
     /// A signed checkpoint of it; by default the node is asked, or the one that it kept is taken.
     #[arg(long, value_name = "FILE")]
     pub checkpoint: Option<PathBuf>,

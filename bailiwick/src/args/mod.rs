@@ -24,7 +24,7 @@ pub use image::{Image, ImportImage};
 pub use import::Import;
 pub use job::{Job, SubmitJob, VerifyJob};
 pub use key::{Key, Opens, Recovery, SealBy, SshAgent};
-pub use log::{Log, LogFrom, Verify, Witness};
+pub use log::{ArchiveArgs, Log, LogFrom, Verify, Witness};
 pub use network::{Fetch, Network, RulesChange};
 pub use policy::{ExportArgs, ImportArgs, Policy, WhatIfArgs};
 

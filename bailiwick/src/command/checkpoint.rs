@@ -17,6 +17,7 @@ use chain::{
     segment_name,
 };
 
+use super::log_files::edge_of;
 use crate::{
     args::{LogFrom, Output},
     exit::Failure,
@@ -27,6 +28,8 @@ use crate::{
 /// A log's folder with a checkpoint that its key signed.
 pub struct Signed {
     pub folder: PathBuf,
+    /// Where segments of it are archived.
+    pub archives: Vec<PathBuf>,
     pub key: VerifierKey,
     pub signed: SignedCheckpoint,
     pub checkpoint: Checkpoint,
@@ -47,7 +50,7 @@ pub fn find(layout: &Layout, from: &LogFrom) -> Result<Signed> {
         .verify(&key)
         .map_err(|error| Failure::refused(&format_args!("the checkpoint is not of this log: {error}")))?
         .clone();
-    Ok(Signed { folder, key, signed, checkpoint })
+    Ok(Signed { folder, archives: from.archive.clone(), key, signed, checkpoint })
 }
 
 /// The log's key, from its first entry; the rest of the log is not read.
@@ -58,6 +61,9 @@ pub fn key_of(folder: &Path) -> Result<VerifierKey> {
 
 /// Genesis and its entry hash.
 pub fn genesis(folder: &Path) -> Result<(Genesis, Hash)> {
+    if let Some(edge) = edge_of(folder)? {
+        return Ok(edge.genesis()?);
+    }
     let name = segment_name(Sequence(0));
     let path = folder.join(&name);
     let file = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
@@ -135,7 +141,8 @@ struct Shown {
 
 /// `log checkpoint`: the note alone, so that it can be put into a file; its key goes to standard error.
 pub fn show(layout: &Layout, output: Output) -> Result<()> {
-    let Signed { key, signed, checkpoint, .. } = find(layout, &LogFrom { log: None, checkpoint: None })?;
+    let Signed { key, signed, checkpoint, .. } =
+        find(layout, &LogFrom { log: None, archive: Vec::new(), checkpoint: None })?;
     if output == Output::Text {
         eprintln!("key {key}");
     }

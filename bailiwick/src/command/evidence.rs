@@ -7,16 +7,16 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use base::layout::Layout;
+use base::{Sequence, layout::Layout};
 use chain::{
-    LogFolder, Placed, VerifyOptions,
+    Placed,
     checkpoint::Checkpoint,
     evidence::{EVIDENCE_BYTES_MAX, EVIDENCE_ENTRIES_MAX, Evidence, Expected, Older},
     note::VerifierKey,
     tlog_proof::TlogProof,
     tree::{
-        Edge, NodeId, TreeHash, consistency_nodes, consistency_proof, inclusion_nodes, inclusion_proof,
-        set_nodes, set_proof,
+        NodeId, TreeHash, consistency_nodes, consistency_proof, inclusion_nodes, inclusion_proof, set_nodes,
+        set_proof,
     },
     verify_in_parallel,
 };
@@ -25,6 +25,7 @@ use serde::Serialize;
 use super::{
     checkpoint::{self, Signed},
     log::threads,
+    log_files::LogFiles,
 };
 use crate::{
     args::{LogFrom, Output},
@@ -47,10 +48,15 @@ struct Read {
 }
 
 /// Reads the whole log, believes nothing, and keeps what is wanted.
-fn read(log: &Signed, (from, to): (u64, u64), wanted: &BTreeSet<NodeId>) -> Result<Read> {
+fn read(log: &Signed, (from, to): (u64, u64), since: u64, wanted: &BTreeSet<NodeId>) -> Result<Read> {
     let Checkpoint { size, root, .. } = log.checkpoint;
-    let mut tree = Edge::default();
+    let files = LogFiles::reaching(&log.folder, &log.archives, Sequence(from.min(since)))?;
+    let mut tree = files.tree();
     let mut read = Read { nodes: BTreeMap::new(), leaves: Vec::new() };
+    // Of what is archived a proof of later entries needs nothing but the edge's subtrees.
+    if let Some(edge) = files.edge.as_ref().filter(|_| files.first > Sequence(0)) {
+        read.nodes.extend(edge.nodes());
+    }
     let bytes = AtomicUsize::new(0);
     let take = |placed: &Placed<'_>| {
         let (index, header) = (placed.record.header.sequence.0, placed.record.header.encode());
@@ -60,19 +66,17 @@ fn read(log: &Signed, (from, to): (u64, u64), wanted: &BTreeSet<NodeId>) -> Resu
         let fits = bytes.fetch_add(more, Ordering::Relaxed).saturating_add(more) <= EVIDENCE_BYTES_MAX;
         (index, TreeHash::leaf_of(&[&header, placed.record.payload]), leaf.filter(|_| fits))
     };
-    let folder = LogFolder::new(&log.folder);
-    let outcome =
-        verify_in_parallel(&folder, &VerifyOptions::default(), threads(), take, |(index, hash, leaf)| {
-            if index >= size {
-                return;
+    let outcome = verify_in_parallel(&files, &files.options(), threads(), take, |(index, hash, leaf)| {
+        if index >= size {
+            return;
+        }
+        tree.push(hash, |id, hash| {
+            if wanted.contains(&id) {
+                read.nodes.insert(id, hash);
             }
-            tree.push(hash, |id, hash| {
-                if wanted.contains(&id) {
-                    read.nodes.insert(id, hash);
-                }
-            });
-            read.leaves.extend(leaf.map(|leaf| (index, leaf)));
         });
+        read.leaves.extend(leaf.map(|leaf| (index, leaf)));
+    });
     let too_large = bytes.into_inner() > EVIDENCE_BYTES_MAX;
     match outcome {
         Err(fault) if !(fault.may_be_torn_tail && tree.size() == size) => {
@@ -120,7 +124,7 @@ pub fn prove(
     check_range(sequence, sequence, &log.checkpoint)?;
     let size = log.checkpoint.size;
     let wanted = made(inclusion_nodes(sequence, size))?.into_iter().collect();
-    let Read { nodes, leaves } = read(&log, (sequence, sequence), &wanted)?;
+    let Read { nodes, leaves } = read(&log, (sequence, sequence), u64::MAX, &wanted)?;
     let extra = leaves.into_iter().next().map(|(_, leaf)| leaf);
     let hashes = made(inclusion_proof(&nodes, sequence, size))?;
     let proof = TlogProof { extra, index: sequence, hashes, checkpoint: log.signed };
@@ -182,7 +186,8 @@ pub fn export(
     if let Some(since) = &since {
         needed.extend(made(consistency_nodes(since.size, size))?);
     }
-    let Read { nodes, leaves } = read(&log, (wanted.from, to), &needed)?;
+    let Read { nodes, leaves } =
+        read(&log, (wanted.from, to), since.as_ref().map_or(u64::MAX, |since| since.size), &needed)?;
     let older = match since {
         Some(Checkpoint { size: old, root, .. }) => {
             Some(Older { size: old, root, consistency: made(consistency_proof(&nodes, old, size))? })

@@ -1,19 +1,23 @@
 //! `bailiwick log`: everything here but `--follow` and `head` works on files alone, with no service running.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use anyhow::{Context, Result, bail};
 use base::{AxiomRef, Sequence, layout::Layout};
 use chain::{
-    EntryHeader, EntryType, LogFolder, Placed, SignedHead, VerifyOptions,
+    EntryHeader, EntryType, Placed, SignedHead, VerifyOptions,
     checkpoint::Checkpoint,
+    log_edge::LogEdge,
     payload::Payload,
     tree::{Edge, TreeHash},
     verify_in_parallel, verify_log,
 };
 use serde::Serialize;
 
-use super::checkpoint;
+use super::{checkpoint, log_files::LogFiles};
 use crate::{
     args::{Log as LogCommand, Output},
     exit::{DAMAGED, Failure},
@@ -32,6 +36,8 @@ struct Verified {
     segments: u64,
     groups: u64,
     entries: u64,
+    /// The first entry that was read; what lies before it is archived.
+    first: Sequence,
     head: Option<AxiomRef>,
     /// The head that it was checked against, if one was given.
     checked_against: Option<AxiomRef>,
@@ -48,44 +54,88 @@ pub fn threads() -> usize {
 }
 
 /// Reads everything, believes nothing; names the first damaged entry, header or padding byte.
-pub fn verify(output: Output, folder: &Path, head: Option<&Path>, kept: Option<&Path>) -> Result<()> {
+pub fn verify(output: Output, folders: &[PathBuf], head: Option<&Path>, kept: Option<&Path>) -> Result<()> {
+    let files = LogFiles::of(folders)?;
+    // Where genesis is, or the edge that holds it.
+    let named = folders.iter().find(|folder| checkpoint::genesis(folder).is_ok());
+    let folder = named.or(folders.first()).context("no folder was named")?;
     let checked_against = head.map(|file| signed_head(folder, file)).transpose()?;
     let checkpoint = kept.map(|file| signed_checkpoint(folder, file)).transpose()?;
-    let options = VerifyOptions { head: checked_against, from_oldest: false };
-    let mut tree = Edge::default();
-    let mut found = None;
-    let size = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size);
+    let options = VerifyOptions { head: checked_against, ..files.options() };
+    // What the log signed of itself when segments were archived.
+    let archived = files.edge.as_ref().map(LogEdge::checkpoint).transpose()?;
+    let mut tree = files.tree();
+    let (mut found, mut found_archived) = (None, None);
+    if let Some(kept) = checkpoint.as_ref().filter(|kept| kept.size < tree.size()) {
+        let text = format!(
+            "the checkpoint of {} entries lies before entry {}, where this log begins: name the archive's folder too\n{}",
+            kept.size,
+            files.first,
+            files.note()
+        );
+        return Err(Failure::new(crate::exit::USAGE, text).into());
+    }
+    let size = |checkpoint: &Option<Checkpoint>| checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size);
+    let (kept_size, archived_size) = (size(&checkpoint), size(&archived));
+    let edge_at = files.edge.as_ref().map(|edge| edge.last);
+    let other_edge = AtomicBool::new(false);
     let leaf = |placed: &Placed<'_>| {
         let header = &placed.record.header;
-        (header.sequence.0 < size).then(|| TreeHash::leaf_of(&[&header.encode(), placed.record.payload]))
+        if edge_at.is_some_and(|at| at.sequence == header.sequence && at.hash != placed.hash) {
+            other_edge.store(true, Ordering::Relaxed);
+        }
+        (header.sequence.0 < kept_size.max(archived_size))
+            .then(|| TreeHash::leaf_of(&[&header.encode(), placed.record.payload]))
     };
-    let report = verify_in_parallel(&LogFolder::new(folder), &options, threads(), leaf, |leaf| {
+    let mut compare = |tree: &Edge| {
+        if tree.size() == kept_size {
+            found = Some(tree.root());
+        }
+        if tree.size() == archived_size {
+            found_archived = Some(tree.root());
+        }
+    };
+    compare(&tree);
+    let report = verify_in_parallel(&files, &options, threads(), leaf, |leaf| {
         if let Some(leaf) = leaf {
             tree.push(leaf, |_, _| {});
-            found = (tree.size() == size).then(|| tree.root());
+            compare(&tree);
         }
     })
     .map_err(|fault| Failure::damaged(&fault))?;
-    check_root(checkpoint.as_ref(), found, report.entries)?;
+    let end = report.last.map_or(0, |last| last.sequence.0.saturating_add(1));
+    check_root(checkpoint.as_ref(), found, end)?;
+    check_root(archived.as_ref(), found_archived, end)?;
+    if other_edge.into_inner() {
+        return Err(Failure::new(
+            DAMAGED,
+            "the archive does not lead to the log's edge: it is of another log",
+        )
+        .into());
+    }
     let verified = Verified {
         ok: true,
         segments: report.segments,
         groups: report.groups,
         entries: report.entries,
+        first: report.first,
         head: report.last,
         checked_against,
         checkpoint,
     };
     output::show(output, &verified, || {
         let last = report.last.map_or_else(|| "none".to_owned(), |last| last.to_string());
-        let mut against = String::new();
+        let mut against = files.note();
+        if let Some(archived) = &archived {
+            against.push_str(&format!("contains the checkpoint of {} entries of its edge\n", archived.size));
+        }
         if let Some(head) = checked_against {
             against.push_str(&format!("contains the head {head}\n"));
         }
         if let Some(checkpoint) = &verified.checkpoint {
             against.push_str(&format!("contains the checkpoint of {} entries\n", checkpoint.size));
         }
-        if against.is_empty() {
+        if checked_against.is_none() && verified.checkpoint.is_none() {
             against.push_str(
                 "nothing was given to check against: that nothing was cut off the end is not shown ",
             );
@@ -170,7 +220,11 @@ pub fn show(output: Output, folder: &Path, which: Which<'_>, types: &[String]) -
         Which::Last(last) => ((0, u64::MAX), last),
     };
     let mut shown = std::collections::VecDeque::new();
-    let outcome = verify_log(&LogFolder::new(folder), &VerifyOptions::default(), |placed| {
+    let files = match which {
+        Which::Range(_) => LogFiles::reaching(folder, &[], Sequence(from))?,
+        Which::Last(_) => LogFiles::open(folder, &[])?,
+    };
+    let outcome = verify_log(&files, &files.options(), |placed| {
         let header = &placed.record.header;
         let wanted = types.is_empty() || types.iter().any(|known| known.code() == header.entry_type.code());
         if !wanted || !(from..=to).contains(&header.sequence.0) {
@@ -265,7 +319,8 @@ struct Replayed {
 }
 
 /// Folds the log from genesis, makes every decision again at its own position, and prints the state's hash.
-pub fn replay(output: Output, folder: &Path) -> Result<()> {
+pub fn replay(output: Output, folders: &[PathBuf]) -> Result<()> {
+    let (folder, archives) = folders.split_first().context("no folder was named")?;
     let mut state = axiom::core::ControlState::default();
     let mut engine = ::policy::core::verify::Replay::default();
     let mut replayed = Replayed {
@@ -276,7 +331,8 @@ pub fn replay(output: Output, folder: &Path) -> Result<()> {
         mismatches: Vec::new(),
     };
     let mut unreadable = None;
-    let report = verify_log(&LogFolder::new(folder), &VerifyOptions::default(), |placed| {
+    let files = LogFiles::whole(folder, archives)?;
+    let report = verify_log(&files, &files.options(), |placed| {
         let header = &placed.record.header;
         let code = header.entry_type.code();
         if let Ok(payload) = Payload::decode(code, placed.record.payload) {
@@ -392,8 +448,8 @@ fn of_wire(entry: &contracts::axiom::v1::Entry) -> Result<Shown> {
 }
 
 /// The log to work on: the one named, or the node's own.
-pub fn folder(layout: &Layout, named: Option<PathBuf>) -> PathBuf {
-    named.unwrap_or_else(|| layout.log())
+pub fn folders(layout: &Layout, named: Vec<PathBuf>) -> Vec<PathBuf> {
+    if named.is_empty() { vec![layout.log()] } else { named }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! One file for each group of commands; each asks a service and shows the answer.
 
+mod archive;
 mod capability;
 mod cedar;
 mod checkpoint;
@@ -14,6 +15,7 @@ mod key;
 mod layer;
 mod lock;
 mod log;
+mod log_files;
 mod logs;
 mod network;
 mod passkey;
@@ -73,10 +75,12 @@ pub fn run(mut cli: Cli) -> Result<ExitCode> {
         }
         Command::Verify(args) => return verify::run(output, &args).map(done),
         Command::Witness(args) => return witness::run(output, args).map(done),
-        Command::Log(Log::Verify { folder: Some(folder), head, checkpoint }) => {
+        Command::Log(Log::Verify { folder, head, checkpoint }) if !folder.is_empty() => {
             return log::verify(output, &folder, head.as_deref(), checkpoint.as_deref()).map(done);
         }
-        Command::Log(Log::Replay { folder: Some(folder) }) => return log::replay(output, &folder).map(done),
+        Command::Log(Log::Replay { folder }) if !folder.is_empty() => {
+            return log::replay(output, &folder).map(done);
+        }
         Command::Log(Log::Request { dir, old }) => return published::request(&dir, old).map(done),
         Command::Log(Log::Cosign { dir, witness }) => {
             return published::cosign(output, &dir, &witness).map(done);
@@ -178,10 +182,12 @@ const fn needs_service(log: &Log) -> bool {
 fn offline(layout: &Layout, output: Output, log: Log) -> Result<()> {
     match log {
         Log::Verify { folder, head, checkpoint } => {
-            let folder = log::folder(layout, folder);
-            log::verify(output, &folder, head.as_deref(), checkpoint.as_deref())
+            let folders = log::folders(layout, folder);
+            log::verify(output, &folders, head.as_deref(), checkpoint.as_deref())
         }
-        Log::Replay { folder } => log::replay(output, &log::folder(layout, folder)),
+        Log::Replay { folder } => log::replay(output, &log::folders(layout, folder)),
+        Log::Archive(args) => archive::archive(layout, output, &args),
+        Log::Restore { dir } => archive::restore(layout, output, &dir),
         Log::Show { range, types, .. } => {
             log::show(output, &layout.log(), log::Which::of(range.as_deref()), &types)
         }

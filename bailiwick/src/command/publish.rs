@@ -4,12 +4,14 @@
 //! whole and durable before the next. So a stop anywhere leaves the old checkpoint with all its files, and the next run
 //! goes on. Nothing is written before the log is known to continue what is published.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, bail};
 use base::{Sequence, layout::Layout};
 use chain::{
-    LogFolder,
     checkpoint::{Checkpoint, SignedCheckpoint},
     note::{NOTE_BYTES_MAX, VerifierKey},
     read_log_from,
@@ -18,7 +20,10 @@ use chain::{
 use durable::{Disk, RealDisk, read_small, replace};
 use serde::Serialize;
 
-use super::checkpoint::{self, Signed};
+use super::{
+    checkpoint::{self, Signed},
+    log_files::LogFiles,
+};
 use crate::{
     args::{LogFrom, Output},
     exit::Failure,
@@ -105,9 +110,16 @@ fn begin(disk: &RealDisk, dir: &Path, published: u64) -> Result<TileBuilder> {
 }
 
 /// Shows every entry from the builder's size up to `to`, in order.
-fn read(folder: &Path, from: u64, to: u64, mut entry: impl FnMut(&[&[u8]])) -> Result<u64> {
+fn read(
+    (folder, archives): (&Path, &[PathBuf]),
+    from: u64,
+    to: u64,
+    mut entry: impl FnMut(&[&[u8]]),
+) -> Result<u64> {
     let mut next = from;
-    let read = read_log_from(&LogFolder::new(folder), Sequence(from), |placed| {
+    // What was published stays; only what is new is read.
+    let files = LogFiles::reaching(folder, archives, Sequence(from))?;
+    let read = read_log_from(&files, Sequence(from), |placed| {
         let header = &placed.record.header;
         if header.sequence.0 == next && next < to {
             next = next.saturating_add(1);
@@ -131,7 +143,7 @@ fn check(log: &Signed, mut tree: TileBuilder, published: Option<&Checkpoint>, di
         }
     };
     compare(&tree);
-    let reached = read(&log.folder, tree.size(), new.size, |entry| {
+    let reached = read((&log.folder, &log.archives), tree.size(), new.size, |entry| {
         tree.push(entry, |_, _| {});
         compare(&tree);
     })?;
@@ -159,7 +171,9 @@ fn check(log: &Signed, mut tree: TileBuilder, published: Option<&Checkpoint>, di
 fn write(disk: &RealDisk, dir: &Path, log: &Signed, mut tree: TileBuilder, before: u64) -> Result<u64> {
     let mut out = Out { disk, folders: BTreeSet::new(), files: 0, failed: None };
     let size = log.checkpoint.size;
-    read(&log.folder, tree.size(), size, |entry| tree.push(entry, |tile, bytes| out.put(&tile, &bytes)))?;
+    read((&log.folder, &log.archives), tree.size(), size, |entry| {
+        tree.push(entry, |tile, bytes| out.put(&tile, &bytes))
+    })?;
     tree.partial(|tile, bytes| out.put(&tile, &bytes));
     if let Some(error) = out.failed {
         return Err(error);

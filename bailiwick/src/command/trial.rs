@@ -15,13 +15,13 @@ use ::policy::{
 use anyhow::{Context, Result};
 use base::{AxiomRef, AxiomTime, IdentityId, RuleId, Sequence, layout::Layout};
 use chain::{
-    LogFolder, Placed, VerifyOptions,
+    Placed,
     payload::policy::{ActionKind, PolicyCondition, PolicyEffect},
     verify_log,
 };
 use serde::{Deserialize, Serialize, de::value::StrDeserializer};
 
-use super::{checkpoint::genesis, policy::read};
+use super::{checkpoint::genesis, log_files::LogFiles, policy::read};
 use crate::{
     args::{Output, WhatIfArgs},
     exit::{DIFFERS, Failure, USAGE},
@@ -37,7 +37,9 @@ const NODE: &str = "node";
 fn fold(folder: &Path, mut visit: impl FnMut(AxiomRef, &Placed<'_>) -> Result<()>) -> Result<AxiomTime> {
     let mut last = AxiomTime::ZERO;
     let mut outcome = Ok(());
-    let read = verify_log(&LogFolder::new(folder), &VerifyOptions::default(), |placed| {
+    // Rules and identities are those of all entries: from genesis on, wherever these lie.
+    let files = LogFiles::whole(folder, &[])?;
+    let read = verify_log(&files, &files.options(), |placed| {
         let header = &placed.record.header;
         let at = AxiomRef { sequence: header.sequence, hash: placed.hash };
         last = header.timestamp;

@@ -4,7 +4,6 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result, bail};
 use chain::{
-    LogFolder, VerifyOptions,
     payload::{
         Payload,
         process::{ProcessCreate, RefusedCall},
@@ -14,6 +13,7 @@ use chain::{
 use contracts::policy::v1::{Effect, ExplainRequest, Explanation};
 use serde::Serialize;
 
+use super::log_files::LogFiles;
 use crate::{
     args::Output,
     node::{Node, failed},
@@ -104,8 +104,8 @@ async fn last(node: &Node) -> Result<Answer> {
 
 /// Shows every readable entry of the node's log; the end may be in the middle of being written.
 fn scan(node: &Node, mut visit: impl FnMut(u64, &Payload)) -> Result<()> {
-    let folder = LogFolder::new(node.layout.log());
-    let outcome = verify_log(&folder, &VerifyOptions::default(), |placed| {
+    let files = LogFiles::open(&node.layout.log(), &[])?;
+    let outcome = verify_log(&files, &files.options(), |placed| {
         let header = &placed.record.header;
         if let Ok(payload) = Payload::decode(header.entry_type.code(), placed.record.payload) {
             visit(header.sequence.0, &payload);
@@ -142,7 +142,10 @@ fn program(node: &Node, pid: u64) -> Result<Answer> {
         Payload::ProcessExit(exit) if exit.body.pid.0 == pid => refused = Some(exit.body.refused.clone()),
         _ => {}
     })?;
-    let created = created.with_context(|| format!("no program with number {pid} is on record"))?;
+    let created = created.with_context(|| {
+        let archived = LogFiles::open(&node.layout.log(), &[]).map(|files| files.note()).unwrap_or_default();
+        format!("no program with number {pid} is on record\n{archived}").trim_end().to_owned()
+    })?;
     let refused =
         refused.unwrap_or_default().into_iter().map(|call| refusal(call, &created.grants)).collect();
     Ok(Answer::Sandbox { process: pid, name: created.name, granted: created.grants, refused })

@@ -68,7 +68,7 @@ pub(super) fn rows(written: &Written, rounds: usize) -> Result<Vec<Row>> {
         core.push((super::processor_s() - used) * 1e3);
         let (resume, edge) = started.resumed.context("a start from a snapshot")?;
         let began = Instant::now();
-        let entries = verify_before(&place.disk, &resume, &edge, || {})?;
+        let entries = verify_before(&place.disk, (&resume, &edge), None, || {})?;
         checked.push(super::rate(entries, began));
     }
     let what = format!("a start on {} entries", written.entries + behind);

@@ -90,6 +90,7 @@ entry_types! {
     ImageStage = 100,
     ImageActivate = 101,
     ImageRollback = 102,
+    LogArchive = 110,
 }
 
 impl std::fmt::Display for EntryType {
@@ -172,6 +173,7 @@ mod tests {
     fn update_codes_and_nothing_else_are_known() {
         let updates = [EntryType::ImageStage, EntryType::ImageActivate, EntryType::ImageRollback];
         assert_eq!(updates.map(EntryType::code), [100, 101, 102]);
+        assert_eq!(EntryType::LogArchive.code(), 110);
         let known: Vec<u32> = (0..200).filter(|code| EntryType::from_code(*code).is_ok()).collect();
         assert_eq!(known, EntryType::ALL.iter().map(|kind| kind.code()).collect::<Vec<_>>());
         assert_eq!(known.len(), 42);

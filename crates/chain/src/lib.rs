@@ -17,6 +17,7 @@ mod fault;
 pub mod genesis;
 mod group;
 mod head;
+pub mod log_edge;
 pub mod merkle;
 pub mod note;
 pub mod payload;

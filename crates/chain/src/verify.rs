@@ -14,6 +14,25 @@ pub struct VerifyOptions {
     pub head: Option<AxiomRef>,
     /// The first segments are archived elsewhere: begin with the oldest one that is there. Otherwise with genesis.
     pub from_oldest: bool,
+    /// Begin here, at the edge of a log whose first segments are archived. Segments that lie wholly before it are what an
+    /// archiving that was cut short has left, and are not read.
+    pub begin: Option<ChainPoint>,
+}
+
+impl VerifyOptions {
+    /// From this place on.
+    #[must_use]
+    pub fn from_edge(begin: ChainPoint) -> Self {
+        Self { begin: Some(begin), ..Self::default() }
+    }
+
+    const fn point(&self) -> Option<ChainPoint> {
+        match (self.from_oldest, self.begin) {
+            (true, _) => None,
+            (false, None) => Some(ChainPoint::GENESIS),
+            (false, begin) => begin,
+        }
+    }
 }
 
 /// What a sound log holds.
@@ -34,8 +53,7 @@ pub fn verify_log<S: LogSource>(
     options: &VerifyOptions,
     visit: impl FnMut(&Placed<'_>),
 ) -> Result<Report, Fault> {
-    let begin = if options.from_oldest { None } else { Some(ChainPoint::GENESIS) };
-    walk(source, &sorted_names(source)?, begin, options, visit)
+    walk(source, &names_from(source, options)?, options.point(), options, visit)
 }
 
 /// Reads a log from the segment on that holds `from`, and verifies it like `verify_log`; what lies before that segment is
@@ -60,7 +78,7 @@ pub fn verify_in_parallel<S: LogSource + Sync, T: Send>(
     map: impl Fn(&Placed<'_>) -> T + Sync,
     mut fold: impl FnMut(T),
 ) -> Result<Report, Fault> {
-    let names = sorted_names(source)?;
+    let names = names_from(source, options)?;
     let mut walk = Walk::new(options, names.len());
     for some in names.chunks(threads.max(1)) {
         let read = |name: &str| {
@@ -159,7 +177,7 @@ struct Walk {
 
 impl Walk {
     const fn new(options: &VerifyOptions, segments: usize) -> Self {
-        let point = if options.from_oldest { None } else { Some(ChainPoint::GENESIS) };
+        let point = options.point();
         let report = Report { segments: 0, groups: 0, entries: 0, first: Sequence(0), last: None };
         Self { report, head: options.head, head_seen: false, point, segments: segments as u64 }
     }
@@ -210,4 +228,13 @@ fn sorted_names<S: LogSource>(source: &S) -> Result<Vec<String>, Fault> {
         Some(name) => Err(Fault::new(name, 0, Part::Segment, Cause::Name)),
         None => Ok(names),
     }
+}
+
+/// Those from where the reading begins on.
+fn names_from<S: LogSource>(source: &S, options: &VerifyOptions) -> Result<Vec<String>, Fault> {
+    let mut names = sorted_names(source)?;
+    if let Some(begin) = options.begin {
+        names.retain(|name| segment_first(name).is_some_and(|first| first >= begin.next_sequence));
+    }
+    Ok(names)
 }

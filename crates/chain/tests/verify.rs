@@ -139,7 +139,7 @@ fn a_sound_log_is_accepted_and_counted() {
     assert_eq!((report.segments, report.groups, report.entries), (3, 9, 23));
     assert_eq!(report.last, all.last().copied());
     for head in &all {
-        let options = VerifyOptions { head: Some(*head), from_oldest: false };
+        let options = VerifyOptions { head: Some(*head), ..VerifyOptions::default() };
         assert_eq!(verify_log(&log, &options, |_| {}), Ok(report));
     }
 }
@@ -172,7 +172,7 @@ fn every_flipped_byte_is_found_and_its_part_is_named() {
 fn a_log_cut_at_any_entry_or_segment_is_found_against_the_head() {
     let whole = log(THREE_SEGMENTS);
     let head = *references(&whole).last().unwrap();
-    let options = VerifyOptions { head: Some(head), from_oldest: false };
+    let options = VerifyOptions { head: Some(head), ..VerifyOptions::default() };
     let mut cuts = Vec::new();
     verify_log(&whole, &VerifyOptions::default(), |placed| {
         cuts.push((placed.offset, placed.record.header.sequence))
@@ -196,7 +196,7 @@ fn a_log_cut_at_any_entry_or_segment_is_found_against_the_head() {
         assert!(matches!(verify(&short).unwrap_err().cause, Cause::Length { found: 8191, .. }));
     }
     let other = AxiomRef { hash: Hash::of(b"another history"), ..head };
-    let options = VerifyOptions { head: Some(other), from_oldest: false };
+    let options = VerifyOptions { head: Some(other), ..VerifyOptions::default() };
     assert_eq!(verify_log(&whole, &options, |_| {}).unwrap_err().part, Part::Head);
 }
 
@@ -244,7 +244,7 @@ fn a_segment_can_be_verified_alone_and_a_foreign_one_does_not_continue_the_chain
     let mut tail = whole.clone();
     tail.pop_first();
     assert!(matches!(verify(&tail).unwrap_err().cause, Cause::SegmentGap { .. }));
-    let options = VerifyOptions { head: all.last().copied(), from_oldest: true };
+    let options = VerifyOptions { head: all.last().copied(), from_oldest: true, ..VerifyOptions::default() };
     let report = verify_log(&tail, &options, |_| {}).unwrap();
     assert_eq!((report.segments, report.last), (2, all.last().copied()));
 
@@ -362,7 +362,7 @@ fn a_log_without_an_entry_is_none() {
 fn a_segment_is_what_its_name_says_and_has_a_whole_header() {
     let whole = log(&[&[10]]);
     let bytes = whole.first_key_value().unwrap().1;
-    let options = VerifyOptions { head: None, from_oldest: true };
+    let options = VerifyOptions { from_oldest: true, ..VerifyOptions::default() };
     let cause = |name: Sequence, bytes: &[u8]| {
         let log = Log::from([(segment_name(name), bytes.to_vec())]);
         verify_log(&log, &options, |_| {}).unwrap_err().cause
@@ -381,7 +381,13 @@ fn a_head_before_the_oldest_segment_cannot_be_looked_for_and_one_behind_the_end_
     let all = references(&whole);
     let mut tail = whole;
     tail.pop_first();
-    let check = |head| verify_log(&tail, &VerifyOptions { head: Some(head), from_oldest: true }, |_| {});
+    let check = |head| {
+        verify_log(
+            &tail,
+            &VerifyOptions { head: Some(head), from_oldest: true, ..VerifyOptions::default() },
+            |_| {},
+        )
+    };
     let first = check(*all.last().unwrap()).unwrap().first;
     assert!(first.0 > 0);
     let at = |sequence: u64, hash| AxiomRef { sequence: Sequence(sequence), hash };

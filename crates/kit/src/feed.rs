@@ -142,6 +142,8 @@ struct Progress {
     /// The next sequence that has not been folded.
     next: watch::Sender<u64>,
     caught_up: watch::Sender<bool>,
+    /// Why nothing is folded any more.
+    stopped: watch::Sender<Option<String>>,
     /// How often the fold was asked to be written down, and how many of these were answered.
     save_asked: watch::Sender<u64>,
     save_done: watch::Sender<u64>,
@@ -167,6 +169,7 @@ impl Feed {
             progress: Arc::new(Progress {
                 next: watch::Sender::new(0),
                 caught_up: watch::Sender::new(false),
+                stopped: watch::Sender::new(None),
                 save_asked: watch::Sender::new(0),
                 save_done: watch::Sender::new(0),
             }),
@@ -193,6 +196,14 @@ impl Feed {
         let mut watcher = self.progress.caught_up.subscribe();
         // The sender lives as long as `self`.
         let _ = watcher.wait_for(|caught_up| *caught_up).await;
+    }
+
+    /// Returns once the feed has stopped for good, with the reason.
+    pub async fn stopped(&self) -> String {
+        let mut watcher = self.progress.stopped.subscribe();
+        // The sender lives as long as `self`.
+        let reason = watcher.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        reason.unwrap_or_default()
     }
 
     /// Waits until `sequence` is folded here, at most `FEED_WAIT_MAX`.

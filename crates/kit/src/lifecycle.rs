@@ -217,7 +217,14 @@ impl<S: Service> Lifecycle for LifecycleServer<S> {
             Phase::Initialized | Phase::Serving => {}
         }
         if S::feed().is_some() {
-            self.0.node.feed().caught_up().await;
+            let feed = self.0.node.feed();
+            let stopped = tokio::select! {
+                () = feed.caught_up() => None,
+                reason = feed.stopped() => Some(reason),
+            };
+            if let Some(reason) = stopped {
+                return Err(self.0.fail(FailStart::Ready(reason.into())).await);
+            }
         }
         if let Some(Err(error)) = self.0.service.get().map(|service| service.ready()) {
             return Err(self.0.fail(FailStart::Ready(error)).await);

@@ -106,7 +106,7 @@ impl Axiom {
             unsound = Some("a start from a snapshot ends in another state".to_owned());
         }
         if let Some((resume, edge)) = &resumed
-            && let Err(error) = verify_before(disk, resume, edge, || {})
+            && let Err(error) = verify_before(disk, (resume, edge), None, || {})
         {
             unsound = Some(format!("what lies before a snapshot does not hold: {error}"));
         }

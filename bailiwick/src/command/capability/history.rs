@@ -5,7 +5,10 @@ use std::collections::{HashMap, VecDeque};
 use anyhow::Result;
 use base::{CapabilityId, IdentityId};
 use chain::payload::{Payload, capability::CapabilityGrant};
-use contracts::{axiom::v1::RangeRequest, convert::to_name};
+use contracts::{
+    axiom::v1::{GetHeadRequest, RangeRequest},
+    convert::to_name,
+};
 use serde::Serialize;
 
 use crate::{
@@ -140,7 +143,14 @@ impl History {
 
 pub(super) async fn show(node: &Node, output: Output, filter: Filter) -> Result<()> {
     let mut history = History::new(filter);
-    let request = RangeRequest { from: 0, to: u64::MAX, entry_types: ENTRY_TYPES.to_vec() };
+    let head = node.axiom("system.axiom.get_head")?.get_head(GetHeadRequest {}).await;
+    let first = head.map_err(failed)?.into_inner().first;
+    if first > 0 {
+        eprintln!(
+            "bailiwick: what was granted and taken back before entry {first} is archived and not shown"
+        );
+    }
+    let request = RangeRequest { from: first, to: u64::MAX, entry_types: ENTRY_TYPES.to_vec() };
     let mut axiom = node.axiom("system.axiom.range")?;
     let mut messages = axiom.range(request).await.map_err(failed)?.into_inner();
     while let Some(message) = messages.message().await.map_err(failed)? {

@@ -6,6 +6,7 @@ pub mod capability;
 pub mod identity;
 pub mod image;
 pub mod job;
+pub mod log;
 pub mod network;
 pub mod policy;
 pub mod process;
@@ -168,6 +169,7 @@ payloads! {
     CredentialAdded(identity::CredentialAdded) = 90,
     CredentialRevoked(identity::CredentialRevoked) = 91,
     KeyUsage(identity::KeyUsage) = 92,
+    LogArchive(log::LogArchive) = 110,
 }
 
 /// Closes an act: its effect was carried out, or was not (AX-33).

@@ -283,6 +283,9 @@ pub enum ServiceOperation {
     /// Of `network` alone: its rules by URL, its limits and whom it trusts.
     #[n(8)]
     Configure,
+    /// Of `axiom` alone: the log's first segments are taken out of it.
+    #[n(9)]
+    Archive,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize, Deserialize)]
@@ -466,7 +469,10 @@ impl PolicyAction {
             Self::ControlService { operation, .. } => {
                 matches!(
                     operation,
-                    ServiceOperation::Stop | ServiceOperation::Shutdown | ServiceOperation::Lock
+                    ServiceOperation::Stop
+                        | ServiceOperation::Shutdown
+                        | ServiceOperation::Lock
+                        | ServiceOperation::Archive
                 )
             }
             Self::ControlProcess { operation, .. } => matches!(operation, ProcessOperation::Suspend),

@@ -54,6 +54,9 @@ pub struct Head {
     /// Axiom time now, nanoseconds.
     #[prost(uint64, tag = "3")]
     pub axiom_time_ns: u64,
+    /// The first entry that is in the log; what lies before it is archived.
+    #[prost(uint64, tag = "4")]
+    pub first: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetCheckpointRequest {}
@@ -139,7 +142,7 @@ pub struct UnitResult {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FollowRequest {
-    #[prost(oneof = "follow_request::Step", tags = "1, 2")]
+    #[prost(oneof = "follow_request::Step", tags = "1, 2, 3")]
     pub step: ::core::option::Option<follow_request::Step>,
 }
 /// Nested message and enum types in `FollowRequest`.
@@ -151,6 +154,9 @@ pub mod follow_request {
         /// Highest sequence folded.
         #[prost(uint64, tag = "2")]
         Folded(u64),
+        /// Highest sequence that is in what the follower has written down durably: its next process goes on behind it.
+        #[prost(uint64, tag = "3")]
+        Saved(u64),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -160,7 +166,8 @@ pub struct FollowStart {
     /// Only these entry types; empty means all.
     #[prost(uint32, repeated, tag = "2")]
     pub entry_types: ::prost::alloc::vec::Vec<u32>,
-    /// What the follower has seen last; a log that ends below it or disagrees is refused (`Truncated`).
+    /// What the follower has seen last; a log that ends below it or disagrees is refused (`Truncated`). One that begins
+    /// behind `from` is refused too (OutOfRange, `Archived`).
     #[prost(message, optional, tag = "3")]
     pub seen: ::core::option::Option<super::super::common::v1::AxiomRef>,
 }
@@ -182,6 +189,9 @@ pub struct FeedBatch {
     /// Hash of entry `up_to`, filtered or not: what a follower says it has seen when it goes on there. Empty if nobody knows.
     #[prost(bytes = "vec", tag = "6")]
     pub up_to_hash: ::prost::alloc::vec::Vec<u8>,
+    /// The follower is asked to write its fold down now and to say so (`saved`): entries are about to be archived.
+    #[prost(bool, tag = "7")]
+    pub save: bool,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -310,7 +320,7 @@ pub mod axiom_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// One entry. Errors: NotFound when the sequence is beyond the head.
+        /// One entry. Errors: NotFound when the sequence is beyond the head, OutOfRange (`Archived`) when it was taken out of the log.
         pub async fn read(
             &mut self,
             request: impl tonic::IntoRequest<super::ReadRequest>,
@@ -332,7 +342,8 @@ pub mod axiom_client {
                 .insert(GrpcMethod::new("bailiwick.axiom.v1.Axiom", "Read"));
             self.inner.unary(req, path, codec).await
         }
-        /// Entries from..=to in order, at most 4 096 a message; ends at the head.
+        /// Entries from..=to in order, at most 4 096 a message; ends at the head. OutOfRange (`Archived`) when `from` lies before
+        /// the log's first entry.
         pub async fn range(
             &mut self,
             request: impl tonic::IntoRequest<super::RangeRequest>,
@@ -463,7 +474,7 @@ pub mod axiom_server {
     /// Generated trait containing gRPC methods that should be implemented for use with AxiomServer.
     #[async_trait]
     pub trait Axiom: std::marker::Send + std::marker::Sync + 'static {
-        /// One entry. Errors: NotFound when the sequence is beyond the head.
+        /// One entry. Errors: NotFound when the sequence is beyond the head, OutOfRange (`Archived`) when it was taken out of the log.
         async fn read(
             &self,
             request: tonic::Request<super::ReadRequest>,
@@ -474,7 +485,8 @@ pub mod axiom_server {
             >
             + std::marker::Send
             + 'static;
-        /// Entries from..=to in order, at most 4 096 a message; ends at the head.
+        /// Entries from..=to in order, at most 4 096 a message; ends at the head. OutOfRange (`Archived`) when `from` lies before
+        /// the log's first entry.
         async fn range(
             &self,
             request: tonic::Request<super::RangeRequest>,

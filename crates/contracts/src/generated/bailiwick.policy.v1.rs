@@ -435,6 +435,30 @@ pub struct Explanation {
     #[prost(string, tag = "7")]
     pub smallest_change: ::prost::alloc::string::String,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ArchiveLogRequest {
+    /// The log's first entry, and the last one that is to be taken: the last one of its segment.
+    #[prost(uint64, tag = "1")]
+    pub from: u64,
+    #[prost(message, optional, tag = "2")]
+    pub last: ::core::option::Option<super::super::common::v1::AxiomRef>,
+    #[prost(uint64, tag = "3")]
+    pub segments: u64,
+    /// The checkpoint below which they lie, as text, with the signatures of witnesses; at most 16 384 bytes.
+    #[prost(string, tag = "4")]
+    pub checkpoint: ::prost::alloc::string::String,
+    /// Keys of these witnesses, `NAME+ID+BASE64`, 1 to 16.
+    #[prost(string, repeated, tag = "5")]
+    pub witnesses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Where the copies lie, for people; at most 1 024 bytes.
+    #[prost(string, tag = "6")]
+    pub place: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ArchiveLogReply {
+    #[prost(message, optional, tag = "1")]
+    pub entry: ::core::option::Option<super::super::common::v1::AxiomRef>,
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Effect {
@@ -689,6 +713,34 @@ pub mod policy_engine_client {
                 .insert(GrpcMethod::new("bailiwick.policy.v1.PolicyEngine", "Explain"));
             self.inner.unary(req, path, codec).await
         }
+        /// Decides and records that the log's first segments are taken out of it; axiom carries it out and closes it with a
+        /// receipt. Operator only. They were copied before: this service sees neither the log's files nor the copies.
+        pub async fn archive_log(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ArchiveLogRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ArchiveLogReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailiwick.policy.v1.PolicyEngine/ArchiveLog",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("bailiwick.policy.v1.PolicyEngine", "ArchiveLog"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -735,6 +787,12 @@ pub mod policy_engine_server {
             &self,
             request: tonic::Request<super::ExplainRequest>,
         ) -> std::result::Result<tonic::Response<super::Explanation>, tonic::Status>;
+        /// Decides and records that the log's first segments are taken out of it; axiom carries it out and closes it with a
+        /// receipt. Operator only. They were copied before: this service sees neither the log's files nor the copies.
+        async fn archive_log(
+            &self,
+            request: tonic::Request<super::ArchiveLogRequest>,
+        ) -> std::result::Result<tonic::Response<super::ArchiveLogReply>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct PolicyEngineServer<T> {
@@ -1065,6 +1123,51 @@ pub mod policy_engine_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ExplainSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailiwick.policy.v1.PolicyEngine/ArchiveLog" => {
+                    #[allow(non_camel_case_types)]
+                    struct ArchiveLogSvc<T: PolicyEngine>(pub Arc<T>);
+                    impl<
+                        T: PolicyEngine,
+                    > tonic::server::UnaryService<super::ArchiveLogRequest>
+                    for ArchiveLogSvc<T> {
+                        type Response = super::ArchiveLogReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ArchiveLogRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PolicyEngine>::archive_log(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ArchiveLogSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

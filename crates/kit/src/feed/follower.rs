@@ -42,6 +42,11 @@ pub(super) enum FeedFault {
     Ended,
     #[error("the log does not continue what was seen before: {0}")]
     Truncated(String),
+    #[error(
+        "what this service has not folded yet is no longer in the log: {0}; stop the node, bring it back with \
+         `bailiwick log restore DIR`, and start again"
+    )]
+    Archived(String),
     #[error("entry {sequence} cannot be folded: {source}")]
     Fold { sequence: Sequence, source: BoxError },
     #[error("the fold begins anew")]
@@ -51,7 +56,7 @@ pub(super) enum FeedFault {
 impl FeedFault {
     /// Another attempt would end the same way, or worse: with a state that is not the log's.
     pub(super) fn is_final(&self) -> bool {
-        matches!(self, Self::Truncated(_) | Self::Fold { .. })
+        matches!(self, Self::Truncated(_) | Self::Archived(_) | Self::Fold { .. })
     }
 }
 
@@ -100,6 +105,7 @@ impl<F: Fold> Follower<F> {
             }
             if fault.is_final() {
                 tracing::error!(%fault, "the feed stops: from now on every expiry counts as reached");
+                self.progress.stopped.send_replace(Some(fault.to_string()));
                 return;
             }
             if self.next() > before {
@@ -174,7 +180,12 @@ impl<F: Fold> Follower<F> {
                 Ok(Ok(Some(batch))) => batch,
             };
             let before = self.next();
+            let save = batch.save;
             self.fold_batch(batch)?;
+            if save && let Some(saved) = self.save_for_archive().await {
+                let told = FollowRequest { step: Some(Step::Saved(saved.sequence.0)) };
+                acks.send(told).await.map_err(|_| FeedFault::Ended)?;
+            }
             let next = self.next();
             if next > before {
                 let ack = FollowRequest { step: Some(Step::Folded(next.saturating_sub(1))) };
@@ -191,6 +202,15 @@ impl<F: Fold> Follower<F> {
     /// What is folded ends with this entry; none if its hash is not known.
     fn last(&self) -> Option<AxiomRef> {
         self.at.filter(|at| at.sequence.0.checked_add(1) == Some(self.next()))
+    }
+
+    /// Entries are about to be archived: written down whatever it costs, as the next process could not read them. None if
+    /// it is not there afterwards.
+    async fn save_for_archive(&mut self) -> Option<AxiomRef> {
+        self.keeper.written().await;
+        let last = self.last()?;
+        self.keeper.write(last, self.fold.save());
+        self.keeper.written().await.then_some(last)
     }
 
     async fn save_now(&mut self) {
@@ -256,7 +276,11 @@ impl<F: Fold> Follower<F> {
 }
 
 fn read_status(status: tonic::Status) -> FeedFault {
-    let is_lost = status.code() == tonic::Code::DataLoss;
+    let code = status.code();
     let error = CallError::from(status);
-    if is_lost { FeedFault::Truncated(error.to_string()) } else { FeedFault::Gone(error) }
+    match code {
+        tonic::Code::DataLoss => FeedFault::Truncated(error.to_string()),
+        tonic::Code::OutOfRange => FeedFault::Archived(error.to_string()),
+        _ => FeedFault::Gone(error),
+    }
 }

@@ -13,7 +13,8 @@ pub(super) struct Keeper {
     from: u64,
     since: Instant,
     state_bytes: u64,
-    writing: Option<JoinHandle<()>>,
+    /// Gives whether it is there.
+    writing: Option<JoinHandle<bool>>,
 }
 
 impl Keeper {
@@ -50,16 +51,23 @@ impl Keeper {
         let Some((snapshots, parts)) = self.snapshots.clone().zip(parts) else { return };
         self.state_bytes = bytes_of(&parts);
         self.writing = Some(tokio::task::spawn_blocking(move || match snapshots.write(last, parts) {
-            Ok(()) => tracing::debug!(%last, "the fold is written down"),
-            Err(error) => tracing::warn!(%error, %last, "the fold could not be written down"),
+            Ok(()) => {
+                tracing::debug!(%last, "the fold is written down");
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, %last, "the fold could not be written down");
+                false
+            }
         }));
     }
 
-    /// Returns when nothing is being written.
-    pub(super) async fn written(&mut self) {
-        if let Some(writing) = self.writing.take() {
+    /// Returns when nothing is being written; true if something was, and is there.
+    pub(super) async fn written(&mut self) -> bool {
+        match self.writing.take() {
             // It panics nowhere; one that did would have written nothing.
-            let _ = writing.await;
+            Some(writing) => writing.await.unwrap_or(false),
+            None => false,
         }
     }
 }

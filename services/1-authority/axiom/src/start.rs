@@ -84,6 +84,13 @@ impl Growth {
         self.genesis
     }
 
+    /// Size and root of what is kept, if the log contains it.
+    #[must_use]
+    pub fn remembered(&self) -> Option<(u64, TreeHash)> {
+        let kept = self.kept.as_ref()?.unverified();
+        (self.found == Some(kept.root)).then_some((kept.size, kept.root))
+    }
+
     /// A log that does not contain what its own key signed before was rolled back or changed.
     pub fn check(self, key: &VerifierKey) -> Result<Edge, CheckpointMissing> {
         let Some(kept) = &self.kept else { return Ok(self.edge) };
@@ -105,6 +112,10 @@ impl<D: Disk> Past for LogReader<D> {
     fn entry(&self, sequence: Sequence) -> Option<(EntryHeader, Hash)> {
         let entry = self.read(sequence).ok()?;
         Some((entry.header, entry.hash()))
+    }
+
+    fn first(&self) -> Sequence {
+        self.begin().point.next_sequence
     }
 }
 

@@ -104,7 +104,7 @@ fn fill(folder: &Path) -> PathBuf {
 }
 
 fn verify(folder: &Path, head: AxiomRef) {
-    let options = VerifyOptions { head: Some(head), from_oldest: false };
+    let options = VerifyOptions { head: Some(head), ..VerifyOptions::default() };
     let log = LogFolder::new(folder.join("axiom").join(LOG_FOLDER));
     let report = verify_log(&log, &options, |_| {}).unwrap();
     assert_eq!(report.entries, head.sequence.0 + 1);

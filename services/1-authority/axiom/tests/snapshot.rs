@@ -261,7 +261,7 @@ fn a_start_from_a_snapshot_reads_what_is_behind_it_and_ends_where_a_whole_one_do
         }
         let (resume, edge) = node.started.behind.clone().unwrap();
         let mut paced = 0;
-        assert_eq!(verify_before(&place.disk, &resume, &edge, || paced += 1).unwrap(), newest + 1);
+        assert_eq!(verify_before(&place.disk, (&resume, &edge), None, || paced += 1).unwrap(), newest + 1);
         assert!(paced > 100);
         node.append(7);
         node.snapshot();
@@ -421,15 +421,18 @@ fn an_older_segment_that_was_changed_or_removed_is_found_at_the_start_or_behind_
     // A change inside of a segment is not looked at, and is found behind the start.
     let (started, _) = place.start(None).unwrap();
     let (resume, edge) = started.resumed.unwrap();
-    assert!(verify_before(&place.disk, &resume, &edge, || {}).is_ok());
+    assert!(verify_before(&place.disk, (&resume, &edge), None, || {}).is_ok());
     change(&segments[2], 2000);
     assert!(place.load().0.is_some());
-    assert!(matches!(verify_before(&place.disk, &resume, &edge, || {}), Err(StoreError::Damaged(_))));
+    assert!(matches!(verify_before(&place.disk, (&resume, &edge), None, || {}), Err(StoreError::Damaged(_))));
     change(&segments[2], 2000);
     // So is another tree than the snapshot's.
     let mut other = Edge::default();
     other.push(TreeHash::leaf(b"x"), |_, _| {});
-    assert!(matches!(verify_before(&place.disk, &resume, &other, || {}), Err(StoreError::Damaged(_))));
+    assert!(matches!(
+        verify_before(&place.disk, (&resume, &other), None, || {}),
+        Err(StoreError::Damaged(_))
+    ));
 }
 
 /// covers: AX-55

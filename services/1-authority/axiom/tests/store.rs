@@ -106,7 +106,7 @@ fn entries_read_back_by_number_and_range_before_and_after_a_restart() {
             from += 1;
         }
     }
-    let options = VerifyOptions { head: Some(last), from_oldest: false };
+    let options = VerifyOptions { head: Some(last), ..VerifyOptions::default() };
     let report = verify_log(&LogFolder::new(place.log()), &options, |_| {}).unwrap();
     assert!(report.entries == 601 && report.segments > 10, "{report:?}");
 }

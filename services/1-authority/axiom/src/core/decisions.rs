@@ -120,7 +120,7 @@ pub(super) const fn action_allows(action: ActionKind, kind: EntryType) -> bool {
             matches!(kind, T::PolicyRuleAdded | T::PolicyRuleRemoved | T::PolicyUpdate)
         }
         ActionKind::ControlService => {
-            // The last two lock and unlock keys, and set what the network service goes by.
+            // The last three lock and unlock keys, set what the network service goes by, and archive the log.
             matches!(
                 kind,
                 T::ServiceRegister
@@ -129,6 +129,7 @@ pub(super) const fn action_allows(action: ActionKind, kind: EntryType) -> bool {
                     | T::Shutdown
                     | T::KeyUsage
                     | T::NetworkPolicyUpdate
+                    | T::LogArchive
             )
         }
         ActionKind::ModifyIdentity | ActionKind::Authenticate => matches!(kind, T::IdentityUpdated),

@@ -32,6 +32,11 @@ impl Id {
 pub trait Past: Send {
     /// Header and hash of an entry; None if it cannot be read here.
     fn entry(&self, sequence: Sequence) -> Option<(EntryHeader, Digest)>;
+
+    /// The first entry that can be read: what lies before it is archived.
+    fn first(&self) -> Sequence {
+        Sequence(0)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +46,8 @@ pub(super) enum Known {
     Same(AxiomRef),
     /// Something else under the same key, or something that cannot be looked at any more.
     Other(Sequence),
+    /// An entry that is archived: it was accepted once, and nobody here can tell whether it was the same.
+    Archived(Sequence),
 }
 
 #[derive(Default)]
@@ -75,6 +82,9 @@ impl Keys {
             };
         }
         let Some(sequence) = self.runs.iter().rev().find_map(|run| run.find(id)) else { return Known::New };
+        if self.past.as_ref().is_some_and(|past| sequence < past.first()) {
+            return Known::Archived(sequence);
+        }
         match self.past.as_ref().and_then(|past| past.entry(sequence)) {
             Some((header, hash)) if content(header.entry_type, &header.payload_hash) == wanted => {
                 Known::Same(AxiomRef { sequence, hash })

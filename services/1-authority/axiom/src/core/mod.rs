@@ -1,5 +1,6 @@
 //! What may become an entry, and what the entries add up to. Pure: time, space and bytes are arguments.
 
+mod archive;
 mod capabilities;
 mod clock;
 mod decisions;
@@ -11,6 +12,7 @@ mod saved;
 mod sequencer;
 mod state;
 
+pub use archive::OpenArchive;
 pub use capabilities::{Capabilities, CapabilityRecord};
 pub use clock::{Clock, Reading};
 pub use key_run::{KEY_BYTES, KeyRun, RUN_KEYS_MAX};

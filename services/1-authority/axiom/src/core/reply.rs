@@ -8,6 +8,8 @@ pub enum Source {
     Policy,
     /// Entry types 1 and 20 to 23, nothing else.
     Supervisor,
+    /// Axiom itself, over no channel: receipts of what it does to the log.
+    Own,
 }
 
 /// An entry as its author built it.

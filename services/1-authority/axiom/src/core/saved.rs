@@ -11,6 +11,7 @@ use minicbor::{Decode, Encode};
 use thiserror::Error;
 
 use super::{
+    archive::{Archive, OpenArchive},
     clock::{Clock, Reading},
     decisions::{Decision, Decisions},
     key_run::KeyRun,
@@ -20,7 +21,7 @@ use super::{
 };
 
 /// Raised whenever the same entries fold into something else than before: what was saved by another fold is not taken.
-pub const FOLD_VERSION: u32 = 1;
+pub const FOLD_VERSION: u32 = 2;
 
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ResumeError {
@@ -51,6 +52,9 @@ struct Saved {
     /// Oldest first.
     #[n(4)]
     decisions: Vec<Decision>,
+    /// Decided, and neither carried out nor given up.
+    #[n(5)]
+    archive: Option<OpenArchive>,
 }
 
 impl Sequencer {
@@ -63,6 +67,7 @@ impl Sequencer {
             last_time: self.last_time,
             state: self.state.clone(),
             decisions: self.decisions.all(),
+            archive: self.archive.open().cloned(),
         };
         Some(cbor::encode(&saved))
     }
@@ -88,7 +93,8 @@ impl Sequencer {
         saved.decisions.into_iter().for_each(|decision| decisions.insert(decision));
         let clock = Clock::start(saved.last_time, Reading::default());
         let keys = Keys::with_runs(runs);
-        Ok(Self { state: saved.state, point, last_time: saved.last_time, clock, keys, decisions })
+        let archive = Archive::resume(saved.archive);
+        Ok(Self { state: saved.state, point, last_time: saved.last_time, clock, keys, decisions, archive })
     }
 
     /// Where to look at entries whose keys lie in runs; without it each of them counts as another one.

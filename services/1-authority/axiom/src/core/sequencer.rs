@@ -12,6 +12,7 @@ use chain::{
 use thiserror::Error;
 
 use super::{
+    archive::{Archive, OpenArchive},
     clock::{Clock, Reading},
     decisions::{Decision, Decisions},
     keys::{Id, Keys, Known},
@@ -59,6 +60,7 @@ pub struct Sequencer {
     pub(super) clock: Clock,
     pub(super) keys: Keys,
     pub(super) decisions: Decisions,
+    pub(super) archive: Archive,
 }
 
 /// A draft that passed every check.
@@ -106,7 +108,14 @@ impl Sequencer {
             clock: Clock::start(AxiomTime::ZERO, Reading::default()),
             keys: Keys::default(),
             decisions: Decisions::default(),
+            archive: Archive::default(),
         }
+    }
+
+    /// What was decided to be archived and is not closed by a receipt.
+    #[must_use]
+    pub const fn open_archive(&self) -> Option<&OpenArchive> {
+        self.archive.open()
     }
 
     /// Believes every decision whoever signed it; for `prove --break decision-signature` alone.
@@ -124,6 +133,7 @@ impl Sequencer {
         let id = Id::of(&head.submitter, &head.key);
         self.remember(id, &head, header.entry_type, &header.payload_hash, entry, decision_of(&decoded));
         self.state.apply(header.sequence, &decoded);
+        self.archive.apply(entry, &decoded);
         self.point = ChainPoint::after(entry);
         true
     }
@@ -223,6 +233,7 @@ impl Sequencer {
             Known::New => None,
             Known::Same(entry) => Some(Ok(entry)),
             Known::Other(sequence) => Some(Err((RejectionReason::DuplicateNonce, key_taken(sequence)))),
+            Known::Archived(sequence) => Some(Err((RejectionReason::DuplicateNonce, key_archived(sequence)))),
         }
     }
 
@@ -259,7 +270,11 @@ impl Sequencer {
             Known::Same(AxiomRef { sequence, .. }) | Known::Other(sequence) => {
                 return Err((RejectionReason::DuplicateNonce, key_taken(sequence)));
             }
+            Known::Archived(sequence) => {
+                return Err((RejectionReason::DuplicateNonce, key_archived(sequence)));
+            }
         }
+        self.archive.check(&decoded, self.point.next_sequence)?;
         self.state.check(&decoded, self.point.next_sequence)?;
         Ok(Valid { entry_type, payload, payload_hash, head, id, decoded, decision })
     }
@@ -282,6 +297,9 @@ impl Sequencer {
                 | EntryType::ServiceStop
                 | EntryType::ServiceFailed
         );
+        if source == Source::Own && kind != EntryType::Receipt {
+            return missing("axiom itself records receipts and nothing else");
+        }
         if source == Source::Supervisor && !supervisors {
             return missing("the supervisor appends entry types 1 and 20 to 23 and nothing else");
         }
@@ -336,6 +354,8 @@ impl Sequencer {
             | EntryType::ConnectionRevoke
             | EntryType::CredentialRevoked
             | EntryType::ProcessKill => true,
+            // They make room.
+            EntryType::LogArchive => true,
             EntryType::PolicyDecision => {
                 draft.decision.is_some_and(|decision| decision.only_takes_away && decision.allows)
             }
@@ -359,6 +379,7 @@ impl Sequencer {
         let entry = AxiomRef { sequence: header.sequence, hash };
         self.remember(draft.id, &draft.head, draft.entry_type, &draft.payload_hash, entry, draft.decision);
         self.state.apply(header.sequence, &draft.decoded);
+        self.archive.apply(entry, &draft.decoded);
         self.point = ChainPoint::after(entry);
         entries.push((Entry { header, payload: draft.payload, signature: None }, hash));
         entry
@@ -385,6 +406,13 @@ impl Sequencer {
 
 fn key_taken(sequence: Sequence) -> String {
     format!("the submitter used this key for entry {sequence}, which is another one")
+}
+
+fn key_archived(sequence: Sequence) -> String {
+    format!(
+        "the submitter used this key for entry {sequence}, which is archived: whether this is the same cannot be told here; \
+         it was accepted then, so use a new key for a new act"
+    )
 }
 
 fn decision_of(payload: &Payload) -> Option<Decision> {

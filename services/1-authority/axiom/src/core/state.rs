@@ -196,6 +196,7 @@ impl ControlState {
             | Payload::JobSubmit(_)
             | Payload::ImageImport(_)
             | Payload::ImageRemove(_)
+            | Payload::LogArchive(_)
             | Payload::ServiceRegister(_)
             | Payload::ServiceStop(_)
             | Payload::ServiceFailed(_)
@@ -290,7 +291,8 @@ impl ControlState {
             | Payload::PolicyDecision(_)
             | Payload::CredentialAdded(_)
             | Payload::CredentialRevoked(_)
-            | Payload::KeyUsage(_) => {}
+            | Payload::KeyUsage(_)
+            | Payload::LogArchive(_) => {}
         }
     }
 

@@ -23,6 +23,7 @@ use ed25519_dalek::SigningKey;
 
 use super::*;
 
+mod archive;
 mod resume;
 mod state;
 mod units;

@@ -78,6 +78,7 @@ fn head(service: &AxiomService) -> Result<Head, Status> {
         head: Some(last.into()),
         signed: signed.as_str().to_owned(),
         axiom_time_ns: service.identity.time().0.0,
+        first: service.reader.begin().point.next_sequence.0,
     })
 }
 

@@ -14,7 +14,10 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{AxiomService, reads::wire_entry};
+use super::{
+    AxiomService,
+    reads::{status, wire_entry},
+};
 use crate::store::{Follow, Follower};
 
 /// Axiom time goes on without entries: followers hear it at least so often, well within their 5 s of patience.
@@ -66,6 +69,7 @@ impl Feed for Feeds {
             replay_to: None,
             told_at: Instant::now(),
             owes_progress: false,
+            save_asked: 0,
         };
         tokio::spawn(async move {
             tokio::select! {
@@ -80,15 +84,30 @@ impl Feed for Feeds {
 
 /// A follower remembers what it has seen: a log that lacks it was cut or exchanged, and must not be believed.
 fn check_seen(service: &AxiomService, start: &FollowStart) -> Result<(), Status> {
+    let begin = service.reader.begin();
+    if Sequence(start.from) < begin.point.next_sequence {
+        return Err(status(begin.archived(Sequence(start.from))));
+    }
     let Some(seen) = &start.seen else { return Ok(()) };
     let seen = AxiomRef::try_from(seen).map_err(|error| Status::invalid_argument(error.to_string()))?;
-    let there = service.reader.read(seen.sequence).ok();
-    let same = there.is_some_and(|entry| entry.header.entry_hash(&entry.payload) == seen.hash);
+    // The last archived entry is known by its hash; what lies before it, by who goes on there alone.
+    let same = match begin.point.last() {
+        Some(last) if seen.sequence == last.sequence => seen.hash == last.hash,
+        Some(last) if seen.sequence < last.sequence => return Err(status(begin.archived(seen.sequence))),
+        _ => {
+            let there = service.reader.read(seen.sequence).ok();
+            there.is_some_and(|entry| entry.header.entry_hash(&entry.payload) == seen.hash)
+        }
+    };
     if same { Ok(()) } else { Err(Status::data_loss(format!("Truncated: the log has no entry {seen}"))) }
 }
 
 /// Of the entry before the first one that is wanted; empty at genesis, and where the log has no such entry.
 fn hash_before(service: &AxiomService, from: u64) -> Vec<u8> {
+    let begin = service.reader.begin().point;
+    if begin.next_sequence == Sequence(from) {
+        return begin.last().map(|last| last.hash.0.to_vec()).unwrap_or_default();
+    }
     let before = from.checked_sub(1).and_then(|before| service.reader.read(Sequence(before)).ok());
     before.map(|entry| entry.hash().0.to_vec()).unwrap_or_default()
 }
@@ -96,8 +115,10 @@ fn hash_before(service: &AxiomService, from: u64) -> Vec<u8> {
 /// Takes in what the follower has folded, until it goes away.
 async fn listen(service: &AxiomService, name: &str, mut steps: Streaming<FollowRequest>) {
     while let Ok(Some(FollowRequest { step })) = steps.message().await {
-        if let Some(Step::Folded(sequence)) = step {
-            service.followers.folded(name, sequence);
+        match step {
+            Some(Step::Folded(sequence)) => service.followers.folded(name, sequence),
+            Some(Step::Saved(sequence)) => service.followers.saved(name, sequence),
+            _ => {}
         }
     }
 }
@@ -113,6 +134,8 @@ struct Telling {
     replay_to: Option<u64>,
     told_at: Instant,
     owes_progress: bool,
+    /// How often this follower was asked to write its fold down.
+    save_asked: u64,
 }
 
 impl Telling {
@@ -127,7 +150,11 @@ impl Telling {
                 }
                 Ok(Follow::Entries(entries)) => {
                     let batch = self.batch(&entries);
-                    if batch.entries.is_empty() && !batch.replay && self.told_at.elapsed() < PROGRESS_EVERY {
+                    if batch.entries.is_empty()
+                        && !batch.replay
+                        && !batch.save
+                        && self.told_at.elapsed() < PROGRESS_EVERY
+                    {
                         self.owes_progress = true;
                         continue;
                     }
@@ -167,6 +194,8 @@ impl Telling {
     fn batch(&mut self, entries: &[Arc<chain::Entry>]) -> FeedBatch {
         let up_to = self.follower.next_sequence().0.saturating_sub(1);
         let (axiom_time, boot_time_ns) = self.service.identity.time();
+        let asked = self.service.followers.save_asked();
+        let save = std::mem::replace(&mut self.save_asked, asked) != asked;
         if let Some(last) = entries.last() {
             self.up_to_hash = last.hash().0.to_vec();
         }
@@ -180,6 +209,7 @@ impl Telling {
             axiom_time_ns: axiom_time.0,
             boot_time_ns,
             up_to_hash: self.up_to_hash.clone(),
+            save,
         }
     }
 }
@@ -201,7 +231,8 @@ fn split(mut batch: FeedBatch) -> Vec<FeedBatch> {
             (Some(_), Some(last)) => (last.sequence, last.hash.clone()),
             _ => (batch.up_to, batch.up_to_hash.clone()),
         };
-        messages.push(FeedBatch { entries: part, up_to, up_to_hash, ..batch.clone() });
+        let save = batch.save && entries.peek().is_none();
+        messages.push(FeedBatch { entries: part, up_to, up_to_hash, save, ..batch.clone() });
     }
     if messages.is_empty() {
         messages.push(batch);

@@ -1,8 +1,11 @@
 //! Who follows the log, and how far each has folded it.
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tokio::sync::Notify;
@@ -10,6 +13,8 @@ use tokio::sync::Notify;
 #[derive(Clone, Copy, Debug)]
 struct Progress {
     folded: Option<u64>,
+    /// Highest sequence that its next process need not ask for.
+    saved: Option<u64>,
     /// A follower that connects again before its old connection has ended has two for a moment.
     connections: u32,
 }
@@ -19,18 +24,51 @@ struct Progress {
 pub(super) struct Followers {
     progress: Mutex<BTreeMap<Arc<str>, Progress>>,
     changed: Notify,
+    /// How often followers were asked to write their folds down.
+    save_asked: AtomicU64,
 }
 
 impl Followers {
+    /// Asks all followers to write their folds down.
+    pub(super) fn ask_save(&self) {
+        self.save_asked.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn save_asked(&self) -> u64 {
+        self.save_asked.load(Ordering::Acquire)
+    }
+
+    pub(super) fn saved(&self, name: &str, sequence: u64) {
+        if let Some(entry) = self.lock().get_mut(name) {
+            entry.saved = Some(entry.saved.map_or(sequence, |known| known.max(sequence)));
+        }
+    }
+
+    /// Of these and of all that follow, those that have not written down that they folded this entry.
+    pub(super) fn unsaved(&self, wanted: &BTreeSet<String>, sequence: u64) -> Vec<String> {
+        let progress = self.lock();
+        let mut names: BTreeSet<&str> = wanted.iter().map(String::as_str).collect();
+        names.extend(progress.keys().map(|name| &**name));
+        let has = |name: &&str| {
+            progress.get(*name).and_then(|entry| entry.saved).is_some_and(|saved| saved >= sequence)
+        };
+        names.into_iter().filter(|name| !has(name)).map(str::to_owned).collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Progress>> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn join(&self, name: &Arc<str>) {
         let mut progress = self.lock();
-        let entry = progress.entry(Arc::clone(name)).or_insert(Progress { folded: None, connections: 0 });
+        let entry = progress.entry(Arc::clone(name)).or_insert(Progress {
+            folded: None,
+            saved: None,
+            connections: 0,
+        });
         // It folds from its beginning again: what an earlier process had folded says nothing.
         entry.folded = None;
+        entry.saved = None;
         entry.connections = entry.connections.saturating_add(1);
     }
 
@@ -103,6 +141,22 @@ mod tests {
         assert_eq!(followers.behind(1), ["keys"]);
         followers.leave("keys");
         assert_eq!(followers.behind(1), ["keys"], "its second connection is still there");
+    }
+
+    #[test]
+    fn who_has_not_written_its_fold_down_is_named_whether_it_follows_or_not() {
+        let followers = Followers::default();
+        let (keys, policy): (Arc<str>, Arc<str>) = ("keys".into(), "policy".into());
+        followers.join(&keys);
+        followers.join(&policy);
+        followers.saved("keys", 7);
+        followers.saved("keys", 6);
+        let wanted = BTreeSet::from(["keys".to_owned(), "network".to_owned()]);
+        assert_eq!(followers.unsaved(&wanted, 7), ["network", "policy"]);
+        assert_eq!(followers.unsaved(&wanted, 8), ["keys", "network", "policy"]);
+        // What an earlier process wrote down may have been removed since.
+        followers.join(&keys);
+        assert_eq!(followers.unsaved(&wanted, 7), ["keys", "network", "policy"]);
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! Serves the log: one thread orders, one writes, handlers only pass on and read.
 
 mod append;
+mod archive;
 mod feed;
 mod followers;
 mod order;
@@ -46,7 +47,7 @@ static TABLE: [Operation; 6] = [
 pub(crate) struct AxiomService {
     orders: Orders,
     reader: LogReader<RealDisk>,
-    followers: Followers,
+    followers: Arc<Followers>,
     /// The last durable sequence; wakes followers.
     grown: watch::Receiver<u64>,
     identity: Identity,

@@ -11,12 +11,12 @@ use std::{
 };
 
 use base::{AxiomTime, Hash, Sequence};
-use chain::{GROUP_ENTRIES_MAX, record_bytes};
+use chain::{EntryType, GROUP_ENTRIES_MAX, record_bytes};
 use durable::RealDisk;
 use kit::{LocalState, Node};
 use tokio::sync::{oneshot, watch};
 
-use super::start::read_clocks;
+use super::{snapshotting::Asks, start::read_clocks};
 use crate::{
     core::{KeyRun, Limits, Sequencer, Source, UNIT_ENTRIES_MAX, Unit, UnitReply},
     start::tell,
@@ -26,7 +26,7 @@ use crate::{
 /// Batches that wait for the ordering thread; each is at most one message.
 const QUEUE_BATCHES_MAX: usize = 256;
 /// The log can no longer be trusted to be what memory says: only a new start knows (invariant 4).
-const EXIT_UNCERTAIN: i32 = 70;
+pub(super) const EXIT_UNCERTAIN: i32 = 70;
 /// How often the log's files are looked at, whether somebody appends or not.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// How often a caller with a full queue tries again.
@@ -51,6 +51,28 @@ enum Work {
     Adopt(Vec<Arc<KeyRun>>),
     /// Answered when everything before it is durable.
     Settle(oneshot::Sender<()>),
+    /// The log begins here from now on; so many segments were archived.
+    BeginAt(Sequence, u64, std::sync::mpsc::Sender<()>),
+}
+
+/// A way to the ordering thread for the thread that archives.
+pub(super) struct Recorder(SyncSender<Work>);
+
+impl Recorder {
+    /// Returns when the thread that writes knows it.
+    pub(super) fn begin_at(&self, first: Sequence, archived: u64) {
+        let (done, wait) = std::sync::mpsc::channel();
+        if self.0.send(Work::BeginAt(first, archived, done)).is_ok() {
+            // The ordering thread ends only with the process.
+            let _ = wait.recv();
+        }
+    }
+
+    /// Hands over a record of axiom's own.
+    pub(super) fn record(&self, unit: Unit, answer: impl FnOnce(Answer) + Send + 'static) {
+        let batch = Batch { source: Source::Own, units: vec![unit], answer: Box::new(answer) };
+        drop(self.0.send(Work::Batch(batch)));
+    }
 }
 
 /// The way to the ordering thread.
@@ -69,6 +91,7 @@ impl Orders {
         committer: CommitterThread<RealDisk>,
         node: Node,
         grown: watch::Sender<u64>,
+        behind: Asks,
     ) -> Result<Self, StoreError> {
         let (queue, work) = sync_channel(QUEUE_BATCHES_MAX);
         let alive = Arc::new(AtomicBool::new(true));
@@ -76,7 +99,7 @@ impl Orders {
         let (space, checked) = (Arc::new(Mutex::new(Space::Normal)), Instant::now());
         let told = Arc::clone(&space);
         let mut thread =
-            OrderingThread { sequencer, layout, committer, node, grown, alive: own, space, checked };
+            OrderingThread { sequencer, layout, committer, node, grown, behind, alive: own, space, checked };
         let handle = std::thread::Builder::new()
             .name("order".into())
             .spawn(move || thread.run(&work))
@@ -116,6 +139,10 @@ impl Orders {
         move |runs| drop(queue.send(Work::Adopt(runs)))
     }
 
+    pub(super) fn recorder(&self) -> Recorder {
+        Recorder(self.queue.clone())
+    }
+
     pub(super) async fn settle(&self) {
         let (send, receive) = oneshot::channel();
         self.hand(Work::Settle(send)).await;
@@ -141,6 +168,8 @@ struct OrderingThread {
     node: Node,
     /// The last durable sequence; wakes followers.
     grown: Arc<watch::Sender<u64>>,
+    /// Who takes snapshots, and segments out of the log.
+    behind: Asks,
     alive: Arc<AtomicBool>,
     /// What was told last about room in the log.
     space: Arc<Mutex<Space>>,
@@ -182,6 +211,11 @@ impl OrderingThread {
                     let _ = answer.send((self.sequencer.state().hash(), Sequence(sequence)));
                 }
                 Work::Adopt(runs) => self.sequencer.adopt_key_runs(runs),
+                Work::BeginAt(first, archived, done) => {
+                    self.committer.begin_at(first, archived);
+                    self.layout.forget_segments(archived);
+                    let _ = done.send(());
+                }
                 Work::Settle(answer) => {
                     self.wait_idle();
                     let _ = answer.send(());
@@ -248,8 +282,13 @@ impl OrderingThread {
             .filter(|entry| LocalState::folds(entry.header.entry_type.code()))
             .cloned()
             .collect();
-        let node = self.node.clone();
+        let archives = entries.iter().any(|(entry, _)| entry.header.entry_type == EntryType::LogArchive);
+        let archive = archives.then(|| self.sequencer.open_archive().cloned()).flatten();
+        let (node, behind) = (self.node.clone(), self.behind.clone());
         let answer_all = move || {
+            if let Some(archive) = archive {
+                behind.archive(archive);
+            }
             for entry in news {
                 tell(node.local(), &entry.header, &entry.payload);
             }

@@ -45,8 +45,9 @@ pub(super) fn wire_entry(entry: &chain::Entry) -> Entry {
     }
 }
 
-fn status(error: StoreError) -> Status {
+pub(super) fn status(error: StoreError) -> Status {
     match error {
+        StoreError::Archived { .. } => Status::out_of_range(error.to_string()),
         StoreError::NotFound(_) => Status::not_found(error.to_string()),
         other => Status::internal(other.to_string()),
     }
@@ -97,6 +98,7 @@ impl Axiom for Reads {
             head: Some(last.into()),
             signed: signed.as_str().to_owned(),
             axiom_time_ns: self.0.identity.time().0.0,
+            first: self.0.reader.begin().point.next_sequence.0,
         }))
     }
 

@@ -9,15 +9,15 @@ use std::{
 };
 
 use base::Sequence;
-use chain::tree::Edge;
+use chain::{log_edge::LogEdge, tree::Edge};
 use durable::RealDisk;
 use tokio::sync::oneshot;
 
-use super::tree::Tree;
+use super::{archive::Archiver, tree::Tree};
 use crate::{
-    core::KeyRun,
+    core::{KeyRun, OpenArchive},
     snapshot::{Policy, SnapshotError, Writer},
-    store::{Resume, StoreError, verify_before},
+    store::{Resume, StoreError, Tail, verify_before},
 };
 
 /// How often it is looked whether a snapshot is due.
@@ -29,38 +29,68 @@ const WORK_STEP: Duration = Duration::from_millis(10);
 /// The log's older part is not what it was: nothing that this process serves is worth anything.
 const EXIT_DAMAGED: i32 = 71;
 
-enum Ask {
+pub(super) enum Ask {
+    /// Take these segments out of the log: it was decided, and the decision is durable.
+    Archive(OpenArchive),
     /// Take a last snapshot and end.
     Finish(oneshot::Sender<()>),
     /// Remove all snapshots and end, so that the next start reads the whole log.
     Discard(Sender<()>),
 }
 
-pub(super) struct Snapshotting {
-    asks: Sender<Ask>,
+/// The way to the thread that takes snapshots.
+#[derive(Clone)]
+pub(super) struct Asks(Sender<Ask>);
+
+impl Asks {
+    pub(super) fn new() -> (Self, Receiver<Ask>) {
+        let (asks, asked) = channel();
+        (Self(asks), asked)
+    }
+
+    pub(super) fn archive(&self, open: OpenArchive) {
+        // The thread ends only as the service stops: then the next start carries it out.
+        drop(self.0.send(Ask::Archive(open)));
+    }
 }
 
-struct Work {
-    writer: Writer<RealDisk>,
+pub(super) struct Snapshotting {
+    asks: Asks,
+}
+
+pub(super) struct Work {
+    pub(super) writer: Writer<RealDisk>,
     tree: Arc<Tree>,
+    pub(super) archiver: Archiver,
     adopt: Box<dyn Fn(Vec<Arc<KeyRun>>) + Send>,
     /// Last entry of the newest snapshot on the disk, and since when it is there.
     covered: Option<Sequence>,
+    /// First sequence of that entry's segment.
+    pub(super) covered_segment: Option<Sequence>,
     since: Instant,
     failed: Option<Instant>,
 }
 
 impl Snapshotting {
-    /// `covered` is the last entry of the snapshot that the start took, if it took one.
+    /// `covered` is the last group of the snapshot that the start took, if it took one.
     pub(super) fn start(
         writer: Writer<RealDisk>,
         tree: Arc<Tree>,
-        covered: Option<Sequence>,
+        covered: Option<Tail>,
+        (asks, asked): (Asks, Receiver<Ask>),
+        archiver: Archiver,
         adopt: impl Fn(Vec<Arc<KeyRun>>) + Send + 'static,
     ) -> Result<Self, StoreError> {
-        let (asks, asked) = channel();
-        let mut work =
-            Work { writer, tree, adopt: Box::new(adopt), covered, since: Instant::now(), failed: None };
+        let mut work = Work {
+            writer,
+            tree,
+            archiver,
+            adopt: Box::new(adopt),
+            covered: covered.map(|tail| tail.last.sequence),
+            covered_segment: covered.map(|tail| tail.segment),
+            since: Instant::now(),
+            failed: None,
+        };
         let thread = std::thread::Builder::new().name("snapshot".into());
         let run = move || {
             kit::stand_back();
@@ -73,22 +103,27 @@ impl Snapshotting {
     /// Takes a snapshot of all that is durable, for the next start.
     pub(super) async fn finish(&self) {
         let (done, wait) = oneshot::channel();
-        if self.asks.send(Ask::Finish(done)).is_ok() {
+        if self.asks.0.send(Ask::Finish(done)).is_ok() {
             let _ = wait.await;
         }
     }
 
     /// Verifies the log up to where the start began. A log that does not hold ends the process.
-    pub(super) fn verify_behind(&self, disk: RealDisk, resume: Resume, edge: Edge) -> Result<(), StoreError> {
-        let asks = self.asks.clone();
+    pub(super) fn verify_behind(
+        &self,
+        disk: RealDisk,
+        (resume, edge): (Resume, Edge),
+        begin: Option<LogEdge>,
+    ) -> Result<(), StoreError> {
+        let asks = self.asks.0.clone();
         let verify = move || {
             kit::stand_back();
-            let mut pace = Pace { since: Instant::now() };
+            let mut pace = Pace::new();
             let began = Instant::now();
-            match verify_before(&disk, &resume, &edge, || pace.rest()) {
+            match verify_before(&disk, (&resume, &edge), begin.as_ref(), || pace.rest()) {
                 Ok(entries) => {
                     let seconds = began.elapsed().as_secs_f64();
-                    tracing::info!(entries, seconds, "the log is sound from genesis on");
+                    tracing::info!(entries, seconds, "the log is sound from where it begins on");
                 }
                 Err(error) => stop(&asks, &error),
             }
@@ -109,12 +144,16 @@ fn stop(asks: &Sender<Ask>, error: &StoreError) -> ! {
     std::process::exit(EXIT_DAMAGED)
 }
 
-struct Pace {
+pub(super) struct Pace {
     since: Instant,
 }
 
 impl Pace {
-    fn rest(&mut self) {
+    pub(super) fn new() -> Self {
+        Self { since: Instant::now() }
+    }
+
+    pub(super) fn rest(&mut self) {
         let worked = self.since.elapsed();
         if worked >= WORK_STEP {
             std::thread::sleep(worked);
@@ -137,6 +176,7 @@ impl Work {
                     let _ = done.send(());
                     return;
                 }
+                Ok(Ask::Archive(open)) => self.archive(&open),
                 Ok(Ask::Discard(done)) => {
                     if let Err(error) = self.writer.discard() {
                         tracing::error!(%error, "the snapshots could not be removed: remove the folder `snapshot`");
@@ -176,10 +216,11 @@ impl Work {
         }
     }
 
-    fn write(&mut self) -> Result<Sequence, SnapshotError> {
+    pub(super) fn write(&mut self) -> Result<Sequence, SnapshotError> {
         let (tail, edge) = self.tree.catch_up()?;
         let runs = self.writer.write(tail, &edge, self.tree.kept())?;
         (self.adopt)(runs);
+        (self.covered, self.covered_segment) = (Some(tail.last.sequence), Some(tail.segment));
         Ok(tail.last.sequence)
     }
 }

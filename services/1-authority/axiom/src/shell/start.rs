@@ -15,9 +15,10 @@ use tokio::sync::watch;
 
 use super::{
     AxiomService,
+    archive::Archiver,
     followers::Followers,
     order::Orders,
-    snapshotting::Snapshotting,
+    snapshotting::{Asks, Snapshotting},
     tree::{Tree, kept_checkpoint},
 };
 use crate::{
@@ -103,6 +104,7 @@ pub(super) fn open(mut context: InitContext) -> Result<AxiomService, BoxError> {
     kit::random::fill(&mut salt_seed)?;
     let mut options = StoreOptions::new(salt_seed);
     options.segment_bytes = segment_bytes()?;
+    options.sequencer_key = Some(key.public_key());
     let genesis_file = place(GENESIS_VARIABLE, GENESIS_FILE);
     let node = context.node.clone();
     let kept = kept_checkpoint(&head_disk)?;
@@ -121,7 +123,7 @@ pub(super) fn open(mut context: InitContext) -> Result<AxiomService, BoxError> {
     // A short log is verified whole before anybody is served: that takes no longer than the rest of a start.
     let behind = match &resumed {
         Some((resume, edge)) if resume.tail.last.sequence.0 < VERIFIED_FIRST_MAX => {
-            verify_before(&disk, resume, edge, || {})?;
+            verify_before(&disk, (resume, edge), opened.edge.as_ref(), || {})?;
             None
         }
         other => other.clone(),
@@ -142,6 +144,8 @@ pub(super) fn open(mut context: InitContext) -> Result<AxiomService, BoxError> {
         first_boot = opened.recovery.first_boot,
         torn_tail = opened.recovery.torn_tail.is_some(),
         above_head = opened.recovery.above_head,
+        begins_with = opened.reader.begin().point.next_sequence.0,
+        removed = opened.recovery.removed,
         "the log is sound"
     );
     if let Some(fault) = &opened.recovery.torn_tail {
@@ -160,16 +164,34 @@ pub(super) fn open(mut context: InitContext) -> Result<AxiomService, BoxError> {
         Arc::new(Tree::start(growth, &node_name, key.clone(), head_disk.clone(), opened.reader.clone())?);
     tree.keep();
     let committer = CommitterThread::start(opened.committer)?;
-    let orders = Orders::start(sequencer, opened.layout, committer, context.node.clone(), grow)?;
-    let covered = resumed.as_ref().map(|(resume, _)| resume.tail.last.sequence);
-    let snapshotting = Snapshotting::start(writer, Arc::clone(&tree), covered, orders.adopter())?;
-    if let Some((resume, edge)) = behind {
-        snapshotting.verify_behind(disk, resume, edge)?;
+    let (asks, asked) = Asks::new();
+    if let Some(open) = sequencer.open_archive() {
+        // The last process did not come to carry it out, or to say so.
+        asks.archive(open.clone());
+    }
+    let orders =
+        Orders::start(sequencer, opened.layout, committer, context.node.clone(), grow, asks.clone())?;
+    let covered = resumed.as_ref().map(|(resume, _)| resume.tail);
+    let followers = Arc::new(Followers::default());
+    let archiver = Archiver {
+        disk: disk.clone(),
+        edge: opened.edge.clone(),
+        reader: opened.reader.clone(),
+        followers: Arc::clone(&followers),
+        recorder: orders.recorder(),
+        key: key.clone(),
+        identity: context.identity,
+    };
+    let adopter = orders.adopter();
+    let snapshotting =
+        Snapshotting::start(writer, Arc::clone(&tree), covered, (asks, asked), archiver, adopter)?;
+    if let Some(before) = behind {
+        snapshotting.verify_behind(disk, before, opened.edge)?;
     }
     Ok(AxiomService {
         orders,
         reader: opened.reader,
-        followers: Followers::default(),
+        followers,
         grown,
         identity: Identity { node_name, key, clock: Mutex::new(clock) },
         tree,

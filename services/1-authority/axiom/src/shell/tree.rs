@@ -64,8 +64,10 @@ impl Tree {
         let genesis = growth.genesis().ok_or("the log does not begin with genesis")?;
         let public = PublicKey(signing.verifying_key().to_bytes());
         let key = VerifierKey::new(origin(node_name, &genesis), Algorithm::Ed25519, public)?;
+        // Until a newer one is kept: a snapshot that does not remember the file beside it could not be gone on from.
+        let kept = Mutex::new(growth.remembered());
         let edge = Mutex::new(growth.check(&key)?);
-        Ok(Self { edge, reader, head_disk, signing, key, kept: Mutex::default() })
+        Ok(Self { edge, reader, head_disk, signing, key, kept })
     }
 
     pub(super) const fn key(&self) -> &VerifierKey {

@@ -1,6 +1,6 @@
 //! A second fold of the log, brought up to date when a snapshot is due, from what readers see.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use base::{Hash, Sequence};
 use chain::{
@@ -106,6 +106,12 @@ impl<D: Disk> Writer<D> {
     #[must_use]
     pub fn folded(&self) -> Sequence {
         Sequence(self.sequencer.point().next_sequence.0.saturating_sub(1))
+    }
+
+    /// Services of the node that are on record up to there.
+    #[must_use]
+    pub fn services(&self) -> BTreeSet<String> {
+        self.sequencer.state().services.keys().cloned().collect()
     }
 
     /// Bytes of the state, as it was last.

@@ -6,8 +6,8 @@ use std::sync::{
     mpsc::{Receiver, SyncSender, sync_channel},
 };
 
-use base::AxiomRef;
-use chain::{HeadFile, HeadSlot, segment_name};
+use base::{AxiomRef, Sequence};
+use chain::{HeadFile, HeadSlot, segment_first, segment_name};
 use durable::{Disk, DiskFile};
 
 use super::{
@@ -32,8 +32,10 @@ pub struct Committer<D: Disk> {
     pub(super) segment: Arc<D::File>,
     /// Its name with the folder.
     pub(super) segment_name: String,
-    /// Segments of the whole log.
+    /// Segments from the log's edge on.
     pub(super) segments: u64,
+    /// The log's first entry: segments before it are archived, whether they were removed yet or not.
+    pub(super) first: Sequence,
     pub(super) head: D::File,
     pub(super) head_offset: u64,
     pub(super) shared: Arc<Shared<D>>,
@@ -90,6 +92,12 @@ impl<D: Disk> Committer<D> {
         Ok(())
     }
 
+    /// The log begins here from now on.
+    fn begin_at(&mut self, first: Sequence, archived: u64) {
+        self.first = first;
+        self.segments = self.segments.saturating_sub(archived);
+    }
+
     /// What a commit checks, and that no other segment has gone. After an error nothing more is written.
     pub fn check(&mut self) -> Result<(), StoreError> {
         if self.stopped {
@@ -98,7 +106,10 @@ impl<D: Disk> Committer<D> {
         self.stopped = true;
         self.check_names()?;
         let names = self.disk.list(LOG_FOLDER)?;
-        if names.iter().filter(|name| is_segment(name)).count() as u64 != self.segments {
+        let counts = |name: &&String| {
+            is_segment(name) && segment_first(name).is_none_or(|begins| begins >= self.first)
+        };
+        if names.iter().filter(counts).count() as u64 != self.segments {
             return Err(StoreError::Replaced(LOG_FOLDER.to_owned()));
         }
         self.stopped = false;
@@ -147,6 +158,11 @@ impl<D: Disk> CommitterThread<D> {
             std::thread::yield_now();
         }
         self.committer.lock().unwrap_or_else(PoisonError::into_inner).commit(group)
+    }
+
+    /// The log begins with `first` from now on; so many segments were archived.
+    pub fn begin_at(&self, first: Sequence, archived: u64) {
+        self.committer.lock().unwrap_or_else(PoisonError::into_inner).begin_at(first, archived);
     }
 
     /// Looks whether the log's files are still there; between groups.

@@ -27,6 +27,19 @@ pub enum StoreError {
     Group(#[from] GroupError),
     #[error("no space is left for the log, not even its reserve")]
     Full,
+    #[error(
+        "the log's edge does not hold: {0}; bring its file back from a copy, or the archived segments (`bailiwick log restore`)"
+    )]
+    Edge(String),
+    #[error(
+        "the log begins with entry {first}, what lies before it is archived, and there is no snapshot to go on from: bring the \
+         archived segments back with `bailiwick log restore {places}`, then start again"
+    )]
+    NeedsRestore { first: base::Sequence, places: String },
+    #[error(
+        "Archived: entry {sequence} was taken out of the log, which begins with entry {first}; it lies in {place} (`bailiwick log restore` brings it back)"
+    )]
+    Archived { sequence: base::Sequence, first: base::Sequence, place: String },
     #[error("entry {0} is not in the log")]
     NotFound(base::Sequence),
     #[error(

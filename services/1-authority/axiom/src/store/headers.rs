@@ -1,7 +1,7 @@
 //! The headers of segments that a start does not read: each is there, has its length, and is the one of before.
 
 use base::{Hash, Sequence};
-use chain::{ChainPoint, SEGMENT_HEADER_BYTES, SegmentReader, segment_name};
+use chain::{ChainPoint, SEGMENT_HEADER_BYTES, SegmentReader, log_edge::LogEdge, segment_name};
 use durable::{Disk, DiskFile};
 
 use super::{adapter::Segment, committer::is_segment, error::StoreError, open::Resume, options::LOG_FOLDER};
@@ -81,12 +81,21 @@ pub(super) fn check_before<D: Disk>(
     before: &[String],
     current: &str,
     resume: &Resume,
+    edge: Option<&LogEdge>,
 ) -> Result<(), StoreError> {
     let mut hash = HeadersHash::NONE;
+    let mut begin = None;
+    if let Some(edge) = edge {
+        if edge.genesis().ok().map(|(_, hash)| hash) != Some(resume.genesis) {
+            return Err(StoreError::NotResumed("the log's edge is of another log".to_owned()));
+        }
+        hash = HeadersHash(edge.headers);
+        begin = Some(edge.point());
+    }
     for name in before.iter().map(String::as_str).chain([current]) {
         let segment = Segment(disk.open(&format!("{LOG_FOLDER}/{name}"))?);
         // Opening compares name, length and header.
-        let reader = SegmentReader::open(&segment, name, None);
+        let reader = SegmentReader::open(&segment, name, begin.take().as_ref());
         let mut reader = reader.map_err(|fault| StoreError::NotResumed(fault.to_string()))?;
         if hash == HeadersHash::NONE {
             let mut genesis = None;

@@ -48,6 +48,11 @@ impl Index {
         self.segments.entry(segment).or_default();
     }
 
+    /// Segments that begin before this are archived.
+    pub(super) fn forget_before(&mut self, first: u64) {
+        self.segments = self.segments.split_off(&first);
+    }
+
     pub(super) fn push(&mut self, point: Point) {
         self.segments.entry(point.segment).or_default().push(point);
     }

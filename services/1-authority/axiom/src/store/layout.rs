@@ -176,6 +176,11 @@ impl<D: Disk> Layout<D> {
         Ok(PreparedGroup { begin, segment, offset, bytes, points, last, entries })
     }
 
+    /// So many segments were archived: there is room for others.
+    pub const fn forget_segments(&mut self, number: u64) {
+        self.segments = self.segments.saturating_sub(number);
+    }
+
     /// Gives a group's memory back, to be used again.
     pub fn recycle(&mut self, buffer: Vec<u8>) {
         if self.buffers.len() < 4 {

@@ -7,6 +7,7 @@
 
 mod adapter;
 mod committer;
+mod edge;
 mod error;
 mod follow;
 mod headers;
@@ -19,13 +20,14 @@ mod verify;
 
 pub use adapter::DiskLog;
 pub use committer::{Committed, Committer, CommitterThread};
+pub use edge::{ArchiveError, Removal};
 pub use error::StoreError;
 pub use follow::{Follow, Follower};
 pub use headers::{Headers, HeadersHash};
 pub use layout::{Layout, PreparedGroup, Space};
 pub use open::{Opened, Recovery, Resume, Store};
 pub use options::{
-    HEAD_FILE, LOG_FOLDER, SEGMENT_BYTES_DEFAULT, SPARE_FILES_DEFAULT, SPARE_FOLDER, StoreOptions,
+    HEAD_FILE, LOCK_FILE, LOG_FOLDER, SEGMENT_BYTES_DEFAULT, SPARE_FILES_DEFAULT, SPARE_FOLDER, StoreOptions,
 };
-pub use reader::{LogReader, RANGE_BYTES_MAX, RANGE_ENTRIES_MAX, Tail};
+pub use reader::{Begin, LogReader, RANGE_BYTES_MAX, RANGE_ENTRIES_MAX, Tail};
 pub use verify::verify_before;

@@ -6,20 +6,21 @@ use std::sync::Arc;
 use base::{AxiomRef, Hash, Sequence};
 use chain::{
     Cause, ChainPoint, Entry, Fault, GROUP_BODY_BYTES_MAX, GROUP_HEADER_BYTES, HEAD_FILE_BYTES, HeadError,
-    HeadFile, HeadSlot, Part, Placed, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentReader, segment_first,
-    segment_name,
+    HeadFile, HeadSlot, Part, Placed, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentReader, log_edge::LogEdge,
+    segment_first, segment_name,
 };
 use durable::{Disk, DiskError, DiskFile, Pool, read_small, replace};
 
 use super::{
     adapter::Segment,
     committer::Committer,
+    edge,
     error::StoreError,
     headers::{HeadersHash, check_before, segment_names},
     index::{Index, Point},
     layout::{Layout, salt_of},
     options::{HEAD_FILE, LOCK_FILE, LOG_FOLDER, SPARE_FOLDER, StoreOptions},
-    reader::{LogReader, Shared, Tail},
+    reader::{Begin, LogReader, Shared, Tail},
 };
 
 /// Bytes behind the last group that a start writes anew.
@@ -33,6 +34,8 @@ pub struct Recovery {
     pub torn_tail: Option<Fault>,
     /// Durable entries above the head: written, perhaps never acknowledged.
     pub above_head: u64,
+    /// Archived segments that the last process did not come to remove.
+    pub removed: u64,
 }
 
 /// An open log, in the three parts that work at the same time.
@@ -44,6 +47,8 @@ pub struct Opened<D: Disk> {
     /// For everybody.
     pub reader: LogReader<D>,
     pub recovery: Recovery,
+    /// Where the log begins, if its first segments are archived.
+    pub edge: Option<LogEdge>,
 }
 
 /// What `open` needs.
@@ -74,7 +79,6 @@ struct Scan<D: Disk> {
     /// The last segment.
     end: Option<(D::File, SegmentHeader, u64)>,
     torn_tail: Option<Fault>,
-    first: Sequence,
     head_hash: Option<Hash>,
     /// Where the bytes above the head begin in the last segment.
     above_head_from: u64,
@@ -118,29 +122,41 @@ impl<D: Disk> Store<'_, D> {
         )?;
         let pool = Arc::new(pool);
         let mut recovery = Recovery::default();
-        let mut scan = self.scan(resume, head, &mut visit)?;
+        let edge = edge::load(self.disk, options.sequencer_key.as_ref())?;
+        if let Some(edge) = &edge {
+            if resume.is_none() {
+                return Err(needs_restore(edge));
+            }
+            let left = edge::leftovers(self.disk, edge)?;
+            recovery.removed = left.len() as u64;
+            edge::remove(self.disk, &left)?;
+        }
+        let mut scan = self.scan(resume, edge.as_ref(), head, &mut visit)?;
         if scan.end.is_none() {
             if let Some(head) = head {
                 return Err(StoreError::LogMissing { head });
             }
             recovery.first_boot = true;
             self.write_genesis(&pool, genesis().ok_or(StoreError::NotGenesis)?)?;
-            scan = self.scan(None, None, &mut visit)?;
+            scan = self.scan(None, None, None, &mut visit)?;
         }
         recovery.torn_tail = scan.torn_tail.take();
         let (file, header, offset) = scan.end.ok_or(StoreError::NotGenesis)?;
         let tail = scan.tail.ok_or(StoreError::NotGenesis)?;
         let last = tail.last;
         let segment = Arc::new(file);
-        let shared = Arc::new(Shared::new(self.disk.clone(), scan.index, tail));
+        let begin = Begin::of(edge.as_ref());
+        let first = begin.point.next_sequence;
+        let shared = Arc::new(Shared::new(self.disk.clone(), begin, scan.index, tail));
         shared.begin_segment(header.entry_count, Arc::clone(&segment));
         let reader = LogReader::new(Arc::clone(&shared));
-        if let Some(head) =
-            head.filter(|head| resume.is_some_and(|resume| head.sequence <= resume.tail.last.sequence))
+        if let Some(head) = head
+            .filter(|head| resume.is_some_and(|resume| head.sequence <= resume.tail.last.sequence))
+            .filter(|head| head.sequence >= first)
         {
             scan.head_hash = Some(reader.read(head.sequence)?.hash());
         }
-        check_head(head, last, &header, scan.entries, scan.head_hash, scan.first)?;
+        check_head(head, last, &header, scan.entries, scan.head_hash, first)?;
         recovery.above_head = last.sequence.0.saturating_sub(head.map_or(0, |head| head.sequence.0));
         // What the last process wrote and did not sync is about to be shown to readers: make it durable first. Written
         // anew, because after a failed sync the kernel takes these pages for clean and would not write them.
@@ -160,13 +176,14 @@ impl<D: Disk> Store<'_, D> {
             segment,
             segment_name: format!("{LOG_FOLDER}/{}", segment_name(Sequence(header.entry_count))),
             segments: scan.segments,
+            first,
             head: head_file,
             head_offset,
             shared,
             stopped: false,
             _lock: lock,
         };
-        Ok(Opened { layout, committer, reader, recovery })
+        Ok(Opened { layout, committer, reader, recovery, edge })
     }
 
     fn read_head(&self) -> Result<Option<AxiomRef>, StoreError> {
@@ -203,6 +220,7 @@ impl<D: Disk> Store<'_, D> {
     fn scan(
         &self,
         resume: Option<&Resume>,
+        edge: Option<&LogEdge>,
         head: Option<AxiomRef>,
         visit: &mut impl FnMut(&Placed<'_>),
     ) -> Result<Scan<D>, StoreError> {
@@ -215,7 +233,6 @@ impl<D: Disk> Store<'_, D> {
             tail: None,
             end: None,
             torn_tail: None,
-            first: Sequence(0),
             head_hash: None,
             above_head_from: SEGMENT_HEADER_BYTES as u64,
         };
@@ -227,7 +244,7 @@ impl<D: Disk> Store<'_, D> {
             let Some((name, behind)) = from.split_first().filter(|(name, _)| **name == current) else {
                 return Err(StoreError::NotResumed(format!("there is no segment {current}")));
             };
-            check_before(self.disk, old, name, resume)?;
+            check_before(self.disk, old, name, resume, edge)?;
             old.iter().filter_map(|name| segment_first(name)).for_each(|first| scan.index.expect(first.0));
             scan.segments = old.len() as u64;
             let segment = Segment(self.disk.open(&format!("{LOG_FOLDER}/{name}"))?);
@@ -338,6 +355,11 @@ fn scan_groups<D: Disk>(
     scan.point = reader.point();
     scan.segments = scan.segments.saturating_add(1);
     Ok((*reader.header(), reader.offset()))
+}
+
+fn needs_restore(edge: &LogEdge) -> StoreError {
+    let places: Vec<&str> = edge.parts().iter().map(|part| part.place.as_str()).collect();
+    StoreError::NeedsRestore { first: edge.point().next_sequence, places: places.join(" ") }
 }
 
 fn write_again<F: DiskFile>(file: &F, from: u64, end: u64) -> Result<(), StoreError> {

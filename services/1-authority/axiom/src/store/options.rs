@@ -1,3 +1,5 @@
+use base::PublicKey;
+
 /// One segment: long enough that beginning one is rare, short enough to zero in the background within 0.2 s.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
 /// Zeroed files kept ready beside the reserve.
@@ -7,7 +9,7 @@ pub(super) const LOG_BYTES_DEFAULT: u64 = 64 * 1024 * 1024 * 1024;
 
 pub const LOG_FOLDER: &str = "log";
 pub const SPARE_FOLDER: &str = "spare";
-pub(super) const LOCK_FILE: &str = "lock";
+pub const LOCK_FILE: &str = "lock";
 /// On the head's own disk.
 pub const HEAD_FILE: &str = "head";
 
@@ -21,6 +23,8 @@ pub struct StoreOptions {
     pub fill_in_background: bool,
     /// From the kernel's random source: the segments' salts are derived from it.
     pub salt_seed: [u8; 32],
+    /// The key that signed the log's edge, if there is one.
+    pub sequencer_key: Option<PublicKey>,
 }
 
 impl StoreOptions {
@@ -32,6 +36,7 @@ impl StoreOptions {
             log_bytes_max: LOG_BYTES_DEFAULT,
             fill_in_background: true,
             salt_seed,
+            sequencer_key: None,
         }
     }
 }

@@ -8,7 +8,8 @@ use std::{
 
 use base::{AxiomRef, Sequence};
 use chain::{
-    Entry, GROUP_HEADER_BYTES, Part, RECORD_BYTES_MAX, Record, RecordError, SEGMENT_HEADER_BYTES,
+    ChainPoint, Entry, GROUP_HEADER_BYTES, Part, RECORD_BYTES_MAX, Record, RecordError, SEGMENT_HEADER_BYTES,
+    log_edge::{LogEdge, Part as Archived},
     segment_name,
 };
 use durable::{Disk, DiskFile};
@@ -48,7 +49,32 @@ pub struct Tail {
     pub group_at: u64,
 }
 
+/// Where the log begins, and where what lay before it is.
+#[derive(Clone, Debug)]
+pub struct Begin {
+    pub point: ChainPoint,
+    pub parts: Arc<[Archived]>,
+}
+
+impl Begin {
+    pub(super) fn of(edge: Option<&LogEdge>) -> Self {
+        Self {
+            point: edge.map_or(ChainPoint::GENESIS, LogEdge::point),
+            parts: edge.map(LogEdge::parts).unwrap_or_default().into(),
+        }
+    }
+
+    /// That this entry, or one before the log's first, was archived.
+    #[must_use]
+    pub fn archived(&self, sequence: Sequence) -> StoreError {
+        let part = self.parts.iter().find(|part| (part.from..=part.to).contains(&sequence));
+        let place = part.map_or_else(|| "an archive".to_owned(), |part| part.place.clone());
+        StoreError::Archived { sequence, first: self.point.next_sequence, place }
+    }
+}
+
 struct State<D: Disk> {
+    begin: Begin,
     index: Index,
     open: BTreeMap<u64, Arc<D::File>>,
     recent: VecDeque<Arc<Entry>>,
@@ -57,9 +83,9 @@ struct State<D: Disk> {
 }
 
 impl<D: Disk> Shared<D> {
-    pub(super) fn new(disk: D, index: Index, tail: Tail) -> Self {
+    pub(super) fn new(disk: D, begin: Begin, index: Index, tail: Tail) -> Self {
         let (open, recent) = (BTreeMap::new(), VecDeque::new());
-        let state = State { index, open, recent, recent_bytes: 0, tail };
+        let state = State { begin, index, open, recent, recent_bytes: 0, tail };
         Self { disk, state: Mutex::new(state), grown: Condvar::new() }
     }
 
@@ -158,6 +184,21 @@ impl<D: Disk> LogReader<D> {
         self.shared.lock().tail.last
     }
 
+    /// Where the log begins.
+    #[must_use]
+    pub fn begin(&self) -> Begin {
+        self.shared.lock().begin.clone()
+    }
+
+    /// The log begins at this edge from now on: what lies before it is not shown any more.
+    pub fn begin_at(&self, edge: &LogEdge) {
+        let mut state = self.shared.lock();
+        state.begin = Begin::of(Some(edge));
+        let first = edge.point().next_sequence.0;
+        state.index.forget_before(first);
+        state.open = state.open.split_off(&first);
+    }
+
     /// The last durable group.
     #[must_use]
     pub fn tail(&self) -> Tail {
@@ -188,6 +229,9 @@ impl<D: Disk> LogReader<D> {
         let limit = entries_max.min(RANGE_ENTRIES_MAX);
         let (found, last) = {
             let state = self.shared.lock();
+            if from < state.begin.point.next_sequence {
+                return Err(state.begin.archived(from));
+            }
             if state.recent(from).is_some() {
                 return Ok(from_memory(&state, from, limit));
             }

@@ -1,24 +1,31 @@
 //! The part of a log that a start did not read, read behind it.
 
 use chain::{
-    Cause, ChainPoint, Fault, Part, SegmentReader, segment_first, segment_name,
+    Cause, ChainPoint, Fault, Part, SegmentReader,
+    log_edge::LogEdge,
+    segment_first, segment_name,
     tree::{Edge, TreeHash},
 };
 use durable::Disk;
 
 use super::{adapter::Segment, error::StoreError, headers::segment_names, open::Resume, options::LOG_FOLDER};
 
-/// Verifies everything from genesis up to where a start began, and that it leads to the same entry and the same tree.
+/// Verifies everything from genesis, or the log's edge, up to where a start began, and that it leads to the same entry and the same tree.
 /// `pace` is called after every group. Gives the number of entries.
 pub fn verify_before<D: Disk>(
     disk: &D,
-    resume: &Resume,
-    edge: &Edge,
+    (resume, edge): (&Resume, &Edge),
+    begin: Option<&LogEdge>,
     mut pace: impl FnMut(),
 ) -> Result<u64, StoreError> {
     let end = ChainPoint::after(resume.tail.last);
-    let (mut point, mut tree) = (ChainPoint::GENESIS, Edge::default());
+    let mut point = begin.map_or(ChainPoint::GENESIS, LogEdge::point);
+    let mut tree = begin.and_then(LogEdge::tree).unwrap_or_default();
+    let first = point.next_sequence;
     for name in segment_names(disk)? {
+        if segment_first(&name).is_some_and(|begins| begins < first) {
+            continue;
+        }
         if segment_first(&name).is_none_or(|first| first > resume.tail.segment) {
             break;
         }
@@ -37,7 +44,7 @@ pub fn verify_before<D: Disk>(
         point = reader.point();
     }
     if point == end && tree == *edge {
-        return Ok(end.next_sequence.0);
+        return Ok(end.next_sequence.0.saturating_sub(first.0));
     }
     let (part, cause) = (Part::Head, Cause::HeadMismatch { head: resume.tail.last });
     let segment = segment_name(resume.tail.segment);

@@ -28,6 +28,8 @@ const RECEIPT: u32 = 80;
 const KEYS: &str = "keys";
 /// The service that has rules by URL.
 const NETWORK: &str = "network";
+/// The service whose log can be archived.
+const AXIOM: &str = "axiom";
 /// What any service may record: that an act of its own is closed.
 pub const RECORDS_OF_ANYONE: &[u32] = &[RECEIPT];
 
@@ -68,7 +70,8 @@ const EVERY_ACTION: &[ActionKind] = &[
 ];
 
 pub const TABLE: &[Row] = &[
-    Row { service: "policy", actions: EVERY_ACTION, acts: &[86, 87], records: &[] },
+    // The last one takes segments out of the log: axiom itself asks nobody.
+    Row { service: "policy", actions: EVERY_ACTION, acts: &[86, 87, 110], records: &[] },
     Row {
         service: "keys",
         // Of services it controls itself alone, see `fits_key`.
@@ -206,6 +209,9 @@ pub fn fits_decision(state: &PolicyState, action: &PolicyAction, by: IdentityId,
         }
         (PolicyAction::ControlService { service, .. }, Payload::ServiceStart(e)) => e.body.name == *service,
         (PolicyAction::ControlService { service, .. }, Payload::ServiceStop(e)) => e.body.name == *service,
+        (PolicyAction::ControlService { service, operation }, Payload::LogArchive(e)) => {
+            service == AXIOM && *operation == ServiceOperation::Archive && e.body.by == by
+        }
         (PolicyAction::CreateProcess { image }, Payload::ProcessCreate(e)) => {
             e.body.image == *image && e.body.by == by
         }

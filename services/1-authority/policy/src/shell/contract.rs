@@ -3,11 +3,15 @@
 use std::sync::Arc;
 
 use base::{AxiomRef, IdentityId, Nonce, RuleId, Sequence};
-use chain::payload::{
-    Body, Envelope, Payload,
-    policy::{
-        DecisionBody, PolicyAction, PolicyContext, PolicyEffect, PolicyRequest, PolicyRule, PolicyRuleAdded,
-        PolicyRuleRemoved, SignedDecision,
+use chain::{
+    log_edge::{COSIGNED_BYTES_MAX, EDGE_WITNESSES_MAX, PLACE_BYTES_MAX},
+    payload::{
+        Body, Envelope, Payload,
+        log::LogArchive,
+        policy::{
+            DecisionBody, PolicyAction, PolicyContext, PolicyEffect, PolicyRequest, PolicyRule,
+            PolicyRuleAdded, PolicyRuleRemoved, ServiceOperation, SignedDecision,
+        },
     },
 };
 use contracts::{convert::ConvertError, policy::v1 as wire, policy::v1::policy_engine_server::PolicyEngine};
@@ -32,6 +36,8 @@ const OWN_CHANNEL: &str = "policy";
 const METADATA_PAIRS_MAX: usize = 32;
 /// Bytes of a key or value of one.
 const METADATA_BYTES_MAX: usize = 256;
+/// Bytes of a witness' key as text.
+const WITNESS_BYTES_MAX: usize = 512;
 
 pub(super) struct Contract(pub(super) Arc<PolicyService>);
 
@@ -41,6 +47,11 @@ enum ContractError {
     Malformed(#[from] ConvertError),
     #[error("metadata has at most {METADATA_PAIRS_MAX} pairs of {METADATA_BYTES_MAX} bytes")]
     Metadata,
+    #[error(
+        "a checkpoint has at most {COSIGNED_BYTES_MAX} bytes, its witnesses are 1 to {EDGE_WITNESSES_MAX}, a place has at most \
+         {PLACE_BYTES_MAX} bytes"
+    )]
+    Archive,
     #[error("you are {caller}, but ask for {requestor}; sign the request with its key, or ask for yourself")]
     Requestor { caller: IdentityId, requestor: IdentityId },
     #[error("there is no rule {0}")]
@@ -66,7 +77,7 @@ impl IntoRefusal for ContractError {
 
     fn reason(&self) -> &'static str {
         match self {
-            Self::Malformed(_) | Self::Metadata => "InvalidRequest",
+            Self::Malformed(_) | Self::Metadata | Self::Archive => "InvalidRequest",
             Self::Requestor { .. } => "Unauthenticated",
             Self::RuleNotFound(_) => "RuleNotFound",
             Self::Denied(_) => "PolicyDenied",
@@ -80,7 +91,7 @@ impl IntoRefusal for ContractError {
 
     fn guilty(&self) -> Guilty {
         match self {
-            Self::Malformed(_) | Self::Metadata => Guilty::Misuse,
+            Self::Malformed(_) | Self::Metadata | Self::Archive => Guilty::Misuse,
             Self::Busy(_) | Self::NoAnswer | Self::Internal(_) => Guilty::Gone,
             _ => Guilty::Refused,
         }
@@ -174,7 +185,16 @@ impl Contract {
         rule: PolicyRule,
         body: T,
     ) -> Result<wire::Committed, Status> {
-        let action = PolicyAction::ModifyPolicy { rule: Box::new(rule) };
+        self.act(requestor, PolicyAction::ModifyPolicy { rule: Box::new(rule) }, body).await
+    }
+
+    /// An act of the engine's own: decision and entry in one.
+    async fn act<T: Body>(
+        &self,
+        requestor: &Requestor,
+        action: PolicyAction,
+        body: T,
+    ) -> Result<wire::Committed, Status> {
         let request = self.own_request(requestor, action)?;
         let submitter = identity_of(self.0.desk.engine().confirmed(), OWN_CHANNEL).map(|own| own.id);
         let envelope = Envelope {
@@ -320,6 +340,18 @@ impl PolicyEngine for Contract {
         Ok(Response::new(wire::Rules { rules }))
     }
 
+    async fn archive_log(
+        &self,
+        request: Request<wire::ArchiveLogRequest>,
+    ) -> Result<Response<wire::ArchiveLogReply>, Status> {
+        let caller = kit::requestor(&self.0.node, &request, true)?;
+        let body = archive_of(request.into_inner(), caller.id())?;
+        let operation = ServiceOperation::Archive;
+        let action = PolicyAction::ControlService { service: "axiom".to_owned(), operation };
+        let committed = self.act(&caller, action, body).await?;
+        Ok(Response::new(wire::ArchiveLogReply { entry: committed.entry }))
+    }
+
     async fn explain(
         &self,
         request: Request<wire::ExplainRequest>,
@@ -335,6 +367,21 @@ impl PolicyEngine for Contract {
         let explanation = explain(self.0.desk.engine().confirmed(), &asked, body.timestamp);
         Ok(Response::new(explained(sequence, body, explanation)))
     }
+}
+
+/// Bounded before it is recorded; axiom checks what it says.
+fn archive_of(request: wire::ArchiveLogRequest, by: IdentityId) -> Result<LogArchive, ContractError> {
+    let wire::ArchiveLogRequest { from, last, segments, checkpoint, witnesses, place } = request;
+    let last = last.as_ref().ok_or(ConvertError::Missing("last"))?;
+    let fits = checkpoint.len() <= COSIGNED_BYTES_MAX
+        && (1..=EDGE_WITNESSES_MAX).contains(&witnesses.len())
+        && witnesses.iter().all(|key| key.len() <= WITNESS_BYTES_MAX)
+        && place.len() <= PLACE_BYTES_MAX;
+    if !fits {
+        return Err(ContractError::Archive);
+    }
+    let (from, last) = (Sequence(from), AxiomRef::try_from(last)?);
+    Ok(LogArchive { from, last, segments, checkpoint, witnesses, place, by })
 }
 
 fn filter_of(filter: wire::RuleFilter) -> Result<RuleFilter, ContractError> {

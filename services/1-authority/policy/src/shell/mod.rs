@@ -28,7 +28,7 @@ pub fn main() -> ExitCode {
     kit::serve::<PolicyService>()
 }
 
-static TABLE: [Operation; 6] = [
+static TABLE: [Operation; 7] = [
     // What manifests call `query`.
     Operation::acts("/bailiwick.policy.v1.PolicyEngine/Evaluate", Cost::Light, "system.policy.evaluate")
         .right(Right::Read),
@@ -46,6 +46,8 @@ static TABLE: [Operation; 6] = [
     Operation::reads("/bailiwick.policy.v1.PolicyEngine/ListRules", Cost::Medium, "system.policy.list_rules"),
     // Who was refused gets the id; why, is for the operator.
     Operation::reads("/bailiwick.policy.v1.PolicyEngine/Explain", Cost::Medium, "system.policy.explain")
+        .callers(Callers::Admin),
+    Operation::acts("/bailiwick.policy.v1.PolicyEngine/ArchiveLog", Cost::Light, "system.policy.archive_log")
         .callers(Callers::Admin),
 ];
 

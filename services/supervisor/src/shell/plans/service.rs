@@ -87,8 +87,10 @@ impl House {
             ("BAILIWICK_STATE".to_owned(), kit::env::STATE_FOLDER.to_owned()),
             ("BAILIWICK_OWNER_UID".to_owned(), self.owner_uid_inside().to_string()),
         ];
-        if let Ok(level) = std::env::var("BAILIWICK_LOG") {
-            environment.push(("BAILIWICK_LOG".to_owned(), level));
+        // How much is told, and how large the log's segments are on a small node.
+        for name in ["BAILIWICK_LOG", "BAILIWICK_SEGMENT_BYTES"] {
+            let Ok(value) = std::env::var(name) else { continue };
+            environment.push((name.to_owned(), value));
         }
         environment.extend(self.broken());
         environment

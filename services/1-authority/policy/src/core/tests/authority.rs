@@ -1,8 +1,8 @@
 //! What a decision allows: the entry that says the same, and none that differs in what counts.
 
 use base::{
-    AxiomTime, CapabilityId, ConnectionId, CredentialId, Hash, IdentityId, JobId, KeyPath, ProcessId,
-    TokenId, TreeId,
+    AxiomRef, AxiomTime, CapabilityId, ConnectionId, CredentialId, Hash, IdentityId, JobId, KeyPath,
+    ProcessId, Sequence, TokenId, TreeId,
 };
 use chain::payload::{
     Body, Payload,
@@ -13,6 +13,7 @@ use chain::payload::{
     },
     image::{ImageForm, ImageImport, ImageRemove},
     job::JobSubmit,
+    log::LogArchive,
     network::{
         CallLimits, ConnectionAuthorize, ConnectionRevoke, Direction, NetworkGrant, NetworkPolicyUpdate,
         Protocol,
@@ -256,6 +257,19 @@ fn rotated(who: u8, path: &str, to: &str, epoch: u32) -> Payload {
     Payload::KeyUsage(entry)
 }
 
+fn archive(by: u8) -> Payload {
+    let last = AxiomRef { sequence: Sequence(4), hash: Hash::ZERO };
+    payload(LogArchive {
+        from: Sequence(0),
+        last,
+        segments: 1,
+        checkpoint: String::new(),
+        witnesses: vec![],
+        place: "/archive".to_owned(),
+        by: id(by),
+    })
+}
+
 /// Rules in force: `allow`. Bob asks, about `image`, pid 7, the service `keys`, his own key and Alice.
 fn cases() -> Vec<Case> {
     use KeyOperation::{Decrypt, Encrypt, Lock, Sign, Unlock};
@@ -333,7 +347,20 @@ fn cases() -> Vec<Case> {
         case(
             PolicyAction::ControlService { service: "axiom".to_owned(), operation: ServiceOperation::Unlock },
             vec![],
-            vec![usage(Unlock, BOB, KEYS, None)],
+            vec![usage(Unlock, BOB, KEYS, None), archive(BOB)],
+        ),
+        case(
+            PolicyAction::ControlService {
+                service: "axiom".to_owned(),
+                operation: ServiceOperation::Archive,
+            },
+            vec![archive(BOB)],
+            vec![archive(ALICE), usage(Lock, BOB, KEYS, None)],
+        ),
+        case(
+            PolicyAction::ControlService { service: "keys".to_owned(), operation: ServiceOperation::Archive },
+            vec![],
+            vec![archive(BOB)],
         ),
         case(
             PolicyAction::CreateProcess { image: Hash::of(b"image") },
