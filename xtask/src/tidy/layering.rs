@@ -40,6 +40,8 @@ fn layer(folder: &str) -> Option<Layer> {
 /// Crates that speak HTTP. The node core knows none (DMN-03): HTTP stands in the kit's transport only.
 const HTTP: [&str; 7] = ["axum", "http", "http-body", "http-body-util", "hyper", "hyper-util", "tower-http"];
 const MAY_SPEAK_HTTP: [Layer; 4] = [Layer::Contracts, Layer::Kit, Layer::Binary, Layer::Outside];
+/// Makes requests of HTTP for others, and serves none; no part of the node core.
+const ASKS_BY_HTTP: &str = "services/4-network/network";
 /// The node core besides may not know these.
 const NOT_IN_NODE_CORE: [&str; 3] = ["fuser", "fuse3", "irc"];
 const NODE_CORE: [&str; 3] = ["services/1-authority/", "services/6-node/mesh", "services/6-node/sync"];
@@ -68,9 +70,10 @@ fn check_package(root: &Path, package: &Package) -> Vec<String> {
             }
             continue;
         }
-        if HTTP.contains(&name.as_str()) && !MAY_SPEAK_HTTP.contains(&own) {
+        let may_speak = MAY_SPEAK_HTTP.contains(&own) || folder == ASKS_BY_HTTP;
+        if HTTP.contains(&name.as_str()) && !may_speak {
             problems.push(format!(
-                "{folder}: depends on `{name}`; HTTP stands in kit and contracts only (DMN-03)"
+                "{folder}: depends on `{name}`; HTTP stands in kit, contracts and network only (DMN-03)"
             ));
         }
         let in_node_core = NODE_CORE.iter().any(|core| folder.starts_with(core));
@@ -165,6 +168,8 @@ mod tests {
         check("services/3-storage/filesystem", &["fuser"], 0);
         check("services/6-node/mesh", &["fuser", "http"], 2);
         check("crates/kit", &["hyper", "http"], 0);
+        check("services/4-network/network", &["hyper"], 0);
+        check("services/4-network/driver_manager", &["hyper"], 1);
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub(crate) const OTHER: (&str, &str) = (include_str!("../tls/other.pem"), includ
 /// Longer than anything takes that is to happen.
 pub(crate) const WAIT_MS: u32 = 20_000;
 /// Shorter, where a time-out is what is looked for.
-pub(crate) const SHORT_MS: u32 = 700;
+pub(crate) const SHORT_MS: u32 = 3_000;
 
 /// An application is `terminal` here, as long as it is not registered as something else.
 pub(crate) struct Rig {
@@ -275,22 +275,26 @@ where
 /// One request: its head and its body.
 pub(crate) async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut all = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        let text = String::from_utf8_lossy(&all).into_owned();
-        if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head
-                .lines()
-                .find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
-            if body.len() >= length.unwrap_or(0usize) {
-                return text;
-            }
-        }
+    let mut buffer = vec![0; 65_536];
+    let mut wanted = None;
+    while wanted.is_none_or(|bytes| all.len() < bytes) {
         match stream.read(&mut buffer).await {
             Ok(bytes) if bytes > 0 => all.extend_from_slice(&buffer[..bytes]),
-            _ => return text,
+            _ => break,
+        }
+        if wanted.is_none() {
+            wanted = length(&all);
         }
     }
+    String::from_utf8_lossy(&all).into_owned()
+}
+
+/// Of a request whose head is there.
+fn length(begun: &[u8]) -> Option<usize> {
+    let head = begun.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
+    let text = String::from_utf8_lossy(&begun[..head]).to_lowercase();
+    let body = text.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+    Some(head + body.unwrap_or(0))
 }
 
 /// Answers every request with what `answer` says to it.
