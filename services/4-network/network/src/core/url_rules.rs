@@ -24,6 +24,11 @@ pub struct User {
 }
 
 impl User {
+    /// A class alone has no name.
+    fn shown(&self) -> &str {
+        if self.name.is_empty() { "this class" } else { &self.name }
+    }
+
     fn is_meant(&self, rule: &UrlRule) -> bool {
         match &rule.applies_to {
             ProcessClass::Named(name) => *name == self.name,
@@ -73,11 +78,11 @@ pub fn decide<'a>(
     match deciding(rules, user, target) {
         Some(rule) if rule.allow => Ok(rule),
         Some(rule) => {
-            let text = format!("rule {} refuses {} to {}", rule.id, target.as_str(), user.name);
+            let text = format!("rule {} refuses {} to {}", rule.id, target.as_str(), user.shown());
             Err((Some(rule), CallError::PolicyDenied(text)))
         }
         None => {
-            let text = format!("no rule allows {} to {}", target.as_str(), user.name);
+            let text = format!("no rule allows {} to {}", target.as_str(), user.shown());
             Err((None, CallError::PolicyDenied(text)))
         }
     }
