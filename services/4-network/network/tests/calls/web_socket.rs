@@ -97,7 +97,7 @@ async fn echo(stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 }
 
 async fn echoing() -> Server {
-    listen(|stream, heard| echo(stream, heard)).await
+    listen(echo).await
 }
 
 async fn heard(server: &Server, text: &str) {
