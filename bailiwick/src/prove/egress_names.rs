@@ -115,7 +115,7 @@ fn ask(section: &mut Section, site: &Site, names: &Names, file: &Path) -> Result
     site.done(&["service", "restart", "network"])?;
     let runs = || site.all_running().is_ok_and(|all| all).then_some(());
     let runs = sandbox::wait_for(LIMIT, LOOK_EVERY, runs);
-    section.check(runs.is_some(), &format!("network does not run with {}", file.display()));
+    section.check(runs.is_some(), format!("network does not run with {}", file.display()));
     let peer = Peer::new()?;
     let port = peer.place.port();
     let place = |name: &str| format!("{name}:{port}");
