@@ -40,20 +40,32 @@ impl Places {
         texts.iter().map(|text| text.parse()).collect::<Result<_, _>>().map(Self)
     }
 
-    /// `to` is no IPv4 in the clothes of IPv6.
+    /// `to` is no IPv4 in the clothes of IPv6. `hosts` are the addresses of this host; none while they are not known.
     #[must_use]
-    pub fn reach(&self, to: SocketAddr) -> Reach {
+    pub fn reach(&self, to: SocketAddr, hosts: Option<&[IpAddr]>) -> Reach {
         let (ip, kind) = (to.ip(), special(to.ip()));
+        // Its loopback is told by itself.
+        let is_hosts = !ip.is_loopback() && hosts.is_none_or(|hosts| hosts.contains(&ip));
         let fits = |place: &Place| place.port.is_none_or(|port| port == to.port()) && place.has(ip);
         // One that is special is not meant by a range that is wider than what makes it so.
-        let means =
-            |place: &Place| kind.is_none() || (special(place.first) == kind && special(place.last) == kind);
+        let means = |place: &Place| {
+            let is_of_kind = kind.is_none() || (special(place.first) == kind && special(place.last) == kind);
+            is_of_kind && (!is_hosts || place.first == place.last)
+        };
         match self.0.iter().any(|place| fits(place) && means(place)) {
             true => Reach::Ask,
             false if ip.is_loopback() || ip.is_unspecified() => Reach::Own,
             false => Reach::Refused(match kind {
                 Some(kind) if self.0.iter().any(fits) => {
                     format!("{to} is {}; name its address with --egress", kind.name())
+                }
+                None if self.0.iter().any(fits) && hosts.is_none() => {
+                    format!(
+                        "which addresses are this host's is not known, and {to} may be one; name it with --egress"
+                    )
+                }
+                None if self.0.iter().any(fits) => {
+                    format!("{to} is this host itself; name its address with --egress")
                 }
                 _ => format!("{to} is not among the places of the program; name it with --egress"),
             }),
@@ -149,7 +161,7 @@ mod tests {
     }
 
     fn reach(texts: &[&str], to: &str) -> Reach {
-        places(texts).unwrap().reach(to.parse().unwrap())
+        places(texts).unwrap().reach(to.parse().unwrap(), Some(&["192.0.2.200".parse().unwrap()]))
     }
 
     #[test]
@@ -176,6 +188,30 @@ mod tests {
         assert_eq!(reach(&["169.254.169.254:80"], "169.254.169.254:80"), Reach::Ask);
         assert_eq!(reach(&["10.0.0.0/8:*"], "10.1.2.3:22"), Reach::Ask);
         assert!(matches!(reach(&["8.0.0.0/6:*"], "10.1.2.3:22"), Reach::Refused(_)));
+    }
+
+    #[test]
+    fn the_host_itself_is_named_or_not_meant() {
+        let hosts: Vec<IpAddr> =
+            ["203.0.113.9", "10.0.0.9", "2001:db8::9"].iter().map(|ip| ip.parse().unwrap()).collect();
+        let reach =
+            |texts: &[&str], to: &str, hosts| places(texts).unwrap().reach(to.parse().unwrap(), hosts);
+        let all = ["0.0.0.0/0:*", "[::/0]:*", "10.0.0.0/8:*"];
+        for to in ["203.0.113.9:22", "10.0.0.9:22", "[2001:db8::9]:22"] {
+            assert!(matches!(reach(&all, to, Some(&hosts)), Reach::Refused(_)), "{to}");
+            assert_eq!(reach(&[to], to, Some(&hosts)), Reach::Ask, "{to}");
+            // Before it is known which these are, every one may be.
+            assert!(matches!(reach(&all, to, None), Reach::Refused(_)), "{to}");
+            assert_eq!(reach(&[to], to, None), Reach::Ask, "{to}");
+        }
+        assert_eq!(reach(&all, "203.0.113.8:22", Some(&hosts)), Reach::Ask);
+        assert_eq!(reach(&all, "10.0.0.8:22", Some(&hosts)), Reach::Ask);
+        let Reach::Refused(why) = reach(&all, "203.0.113.9:22", Some(&hosts)) else { panic!() };
+        assert!(why.contains("this host itself") && why.contains("--egress"), "{why}");
+        assert_eq!(
+            reach(&["127.0.0.0/8:*"], "127.0.0.1:22", Some(&["127.0.0.1".parse().unwrap()])),
+            Reach::Ask
+        );
     }
 
     #[test]

@@ -3,6 +3,8 @@
 mod address;
 mod egress;
 mod error;
+pub mod first_bytes;
+mod flow;
 mod grant;
 pub mod limits;
 mod options;
@@ -15,6 +17,7 @@ mod table;
 pub use address::{from_wire, peer_from_wire, to_wire};
 pub use egress::{PLACES_MAX, Places, Reach};
 pub use error::NetError;
+pub use flow::{ANSWER_BYTES_MAX, Flow, Held, held};
 pub use grant::{UnknownLimit, grant_of};
 pub use options::{SocketOption, check_value};
 pub use rate::Bucket;

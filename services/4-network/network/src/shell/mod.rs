@@ -3,11 +3,14 @@
 mod authorize;
 mod contract;
 mod error;
+mod flows;
 mod interfaces;
 mod live;
 mod open;
 mod options;
+mod program;
 mod program_connect;
+mod program_wire;
 mod programs;
 mod registry;
 mod transfer;
@@ -31,8 +34,9 @@ use kit::{
 use tokio::net::UnixStream;
 use tonic::service::Routes;
 
+use flows::Kernel;
 use interfaces::Interfaces;
-use programs::Program;
+use program::Program;
 use registry::Registry;
 
 use crate::core::FOLD_VERSION;
@@ -40,6 +44,7 @@ use crate::core::FOLD_VERSION;
 /// Becomes the process `network`.
 #[must_use]
 pub fn main() -> ExitCode {
+    flows::adopt();
     kit::serve::<Network>()
 }
 
@@ -81,6 +86,9 @@ pub struct Network {
     node: Node,
     registry: Arc<Registry>,
     interfaces: Interfaces,
+    kernel: Kernel,
+    /// When everything was last looked through because there was no room.
+    looked: Mutex<Option<std::time::Instant>>,
     /// Those that may connect, by their numbers.
     programs: Mutex<HashMap<u64, Arc<Program>>>,
     /// Sockets of programs on which a `connect` is being decided or carried out, by the kernel's numbers.
@@ -113,6 +121,8 @@ impl Service for Network {
             node: context.node,
             registry: Arc::new(Registry::since(kit::boot_time_ns())),
             interfaces,
+            kernel: Kernel::take(),
+            looked: Mutex::default(),
             programs: Mutex::default(),
             claimed: Mutex::default(),
         })
@@ -156,6 +166,13 @@ impl Service for Network {
         Ok(())
     }
 
+    /// What a program has is cut by its monitor: who is answered can rely on that.
+    async fn settled(&self) {
+        if self.registry.has_cut_of_programs() {
+            self.cut_is_done().await;
+        }
+    }
+
     /// The rules alone: all else that it folds ends what is live, and at its start nothing is.
     fn save(&self) -> Vec<u8> {
         base::cbor::encode(&*self.registry.rules())
@@ -167,7 +184,7 @@ impl Service for Network {
     }
 
     fn health(&self) -> Vec<Component> {
-        vec![self.interfaces.health()]
+        vec![self.interfaces.health(), self.kernel.health()]
     }
 }
 

@@ -22,8 +22,10 @@ use tonic::{Code, Status};
 use super::{
     Network,
     authorize::Wish,
+    flows::flow_of,
     live::{Io, Live, reset},
-    programs::{Held, Program, libc_errno},
+    program::{Held, Program},
+    programs::libc_errno,
 };
 use crate::core::{Connection, Domain, Event, NetError, Reach, SocketId, SocketType};
 
@@ -183,7 +185,8 @@ impl Network {
             return self.again(program, &wanted, claim.is_some()).await.map(|()| false);
         }
         let Some(_claim) = claim else { return Err(libc_errno::ALREADY.into()) };
-        match program.places.reach(wanted.shown) {
+        let hosts = self.interfaces.addresses();
+        match program.places.reach(wanted.shown, hosts.as_deref()) {
             // What `prove` switched off: policy alone is asked.
             Reach::Own | Reach::Refused(_) if kit::is_broken("egress-list") => {}
             Reach::Own => return Ok(true),
@@ -235,15 +238,20 @@ impl Network {
         wanted: &Wanted,
         connection: &Connection,
     ) -> Result<SocketId, NetError> {
-        let held = Held { orders: program.orders.clone(), inode: wanted.inode };
-        let live = Live::of(Io::Program(held));
-        let id = self.registry.create(
-            program.identity,
-            &program.client,
-            wanted.domain,
-            SocketType::Stream,
-            live,
-        )?;
+        let create = || {
+            let held = Held { orders: program.orders.clone(), inode: wanted.inode };
+            let live = Live::of(Io::Program(held));
+            let (owner, client) = (program.identity, &program.client);
+            self.registry.create(owner, client, wanted.domain, SocketType::Stream, live)
+        };
+        // What has been closed counts no longer.
+        let id = create().or_else(|error| match error {
+            NetError::TooMany(_) if self.may_close_gone() => {
+                self.close_all_gone();
+                create()
+            }
+            other => Err(other),
+        })?;
         self.registry.change(|sockets| {
             let record = sockets.go(id, program.identity, Event::Connect)?;
             record.process = program.process;
@@ -265,16 +273,19 @@ impl Network {
             Err(error) => Err(error.into()),
         };
         if done.as_ref().err().is_none_or(|refused| refused.errno == libc_errno::INPROGRESS) {
-            let local = rustix::net::getsockname(&wanted.socket).ok();
-            let local = local.and_then(|local| SocketAddr::try_from(local).ok());
+            let flow = flow_of(&wanted.socket, wanted.domain, wanted.to);
+            let local = flow.as_ref().ok().map(|flow| flow.local);
             let established = self.registry.change(|sockets| {
                 let record = sockets.go(id, program.identity, Event::Established)?;
                 record.local = local;
                 Ok::<(), NetError>(())
             });
-            // It was cut meanwhile, and the monitor may have looked before the kernel began.
-            if let Err(error) = established {
-                done = Err(error.into());
+            match (established, flow) {
+                (Ok(()), Ok(flow)) => program.name(wanted.inode, id, flow),
+                // It was cut meanwhile, and the monitor may have looked before the kernel began.
+                (Err(error), _) => done = Err(error.into()),
+                // What cannot be found again is not let out.
+                (Ok(()), Err(_)) => done = Err(Errno::CONNABORTED.into()),
             }
         }
         if done.as_ref().is_err_and(|refused| refused.errno != libc_errno::INPROGRESS) {
