@@ -9,6 +9,7 @@ mod check;
 pub mod context;
 pub mod entry;
 pub mod evidence;
+pub mod first_bytes;
 pub mod frame;
 pub mod import;
 pub mod job;
@@ -24,7 +25,7 @@ pub mod token;
 pub type Target = fn(&[u8]) -> bool;
 
 /// By the names of programs and folders of seeds.
-pub const TARGETS: [(&str, Target); 14] = [
+pub const TARGETS: [(&str, Target); 15] = [
     ("manifest", manifest::run),
     ("log_segment", log_segment::run),
     ("entry", entry::run),
@@ -39,4 +40,5 @@ pub const TARGETS: [(&str, Target); 14] = [
     ("cedar", cedar::run),
     ("job", job::run),
     ("import", import::run),
+    ("first_bytes", first_bytes::run),
 ];
