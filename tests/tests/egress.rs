@@ -456,6 +456,41 @@ fn a_connection_of_a_program_is_shown_and_cut() {
     assert!(within(LIMIT, || node.json(&["network", "flows"]).as_array().unwrap().is_empty()));
 }
 
+/// covers: NET-32
+#[test]
+fn what_a_rule_limits_is_held_while_it_is_carried() {
+    let Some(node) = TestNode::boot() else { return };
+    let server = Server::at("127.0.0.1:0");
+    let rule = |id: &str, limits: &str| {
+        let text = format!(
+            "[[rule]]\nid = \"{id}\"\nname = \"{id}\"\npriority = 950\neffect = \"AllowWithConditions\"\n\
+             condition = {{ action = {{ kind = \"connect\" }} }}\n\
+             restrictions = [{{ name = \"limited\", condition = \"always\", limits = {{ {limits} }} }}]\n"
+        );
+        node.ok(&["policy", "add", &node.file("rule.toml", text)]);
+    };
+    let place = server.place.to_string();
+    let (talk, epoll) = (format!("talk={place}"), format!("epoll={place}"));
+    rule("slow", "bandwidth_limit = 1000000");
+    assert_eq!(goes_out(&node, &[place.clone()], &[&talk, &epoll]), ["talk: answer", "epoll: answer"]);
+    assert_eq!(server.came(), 2);
+    let granted = authorised(&node)[0]["body"]["grant"].to_string();
+    assert!(granted.contains("1000000"), "{granted}");
+    // Through the relay it is cut as any other.
+    let (mut running, mut peer, mut said) = holding(&node, "hold", &place);
+    let flows = node.json(&["network", "flows"]);
+    node.ok(&["network", "revoke", flows[0]["connection"].as_str().unwrap(), "--reason", "enough"]);
+    assert!(is_over(&mut peer), "it was answered before it was cut");
+    assert!(next(&mut said).starts_with("hold: "));
+    assert_eq!(next(&mut said), "until: answer after []");
+    assert!(running.wait().unwrap().success());
+    node.ok(&["policy", "remove", "slow"]);
+    rule("mute", "send = 0");
+    let said = goes_out(&node, &[place], &[&talk]);
+    assert!(said[0].starts_with("talk: ") && said[0] != "talk: answer", "{said:?}");
+    node.ok(&["policy", "remove", "mute"]);
+}
+
 #[test]
 fn a_connection_that_is_hidden_when_it_is_cut_takes_its_program_with_it() {
     let Some(node) = TestNode::boot() else { return };

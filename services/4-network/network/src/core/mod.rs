@@ -13,6 +13,7 @@ mod rules;
 mod special;
 mod state;
 mod table;
+mod way;
 
 pub use address::{from_wire, peer_from_wire, to_wire};
 pub use egress::{PLACES_MAX, Places, Reach};
@@ -25,3 +26,4 @@ pub use rules::{FOLD_VERSION, Rules};
 pub use special::{Special, special};
 pub use state::{Event, SocketState, next};
 pub use table::{Connection, Domain, Record, SocketId, SocketType, Sockets};
+pub use way::{Relay, Way};

@@ -13,6 +13,7 @@ mod program_connect;
 mod program_wire;
 mod programs;
 mod registry;
+mod relay;
 mod transfer;
 
 use std::{
@@ -31,7 +32,7 @@ use kit::{
     BoxError, Caller, ChannelKind, Component, Cost, FeedEntry, FeedPlan, InitContext, Node, Operation, Right,
     Service,
 };
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, sync::Semaphore};
 use tonic::service::Routes;
 
 use flows::Kernel;
@@ -39,7 +40,10 @@ use interfaces::Interfaces;
 use program::Program;
 use registry::Registry;
 
-use crate::core::FOLD_VERSION;
+use crate::core::{
+    FOLD_VERSION,
+    limits::{CONNECTS_MAX, RELAYS_MAX},
+};
 
 /// Becomes the process `network`.
 #[must_use]
@@ -87,6 +91,10 @@ pub struct Network {
     registry: Arc<Registry>,
     interfaces: Interfaces,
     kernel: Kernel,
+    /// Room for connects of all programs.
+    connects: Arc<Semaphore>,
+    /// Room for connections that are relayed.
+    relays: Arc<Semaphore>,
     /// When everything was last looked through because there was no room.
     looked: Mutex<Option<std::time::Instant>>,
     /// Those that may connect, by their numbers.
@@ -122,6 +130,8 @@ impl Service for Network {
             registry: Arc::new(Registry::since(kit::boot_time_ns())),
             interfaces,
             kernel: Kernel::take(),
+            connects: Arc::new(Semaphore::new(CONNECTS_MAX)),
+            relays: Arc::new(Semaphore::new(RELAYS_MAX)),
             looked: Mutex::default(),
             programs: Mutex::default(),
             claimed: Mutex::default(),

@@ -18,7 +18,7 @@ use kit::Caller;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use sandbox::{fdpass::Channel, host_socket};
 use tokio::{
-    io::{AsyncWriteExt, unix::AsyncFd},
+    io::{AsyncReadExt, AsyncWriteExt, unix::AsyncFd},
     net::UnixStream,
     sync::mpsc,
     time::timeout,
@@ -92,18 +92,18 @@ impl Network {
         };
         let (teller, mut told) = mpsc::unbounded_channel();
         program.tell_to(teller);
-        let orders = program.orders.clone();
         drop(program);
-        // The end of this connection tells process_manager of ours, or of the program's; nothing is said to us on it.
-        let mut has_ended = false;
+        // The end of this connection tells process_manager of ours, or of the program's; nothing is said to us on it. What was
+        // read before can leave it looking readable: its end is read.
+        let (mut hears, mut says) = stream.split();
+        let mut said = [0; 1];
         loop {
             tokio::select! {
                 cut = told.recv() => match cut {
-                    Some(cut) => stream.write_all(&with_length(&cut)).await?,
+                    Some(cut) => says.write_all(&with_length(&cut)).await?,
                     None => break,
                 },
-                () = orders.closed(), if !has_ended => has_ended = true,
-                _ = stream.readable() => break,
+                _ = hears.read(&mut said) => break,
             }
         }
         Ok(())
@@ -199,14 +199,13 @@ impl Network {
         if !program.may_connect() {
             return refuse(libc_errno::AGAIN);
         }
-        let Ok(place) = Arc::clone(&program.connects).try_acquire_owned() else {
-            return refuse(libc_errno::AGAIN);
-        };
+        let places = [&program.connects, &self.connects].map(|all| Arc::clone(all).try_acquire_owned());
+        let [Ok(one), Ok(of_all)] = places else { return refuse(libc_errno::AGAIN) };
         let (network, program) = (Arc::clone(self), Arc::clone(program));
         tokio::spawn(async move {
             let answer = network.connect_for(&program, socket, &address).await;
             program.answer(id, answer, None);
-            drop(place);
+            drop((one, of_all));
         });
     }
 }
