@@ -32,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
 /// `network` answers from memory.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// A monitor that does not end its program within this time is ended with it.
+const END_TIMEOUT: Duration = Duration::from_millis(200);
 /// Before a place in the grants of an entry.
 const GRANT: &str = "egress:";
 
@@ -143,11 +145,18 @@ impl Manager {
         }
         if cut.end {
             let manager = Arc::clone(self);
-            tokio::spawn(async move {
-                if let Err(error) = manager.keeper.kill(of.0).await {
-                    tracing::error!(pid = %of, %error, "a program that hides what was cut is not ended");
-                }
-            });
+            tokio::spawn(async move { manager.end_hiding(of).await });
+        }
+    }
+
+    /// Ends a program that has what was cut where nobody finds it: by its monitor, which then says how it ended, or without it.
+    async fn end_hiding(&self, pid: ProcessId) {
+        let kill = Request::Signal(sandbox::process::Signal::KILL.as_raw());
+        if let Ok(Ok(Reply::Done)) = tokio::time::timeout(END_TIMEOUT, self.ask_monitor(pid, &kill)).await {
+            return;
+        }
+        if let Err(error) = self.keeper.kill(pid.0).await {
+            tracing::error!(%pid, %error, "a program that hides what was cut is not ended");
         }
     }
 

@@ -230,7 +230,7 @@ fn host(bytes: &[u8], expected: &str) -> Read<String> {
     let has_bare = |line: &[u8]| line.iter().any(|byte| [b'\r', 0].contains(byte));
     let feeds = head.iter().filter(|byte| **byte == b'\n').count();
     let ends = head.windows(2).filter(|two| *two == b"\r\n").count();
-    if feeds != ends || lines.clone().any(has_bare) {
+    if feeds != ends || head.ends_with(b"\r") || lines.clone().any(has_bare) {
         return unreadable("a line of its request does not end as lines do");
     }
     let request = lines.next().unwrap_or_default();
