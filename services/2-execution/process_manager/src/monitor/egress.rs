@@ -18,6 +18,7 @@ use std::{
     net::SocketAddr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     rc::Rc,
+    time::Duration,
 };
 
 use contracts::{
@@ -25,7 +26,7 @@ use contracts::{
     way_out::{Message as _, PACKET_BYTES_MAX},
 };
 use rustix::{
-    event::{PollFd, PollFlags},
+    event::{PollFd, PollFlags, Timespec},
     io::Errno,
 };
 use sandbox::{
@@ -41,6 +42,9 @@ use super::{
 
 /// Calls that wait for `network` at once; the next is told to try again.
 const WAITING_MAX: usize = 512;
+/// How long a connect on the own loopback that nobody waits for is looked at: it is at its end before the kernel has answered, or its
+/// server is busy.
+const LOOPBACK_PATIENCE: Duration = Duration::from_millis(5);
 /// Packets taken in a row before the loop looks at everything else again.
 const PACKETS_PER_TURN_MAX: usize = 64;
 
@@ -131,7 +135,7 @@ impl WayOut {
             }
         }
         for local in std::mem::take(&mut self.local) {
-            if is_writable(&local.socket) {
+            if is_writable(&local.socket, Duration::ZERO) {
                 let done = rustix::net::connect(&local.socket, &local.address);
                 finish_local(&local.listener, &local.call, local.address, done, refused)?;
             } else if local.listener.still_waits(&local.call) {
@@ -273,6 +277,14 @@ impl WayOut {
                 self.local.push(Local { listener, call, socket, address });
                 Ok(())
             }
+            // One that does not wait hears of the end elsewhere; on the loopback it has come.
+            Err(Errno::INPROGRESS) => {
+                let is_over = is_writable(&socket, LOOPBACK_PATIENCE);
+                if is_over && host_socket::is_idle(socket.as_fd()).unwrap_or(false) {
+                    refused.add("connect", &address.to_string(), Errno::CONNREFUSED.raw_os_error());
+                }
+                listener.refuse(&call, Errno::INPROGRESS.raw_os_error())
+            }
             other => finish_local(&listener, &call, address, other, refused),
         }
     }
@@ -302,8 +314,8 @@ fn finish_local(
     finish(listener, call, done)
 }
 
-fn is_writable(socket: &OwnedFd) -> bool {
+fn is_writable(socket: &OwnedFd, patience: Duration) -> bool {
     let mut polled = [PollFd::new(socket, PollFlags::OUT)];
-    let at_once = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-    rustix::event::poll(&mut polled, Some(&at_once)).is_ok_and(|ready| ready > 0)
+    let patience = Timespec { tv_sec: 0, tv_nsec: i64::from(patience.subsec_nanos()) };
+    rustix::event::poll(&mut polled, Some(&patience)).is_ok_and(|ready| ready > 0)
 }
