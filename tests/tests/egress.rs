@@ -492,6 +492,23 @@ fn what_a_rule_limits_is_held_while_it_is_carried() {
 }
 
 #[test]
+fn who_removes_a_rule_is_answered_when_what_it_allowed_is_cut() {
+    let Some(node) = TestNode::boot() else { return };
+    let server = Server::at("127.0.0.1:0");
+    let rule = "[[rule]]\nid = \"out\"\nname = \"out\"\npriority = 950\neffect = \"Allow\"\n\
+                condition = { action = { kind = \"connect\" } }\n";
+    node.ok(&["policy", "add", &node.file("rule.toml", rule)]);
+    let (mut running, mut peer, mut said) = holding(&node, "hold", &server.place.to_string());
+    assert!(!is_over(&mut peer));
+    node.ok(&["policy", "remove", "out"]);
+    assert!(is_over(&mut peer), "it was answered before it was cut");
+    assert!(next(&mut said).starts_with("hold: "));
+    // The rule behind it allows the next one.
+    assert_eq!(next(&mut said), "until: answer after []");
+    assert!(running.wait().unwrap().success());
+}
+
+#[test]
 fn a_connection_that_is_hidden_when_it_is_cut_takes_its_program_with_it() {
     let Some(node) = TestNode::boot() else { return };
     let server = Server::at("127.0.0.1:0");
