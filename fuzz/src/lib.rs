@@ -10,6 +10,7 @@ pub mod context;
 pub mod dns;
 pub mod entry;
 pub mod evidence;
+pub mod first_bytes;
 pub mod frame;
 pub mod import;
 pub mod job;
@@ -26,7 +27,7 @@ pub mod url;
 pub type Target = fn(&[u8]) -> bool;
 
 /// By the names of programs and folders of seeds.
-pub const TARGETS: [(&str, Target); 16] = [
+pub const TARGETS: [(&str, Target); 17] = [
     ("manifest", manifest::run),
     ("log_segment", log_segment::run),
     ("entry", entry::run),
@@ -43,4 +44,5 @@ pub const TARGETS: [(&str, Target); 16] = [
     ("import", import::run),
     ("dns", dns::run),
     ("url", url::run),
+    ("first_bytes", first_bytes::run),
 ];

@@ -4,6 +4,7 @@ mod follower;
 mod keeper;
 
 use std::{
+    future::Future,
     path::PathBuf,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -67,6 +68,11 @@ impl FeedPlan {
 pub trait Fold: Send + 'static {
     /// Applies one entry, in order.
     fn apply(&mut self, entry: &FeedEntry) -> Result<(), BoxError>;
+
+    /// Returns when what the entries before take away is away: before that nobody is told that they are folded here.
+    fn settled(&mut self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
 
     /// All of it, in the one canonical encoding: equal folds, equal bytes. None if it is not to be written down.
     fn save(&self) -> Option<Parts> {

@@ -141,6 +141,12 @@ pub trait Service: Send + Sync + Sized + 'static {
         Ok(())
     }
 
+    /// Returns when what the folded entries take away is away, for who holds something of others that cannot be taken back at
+    /// once: whoever revoked it is answered after that. Bounded by the service; beyond 500 ms it is a laggard.
+    fn settled(&self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+
     /// Version of its fold, of what it means and of what `save` writes: a change of either needs another one. None for a
     /// service that folds from genesis at each start.
     const FOLD_VERSION: Option<u32> = None;
@@ -307,6 +313,11 @@ impl<S: Service> Fold for ServiceFold<S> {
     fn apply(&mut self, entry: &FeedEntry) -> Result<(), BoxError> {
         self.local.apply(entry)?;
         self.service.fold(entry)
+    }
+
+    fn settled(&mut self) -> impl Future<Output = ()> + Send {
+        let service = Arc::clone(&self.service);
+        async move { service.settled().await }
     }
 
     fn save(&self) -> Option<Parts> {

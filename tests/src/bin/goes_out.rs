@@ -2,7 +2,8 @@
 //!
 //!     goes_out [talk=ADDRESS | epoll=ADDRESS | threads=ADDRESS | child=ADDRESS | hold=ADDRESS | bound=ADDRESS |
 //!               fork=ADDRESS | until=ADDRESS | parked=ADDRESS | unreadable=ADDRESS | own | kinds |
-//!               broken=SILENT+OTHER | both=ADDRESS+ADDRESS | hidden=ADDRESS]...
+//!               broken=SILENT+OTHER | both=ADDRESS+ADDRESS | hidden=ADDRESS | gives=PATH | takes=PATH+ADDRESS |
+//!               hands=PATH+ADDRESS | keeps=PATH]...
 
 #![allow(clippy::print_stdout, reason = "a program of tests")]
 
@@ -12,14 +13,20 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::{AsFd, AsRawFd, OwnedFd},
     process::Command,
-    sync::Barrier,
+    sync::{
+        Barrier,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use rustix::{
     event::epoll,
     io::Errno,
-    net::{AddressFamily, RawProtocol, SocketFlags, SocketType, connect, ipproto, socket_with, sockopt},
+    net::{
+        AddressFamily, RawProtocol, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, ipproto,
+        socket_with, sockopt,
+    },
 };
 use sandbox::fdpass::Channel;
 
@@ -27,15 +34,23 @@ const THREADS: usize = 8;
 const CONNECTS_OF_ONE: usize = 4;
 const ROUNDS: usize = 16;
 const ASKS: usize = 20;
-/// Shorter than the time between two looks of `network`: two that miss a connection in a row would end it.
+/// Longer than a program is given to show what was cut.
 const HIDDEN: Duration = Duration::from_millis(1_500);
-/// Longer than it takes until a connection that nobody has is forgotten.
+/// Longer than it takes until it is seen which connections nobody has any more.
 const FORGOTTEN: Duration = Duration::from_secs(9);
+/// Sockets that one program hands to another: of each family the same number.
+const GIVEN: usize = 8;
+const RACES: usize = 20_000;
+const MSG_FASTOPEN: u32 = 0x2000_0000;
 const PAUSE: Duration = Duration::from_millis(20);
 
 fn main() {
     for word in std::env::args().skip(1) {
         let (what, address) = word.split_once('=').unwrap_or((&word, "127.0.0.1:1"));
+        if let Some(said) = shared(what, address) {
+            println!("{what}: {}", said.unwrap_or_else(number));
+            continue;
+        }
         let (address, other) = address.split_once('+').unwrap_or((address, address));
         let Ok(other) = other.parse::<SocketAddr>() else {
             println!("{what}: {other} is no address");
@@ -289,6 +304,129 @@ fn both(address: SocketAddr, other: SocketAddr) -> Result<String, Errno> {
         std::mem::forget(one);
     }
     Ok(format!("{connected} of {ROUNDS}"))
+}
+
+/// What two programs do that see one folder.
+fn shared(what: &str, place: &str) -> Option<Result<String, Errno>> {
+    match what {
+        "gives" => Some(gives(place)),
+        "takes" => {
+            let (path, address) = place.split_once('+')?;
+            Some(address.parse().map_err(|_| Errno::INVAL).and_then(|address| takes(path, address)))
+        }
+        "hands" => {
+            let (path, address) = place.split_once('+')?;
+            Some(address.parse().map_err(|_| Errno::INVAL).and_then(|address| hands(path, address)))
+        }
+        "keeps" => Some(keeps(place)),
+        _ => None,
+    }
+}
+
+/// Whoever comes there.
+fn met(path: &str) -> Result<Channel, Errno> {
+    let listener = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    rustix::net::bind(&listener, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&listener, 1)?;
+    println!("holding");
+    let _ = std::io::stdout().flush();
+    Ok(Channel::from(rustix::net::accept(&listener)?))
+}
+
+fn at(path: &str) -> Result<Channel, Errno> {
+    let there = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    connect(&there, &SocketAddrUnix::new(path)?)?;
+    Ok(Channel::from(there))
+}
+
+/// Hands two connections over, and has nothing of them any more.
+fn hands(path: &str, to: SocketAddr) -> Result<String, Errno> {
+    let peer = met(path)?;
+    let connected = || TcpStream::connect(to).map_err(|error| errno(&error));
+    let (one, other) = (connected()?, connected()?);
+    peer.send(b"take", &[one.as_fd(), other.as_fd()]).map_err(|_| Errno::IO)?;
+    drop((one, other));
+    peer.receive(&mut [0; 8], &mut Vec::new()).map_err(|_| Errno::IO)?;
+    Ok("handed".to_owned())
+}
+
+/// Has what another program was let out with, until both have ended.
+fn keeps(path: &str) -> Result<String, Errno> {
+    let there = at(path)?;
+    let mut taken = Vec::new();
+    there.receive(&mut [0; 8], &mut taken).map_err(|_| Errno::IO)?;
+    println!("holding");
+    let _ = std::io::stdout().flush();
+    let ends = taken.into_iter().map(|one| match TcpStream::from(one).read(&mut [0; 1]) {
+        Ok(read) => format!("read {read}"),
+        Err(error) => number(errno(&error)),
+    });
+    Ok(ends.collect::<Vec<_>>().join(" "))
+}
+
+/// Hands sockets that are not connected to whoever comes here, and waits until they were used.
+fn gives(path: &str) -> Result<String, Errno> {
+    let peer = met(path)?;
+    let mut one = Vec::new();
+    for family in [AddressFamily::INET, AddressFamily::INET6] {
+        for _ in 0..GIVEN / 2 {
+            one.push(socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?);
+        }
+    }
+    let all: Vec<_> = one.iter().map(AsFd::as_fd).collect();
+    peer.send(b"take", &all).map_err(|_| Errno::IO)?;
+    peer.receive(&mut [0; 8], &mut Vec::new()).map_err(|_| Errno::IO)?;
+    Ok("taken".to_owned())
+}
+
+/// Tries every way out of a socket that it did not make.
+fn takes(path: &str, to: SocketAddr) -> Result<String, Errno> {
+    let there = at(path)?;
+    let mut taken = Vec::new();
+    there.receive(&mut [0; 8], &mut taken).map_err(|_| Errno::IO)?;
+    let [one, two, three, four, .., last] = taken.as_slice() else { return Err(Errno::BADF) };
+    let fast_open = SendFlags::from_bits_retain(MSG_FASTOPEN);
+    let mut said = vec![
+        ("connect", connect(one, &to)),
+        ("bind", rustix::net::bind(two, &SocketAddr::from(([0, 0, 0, 0], 0)))),
+        ("sendto", rustix::net::sendto(three, b"question", fast_open, &to).map(drop)),
+        ("route", sockopt::set_ipv6_freebind(last, true)),
+    ];
+    // A port of its own network is nobody else's.
+    let listens = rustix::net::listen(four, 1).and_then(|()| rustix::net::getsockname(four));
+    let place = listens.and_then(|place| SocketAddr::try_from(place).map_err(|_| Errno::INVAL));
+    if let Ok(place) = place {
+        println!("listens: {place}");
+        let _ = std::io::stdout().flush();
+        std::thread::sleep(HIDDEN);
+    }
+    said.push(("listen", place.map(drop)));
+    // Once more with another thread that puts the socket in the place of an innocent one.
+    said.push(("raced", raced(one, to)));
+    there.send(b"done", &[]).map_err(|_| Errno::IO)?;
+    let said = said
+        .into_iter()
+        .map(|(what, done)| format!("{what} {}", done.map_or_else(number, |()| "done".to_owned())));
+    Ok(said.collect::<Vec<_>>().join(" "))
+}
+
+/// Connects a descriptor that is now a datagram socket of its own network, which may connect, and now the handed one.
+fn raced(handed: &OwnedFd, to: SocketAddr) -> Result<(), Errno> {
+    let innocent = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    let ends = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Of all descriptors the standard input alone has a number that two threads may use and change.
+        scope.spawn(|| {
+            while !ends.load(Ordering::Relaxed) {
+                let _ = rustix::stdio::dup2_stdin(handed).and_then(|()| rustix::stdio::dup2_stdin(&innocent));
+            }
+        });
+        for _ in 0..RACES {
+            let _ = connect(rustix::stdio::stdin(), &to);
+        }
+        ends.store(true, Ordering::Relaxed);
+    });
+    rustix::net::getpeername(handed).map(drop)
 }
 
 /// A server and its client in the program's own network.

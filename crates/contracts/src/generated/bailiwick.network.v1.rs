@@ -489,7 +489,8 @@ pub struct OptionValue {
 /// The transparent path is no call: process_manager connects to its own socket here, says `bailiwick way out 1\n` and a
 /// ProgramHello, and gets a ProgramWelcome with the end of a channel, which it passes to the program's monitor. Each is one
 /// message with its length before it (four bytes, little endian). On the channel every packet is one ProgramWord or one
-/// ProgramOrder. Whoever holds the first connection learns from its end that this service has gone.
+/// ProgramOrder. Whoever holds the first connection learns from its end that this service has gone, and is told there, each
+/// with its length before it, what to end (ProgramCut).
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProgramHello {
     /// Number of the program, and the identity that it runs as (32 bytes).
@@ -526,7 +527,7 @@ pub mod program_word {
         /// The socket comes along.
         #[prost(message, tag = "3")]
         Connect(super::Address),
-        /// Kernel's numbers of those that the program still has.
+        /// No longer said: the kernel is asked.
         #[prost(message, tag = "4")]
         Alive(super::ProgramSockets),
         /// It asks for a name.
@@ -563,13 +564,24 @@ pub mod program_order {
     pub enum Order {
         #[prost(message, tag = "2")]
         Answer(super::ProgramAnswer),
-        /// Which of these does the program still have?
+        /// No longer said: the kernel is asked.
         #[prost(message, tag = "3")]
         Look(super::ProgramSockets),
         /// End these at once, whoever has them.
         #[prost(message, tag = "4")]
         Cut(super::ProgramSockets),
     }
+}
+/// What process_manager does for this service: connections that were cut and are still there are ended in every program that
+/// has them.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProgramCut {
+    /// The kernel's numbers.
+    #[prost(uint64, repeated, tag = "1")]
+    pub sockets: ::prost::alloc::vec::Vec<u64>,
+    /// The program itself ends too: it has them where nobody finds them.
+    #[prost(bool, tag = "2")]
+    pub end: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProgramAnswer {

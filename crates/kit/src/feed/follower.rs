@@ -188,6 +188,7 @@ impl<F: Fold> Follower<F> {
             }
             let next = self.next();
             if next > before {
+                self.fold.settled().await;
                 let ack = FollowRequest { step: Some(Step::Folded(next.saturating_sub(1))) };
                 acks.send(ack).await.map_err(|_| FeedFault::Ended)?;
             }

@@ -6,7 +6,11 @@
 //! Only the low 32 bits of an argument are compared: every argument that is looked at here is an `int` or a set of
 //! flags below 32 bits for the kernel too, and comparing more would let a caller hide behind bits nobody reads.
 
-use super::{Action, NotifyCall, Profile, Rule, When, handed::HANDED, rules};
+use super::{
+    Action, NotifyCall, Profile, Rule, When,
+    handed::{FOREIGN, HANDED},
+    rules,
+};
 use crate::plan::{Seccomp, Sockets};
 
 const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
@@ -90,8 +94,13 @@ fn lines(seccomp: &Seccomp) -> (Vec<Line>, Action) {
         let show = rule.action == Action::Allow && notified.contains(&number);
         line(number, rule.when, if show { Action::Notify } else { rule.action })
     };
-    let is_handed = seccomp.profile == Profile::Program && seccomp.notify.contains(&NotifyCall::Socket);
-    let first = if is_handed { HANDED } else { &[] };
+    let shows = |call| seccomp.profile == Profile::Program && seccomp.notify.contains(&call);
+    let is_handed = shows(NotifyCall::Socket);
+    let first = match (is_handed, shows(NotifyCall::Listen)) {
+        (true, _) => HANDED,
+        (false, true) => FOREIGN,
+        (false, false) => &[],
+    };
     let mut lines: Vec<Line> = first
         .iter()
         .chain(rules)

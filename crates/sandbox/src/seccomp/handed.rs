@@ -21,10 +21,35 @@ const fn set(level: i32, name: i32, why: &'static str) -> Rule {
     on(&[SYS_setsockopt], when, Allow, why)
 }
 
+const fn foreign(level: i32, name: i32, why: &'static str) -> Rule {
+    let when = BothEqual { first: (1, level as u32), second: (2, name as u32) };
+    on(&[SYS_setsockopt], when, Errno(ENOPROTOOPT), why)
+}
+
+const FAST_OPEN_SENDTO: Rule = on(
+    &[SYS_sendto, SYS_sendmmsg],
+    AnyBit { argument: 3, bits: MSG_FASTOPEN as u32 },
+    Errno(EOPNOTSUPP),
+    "it connects without a connect",
+);
+const FAST_OPEN_SENDMSG: Rule = on(
+    &[SYS_sendmsg],
+    AnyBit { argument: 2, bits: MSG_FASTOPEN as u32 },
+    Errno(EOPNOTSUPP),
+    "it connects without a connect",
+);
+
 const fn asks(request: u64, why: &'static str) -> Rule {
     on(&[SYS_ioctl], Equals { argument: 1, value: request as u32 }, Allow, why)
 }
 
+const SO_BINDTOIFINDEX: i32 = 62;
+const TCP_FASTOPEN_CONNECT: i32 = 30;
+const IP_UNICAST_IF: i32 = 50;
+const IPV6_2292PKTOPTIONS: i32 = 6;
+const IPV6_NEXTHOP: i32 = 9;
+const IPV6_FREEBIND: i32 = 78;
+const IPV6_UNICAST_IF: i32 = 76;
 const FIOSETOWN: u64 = 0x8901;
 const SIOCSPGRP: u64 = 0x8902;
 const FIOGETOWN: u64 = 0x8903;
@@ -93,18 +118,8 @@ pub(super) const HANDED: &[Rule] = &[
         Errno(ENOPROTOOPT),
         "source routes reach what was denied; devices, foreign addresses, filters and repair are the host's",
     ),
-    on(
-        &[SYS_sendto, SYS_sendmmsg],
-        AnyBit { argument: 3, bits: MSG_FASTOPEN as u32 },
-        Errno(EOPNOTSUPP),
-        "it connects without a connect",
-    ),
-    on(
-        &[SYS_sendmsg],
-        AnyBit { argument: 2, bits: MSG_FASTOPEN as u32 },
-        Errno(EOPNOTSUPP),
-        "it connects without a connect",
-    ),
+    FAST_OPEN_SENDTO,
+    FAST_OPEN_SENDMSG,
     asks(FIOSETOWN, "who hears of it"),
     asks(SIOCSPGRP, "who hears of it"),
     asks(FIOGETOWN, "who hears of it"),
@@ -120,4 +135,30 @@ pub(super) const HANDED: &[Rule] = &[
         Errno(ENOTTY),
         "the host's interfaces, routes and neighbours",
     ),
+];
+
+/// Of a program that was handed none itself: another one that sees the same folder may pass on what it was handed, and take it
+/// back. What sends elsewhere than the connect says, or without one, is refused, and all else is its own network's.
+pub(super) const FOREIGN: &[Rule] = &[
+    foreign(SOL_SOCKET, SO_BINDTODEVICE, "a device of the host's"),
+    foreign(SOL_SOCKET, SO_BINDTOIFINDEX, "a device of the host's"),
+    foreign(IPPROTO_IP, IP_OPTIONS, "source routes"),
+    foreign(IPPROTO_IP, IP_FREEBIND, "foreign addresses"),
+    foreign(IPPROTO_IP, IP_TRANSPARENT, "foreign addresses"),
+    foreign(IPPROTO_IP, IP_UNICAST_IF, "a device of the host's"),
+    foreign(IPPROTO_IPV6, IPV6_RTHDR, "source routes"),
+    foreign(IPPROTO_IPV6, IPV6_RTHDRDSTOPTS, "source routes"),
+    foreign(IPPROTO_IPV6, IPV6_HOPOPTS, "options that routers read"),
+    foreign(IPPROTO_IPV6, IPV6_DSTOPTS, "options that name another address"),
+    foreign(IPPROTO_IPV6, IPV6_2292PKTOPTIONS, "source routes, as they were once set"),
+    foreign(IPPROTO_IPV6, IPV6_NEXTHOP, "another way than the host's"),
+    foreign(IPPROTO_IPV6, IPV6_PKTINFO, "foreign addresses"),
+    foreign(IPPROTO_IPV6, IPV6_FREEBIND, "foreign addresses"),
+    foreign(IPPROTO_IPV6, IPV6_TRANSPARENT, "foreign addresses"),
+    foreign(IPPROTO_IPV6, IPV6_UNICAST_IF, "a device of the host's"),
+    foreign(IPPROTO_IPV6, IPV6_ADDRFORM, "one that is of another family than it was"),
+    foreign(IPPROTO_TCP, TCP_FASTOPEN, "it connects without a connect"),
+    foreign(IPPROTO_TCP, TCP_FASTOPEN_CONNECT, "it connects without a connect"),
+    FAST_OPEN_SENDTO,
+    FAST_OPEN_SENDMSG,
 ];

@@ -255,8 +255,11 @@ async fn kept<T: memory::Parts>(keeper: &Keeper, name: &str) -> Result<Option<T>
     }
 }
 
-/// What a node says of itself whatever happens.
-fn facts(arguments: &Arguments, features: &Features) -> NodeFacts {
+/// The first that refuses `connect` and `bind` of TCP.
+const LANDLOCK_TCP_ABI: u32 = 4;
+
+/// What this host cannot give, and what that means.
+fn missing(features: &Features) -> Vec<String> {
     let mut missing = Vec::new();
     let mut lacks = |absent: bool, what: &str| {
         if absent {
@@ -267,11 +270,25 @@ fn facts(arguments: &Arguments, features: &Features) -> NodeFacts {
     lacks(!features.privileged, "host user ids of their own for services: needs root");
     lacks(features.landlock_abi == 0, "landlock: not in this kernel; mount namespaces alone hold files");
     lacks(!features.seccomp_filter, "seccomp: not in this kernel");
-    lacks(!features.seccomp_notify, "seccomp notification: refused paths and addresses cannot be named");
+    lacks(
+        !features.seccomp_notify,
+        "seccomp notification: refused paths and addresses cannot be named, and programs get no way out (`run --egress`)",
+    );
+    lacks(
+        features.landlock_abi < LANDLOCK_TCP_ABI,
+        "landlock abi 4 (linux 6.7): programs get no way out (`run --egress`), whose connects nothing would hold beside the \
+         filter",
+    );
     lacks(features.memory.is_none(), "cgroup memory: limits are held by rlimits, per process");
     lacks(features.pids.is_none(), "cgroup pids: limits are held by rlimits, per user");
     lacks(features.cpu.is_none(), "cgroup cpu: no shares between services");
     lacks(!features.resources, "CAP_SYS_RESOURCE: hard limits cannot be raised");
+    missing
+}
+
+/// What a node says of itself whatever happens.
+fn facts(arguments: &Arguments, features: &Features) -> NodeFacts {
+    let missing = missing(features);
     let state = &arguments.layout.state;
     let root = state.parent().filter(|root| arguments.layout.run.starts_with(root)).unwrap_or(state);
     NodeFacts { name: arguments.node_name.clone(), root: root.to_string_lossy().into_owned(), missing }
@@ -281,4 +298,18 @@ fn facts(arguments: &Arguments, features: &Features) -> NodeFacts {
 #[must_use]
 pub(super) fn is_users(manifest: &LoadedManifest) -> bool {
     catalogue::find(manifest.name()).is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_cannot_hold_a_way_out_says_so() {
+        let says = |features: Features| missing(&features).iter().any(|line| line.contains("--egress"));
+        let whole = Features { landlock_abi: LANDLOCK_TCP_ABI, seccomp_notify: true, ..Features::default() };
+        assert!(!says(whole.clone()));
+        assert!(says(Features { landlock_abi: LANDLOCK_TCP_ABI - 1, ..whole.clone() }));
+        assert!(says(Features { seccomp_notify: false, ..whole }));
+    }
 }

@@ -325,7 +325,19 @@ impl PolicyEngine for Contract {
         let rule = rule.ok_or_else(missing)?;
         let body = PolicyRuleRemoved { rule: id, removed_by: caller.id() };
         let committed = self.change(&caller, rule, body).await?;
-        Ok(Response::new(wire::RemoveRuleReply { removed_at: committed.entry }))
+        let at = Sequence(committed.entry.as_ref().map_or(0, |at| at.sequence));
+        // Never success before what it allowed is cut.
+        let who = match log::await_folded(&self.0.node, at).await {
+            Ok(laggards) if laggards.is_empty() => {
+                return Ok(Response::new(wire::RemoveRuleReply { removed_at: committed.entry }));
+            }
+            Ok(laggards) => laggards.join(" "),
+            Err(error) => format!("who has folded it is not known ({error})"),
+        };
+        let text = format!(
+            "the rule is removed (entry {at}), and something may still go by it: {who}; look at `bailiwick status`"
+        );
+        Err(Status::unavailable(text))
     }
 
     async fn list_rules(&self, request: Request<wire::RuleFilter>) -> Result<Response<wire::Rules>, Status> {

@@ -4,12 +4,17 @@ use std::time::Duration;
 
 use base::{AxiomRef, Hash, Sequence, TraceId};
 use chain::payload::{Payload, PayloadError};
-use contracts::axiom::v1::{RangeRequest, ReadRequest, axiom_client::AxiomClient};
+use contracts::axiom::v1::{AwaitFoldedRequest, RangeRequest, ReadRequest, axiom_client::AxiomClient};
 use kit::{BoxError, Node, OperationContext, client::Calls};
 
 /// Folding a log of many millions of entries takes minutes; nothing is decided before.
 const RANGE_TIMEOUT: Duration = Duration::from_secs(3600);
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a service may take to fold what takes something away before it is a laggard (DESIGN 2).
+const FOLD_WAIT_MS: u32 = 500;
+/// With the time in which laggards are replaced.
+const FOLD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An entry as the engine folds it.
 pub(super) struct Logged {
@@ -34,6 +39,13 @@ fn logged(entry: contracts::axiom::v1::Entry) -> Result<Option<Logged>, BoxError
         Err(PayloadError::UnknownType(_)) => Ok(None),
         Err(error) => Err(format!("entry {}: {error}", entry.sequence).into()),
     }
+}
+
+/// Returns when every running service has folded this entry, and what it took away is away; or who has not.
+pub(super) async fn await_folded(node: &Node, sequence: Sequence) -> Result<Vec<String>, BoxError> {
+    let mut axiom = client(node, "system.axiom.await_folded", FOLD_TIMEOUT)?;
+    let request = AwaitFoldedRequest { sequence: sequence.0, timeout_ms: FOLD_WAIT_MS };
+    Ok(axiom.await_folded(request).await?.into_inner().laggards)
 }
 
 /// Shows every entry from `from` to the head.

@@ -60,9 +60,9 @@ const IMAGE_FOLDER: &str = "/run/bailiwick/image";
 const NOTICED: [NotifyCall; 4] =
     [NotifyCall::Open, NotifyCall::Connect, NotifyCall::Exec, NotifyCall::ChangeName];
 
-/// Calls of a program with a way out that the monitor answers.
-const ANSWERED: [NotifyCall; 4] =
-    [NotifyCall::Socket, NotifyCall::Connect, NotifyCall::Bind, NotifyCall::Listen];
+/// Calls that the monitor answers where they are about TCP: another program with a way out may have handed over a socket of
+/// the host's network, which is recognised by nobody else.
+const ANSWERED: [NotifyCall; 3] = [NotifyCall::Connect, NotifyCall::Bind, NotifyCall::Listen];
 
 /// What the host looks like, as the supervisor told it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,8 +106,8 @@ pub fn plans(spawn: &Spawn, host: &Host, pid: ProcessId) -> Plans {
         masked: outer.masked.iter().filter(|path| !is_below(path, "/proc")).cloned().collect(),
     };
     let mut landlock = landlock(&outer, mounted);
-    // Of a program with a way out the monitor carries out what is about TCP, in its own network too.
-    landlock.tcp = spawn.egress.is_empty();
+    // The monitor carries out what is about TCP, in the program's own network too.
+    landlock.tcp = !is_answered(spawn);
     (outer.arguments, outer.part) = (host.monitor.clone(), true);
     outer.namespaces = Namespaces::ALL;
     // The monitor reads what its program names and forks it: its locks are the namespaces and its lost capabilities.
@@ -272,12 +272,22 @@ fn outer_limits(limits: &ResourceLimits) -> Limits {
     }
 }
 
+/// Whether the monitor answers what is about TCP: not of a program that an admin left in the host's network, or without the
+/// filter that would show it.
+fn is_answered(spawn: &Spawn) -> bool {
+    let is_shown = !spawn.disabled.contains(Guard::Netns) && !spawn.disabled.contains(Guard::Seccomp);
+    is_shown || !spawn.egress.is_empty()
+}
+
 /// Calls that the monitor sees.
 fn shown(spawn: &Spawn) -> Vec<NotifyCall> {
     let mut shown = if spawn.notice_refused { NOTICED.to_vec() } else { Vec::new() };
-    if !spawn.egress.is_empty() {
+    if is_answered(spawn) {
         shown.retain(|call| !ANSWERED.contains(call));
         shown.extend(ANSWERED);
+    }
+    if !spawn.egress.is_empty() {
+        shown.push(NotifyCall::Socket);
     }
     shown
 }
@@ -381,7 +391,7 @@ mod tests {
         assert_eq!(plans.image_path.as_deref(), Some("/run/bailiwick/image/cat"));
         assert_eq!(plans.monitor.limits.processes_max, Some(65));
         assert!(plans.program.no_new_privs && plans.program.capabilities_kept == 0);
-        assert!(plans.program.seccomp.unwrap().notify.is_empty());
+        assert_eq!(plans.program.seccomp.unwrap().notify, ANSWERED);
     }
 
     #[test]
@@ -406,9 +416,20 @@ mod tests {
             assert_eq!((has_list(&open), has_list(&shut)), (1, 0));
             let (open, shut) = (open.program, shut.program);
             let shown = |plan: &Plan| plan.seccomp.clone().unwrap().notify;
-            assert!(ANSWERED.iter().all(|call| shown(&open).contains(call)));
-            assert!(!shown(&shut).contains(&NotifyCall::Socket));
-            assert_eq!((open.landlock.unwrap().tcp, shut.landlock.unwrap().tcp), (false, true));
+            // One without a way out may be handed a socket by one that has it.
+            for plan in [&open, &shut] {
+                assert!(ANSWERED.iter().all(|call| shown(plan).contains(call)));
+            }
+            assert!(
+                shown(&open).contains(&NotifyCall::Socket) && !shown(&shut).contains(&NotifyCall::Socket)
+            );
+            assert_eq!((open.landlock.unwrap().tcp, shut.landlock.unwrap().tcp), (false, false));
+        }
+        for disabled in ["netns", "seccomp"] {
+            let bare =
+                plans(&spawn(|r| r.disabled_guards = vec![disabled.to_owned()]), &host(), ProcessId(1));
+            assert!(bare.program.landlock.unwrap().tcp, "nobody would carry it out: {disabled}");
+            assert!(bare.program.seccomp.unwrap().notify.is_empty(), "{disabled}");
         }
     }
 

@@ -5,17 +5,20 @@
 //! the kernel: between what is read here and what the kernel would read, the program can change it. Nothing is kept of a
 //! socket: its end would send no end to the peer.
 //!
+//! A program that was given none has its own loopback and nothing else; what another program hands to it leads nowhere.
+//!
 //! The program's own loopback is its own: a server, or a client of one, gets a socket of its own network in the place of
 //! the host's, and its monitor carries the call out there.
 //!
 //! `egress_calls.rs` is what each call does, `egress_sweep.rs` finds what the program has open.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     io,
     net::SocketAddr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     rc::Rc,
+    time::Duration,
 };
 
 use contracts::{
@@ -23,7 +26,7 @@ use contracts::{
     way_out::{Message as _, PACKET_BYTES_MAX},
 };
 use rustix::{
-    event::{PollFd, PollFlags},
+    event::{PollFd, PollFlags, Timespec},
     io::Errno,
 };
 use sandbox::{
@@ -40,6 +43,9 @@ use super::{
 
 /// Calls that wait for `network` at once; the next is told to try again.
 const WAITING_MAX: usize = 512;
+/// How long a connect on the own loopback that nobody waits for is looked at: it is at its end before the kernel has answered, or its
+/// server is busy.
+const LOOPBACK_PATIENCE: Duration = Duration::from_millis(5);
 /// Packets taken in a row before the loop looks at everything else again.
 const PACKETS_PER_TURN_MAX: usize = 64;
 
@@ -59,8 +65,6 @@ pub(super) enum What {
     },
     Connect {
         address: SocketAddr,
-        /// The number of the socket, if it was neither connected nor on its way when this was asked.
-        first: Option<u64>,
     },
     /// It has a socket of its own network, and wants to go out: a socket of the host's takes its place first.
     MoveOut {
@@ -79,29 +83,22 @@ struct Local {
 
 #[derive(Debug)]
 pub(crate) struct WayOut {
+    /// Whether it was given one.
+    pub(super) leads_out: bool,
     channel: Option<Channel>,
     /// The number of the program's own network.
     pub(super) own: u64,
     next: u64,
     waiting: HashMap<u64, Waiting>,
     local: Vec<Local>,
-    /// Sockets that were connected since `network` last looked: its list may be older than they are.
-    connected: HashSet<u64>,
     names: Option<NameServer>,
 }
 
 impl WayOut {
-    pub(crate) fn new(names: Option<NameServer>) -> io::Result<Self> {
+    pub(crate) fn new(leads_out: bool, names: Option<NameServer>) -> io::Result<Self> {
         let own = host_socket::own_network()?;
-        Ok(Self {
-            channel: None,
-            own,
-            next: 1,
-            waiting: HashMap::new(),
-            local: Vec::new(),
-            connected: HashSet::new(),
-            names,
-        })
+        let (waiting, local) = (HashMap::new(), Vec::new());
+        Ok(Self { leads_out, channel: None, own, next: 1, waiting, local, names })
     }
 
     /// From process_manager, which has one only where `network` knows of none that lives.
@@ -151,8 +148,9 @@ impl WayOut {
             (self.next, self.names) = (next, Some(names));
         }
         for local in std::mem::take(&mut self.local) {
-            if is_writable(&local.socket) {
-                finish(&local.listener, &local.call, rustix::net::connect(&local.socket, &local.address))?;
+            if is_writable(&local.socket, Duration::ZERO) {
+                let done = rustix::net::connect(&local.socket, &local.address);
+                finish_local(&local.listener, &local.call, local.address, done, refused)?;
             } else if local.listener.still_waits(&local.call) {
                 self.local.push(local);
             }
@@ -163,7 +161,6 @@ impl WayOut {
     /// `network` has gone: nothing new goes out, and what is out ends, since nobody could take it back any more.
     fn lose(&mut self) {
         self.channel = None;
-        self.connected.clear();
         // Before anything else, and whatever else fails.
         egress_sweep::cut_all(self.own);
         for (_, Waiting { listener, call, .. }) in self.waiting.drain() {
@@ -191,32 +188,12 @@ impl WayOut {
                     Ok(())
                 }
             },
-            Some(Order::Look(wanted)) => {
-                let wanted = wanted.sockets.into_iter().collect();
-                let sockets = egress_sweep::look(&wanted, &self.under_way(), self.own);
-                self.connected.clear();
-                let word = wire::ProgramWord {
-                    id: order.id,
-                    word: Some(Word::Alive(wire::ProgramSockets { sockets })),
-                };
-                // One that does not get through is asked for again.
-                self.send(&word, None).map(drop).or(Ok(()))
-            }
             Some(Order::Cut(wanted)) => {
                 egress_sweep::cut(&wanted.sockets);
                 Ok(())
             }
-            None => Ok(()),
+            Some(Order::Look(_)) | None => Ok(()),
         }
-    }
-
-    /// Sockets that `network` may have connected without having had them in its list.
-    fn under_way(&self) -> HashSet<u64> {
-        let asked = self.waiting.values().filter_map(|waiting| match waiting.what {
-            What::Connect { first, .. } => first,
-            What::Socket { .. } | What::MoveOut { .. } => None,
-        });
-        asked.chain(self.connected.iter().copied()).collect()
     }
 
     fn answer(
@@ -228,11 +205,6 @@ impl WayOut {
     ) -> io::Result<()> {
         let Waiting { listener, call, what } = waiting;
         let errno = i32::try_from(answer.errno).unwrap_or(Errno::ACCESS.raw_os_error());
-        if let What::Connect { first: Some(inode), .. } = what
-            && [0, Errno::INPROGRESS.raw_os_error()].contains(&errno)
-        {
-            self.connected.insert(inode);
-        }
         if errno != 0 {
             if let (false, What::Connect { address, .. } | What::MoveOut { address }) =
                 (answer.refused.is_empty(), &what)
@@ -254,7 +226,9 @@ impl WayOut {
                     Err(error) => listener.refuse(&call, error.raw_os_error().unwrap_or(EBADF)),
                 }
             }
-            (What::Connect { address, .. }, _) if answer.own => self.connect_own(listener, call, address),
+            (What::Connect { address }, _) if answer.own => {
+                self.connect_own(listener, call, address, refused)
+            }
             (What::Connect { .. }, _) => listener.give(&call, &[], 0),
             (What::Socket { .. } | What::MoveOut { .. }, None) => {
                 listener.refuse(&call, Errno::NETDOWN.raw_os_error())
@@ -307,6 +281,7 @@ impl WayOut {
         call: Notification,
         socket: OwnedFd,
         address: SocketAddr,
+        refused: &mut RefusedCalls,
     ) -> io::Result<()> {
         let flags = rustix::fs::fcntl_getfl(&socket)?;
         let blocking = !flags.contains(rustix::fs::OFlags::NONBLOCK);
@@ -323,7 +298,15 @@ impl WayOut {
                 self.local.push(Local { listener, call, socket, address });
                 Ok(())
             }
-            other => finish(&listener, &call, other),
+            // One that does not wait hears of the end elsewhere; on the loopback it has come.
+            Err(Errno::INPROGRESS) => {
+                let is_over = is_writable(&socket, LOOPBACK_PATIENCE);
+                if is_over && host_socket::is_idle(socket.as_fd()).unwrap_or(false) {
+                    refused.add("connect", &address.to_string(), Errno::CONNREFUSED.raw_os_error());
+                }
+                listener.refuse(&call, Errno::INPROGRESS.raw_os_error())
+            }
+            other => finish_local(&listener, &call, address, other, refused),
         }
     }
 }
@@ -338,8 +321,22 @@ pub(super) fn finish(listener: &Listener, call: &Notification, done: Result<(), 
     }
 }
 
-fn is_writable(socket: &OwnedFd) -> bool {
+/// The same of a connect in its own network; that nobody listens there may be why it fails.
+fn finish_local(
+    listener: &Listener,
+    call: &Notification,
+    address: SocketAddr,
+    done: Result<(), Errno>,
+    refused: &mut RefusedCalls,
+) -> io::Result<()> {
+    if done == Err(Errno::CONNREFUSED) {
+        refused.add("connect", &address.to_string(), Errno::CONNREFUSED.raw_os_error());
+    }
+    finish(listener, call, done)
+}
+
+fn is_writable(socket: &OwnedFd, patience: Duration) -> bool {
     let mut polled = [PollFd::new(socket, PollFlags::OUT)];
-    let at_once = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-    rustix::event::poll(&mut polled, Some(&at_once)).is_ok_and(|ready| ready > 0)
+    let patience = Timespec { tv_sec: 0, tv_nsec: i64::from(patience.subsec_nanos()) };
+    rustix::event::poll(&mut polled, Some(&patience)).is_ok_and(|ready| ready > 0)
 }

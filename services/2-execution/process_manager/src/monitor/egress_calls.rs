@@ -76,6 +76,8 @@ enum Other {
     /// There is nothing left to do.
     Answered,
     Socket(OwnedFd),
+    /// The caller has made itself unreadable.
+    Unknown,
 }
 
 /// A TCP socket of the program, as its call names it.
@@ -95,9 +97,9 @@ impl WayOut {
     ) -> io::Result<bool> {
         match call.number {
             SOCKET => self.socket(listener, call, refused),
-            CONNECT => self.connect(listener, call),
+            CONNECT => self.connect(listener, call, refused),
             BIND => self.bind(listener, call),
-            LISTEN => self.listen(listener, call),
+            LISTEN => self.listen(listener, call, refused),
             _ => Ok(false),
         }
     }
@@ -142,6 +144,9 @@ impl WayOut {
         let [number, ..] = call.arguments;
         let socket = match host_socket::fetch(call.pid, number as i32) {
             Ok(socket) => socket,
+            Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {
+                return Ok(Err(Other::Unknown));
+            }
             Err(error) => {
                 let errno = error.raw_os_error().unwrap_or(Errno::BADF.raw_os_error());
                 return listener.refuse(call, errno).map(|()| Err(Other::Answered));
@@ -156,30 +161,56 @@ impl WayOut {
         Ok(Ok(Found { socket, family, is_own }))
     }
 
-    fn connect(&mut self, listener: &Rc<Listener>, call: &Notification) -> io::Result<bool> {
+    /// The socket of TCP and the address that a call names; what it was answered with, if it names none.
+    fn addressed(
+        &self,
+        listener: &Listener,
+        call: &Notification,
+    ) -> io::Result<Result<(Found, SocketAddr), bool>> {
+        // Before it is asked whether the call still waits: whatever was read is its own then.
         let named = call.named();
         let found = match self.find(listener, call)? {
             Ok(found) => found,
             // Landlock refuses the kernel's own `connect` and `bind` of TCP, whatever stands there by then.
-            Err(other) => return Ok(matches!(other, Other::Answered)),
+            Err(other) => return Ok(Err(matches!(other, Other::Answered))),
         };
-        let refuse = |errno: i32| listener.refuse(call, errno).map(|()| true);
-        let address = match named {
-            Err(errno) => return refuse(errno),
-            Ok(Named::Internet(address)) if fits(found.family, &address) => address,
+        let errno = match named {
+            Ok(Named::Internet(address)) if fits(found.family, &address) => return Ok(Ok((found, address))),
             // With `AF_UNSPEC` too: what was authorised is ended, not taken back to be used for something else.
-            Ok(_) => return refuse(Errno::AFNOSUPPORT.raw_os_error()),
+            Ok(_) => Errno::AFNOSUPPORT.raw_os_error(),
+            Err(errno) => errno,
+        };
+        listener.refuse(call, errno).map(|()| Err(true))
+    }
+
+    fn connect(
+        &mut self,
+        listener: &Rc<Listener>,
+        call: &Notification,
+        refused: &mut RefusedCalls,
+    ) -> io::Result<bool> {
+        let (found, address) = match self.addressed(listener, call)? {
+            Ok(addressed) => addressed,
+            Err(is_answered) => return Ok(is_answered),
         };
         let ip = address.ip().to_canonical();
         let (listener, call) = (Rc::clone(listener), *call);
-        if !found.is_own {
-            self.ask_connect(listener, call, address, found.socket.as_fd())?;
-        } else if ip.is_loopback() || ip.is_unspecified() {
-            self.connect_local(listener, call, found.socket, address)?;
-        } else {
-            let name = if found.family == AddressFamily::INET { "inet" } else { "inet6" };
-            let waiting = Waiting { listener, call, what: What::MoveOut { address } };
-            self.ask(waiting, Word::Socket(name.to_owned()), None)?;
+        match found.is_own {
+            true if ip.is_loopback() || ip.is_unspecified() => {
+                self.connect_local(listener, call, found.socket, address, refused)?;
+            }
+            _ if !self.leads_out => {
+                // There is no route, or it is of another program that has one.
+                let errno = if found.is_own { Errno::NETUNREACH } else { Errno::ACCESS }.raw_os_error();
+                refused.add("connect", &canonical(address).to_string(), errno);
+                listener.refuse(&call, errno)?;
+            }
+            true => {
+                let name = if found.family == AddressFamily::INET { "inet" } else { "inet6" };
+                let waiting = Waiting { listener, call, what: What::MoveOut { address } };
+                self.ask(waiting, Word::Socket(name.to_owned()), None)?;
+            }
+            false => self.ask_connect(listener, call, address, found.socket.as_fd())?,
         }
         Ok(true)
     }
@@ -191,10 +222,7 @@ impl WayOut {
         address: SocketAddr,
         socket: std::os::fd::BorrowedFd<'_>,
     ) -> io::Result<()> {
-        // A connection that is asked for again is not a new one.
-        let is_idle = host_socket::is_idle(socket).unwrap_or(false);
-        let first = is_idle.then(|| rustix::fs::fstat(socket).ok()).flatten().map(|stat| stat.st_ino);
-        let waiting = Waiting { listener, call, what: What::Connect { address, first } };
+        let waiting = Waiting { listener, call, what: What::Connect { address } };
         self.ask(waiting, Word::Connect(to_wire(address)), Some(socket))
     }
 
@@ -204,10 +232,11 @@ impl WayOut {
         listener: Rc<Listener>,
         call: Notification,
         address: SocketAddr,
+        refused: &mut RefusedCalls,
     ) -> io::Result<()> {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         match self.move_in(&listener, &call, family) {
-            Ok(socket) => self.connect_local(listener, call, socket, address),
+            Ok(socket) => self.connect_local(listener, call, socket, address, refused),
             Err(error) => listener.refuse(&call, error.raw_os_error().unwrap_or(Errno::BADF.raw_os_error())),
         }
     }
@@ -225,27 +254,25 @@ impl WayOut {
     }
 
     fn bind(&mut self, listener: &Rc<Listener>, call: &Notification) -> io::Result<bool> {
-        let named = call.named();
-        let found = match self.find(listener, call)? {
-            Ok(found) => found,
-            // Landlock refuses the kernel's own `connect` and `bind` of TCP, whatever stands there by then.
-            Err(other) => return Ok(matches!(other, Other::Answered)),
+        let (found, address) = match self.addressed(listener, call)? {
+            Ok(addressed) => addressed,
+            Err(is_answered) => return Ok(is_answered),
         };
-        let refuse = |errno: i32| listener.refuse(call, errno).map(|()| true);
-        let address = match named {
-            Err(errno) => return refuse(errno),
-            Ok(Named::Internet(address)) if fits(found.family, &address) => address,
-            Ok(_) => return refuse(Errno::AFNOSUPPORT.raw_os_error()),
+        let done = match self.own(listener, call, found) {
+            Ok(socket) => finish(listener, call, rustix::net::bind(&socket, &address)),
+            Err(error) => listener.refuse(call, error.raw_os_error().unwrap_or(Errno::BADF.raw_os_error())),
         };
-        match self.own(listener, call, found) {
-            Ok(socket) => finish(listener, call, rustix::net::bind(&socket, &address)).map(|()| true),
-            Err(error) => refuse(error.raw_os_error().unwrap_or(Errno::BADF.raw_os_error())),
-        }
+        done.map(|()| true)
     }
 
     /// Of every socket: a call that went on could find one of the host's in the place of what was looked at, and Landlock has
     /// no word about it.
-    fn listen(&mut self, listener: &Rc<Listener>, call: &Notification) -> io::Result<bool> {
+    fn listen(
+        &mut self,
+        listener: &Rc<Listener>,
+        call: &Notification,
+        refused: &mut RefusedCalls,
+    ) -> io::Result<bool> {
         let backlog = call.arguments.get(1).map_or(0, |backlog| *backlog as i32);
         let listens = |socket: OwnedFd| finish(listener, call, rustix::net::listen(&socket, backlog));
         let done = match self.find(listener, call)? {
@@ -257,6 +284,11 @@ impl WayOut {
             },
             Err(Other::Answered) => Ok(()),
             Err(Other::Socket(socket)) => listens(socket),
+            Err(Other::Unknown) => {
+                let errno = Errno::PERM.raw_os_error();
+                refused.add("listen", "of a process that cannot be looked at", errno);
+                listener.refuse(call, errno)
+            }
         };
         done.map(|()| true)
     }

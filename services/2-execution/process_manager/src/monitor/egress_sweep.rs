@@ -76,55 +76,6 @@ fn take(thread: i32, number: i32, inode: u64) -> io::Result<Option<OwnedFd>> {
     Ok(is_it.then_some(socket))
 }
 
-/// Which of these somebody has open, in the order of their numbers. Ends on the way every connection out of this network that
-/// is neither one of these nor just being made: one that was hidden until it was forgotten is no way out.
-pub(super) fn look(wanted: &HashSet<u64>, under_way: &HashSet<u64>, own: u64) -> Vec<u64> {
-    let mut open = HashSet::new();
-    for _ in 0..SWEEPS {
-        let known = |inode| wanted.contains(&inode) || under_way.contains(&inode);
-        // What an unreadable process has open is not known: it has all of them until it ends.
-        if !look_once(&mut open, known, own) {
-            open.extend(wanted);
-        }
-        if wanted.is_subset(&open) {
-            break;
-        }
-    }
-    let mut alive: Vec<u64> = wanted.intersection(&open).copied().collect();
-    alive.sort_unstable();
-    alive
-}
-
-/// False if somebody cannot be looked at.
-fn look_once(open: &mut HashSet<u64>, known: impl Fn(u64) -> bool, own: u64) -> bool {
-    let mut readable = true;
-    for thread in threads() {
-        let list = sockets(thread).unwrap_or_else(|error| {
-            readable &= !is_unreadable(thread, &error);
-            Vec::new()
-        });
-        for (number, inode) in list {
-            // It is the same socket for all who have it.
-            if !open.insert(inode) || known(inode) {
-                continue;
-            }
-            match take(thread, number, inode) {
-                Ok(Some(socket)) if is_out(&socket, own) => reset(&socket),
-                Ok(_) => {}
-                Err(error) => readable &= !is_unreadable(thread, &error),
-            }
-        }
-    }
-    readable
-}
-
-/// Whether it is a connection that goes out of this network. Sockets of other kinds may be foreign too, as what a server of
-/// the host has handed over.
-fn is_out(socket: &OwnedFd, own: u64) -> bool {
-    host_socket::network_of(socket.as_fd()).is_ok_and(|network| network != own)
-        && host_socket::is_idle(socket.as_fd()).is_ok_and(|is_idle| !is_idle)
-}
-
 /// Ends these connections: one descriptor of each is enough, it is the same socket for all who have it.
 pub(super) fn cut(wanted: &[u64]) {
     let wanted: HashSet<u64> = wanted.iter().copied().collect();
@@ -259,20 +210,5 @@ mod tests {
         assert!(sockets(thread).unwrap().contains(&(number, inode)));
         assert!(take(thread, number, inode).unwrap().is_some());
         assert!(take(thread, number, inode + 1).unwrap().is_none());
-    }
-
-    #[test]
-    fn only_a_connection_of_another_network_goes_out() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let connected = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let own = host_socket::own_network().unwrap();
-        let connected = OwnedFd::from(connected);
-        assert!(is_out(&connected, own + 1) && !is_out(&connected, own));
-        let (unix, _other) = std::os::unix::net::UnixStream::pair().unwrap();
-        assert!(!is_out(&unix.into(), own + 1), "what is no TCP is not ours to end");
-        let idle =
-            rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None)
-                .unwrap();
-        assert!(!is_out(&idle, own + 1));
     }
 }

@@ -129,8 +129,9 @@ fn start() -> Result<(), MonitorError> {
     };
     let features = Features::for_inner();
     let missing = prepare(&config.plan, &features, None).missing;
-    let way_out = match config.way_out {
-        true => Some(WayOut::new(name_server()?)?),
+    let sees_sockets = (config.own_network && config.fixed.is_none()) || config.way_out;
+    let way_out = match sees_sockets {
+        true => Some(WayOut::new(config.way_out, if config.way_out { name_server()? } else { None })?),
         false => None,
     };
     let mut monitor = Monitor {
@@ -206,7 +207,7 @@ struct Monitor {
     notices: Option<Notices>,
     /// Of commands that have ended; something of them runs still.
     left: Vec<Notices>,
-    /// Of a program that may connect.
+    /// Of every program with a network of its own: what it does with sockets of TCP.
     way_out: Option<WayOut>,
     /// Of a job, instead of notices.
     calls: Option<JobCalls>,
@@ -413,6 +414,10 @@ impl Monitor {
                 Ok(()) => connection.send(id, &Reply::Done),
                 Err(why) => refuse(connection, &why),
             },
+            Request::Cut(sockets) => {
+                egress_sweep::cut(&sockets);
+                connection.send(id, &Reply::Done);
+            }
             Request::Abort if self.phase == Phase::Held => {
                 connection.send(id, &Reply::Done);
                 self.done = true;
@@ -461,7 +466,8 @@ impl Monitor {
     /// What goes out is held by Landlock beside the filter: a program that is quick enough could else make the kernel connect a
     /// socket that it was handed (`egress.rs`).
     fn open_way_out(&mut self, channel: Option<OwnedFd>) -> Result<(), String> {
-        let way_out = self.way_out.as_mut().ok_or("the program was not started with a way out")?;
+        let way_out = self.way_out.as_mut().filter(|_| self.config.way_out);
+        let way_out = way_out.ok_or("the program was not started with a way out")?;
         if self.features.landlock_abi < LANDLOCK_TCP_ABI {
             return Err("the kernel cannot hold a way out: it needs Landlock ABI 4 (Linux 6.7)".to_owned());
         }

@@ -1,22 +1,15 @@
 //! Looks at the calls that the filter shows: names what was refused, and lets the kernel decide.
 //!
 //! Only what cannot go otherwise is answered here: in a network of nothing but a loopback, an address outside has no
-//! route, and a port on which nobody listens refuses; a covered secret is not there. All else goes on, and whether it
-//! was refused is found by the same look-up in the same namespace.
+//! route; a covered secret is not there. All else goes on, and whether it was refused is found by the same look-up in the
+//! same namespace. What is about TCP is `egress.rs`'s.
 
-use std::{
-    fs,
-    net::{IpAddr, SocketAddr},
-    os::fd::OwnedFd,
-    rc::Rc,
-};
+use std::{fs, net::SocketAddr, os::fd::OwnedFd, rc::Rc};
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{Access, AtFlags, CWD},
     io::Errno,
-    net::SocketType,
-    process::{Pid, PidfdFlags, PidfdGetfdFlags},
 };
 use sandbox::{
     notify::{Listener, Notification, Subject},
@@ -26,8 +19,6 @@ use sandbox::{
 use super::{egress::WayOut, refused::RefusedCalls};
 use crate::core::{Finding, Watch, normalize};
 
-/// `st` of a listening socket in `/proc/net/tcp`.
-const LISTENING: &str = "0A";
 /// Calls answered in a row before the loop looks at everything else again.
 const CALLS_PER_TURN_MAX: usize = 64;
 
@@ -76,9 +67,9 @@ impl Notices {
                     }
                     continue;
                 }
-                let goes_out = way_out.is_some();
+                let leads_out = way_out.as_ref().is_some_and(|way_out| way_out.leads_out);
                 let subject = self.listener.subject(&call);
-                let verdict = subject.and_then(|subject| self.judge(&call, &subject, refused, goes_out));
+                let verdict = subject.and_then(|subject| self.judge(&call, &subject, refused, leads_out));
                 match verdict {
                     Some(errno) => self.listener.refuse(&call, errno.raw_os_error())?,
                     None => self.listener.go_on(&call)?,
@@ -96,7 +87,7 @@ impl Notices {
         call: &Notification,
         subject: &Subject,
         refused: &mut RefusedCalls,
-        goes_out: bool,
+        leads_out: bool,
     ) -> Verdict {
         match subject {
             Subject::Path { call: kind, path, flags } => {
@@ -104,11 +95,10 @@ impl Notices {
                 self.judge_path(call.number, *kind, &path, *flags, refused)
             }
             Subject::Internet { call: NotifyCall::Connect, address } if self.own_network => {
-                let errno = refusal(call, address)?;
-                // Who sorts the addresses of a name tries each by UDP and sends nothing: one line for all.
-                let [descriptor, ..] = call.arguments;
-                let is_udp = goes_out && socket_type(call.pid, descriptor as i32) == Some(SocketType::DGRAM);
-                let target = if is_udp { UDP.to_owned() } else { address.to_string() };
+                let errno = refusal(address)?;
+                // Of TCP the way out answers. Who sorts the addresses of a name tries each by UDP and sends nothing: one line for
+                // all.
+                let target = if leads_out { UDP.to_owned() } else { address.to_string() };
                 refused.add("connect", &target, errno.raw_os_error());
                 Some(errno)
             }
@@ -233,55 +223,10 @@ fn absolute_from(base: &str, path: &[u8]) -> Option<String> {
 /// As what all datagrams of a program with a way out are written down.
 const UDP: &str = "udp";
 
-/// What the kernel says to this connection in a network of a loopback alone; none if it may succeed.
-fn refusal(call: &Notification, address: &SocketAddr) -> Verdict {
+/// What the kernel says to this connection in a network of a loopback alone; none if it may succeed. Of TCP the monitor
+/// carries out what is meant for the loopback, and knows then.
+fn refusal(address: &SocketAddr) -> Verdict {
     let ip = address.ip().to_canonical();
     // The unspecified address means the machine itself.
-    if !ip.is_loopback() && !ip.is_unspecified() {
-        return Some(Errno::NETUNREACH);
-    }
-    let [descriptor, ..] = call.arguments;
-    let is_stream = socket_type(call.pid, descriptor as i32) == Some(SocketType::STREAM);
-    (is_stream && !listens(ip, address.port())).then_some(Errno::CONNREFUSED)
-}
-
-/// Of a descriptor of the program. The notification names a thread, a process handle wants the leader.
-fn socket_type(thread: i32, descriptor: i32) -> Option<SocketType> {
-    let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
-    let leader = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()?;
-    let handle = rustix::process::pidfd_open(Pid::from_raw(leader)?, PidfdFlags::empty()).ok()?;
-    let socket = rustix::process::pidfd_getfd(&handle, descriptor, PidfdGetfdFlags::empty()).ok()?;
-    rustix::net::sockopt::socket_type(&socket).ok()
-}
-
-/// Whether anybody listens on a port of this network. A server on another address of the loopback counts: then the
-/// kernel has the last word.
-fn listens(ip: IpAddr, port: u16) -> bool {
-    let files: &[&str] =
-        if ip.is_ipv4() { &["/proc/net/tcp", "/proc/net/tcp6"] } else { &["/proc/net/tcp6"] };
-    files.iter().any(|file| fs::read_to_string(file).is_ok_and(|text| listens_in(&text, port)))
-}
-
-fn listens_in(text: &str, port: u16) -> bool {
-    let port = format!(":{port:04X}");
-    text.lines().skip(1).any(|line| {
-        let mut fields = line.split_whitespace().skip(1);
-        fields.next().is_some_and(|local| local.ends_with(&port)) && fields.nth(1) == Some(LISTENING)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn listening_ports_are_found_in_the_kernels_table() {
-        let text = "  sl  local_address rem_address   st tx_queue\n   \
-                    0: 0100007F:1F90 00000000:0000 0A 00000000:00000000\n   \
-                    1: 0100007F:1F91 0100007F:D431 01 00000000:00000000\n";
-        assert!(listens_in(text, 0x1f90));
-        assert!(!listens_in(text, 0x1f91), "a connection is no listener");
-        assert!(!listens_in(text, 0xd431));
-        assert!(!listens_in("", 1));
-    }
+    (!ip.is_loopback() && !ip.is_unspecified()).then_some(Errno::NETUNREACH)
 }

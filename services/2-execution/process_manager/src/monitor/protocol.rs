@@ -111,6 +111,9 @@ pub enum Request {
     /// The channel to `network` comes along.
     #[n(11)]
     WayOut,
+    /// Ends these connections, by the kernel's numbers, wherever the program has them from.
+    #[n(12)]
+    Cut(#[n(0)] Vec<u64>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]

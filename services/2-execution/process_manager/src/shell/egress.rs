@@ -26,7 +26,7 @@ use tokio::{
 
 use super::manager::Manager;
 use crate::{
-    core::{NAME_SERVERS_FILE, ProcessError},
+    core::{NAME_SERVERS_FILE, ProcessError, Viewer},
     monitor::protocol::{Reply, Request},
 };
 
@@ -36,6 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
 /// `network` answers from memory.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// A monitor that does not end its program within this time is ended with it.
+const END_TIMEOUT: Duration = Duration::from_millis(200);
 /// Before a place in the grants of an entry.
 const GRANT: &str = "egress:";
 
@@ -115,8 +117,9 @@ impl Manager {
         tokio::spawn(async move {
             loop {
                 if let Some(mut held) = held.take() {
-                    // Nothing is ever said on it.
-                    let _ = held.read(&mut [0; 1]).await;
+                    while let Ok(cut) = next_cut(&mut held).await {
+                        manager.end_everywhere(pid, cut);
+                    }
                 }
                 let lives = manager.state().table.get(pid).is_some_and(|process| process.exit.is_none());
                 if !lives {
@@ -131,6 +134,42 @@ impl Manager {
                 }
             }
         });
+    }
+
+    /// What was cut and is still there is ended in every program; they may have handed it to each other.
+    fn end_everywhere(self: &Arc<Self>, of: ProcessId, cut: wire::ProgramCut) {
+        tracing::warn!(pid = %of, sockets = ?cut.sockets, end = cut.end, "connections that were cut are looked for everywhere");
+        let running: Vec<ProcessId> = {
+            let state = self.state();
+            state
+                .table
+                .list(Viewer::All)
+                .filter(|process| process.exit.is_none())
+                .map(|process| process.pid)
+                .collect()
+        };
+        for pid in running {
+            let (manager, sockets) = (Arc::clone(self), cut.sockets.clone());
+            tokio::spawn(async move {
+                // One that does not answer has ended, or is the one that is ended below.
+                let _ = manager.ask_monitor(pid, &Request::Cut(sockets)).await;
+            });
+        }
+        if cut.end {
+            let manager = Arc::clone(self);
+            tokio::spawn(async move { manager.end_hiding(of).await });
+        }
+    }
+
+    /// Ends a program that has what was cut where nobody finds it: by its monitor, which then says how it ended, or without it.
+    async fn end_hiding(&self, pid: ProcessId) {
+        let kill = Request::Signal(sandbox::process::Signal::KILL.as_raw());
+        if let Ok(Ok(Reply::Done)) = tokio::time::timeout(END_TIMEOUT, self.ask_monitor(pid, &kill)).await {
+            return;
+        }
+        if let Err(error) = self.keeper.kill(pid.0).await {
+            tracing::error!(%pid, %error, "a program that hides what was cut is not ended");
+        }
     }
 
     /// Asks for a channel, and passes it on. What is returned ends with `network`.
@@ -163,6 +202,17 @@ impl Manager {
             Err(error) => Err(WayOutError::Refused(error.to_string())),
         }
     }
+}
+
+/// What `network` says after its welcome; an error is the end.
+async fn next_cut(stream: &mut UnixStream) -> io::Result<wire::ProgramCut> {
+    let length = stream.read_u32_le().await? as usize;
+    if length > HELLO_BYTES_MAX {
+        return Err(malformed("a cut that is too long"));
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await?;
+    wire::ProgramCut::decode(body.as_slice()).map_err(|_| malformed("no cut"))
 }
 
 /// One message, written at once; the descriptor comes with its first bytes.

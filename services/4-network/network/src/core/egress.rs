@@ -39,6 +39,21 @@ pub enum Reach {
     Refused(String),
 }
 
+/// A connect of a program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decided {
+    pub reach: Reach,
+    /// The name that leads there, if the program has asked for one.
+    pub name: Option<HostName>,
+    /// It may be asked because of that name alone: the address can be many others'.
+    pub by_name: bool,
+}
+
+/// Whether an address is this host's; each may be while it is not known which are. Its loopback is told by itself.
+fn is_hosts(ip: IpAddr, hosts: Option<&[IpAddr]>) -> bool {
+    !ip.is_loopback() && hosts.is_none_or(|hosts| hosts.contains(&ip))
+}
+
 impl Places {
     pub fn parse(texts: &[String]) -> Result<Self, NetError> {
         if texts.len() > PLACES_MAX {
@@ -62,43 +77,56 @@ impl Places {
 
     /// Whether an address that a name has answered may be handed on: one that is special has to be named itself.
     #[must_use]
-    pub fn takes(&self, ip: IpAddr) -> bool {
-        let kind = special(ip);
-        ip == ip.to_canonical()
-            && (kind.is_none() || self.addresses.iter().any(|place| place.has(ip) && place.means(kind)))
+    pub fn takes(&self, ip: IpAddr, hosts: Option<&[IpAddr]>) -> bool {
+        let (kind, is_hosts) = (special(ip), is_hosts(ip, hosts));
+        let is_named = || self.addresses.iter().any(|place| place.has(ip) && place.means(kind, is_hosts));
+        ip == ip.to_canonical() && ((kind.is_none() && !is_hosts) || is_named())
     }
 
     /// What a connect is to the program, of which these names have answered the address; and for which of them it is.
     pub fn decide<'a>(
         &self,
         to: SocketAddr,
+        hosts: Option<&[IpAddr]>,
         answered: impl IntoIterator<Item = &'a HostName>,
-    ) -> (Reach, Option<HostName>) {
+    ) -> Decided {
         let allows = |name: &&HostName| self.names.iter().any(|place| place.allows(name, to.port()));
         let name = answered.into_iter().find(allows).cloned();
-        match (self.reach(to), name) {
-            (Reach::Own, _) => (Reach::Own, None),
-            (Reach::Refused(_), Some(name)) if special(to.ip()).is_none() => (Reach::Ask, Some(name)),
+        let is_ordinary = special(to.ip()).is_none() && !is_hosts(to.ip(), hosts);
+        match (self.reach(to, hosts), name) {
+            (Reach::Refused(_), Some(name)) if is_ordinary => {
+                Decided { reach: Reach::Ask, name: Some(name), by_name: true }
+            }
             (Reach::Refused(why), _) if !self.names.is_empty() => {
                 let names: Vec<String> = self.names.iter().map(ToString::to_string).collect();
-                (Reach::Refused(format!("{why}; none of its names answered it: {}", names.join(", "))), None)
+                let why = format!("{why}; none of its names answered it: {}", names.join(", "));
+                Decided { reach: Reach::Refused(why), name: None, by_name: false }
             }
-            (Reach::Refused(why), _) => (Reach::Refused(why), None),
-            (Reach::Ask, name) => (Reach::Ask, name),
+            (Reach::Ask, name) => Decided { reach: Reach::Ask, name, by_name: false },
+            (reach, _) => Decided { reach, name: None, by_name: false },
         }
     }
 
-    /// `to` is no IPv4 in the clothes of IPv6.
+    /// `to` is no IPv4 in the clothes of IPv6. `hosts` are the addresses of this host; none while they are not known.
     #[must_use]
-    pub fn reach(&self, to: SocketAddr) -> Reach {
+    pub fn reach(&self, to: SocketAddr, hosts: Option<&[IpAddr]>) -> Reach {
         let (ip, kind) = (to.ip(), special(to.ip()));
+        let is_hosts = is_hosts(ip, hosts);
         let fits = |place: &Place| place.port.is_none_or(|port| port == to.port()) && place.has(ip);
-        match self.addresses.iter().any(|place| fits(place) && place.means(kind)) {
+        match self.addresses.iter().any(|place| fits(place) && place.means(kind, is_hosts)) {
             true => Reach::Ask,
             false if ip.is_loopback() || ip.is_unspecified() => Reach::Own,
             false => Reach::Refused(match kind {
                 Some(kind) if self.addresses.iter().any(fits) => {
                     format!("{to} is {}; name its address with --egress", kind.name())
+                }
+                None if self.addresses.iter().any(fits) && hosts.is_none() => {
+                    format!(
+                        "which addresses are this host's is not known, and {to} may be one; name it with --egress"
+                    )
+                }
+                None if self.addresses.iter().any(fits) => {
+                    format!("{to} is this host itself; name its address with --egress")
                 }
                 _ => format!("{to} is not among the places of the program; name it with --egress"),
             }),
@@ -112,8 +140,9 @@ impl Place {
     }
 
     /// One that is special is not meant by a range that is wider than what makes it so.
-    fn means(&self, kind: Option<Special>) -> bool {
-        kind.is_none() || (special(self.first) == kind && special(self.last) == kind)
+    fn means(&self, kind: Option<Special>, is_hosts: bool) -> bool {
+        let is_of_kind = kind.is_none() || (special(self.first) == kind && special(self.last) == kind);
+        is_of_kind && (!is_hosts || self.first == self.last)
     }
 }
 
@@ -201,8 +230,10 @@ mod tests {
         Places::parse(&texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>())
     }
 
+    const HOSTS: [IpAddr; 1] = [IpAddr::V4(::core::net::Ipv4Addr::new(192, 0, 2, 200))];
+
     fn reach(texts: &[&str], to: &str) -> Reach {
-        places(texts).unwrap().reach(to.parse().unwrap())
+        places(texts).unwrap().reach(to.parse().unwrap(), Some(&HOSTS))
     }
 
     #[test]
@@ -232,6 +263,30 @@ mod tests {
     }
 
     #[test]
+    fn the_host_itself_is_named_or_not_meant() {
+        let hosts: Vec<IpAddr> =
+            ["203.0.113.9", "10.0.0.9", "2001:db8::9"].iter().map(|ip| ip.parse().unwrap()).collect();
+        let reach =
+            |texts: &[&str], to: &str, hosts| places(texts).unwrap().reach(to.parse().unwrap(), hosts);
+        let all = ["0.0.0.0/0:*", "[::/0]:*", "10.0.0.0/8:*"];
+        for to in ["203.0.113.9:22", "10.0.0.9:22", "[2001:db8::9]:22"] {
+            assert!(matches!(reach(&all, to, Some(&hosts)), Reach::Refused(_)), "{to}");
+            assert_eq!(reach(&[to], to, Some(&hosts)), Reach::Ask, "{to}");
+            // Before it is known which these are, every one may be.
+            assert!(matches!(reach(&all, to, None), Reach::Refused(_)), "{to}");
+            assert_eq!(reach(&[to], to, None), Reach::Ask, "{to}");
+        }
+        assert_eq!(reach(&all, "203.0.113.8:22", Some(&hosts)), Reach::Ask);
+        assert_eq!(reach(&all, "10.0.0.8:22", Some(&hosts)), Reach::Ask);
+        let Reach::Refused(why) = reach(&all, "203.0.113.9:22", Some(&hosts)) else { panic!() };
+        assert!(why.contains("this host itself") && why.contains("--egress"), "{why}");
+        assert_eq!(
+            reach(&["127.0.0.0/8:*"], "127.0.0.1:22", Some(&["127.0.0.1".parse().unwrap()])),
+            Reach::Ask
+        );
+    }
+
+    #[test]
     fn the_loopback_is_the_programs_own_unless_the_hosts_is_named() {
         for to in ["127.0.0.1:80", "127.9.9.9:80", "[::1]:80", "0.0.0.0:80"] {
             assert_eq!(reach(&["0.0.0.0/0:*", "[::/0]:*"], to), Reach::Own, "{to}");
@@ -243,8 +298,9 @@ mod tests {
 
     fn decide(texts: &[&str], to: &str, answered: &[&str]) -> (Reach, Option<String>) {
         let answered: Vec<HostName> = answered.iter().map(|name| name.parse().unwrap()).collect();
-        let (reach, name) = places(texts).unwrap().decide(to.parse().unwrap(), &answered);
-        (reach, name.map(|name| name.to_string()))
+        let decided = places(texts).unwrap().decide(to.parse().unwrap(), Some(&HOSTS), &answered);
+        assert!(!decided.by_name || (decided.reach == Reach::Ask && decided.name.is_some()), "{decided:?}");
+        (decided.reach, decided.name.map(|name| name.to_string()))
     }
 
     #[test]
@@ -273,6 +329,25 @@ mod tests {
         let both = ["api.example.com", "192.0.2.1:443"];
         assert_eq!(decide(&both, "192.0.2.1:443", &api).1, Some("api.example.com".to_owned()));
         assert_eq!(decide(&both, "192.0.2.1:443", &[]), (Reach::Ask, None));
+    }
+
+    #[test]
+    fn who_may_because_of_a_name_alone_is_told_from_who_may_anyway() {
+        let decide = |texts: &[&str], to: &str, hosts: Option<&[IpAddr]>| {
+            places(texts).unwrap().decide(to.parse().unwrap(), hosts, &["api.example.com".parse().unwrap()])
+        };
+        let name = ["api.example.com"];
+        assert!(decide(&name, "192.0.2.1:443", Some(&HOSTS)).by_name);
+        assert!(!decide(&["api.example.com", "192.0.2.1:443"], "192.0.2.1:443", Some(&HOSTS)).by_name);
+        // A name leads to no address of this host, nor to one that may be.
+        for hosts in [Some(&HOSTS[..]), None] {
+            let decided = decide(&name, "192.0.2.200:443", hosts);
+            assert!(matches!(decided.reach, Reach::Refused(_)) && !decided.by_name, "{decided:?}");
+            assert!(!places(&name).unwrap().takes("192.0.2.200".parse().unwrap(), hosts));
+        }
+        let both = ["api.example.com", "192.0.2.200:443"];
+        assert_eq!(decide(&both, "192.0.2.200:443", Some(&HOSTS)).reach, Reach::Ask);
+        assert!(places(&both).unwrap().takes("192.0.2.200".parse().unwrap(), Some(&HOSTS)));
     }
 
     /// Whatever a name answers, and whoever has entered it.
@@ -332,19 +407,19 @@ mod tests {
             "100::1",
         ] {
             let ip: IpAddr = ip.parse().unwrap();
-            assert!(!places(&["api.example.com:*"]).unwrap().takes(ip), "{ip}");
+            assert!(!places(&["api.example.com:*"]).unwrap().takes(ip, Some(&HOSTS)), "{ip}");
             let to = SocketAddr::new(ip.to_canonical(), 443);
             let (reach, _) = decide(&["api.example.com:*"], &to.to_string(), &["api.example.com"]);
             assert!(reach != Reach::Ask || special(ip).is_none(), "{ip}: {reach:?}");
         }
         for ip in ["192.0.2.1", "8.8.8.8", "2001:db8::1", "2606:4700::1111", "64:ff9b::808:808"] {
-            assert!(places(&["api.example.com"]).unwrap().takes(ip.parse().unwrap()), "{ip}");
+            assert!(places(&["api.example.com"]).unwrap().takes(ip.parse().unwrap(), Some(&HOSTS)), "{ip}");
         }
         // One that is named is handed on, and its place says on which port.
         let named = ["api.example.com:*", "127.0.0.1:8080", "10.0.0.0/8:443"];
-        assert!(places(&named).unwrap().takes("127.0.0.1".parse().unwrap()));
-        assert!(places(&named).unwrap().takes("10.1.2.3".parse().unwrap()));
-        assert!(!places(&["0.0.0.0/0:*"]).unwrap().takes("10.1.2.3".parse().unwrap()));
+        assert!(places(&named).unwrap().takes("127.0.0.1".parse().unwrap(), Some(&HOSTS)));
+        assert!(places(&named).unwrap().takes("10.1.2.3".parse().unwrap(), Some(&HOSTS)));
+        assert!(!places(&["0.0.0.0/0:*"]).unwrap().takes("10.1.2.3".parse().unwrap(), Some(&HOSTS)));
         assert_eq!(decide(&named, "127.0.0.1:8080", &["api.example.com"]).0, Reach::Ask);
         assert_eq!(decide(&named, "127.0.0.1:443", &["api.example.com"]).0, Reach::Own);
         assert!(matches!(decide(&named, "10.1.2.3:80", &["api.example.com"]).0, Reach::Refused(_)));

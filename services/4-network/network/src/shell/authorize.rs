@@ -120,15 +120,6 @@ impl Network {
                 NetError::PermissionDenied(format!("decision {}: {error}", decision.sequence))
             })?
         };
-        // What a program sends and receives does not pass by here.
-        let is_held = grant.send && grant.recv && grant.bandwidth_limit == 0;
-        if process != ProcessId(0) && !is_held {
-            let text = format!(
-                "decision {}: the rule limits what is carried, which nobody holds on a program's own socket",
-                decision.sequence
-            );
-            return Err(NetError::PermissionDenied(text).into());
-        }
         let id = ConnectionId(random_16()?);
         let record = ConnectionAuthorize {
             connection: id,

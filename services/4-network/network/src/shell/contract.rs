@@ -29,6 +29,7 @@ pub(super) struct Handlers(pub(super) Arc<Network>);
 
 impl Network {
     fn list(&self, owner: Option<IdentityId>) -> Result<Vec<wire::SocketInfo>, NetError> {
+        self.close_all_gone();
         let mut room = MESSAGE_BYTES_MAX;
         self.registry.read(|sockets, live| {
             let mut listed = Vec::new();
@@ -225,6 +226,11 @@ impl Contract for Handlers {
             let at = network.revoke(&requestor, id, reason).await?;
             // The fold cuts; who is answered can rely on it.
             network.folded(at.sequence).await?;
+            if !network.cut_is_done().await {
+                return Err(Status::unavailable(format!(
+                    "it is revoked ({at}), and something of a program still has it; look at `network flows`, and end the program"
+                )));
+            }
             Ok(Response::new(wire::RevokeReply { revoked_at: Some(at.into()) }))
         })
         .await

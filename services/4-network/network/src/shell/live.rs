@@ -19,7 +19,7 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::programs::Held;
+use super::program::Held;
 use crate::core::{Domain, NetError, SocketType};
 
 /// In which form a socket is: tokio's types change with what was done.

@@ -4,14 +4,18 @@ mod authorize;
 mod calls;
 mod contract;
 mod error;
+mod flows;
 mod interfaces;
 mod live;
 mod names;
 mod open;
 mod options;
+mod program;
 mod program_connect;
+mod program_wire;
 mod programs;
 mod registry;
+mod relay;
 mod resolver;
 mod transfer;
 
@@ -32,20 +36,25 @@ use kit::{
     Operation, Right, Service,
 };
 use minicbor::{Decode, Encode};
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, sync::Semaphore};
 use tonic::service::Routes;
 
 use calls::Calls;
+use flows::Kernel;
 use interfaces::Interfaces;
-use programs::Program;
+use program::Program;
 use registry::Registry;
 use resolver::Resolver;
 
-use crate::core::{CallFold, FOLD_VERSION, Rules};
+use crate::core::{
+    CallFold, FOLD_VERSION, Rules,
+    limits::{CONNECTS_MAX, RELAYS_MAX},
+};
 
 /// Becomes the process `network`.
 #[must_use]
 pub fn main() -> ExitCode {
+    flows::adopt();
     kit::serve::<Network>()
 }
 
@@ -119,6 +128,13 @@ pub struct Network {
     node: Node,
     registry: Arc<Registry>,
     interfaces: Interfaces,
+    kernel: Kernel,
+    /// Room for connects of all programs.
+    connects: Arc<Semaphore>,
+    /// Room for connections that are relayed.
+    relays: Arc<Semaphore>,
+    /// When everything was last looked through because there was no room.
+    looked: Mutex<Option<std::time::Instant>>,
     /// Those that may connect, by their numbers.
     programs: Mutex<HashMap<u64, Arc<Program>>>,
     /// Sockets of programs on which a `connect` is being decided or carried out, by the kernel's numbers.
@@ -153,6 +169,10 @@ impl Service for Network {
             node: context.node,
             registry: Arc::new(Registry::since(kit::boot_time_ns())),
             interfaces,
+            kernel: Kernel::take(),
+            connects: Arc::new(Semaphore::new(CONNECTS_MAX)),
+            relays: Arc::new(Semaphore::new(RELAYS_MAX)),
+            looked: Mutex::default(),
             programs: Mutex::default(),
             claimed: Mutex::default(),
             resolver: Resolver::new(resolver::settings()?),
@@ -199,6 +219,13 @@ impl Service for Network {
         Ok(())
     }
 
+    /// What a program has is cut by its monitor: who is answered can rely on that.
+    async fn settled(&self) {
+        if self.registry.has_cut_of_programs() {
+            self.cut_is_done().await;
+        }
+    }
+
     /// Rules, types of services and the policy by URL: all else that it folds ends what is live, and at its start nothing is.
     fn save(&self) -> Vec<u8> {
         base::cbor::encode(&Saved { rules: self.registry.rules().clone(), calls: self.calls.fold() })
@@ -212,7 +239,7 @@ impl Service for Network {
     }
 
     fn health(&self) -> Vec<Component> {
-        vec![self.interfaces.health(), self.resolver.health()]
+        vec![self.interfaces.health(), self.resolver.health(), self.kernel.health()]
     }
 }
 

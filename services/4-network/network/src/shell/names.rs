@@ -11,11 +11,12 @@ use tokio::sync::Semaphore;
 
 use super::{
     Network,
-    programs::{Program, libc_errno},
+    program::Program,
+    programs::libc_errno,
     resolver::ResolveError,
 };
 use crate::core::{
-    Bucket, HostName, Reach,
+    Bucket, Decided, HostName, Reach,
     dns::Family,
     limits::{QUESTIONS_A_SECOND_MAX, QUESTIONS_AT_ONCE_MAX, QUESTIONS_OF_PROGRAM_MAX},
     pins::Pins,
@@ -70,13 +71,13 @@ fn now() -> Duration {
 
 impl Program {
     /// What a connect to this address is to the program, and the name that leads to it.
-    pub(super) fn decide(&self, to: SocketAddr) -> (Reach, Option<HostName>) {
+    pub(super) fn decide(&self, to: SocketAddr, hosts: Option<&[IpAddr]>) -> Decided {
         if kit::is_broken("egress-pins") {
             // What `prove` switched off: whoever answered it, policy alone is asked.
-            return (Reach::Ask, None);
+            return Decided { reach: Reach::Ask, name: None, by_name: false };
         }
         let pins = self.names.pins();
-        self.places.decide(to, pins.names(to.ip(), now()))
+        self.places.decide(to, hosts, pins.names(to.ip(), now()))
     }
 }
 
@@ -145,12 +146,18 @@ impl Network {
                 _ => Instead::Failed,
             }
         })?;
-        let is_taken = |ip: &IpAddr| program.places.takes(*ip) || kit::is_broken("egress-pins");
+        let hosts = self.interfaces.addresses();
+        let is_taken =
+            |ip: &IpAddr| program.places.takes(*ip, hosts.as_deref()) || kit::is_broken("egress-pins");
         let (addresses, left): (Vec<IpAddr>, Vec<IpAddr>) = answer.addresses.into_iter().partition(is_taken);
         let ttl =
             program.names.pins().add(name, &addresses, answer.ttl, now()).map_err(|_| Instead::Failed)?;
         let refused = left.first().map(|ip| {
-            let kind = special(*ip).map_or("another spelling of an address of IPv4", |kind| kind.name());
+            let kind = match special(*ip) {
+                Some(kind) => kind.name(),
+                None if *ip == ip.to_canonical() => "this host itself",
+                None => "another spelling of an address of IPv4",
+            };
             (format!("{name}={ip}"), format!("it answers {ip}, which is {kind}"))
         });
         Ok(Answered { addresses, ttl, refused })

@@ -22,10 +22,12 @@ use tonic::{Code, Status};
 use super::{
     Network,
     authorize::Wish,
+    flows::flow_of,
     live::{Io, Live, reset},
-    programs::{Held, Program, libc_errno},
+    program::{Held, Program},
+    programs::libc_errno,
 };
-use crate::core::{Connection, Domain, Event, HostName, NetError, Reach, SocketId, SocketType};
+use crate::core::{Connection, Decided, Domain, Event, HostName, NetError, Reach, SocketId, SocketType, Way, asks_by_name};
 
 /// What the program hears.
 struct Refused {
@@ -82,29 +84,29 @@ impl Drop for Claim {
 
 /// Where a socket of TCP is between two calls of `connect`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+enum Phase {
     Closed,
     Going,
     Connected,
 }
 
-fn way_of(socket: &OwnedFd) -> Way {
+fn phase_of(socket: &OwnedFd) -> Phase {
     match rustix::net::getpeername(socket) {
-        Ok(_) => Way::Connected,
-        Err(_) if host_socket::is_idle(socket.as_fd()).unwrap_or(true) => Way::Closed,
-        Err(_) => Way::Going,
+        Ok(_) => Phase::Connected,
+        Err(_) if host_socket::is_idle(socket.as_fd()).unwrap_or(true) => Phase::Closed,
+        Err(_) => Phase::Going,
     }
 }
 
 /// A socket of TCP that this service has made.
-struct Wanted {
-    socket: OwnedFd,
-    domain: Domain,
+pub(super) struct Wanted {
+    pub(super) socket: OwnedFd,
+    pub(super) domain: Domain,
     inode: u64,
     /// For the kernel.
     to: SocketAddr,
     /// For rules: no host has two addresses.
-    shown: SocketAddr,
+    pub(super) shown: SocketAddr,
 }
 
 impl Wanted {
@@ -183,7 +185,8 @@ impl Network {
             return self.again(program, &wanted, claim.is_some()).await.map(|()| false);
         }
         let Some(_claim) = claim else { return Err(libc_errno::ALREADY.into()) };
-        let (reach, name) = program.decide(wanted.shown);
+        let hosts = self.interfaces.addresses();
+        let Decided { reach, name, by_name } = program.decide(wanted.shown, hosts.as_deref());
         match reach {
             // What `prove` switched off: policy alone is asked.
             Reach::Own | Reach::Refused(_) if kit::is_broken("egress-list") => {}
@@ -203,6 +206,8 @@ impl Network {
             name: name.as_ref().map(ToString::to_string),
         };
         let connection = self.authorize_program(program.identity, program.process, wish).await?;
+        let asks_for = name.as_ref().filter(|_| by_name && asks_by_name(wanted.shown.port()));
+        let way = Way::of(&connection.grant, asks_for.map(ToString::to_string));
         let id = match self.enter(program, &wanted, name, &connection) {
             Ok(id) => id,
             Err(error) => {
@@ -216,7 +221,7 @@ impl Network {
             false => self.stands(program.identity, &connection),
         };
         let done = match stands {
-            Ok(()) => self.carry_out(program, id, &wanted).await,
+            Ok(()) => self.carry_out(program, id, &wanted, way).await,
             Err(error) => Err(error.into()),
         };
         let is_under_way = matches!(&done, Err(refused) if refused.errno == libc_errno::INPROGRESS);
@@ -238,15 +243,20 @@ impl Network {
         name: Option<HostName>,
         connection: &Connection,
     ) -> Result<SocketId, NetError> {
-        let held = Held { orders: program.orders.clone(), inode: wanted.inode };
-        let live = Live::of(Io::Program(held));
-        let id = self.registry.create(
-            program.identity,
-            &program.client,
-            wanted.domain,
-            SocketType::Stream,
-            live,
-        )?;
+        let create = || {
+            let held = Held { orders: program.orders.clone(), inode: wanted.inode };
+            let live = Live::of(Io::Program(held));
+            let (owner, client) = (program.identity, &program.client);
+            self.registry.create(owner, client, wanted.domain, SocketType::Stream, live)
+        };
+        // What has been closed counts no longer.
+        let id = create().or_else(|error| match error {
+            NetError::TooMany(_) if self.may_close_gone() => {
+                self.close_all_gone();
+                create()
+            }
+            other => Err(other),
+        })?;
         self.registry.change(|sockets| {
             let record = sockets.go(id, program.identity, Event::Connect)?;
             record.process = program.process;
@@ -261,24 +271,41 @@ impl Network {
         Ok(id)
     }
 
-    async fn carry_out(&self, program: &Program, id: SocketId, wanted: &Wanted) -> Result<(), Refused> {
+    async fn carry_out(
+        self: &Arc<Self>,
+        program: &Program,
+        id: SocketId,
+        wanted: &Wanted,
+        way: Way,
+    ) -> Result<(), Refused> {
         let (_, live) = self.registry.find(id, program.identity)?;
-        let connecting = async { Ok::<_, NetError>(connect(wanted).await) };
+        let connecting = async {
+            Ok::<_, NetError>(match way {
+                Way::Direct => connect(&wanted.socket, wanted.to).await,
+                Way::Relay(relay) => self.connect_by_relay(id, &live, wanted, relay).await,
+            })
+        };
         let mut done = match live.until_cut(connecting).await {
             Ok(done) => done.map_err(Refused::from),
             Err(error) => Err(error.into()),
         };
         if done.as_ref().err().is_none_or(|refused| refused.errno == libc_errno::INPROGRESS) {
-            let local = rustix::net::getsockname(&wanted.socket).ok();
-            let local = local.and_then(|local| SocketAddr::try_from(local).ok());
+            // Of a relayed one the other end is here.
+            let peer = rustix::net::getpeername(&wanted.socket).ok().flatten();
+            let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok()).unwrap_or(wanted.to);
+            let flow = flow_of(&wanted.socket, wanted.domain, peer);
+            let local = flow.as_ref().ok().map(|flow| flow.local);
             let established = self.registry.change(|sockets| {
                 let record = sockets.go(id, program.identity, Event::Established)?;
                 record.local = local;
                 Ok::<(), NetError>(())
             });
-            // It was cut meanwhile, and the monitor may have looked before the kernel began.
-            if let Err(error) = established {
-                done = Err(error.into());
+            match (established, flow) {
+                (Ok(()), Ok(flow)) => program.name(wanted.inode, id, flow),
+                // It was cut meanwhile, and the monitor may have looked before the kernel began.
+                (Err(error), _) => done = Err(error.into()),
+                // What cannot be found again is not let out.
+                (Ok(()), Err(_)) => done = Err(Errno::CONNABORTED.into()),
             }
         }
         if done.as_ref().is_err_and(|refused| refused.errno != libc_errno::INPROGRESS) {
@@ -297,17 +324,17 @@ impl Network {
             return Err(live.and_then(Result::err).map_or_else(|| Errno::CONNABORTED.into(), Into::into));
         };
         let waits = !rustix::fs::fcntl_getfl(&wanted.socket)?.contains(OFlags::NONBLOCK);
-        let said = match way_of(&wanted.socket) {
-            Way::Connected => Err(Errno::ISCONN),
-            Way::Going if waits => {
-                let ending = async { Ok::<_, NetError>(finished(wanted, Errno::ALREADY).await) };
+        let said = match phase_of(&wanted.socket) {
+            Phase::Connected => Err(Errno::ISCONN),
+            Phase::Going if waits => {
+                let ending = async { Ok::<_, NetError>(finished(&wanted.socket, Errno::ALREADY).await) };
                 live.until_cut(ending).await?
             }
-            Way::Going => Err(Errno::ALREADY),
-            Way::Closed => Err(ended(&wanted.socket)),
+            Phase::Going => Err(Errno::ALREADY),
+            Phase::Closed => Err(ended(&wanted.socket)),
         };
         // As after the kernel's own answer: the next `connect` begins anew.
-        if claimed && way_of(&wanted.socket) == Way::Closed {
+        if claimed && phase_of(&wanted.socket) == Phase::Closed {
             take_back(&wanted.socket);
         }
         said.map_err(Into::into)
@@ -315,36 +342,35 @@ impl Network {
 }
 
 /// As the program would have it: one that waits for nothing hears that it is under way.
-async fn connect(wanted: &Wanted) -> Result<(), Errno> {
-    let socket = &wanted.socket;
+pub(super) async fn connect(socket: &OwnedFd, to: SocketAddr) -> Result<(), Errno> {
     let flags = rustix::fs::fcntl_getfl(socket)?;
     let waits = !flags.contains(OFlags::NONBLOCK);
     // The flag is the socket's, not this descriptor's: it is back before anybody can mind.
     if waits {
         rustix::fs::fcntl_setfl(socket, flags | OFlags::NONBLOCK)?;
     }
-    let first = rustix::net::connect(socket, &wanted.to);
+    let first = rustix::net::connect(socket, &to);
     if waits {
         rustix::fs::fcntl_setfl(socket, flags)?;
     }
     match first {
-        Err(Errno::INPROGRESS) if waits => finished(wanted, Errno::INPROGRESS).await,
+        Err(Errno::INPROGRESS) if waits => finished(socket, Errno::INPROGRESS).await,
         other => other,
     }
 }
 
 /// Waits for the end of a connect that is under way, within the time that the program has set; `late` is said after it.
 /// Only looks: another thread of the program can have made the socket idle, and a `connect` would set out again.
-async fn finished(wanted: &Wanted, late: Errno) -> Result<(), Errno> {
-    let limit = sockopt::socket_timeout(&wanted.socket, sockopt::Timeout::Send)?;
-    let watched = watch(wanted.socket.as_fd())?;
+async fn finished(socket: &OwnedFd, late: Errno) -> Result<(), Errno> {
+    let limit = sockopt::socket_timeout(socket, sockopt::Timeout::Send)?;
+    let watched = watch(socket.as_fd())?;
     let ending = async {
         loop {
             let mut ready = watched.writable().await.map_err(|_| Errno::IO)?;
-            match way_of(&wanted.socket) {
-                Way::Connected => return Ok(()),
-                Way::Going => ready.clear_ready(),
-                Way::Closed => return Err(ended(&wanted.socket)),
+            match phase_of(socket) {
+                Phase::Connected => return Ok(()),
+                Phase::Going => ready.clear_ready(),
+                Phase::Closed => return Err(ended(socket)),
             }
         }
     };
@@ -414,9 +440,9 @@ mod tests {
         let (_listener, place, _fillers) = full();
         let other = TcpListener::bind("127.0.0.1:0").unwrap();
         let one = wanted(place);
-        assert_eq!(way_of(&one.socket), Way::Closed);
-        assert_eq!(connect(&one).await, Err(Errno::INPROGRESS));
-        assert_eq!(way_of(&one.socket), Way::Going);
+        assert_eq!(phase_of(&one.socket), Phase::Closed);
+        assert_eq!(connect(&one.socket, one.to).await, Err(Errno::INPROGRESS));
+        assert_eq!(phase_of(&one.socket), Phase::Going);
         // The same socket, with an address that nobody has decided.
         let undecided = Wanted {
             socket: one.socket.try_clone().unwrap(),
@@ -427,9 +453,9 @@ mod tests {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             rustix::net::shutdown(&one.socket, rustix::net::Shutdown::Both).unwrap();
         };
-        let (heard, ()) = tokio::join!(finished(&undecided, Errno::ALREADY), break_off);
+        let (heard, ()) = tokio::join!(finished(&undecided.socket, Errno::ALREADY), break_off);
         assert!(matches!(heard, Err(Errno::CONNRESET | Errno::CONNABORTED)), "{heard:?}");
-        assert_eq!(way_of(&one.socket), Way::Closed);
+        assert_eq!(phase_of(&one.socket), Phase::Closed);
         other.set_nonblocking(true).unwrap();
         assert!(other.accept().is_err());
     }
@@ -438,8 +464,8 @@ mod tests {
     async fn what_is_taken_back_can_be_used_again_and_lingers_as_before() {
         let refusing = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let one = wanted(refusing);
-        let heard = match connect(&one).await {
-            Err(Errno::INPROGRESS) => finished(&one, Errno::INPROGRESS).await,
+        let heard = match connect(&one.socket, one.to).await {
+            Err(Errno::INPROGRESS) => finished(&one.socket, Errno::INPROGRESS).await,
             other => other,
         };
         assert_eq!(heard, Err(Errno::CONNREFUSED));
@@ -447,13 +473,13 @@ mod tests {
         assert_eq!(sockopt::socket_linger(&one.socket), Ok(None));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let again = Wanted { to: listener.local_addr().unwrap(), ..one };
-        let heard = match connect(&again).await {
-            Err(Errno::INPROGRESS) => finished(&again, Errno::INPROGRESS).await,
+        let heard = match connect(&again.socket, again.to).await {
+            Err(Errno::INPROGRESS) => finished(&again.socket, Errno::INPROGRESS).await,
             other => other,
         };
-        assert_eq!((heard, way_of(&again.socket)), (Ok(()), Way::Connected));
+        assert_eq!((heard, phase_of(&again.socket)), (Ok(()), Phase::Connected));
         take_back(&again.socket);
-        assert_eq!(way_of(&again.socket), Way::Closed);
+        assert_eq!(phase_of(&again.socket), Phase::Closed);
         let (mut peer, _) = listener.accept().unwrap();
         let read = std::io::Read::read(&mut peer, &mut [0; 1]);
         assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);

@@ -2,12 +2,15 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use base::{ConnectionId, IdentityId};
 
-use super::live::Live;
+use super::live::{Io, Live};
 use crate::core::{
     Domain, NetError, Record, Rules, SocketId, SocketType, Sockets,
     limits::{TRANSFERS_MAX, TRANSFERS_OF_ONE_MAX},
@@ -25,6 +28,8 @@ pub(super) struct Registry {
 struct Both {
     sockets: Sockets,
     live: HashMap<SocketId, Arc<Live>>,
+    /// Something of a program was cut since it was last asked.
+    has_cut: AtomicBool,
 }
 
 impl Registry {
@@ -102,6 +107,11 @@ impl Registry {
         }
     }
 
+    /// Whether something of a program was cut since this was last asked.
+    pub(super) fn has_cut_of_programs(&self) -> bool {
+        self.both().has_cut.swap(false, Ordering::Relaxed)
+    }
+
     /// Room for one send or receive of an identity, until it is dropped.
     pub(super) fn transfer(self: &Arc<Self>, owner: IdentityId) -> Result<Transfer, NetError> {
         let mut under_way = self.transfers();
@@ -143,6 +153,8 @@ impl Both {
     fn cut(&mut self, id: SocketId, why: &str) {
         self.sockets.cut(id, why);
         if let Some(live) = self.live.get(&id) {
+            let is_programs = live.with(|io| matches!(io, Io::Program(_)));
+            self.has_cut.fetch_or(is_programs, Ordering::Relaxed);
             live.cut();
         }
     }

@@ -156,6 +156,14 @@ fn interface_news() -> std::io::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// Tells which connections of this host there are; none if the kernel has no such family. Anybody may ask, and nothing can be
+/// changed without a right.
+fn connections() -> Option<OwnedFd> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, netlink, socket_with};
+    socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))
+        .ok()
+}
+
 /// The only place where services differ.
 fn extras(house: &House, name: &str) -> Result<Extras, PlanFault> {
     let layout = &house.layout;
@@ -217,6 +225,7 @@ fn extras(house: &House, name: &str) -> Result<Extras, PlanFault> {
                 // Whom the host asks for names.
                 settings(Path::new("/etc/resolv.conf"), "resolv.conf"),
             ],
+            fds: connections().map(|fd| ("BAILIWICK_SOCK_DIAG_FD", fd)).into_iter().collect(),
             goes_out: true,
             ..Extras::default()
         },

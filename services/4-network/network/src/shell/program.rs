@@ -1,0 +1,195 @@
+//! One program that may connect: what is known of it, and what is said about it.
+
+use std::{
+    collections::HashMap,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use base::{IdentityId, ProcessId};
+use contracts::network::v1::{self as wire, program_order::Order};
+use tokio::sync::{Semaphore, mpsc};
+
+use super::names::Names;
+use crate::core::{
+    Bucket, Flow, Places, SocketId,
+    limits::{CONNECTS_A_SECOND_MAX, CONNECTS_AT_ONCE_MAX, CONNECTS_OF_PROGRAM_MAX},
+};
+
+/// One program.
+pub(super) struct Program {
+    pub(super) process: ProcessId,
+    pub(super) identity: IdentityId,
+    pub(super) places: Places,
+    /// Under which its sockets stand in the table.
+    pub(super) client: String,
+    pub(super) orders: mpsc::UnboundedSender<Said>,
+    pub(super) connects: Arc<Semaphore>,
+    flows: Mutex<HashMap<u64, Open>>,
+    teller: Mutex<Told>,
+    rate: Mutex<Bucket>,
+    since: Instant,
+    pub(super) names: Names,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    socket: SocketId,
+    /// None before the kernel's `connect` was called.
+    flow: Option<Flow>,
+}
+
+/// Who hears what process_manager is to do for it.
+#[derive(Debug, Default)]
+enum Told {
+    #[default]
+    Nobody,
+    By(Teller),
+    /// There is nothing left to be told.
+    Over,
+}
+
+/// To process_manager.
+pub(super) type Teller = mpsc::UnboundedSender<wire::ProgramCut>;
+/// What goes to a monitor.
+pub(super) type Said = (wire::ProgramOrder, Option<OwnedFd>);
+pub(super) type Heard = mpsc::UnboundedReceiver<Said>;
+
+/// A connection of a program: this service has nothing of it, and its monitor ends it.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) orders: mpsc::UnboundedSender<Said>,
+    /// The kernel's number of the socket.
+    pub(super) inode: u64,
+}
+
+impl Held {
+    pub(super) fn cut(&self) {
+        let cut = Order::Cut(wire::ProgramSockets { sockets: vec![self.inode] });
+        // Nobody hears it any more if the program has ended, and its connections with it.
+        let _ = self.orders.send((wire::ProgramOrder { id: 0, order: Some(cut) }, None));
+    }
+}
+
+impl Program {
+    pub(super) fn new(hello: &wire::ProgramHello, identity: IdentityId, places: Places) -> (Self, Heard) {
+        let (orders, heard) = mpsc::unbounded_channel();
+        let program = Self {
+            process: ProcessId(hello.process),
+            identity,
+            places,
+            client: format!("program {}", hello.process),
+            orders,
+            connects: Arc::new(Semaphore::new(CONNECTS_OF_PROGRAM_MAX)),
+            flows: Mutex::default(),
+            teller: Mutex::default(),
+            rate: Mutex::new(Bucket::new(CONNECTS_AT_ONCE_MAX, CONNECTS_A_SECOND_MAX)),
+            since: Instant::now(),
+            names: Names::new(),
+        };
+        (program, heard)
+    }
+
+    fn flows(&self) -> MutexGuard<'_, HashMap<u64, Open>> {
+        self.flows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn has_open(&self) -> bool {
+        !self.flows().is_empty()
+    }
+
+    /// The table's number of one that is known; it is replaced by the new.
+    pub(super) fn remember(&self, inode: u64, socket: SocketId) -> Option<SocketId> {
+        self.flows().insert(inode, Open { socket, flow: None }).map(|before| before.socket)
+    }
+
+    /// Its number in the table.
+    pub(super) fn known(&self, inode: u64) -> Option<SocketId> {
+        self.flows().get(&inode).map(|flow| flow.socket)
+    }
+
+    /// It is connected, or on its way.
+    pub(super) fn name(&self, inode: u64, socket: SocketId, flow: Flow) {
+        if let Some(open) = self.flows().get_mut(&inode).filter(|open| open.socket == socket) {
+            open.flow = Some(flow);
+        }
+    }
+
+    /// Everything that is known: the kernel's number, the table's, and what it is to the kernel.
+    pub(super) fn open(&self) -> Vec<(u64, SocketId, Option<Flow>)> {
+        self.flows().iter().map(|(inode, open)| (*inode, open.socket, open.flow)).collect()
+    }
+
+    pub(super) fn forget(&self, inode: u64, socket: SocketId) {
+        let mut flows = self.flows();
+        if flows.get(&inode).is_some_and(|flow| flow.socket == socket) {
+            flows.remove(&inode);
+        }
+    }
+
+    pub(super) fn say(&self, id: u64, order: Order, fd: Option<OwnedFd>) {
+        let _ = self.orders.send((wire::ProgramOrder { id, order: Some(order) }, fd));
+    }
+
+    pub(super) fn answer(&self, id: u64, answer: wire::ProgramAnswer, fd: Option<OwnedFd>) {
+        self.say(id, Order::Answer(answer), fd);
+    }
+
+    /// Its monitor ends these, where it finds them.
+    pub(super) fn cut(&self, sockets: &[u64]) {
+        self.say(0, Order::Cut(wire::ProgramSockets { sockets: sockets.to_vec() }), None);
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.teller.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whoever speaks for it hears from now on what is said there; its end, when nothing is any more.
+    pub(super) fn tell_to(&self, teller: Teller) {
+        let mut told = self.told();
+        if !matches!(*told, Told::Over) {
+            *told = Told::By(teller);
+        }
+    }
+
+    /// process_manager is to end these, whoever has them, and perhaps the program.
+    pub(super) fn tell(&self, cut: wire::ProgramCut) {
+        if let Told::By(teller) = &*self.told() {
+            let _ = teller.send(cut);
+        }
+    }
+
+    /// There is nothing left to be told.
+    pub(super) fn hush(&self) {
+        *self.told() = Told::Over;
+    }
+
+    pub(super) fn may_connect(&self) -> bool {
+        let now = self.since.elapsed();
+        self.rate.lock().unwrap_or_else(PoisonError::into_inner).take(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shell::live::{Io, Live};
+
+    fn program() -> (Program, Heard) {
+        let hello = wire::ProgramHello { process: 1, ..Default::default() };
+        Program::new(&hello, IdentityId([1; 32]), Places::default())
+    }
+
+    #[test]
+    fn a_close_and_a_cut_by_its_owner_reach_the_monitor() {
+        for end in [Live::close, Live::cut] {
+            let (program, mut heard) = program();
+            let live = Live::of(Io::Program(Held { orders: program.orders.clone(), inode: 7 }));
+            end(&live);
+            let (order, _) = heard.try_recv().unwrap();
+            let cut = Order::Cut(wire::ProgramSockets { sockets: vec![7] });
+            assert_eq!(order.order, Some(cut));
+        }
+    }
+}

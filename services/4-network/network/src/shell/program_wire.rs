@@ -1,0 +1,105 @@
+//! The channel to a program's monitor, and how it is opened.
+
+use std::{
+    io,
+    mem::MaybeUninit,
+    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+};
+
+use contracts::{
+    network::v1 as wire,
+    way_out::{GREETING, HELLO_BYTES_MAX, Message as _, with_length},
+};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use sandbox::fdpass::{Channel, PassError};
+use tokio::{
+    io::{AsyncReadExt, Interest, unix::AsyncFd},
+    net::UnixStream,
+};
+
+#[derive(Debug)]
+pub(super) struct Wire(pub(super) Channel);
+
+impl AsRawFd for Wire {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+#[expect(
+    deprecated,
+    reason = "the form without the warning is unsafe; this one owns its descriptor and never swaps it"
+)]
+pub(super) fn register(wire: Wire) -> io::Result<AsyncFd<Wire>> {
+    AsyncFd::new(wire)
+}
+
+pub(super) async fn hello(stream: &mut UnixStream) -> io::Result<wire::ProgramHello> {
+    let wrong = |text: &'static str| io::Error::new(io::ErrorKind::InvalidData, text);
+    // The kit has looked at it.
+    stream.read_exact(&mut vec![0; GREETING.len()]).await?;
+    let length = stream.read_u32_le().await? as usize;
+    if length > HELLO_BYTES_MAX {
+        return Err(wrong("a hello that is too long"));
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await?;
+    wire::ProgramHello::decode(body.as_slice()).map_err(|_| wrong("no hello"))
+}
+
+pub(super) async fn pass(
+    stream: &UnixStream,
+    welcome: &wire::ProgramWelcome,
+    fd: Option<OwnedFd>,
+) -> io::Result<()> {
+    let bytes = with_length(welcome);
+    let send = || {
+        let mut space = [MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let fds: Vec<_> = fd.iter().map(AsFd::as_fd).collect();
+        if !fds.is_empty() {
+            control.push(SendAncillaryMessage::ScmRights(&fds));
+        }
+        let parts = [io::IoSlice::new(&bytes)];
+        Ok(rustix::net::sendmsg(stream, &parts, &mut control, SendFlags::NOSIGNAL)?)
+    };
+    match stream.async_io(Interest::WRITABLE, send).await? == bytes.len() {
+        true => Ok(()),
+        false => Err(io::ErrorKind::WriteZero.into()),
+    }
+}
+
+pub(super) async fn send(
+    wire: &AsyncFd<Wire>,
+    order: &wire::ProgramOrder,
+    fd: Option<&OwnedFd>,
+) -> Result<(), PassError> {
+    let bytes = order.encode_to_vec();
+    let fds: Vec<_> = fd.into_iter().map(AsFd::as_fd).collect();
+    loop {
+        let mut ready = wire.writable().await.map_err(PassError::Io)?;
+        match ready.get_inner().0.send(&bytes, &fds) {
+            Err(PassError::Full) => ready.clear_ready(),
+            other => return other,
+        }
+    }
+}
+
+pub(super) async fn receive(
+    wire: &AsyncFd<Wire>,
+    buffer: &mut [u8],
+) -> Result<(wire::ProgramWord, Option<OwnedFd>), PassError> {
+    loop {
+        let mut ready = wire.readable().await.map_err(PassError::Io)?;
+        let mut fds = Vec::new();
+        match ready.get_inner().0.receive(buffer, &mut fds) {
+            Ok(length) => {
+                let word = wire::ProgramWord::decode(buffer.get(..length).unwrap_or_default());
+                let word = word.map_err(|_| PassError::Closed)?;
+                return Ok((word, fds.pop()));
+            }
+            Err(PassError::Full) => ready.clear_ready(),
+            Err(error) => return Err(error),
+        }
+    }
+}

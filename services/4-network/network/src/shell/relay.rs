@@ -1,0 +1,315 @@
+//! The relay: a program's socket is joined to one of this service's, which alone goes out. What is cut here is cut, whoever has
+//! the program's end of it, and what it may carry is held here.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use rustix::{fs::OFlags, io::Errno, net::sockopt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::OwnedSemaphorePermit,
+    time::timeout,
+};
+
+use super::{
+    Network,
+    live::{Live, reset},
+    program_connect::{Wanted, connect},
+};
+use crate::core::{
+    Domain, NetError, Relay, SocketId,
+    first_bytes::{FIRST_BYTES_MAX, Verdict, judge},
+    limits::{FIRST_BYTES_TIMEOUT, RELAY_BUFFER_BYTES, RELAY_CONNECT_TIMEOUT},
+};
+
+/// On this host's loopback the other end is there at once.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+fn errno(error: &io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::CONNABORTED)
+}
+
+impl Network {
+    /// As [`connect`], by way of the relay. One that waits hears how the connection to the place itself went; one that does not
+    /// is connected to the relay, and reset if the place cannot be reached.
+    pub(super) async fn connect_by_relay(
+        self: &Arc<Self>,
+        id: SocketId,
+        live: &Arc<Live>,
+        wanted: &Wanted,
+        relay: Relay,
+    ) -> Result<(), Errno> {
+        let room = Arc::clone(&self.relays).try_acquire_owned().map_err(|_| Errno::AGAIN)?;
+        let waits = !rustix::fs::fcntl_getfl(&wanted.socket)?.contains(OFlags::NONBLOCK);
+        let to = wanted.shown;
+        let reached = if waits {
+            let limit = sockopt::socket_timeout(&wanted.socket, sockopt::Timeout::Send)?;
+            Some(reach(to, limit.unwrap_or(RELAY_CONNECT_TIMEOUT)).await?)
+        } else {
+            None
+        };
+        let (here, said) = join(wanted).await?;
+        let (network, live) = (Arc::clone(self), Arc::clone(live));
+        tokio::spawn(async move {
+            let there = match reached {
+                Some(there) => Ok(there),
+                None => reach(to, RELAY_CONNECT_TIMEOUT).await,
+            };
+            match there {
+                Ok(there) => network.carry(id, &live, here, there, &relay, room).await,
+                Err(_) => reset(&here),
+            }
+        });
+        said
+    }
+
+    async fn carry(
+        &self,
+        id: SocketId,
+        live: &Live,
+        here: TcpStream,
+        there: TcpStream,
+        relay: &Relay,
+        _room: OwnedSemaphorePermit,
+    ) {
+        // Small messages are not held back, as the program's own socket would not.
+        let _ = (here.set_nodelay(true), there.set_nodelay(true));
+        let ((mut from, mut back), (mut answers, mut to)) = (here.into_split(), there.into_split());
+        let both = async {
+            let asks = async {
+                if let Some(name) = &relay.name {
+                    first_bytes(live, &mut from, &mut to, name, relay).await?;
+                }
+                pump(&mut from, &mut to, relay.send, |bytes| live.count(bytes, 0), live, relay).await
+            };
+            let hears = pump(&mut answers, &mut back, relay.recv, |bytes| live.count(0, bytes), live, relay);
+            tokio::try_join!(asks, hears)
+        };
+        // What ends by itself has said so to both sides; all else is not delivered any more.
+        if let Err(error) = live.until_cut(both).await {
+            if matches!(error, NetError::PermissionDenied(_)) {
+                tracing::warn!(socket = id.0, %error, "a program's connection is cut");
+                self.registry.cut_all(|_| vec![id], &error.to_string());
+            }
+            reset(from.as_ref());
+            reset(to.as_ref());
+        }
+    }
+}
+
+async fn reach(to: SocketAddr, limit: Duration) -> Result<TcpStream, Errno> {
+    match timeout(limit, TcpStream::connect(to)).await {
+        Ok(reached) => reached.map_err(|error| errno(&error)),
+        Err(_) => Err(Errno::TIMEDOUT),
+    }
+}
+
+/// Connects the program's socket to this process. The other end, and what the kernel's `connect` said.
+async fn join(wanted: &Wanted) -> Result<(TcpStream, Result<(), Errno>), Errno> {
+    let place = match wanted.domain {
+        Domain::Inet => SocketAddr::from(([127, 0, 0, 1], 0)),
+        Domain::Inet6 => SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 0)),
+    };
+    let listener = TcpListener::bind(place).await.map_err(|error| errno(&error))?;
+    let place = listener.local_addr().map_err(|error| errno(&error))?;
+    let said = connect(&wanted.socket, place).await;
+    if let Err(errno) = said
+        && errno != Errno::INPROGRESS
+    {
+        return Err(errno);
+    }
+    let own = SocketAddr::try_from(rustix::net::getsockname(&wanted.socket)?).map_err(|_| Errno::INVAL)?;
+    let accepting = async {
+        loop {
+            // Anybody on this host can come here; the program's socket is known by its address.
+            match listener.accept().await {
+                Ok((here, peer)) if peer == own => return Ok(here),
+                Ok(_) => {}
+                Err(error) => return Err(errno(&error)),
+            }
+        }
+    };
+    match timeout(JOIN_TIMEOUT, accepting).await {
+        Ok(accepted) => accepted.map(|here| (here, said)),
+        Err(_) => Err(Errno::TIMEDOUT),
+    }
+}
+
+fn denied(text: &str) -> NetError {
+    NetError::PermissionDenied(text.to_owned())
+}
+
+/// Lets the first bytes through when they ask for whom they may.
+async fn first_bytes(
+    live: &Live,
+    from: &mut OwnedReadHalf,
+    to: &mut OwnedWriteHalf,
+    name: &str,
+    relay: &Relay,
+) -> Result<(), NetError> {
+    let mut heard = Vec::with_capacity(FIRST_BYTES_MAX);
+    let reading = async {
+        loop {
+            match judge(&heard, name) {
+                Verdict::Agrees => return Ok(()),
+                Verdict::Refused(why) => return Err(denied(&why.text(name))),
+                Verdict::More => {}
+            }
+            match from.read_buf(&mut heard).await {
+                Ok(0) => return Err(denied("it ended before it said whom it asks for")),
+                Ok(_) => {}
+                Err(error) => return Err(NetError::of_io(&error, "relaying")),
+            }
+        }
+    };
+    match timeout(FIRST_BYTES_TIMEOUT, reading).await {
+        Ok(judged) => judged?,
+        Err(_) => return Err(denied("it did not say in time whom it asks for")),
+    }
+    if !relay.send {
+        return Err(denied("its authorisation does not cover sending"));
+    }
+    to.write_all(&heard).await.map_err(|error| NetError::of_io(&error, "relaying"))?;
+    live.count(heard.len(), 0);
+    live.charge(heard.len(), relay.bandwidth_limit).await;
+    Ok(())
+}
+
+/// One direction, to its end.
+async fn pump(
+    from: &mut OwnedReadHalf,
+    to: &mut OwnedWriteHalf,
+    permitted: bool,
+    count: impl Fn(usize),
+    live: &Live,
+    relay: &Relay,
+) -> Result<(), NetError> {
+    let failed = |error: io::Error| NetError::of_io(&error, "relaying");
+    let mut buffer = vec![0; RELAY_BUFFER_BYTES];
+    loop {
+        live.room(relay.bandwidth_limit).await;
+        let bytes = from.read(&mut buffer).await.map_err(failed)?;
+        if bytes == 0 {
+            return to.shutdown().await.map_err(failed);
+        }
+        if !permitted {
+            return Err(denied("its authorisation does not cover this direction"));
+        }
+        to.write_all(buffer.get(..bytes).unwrap_or_default()).await.map_err(failed)?;
+        count(bytes);
+        live.charge(bytes, relay.bandwidth_limit).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shell::live::Io;
+
+    const FREE: Relay = Relay { name: None, send: true, recv: true, bandwidth_limit: 0 };
+
+    /// A program's end and a server's, with the relay between them.
+    async fn joined(
+        relay: Relay,
+    ) -> (TcpStream, TcpStream, Arc<Live>, tokio::task::JoinHandle<Result<(), NetError>>) {
+        let pair = async || {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let one = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            (one, listener.accept().await.unwrap().0)
+        };
+        let ((program, here), (there, server)) = (pair().await, pair().await);
+        let live = Arc::new(Live::of(Io::Away));
+        let carried = Arc::clone(&live);
+        let carrying = tokio::spawn(async move {
+            let ((mut from, mut back), (mut answers, mut to)) = (here.into_split(), there.into_split());
+            let asks = async {
+                if let Some(name) = &relay.name {
+                    first_bytes(&carried, &mut from, &mut to, name, &relay).await?;
+                }
+                pump(&mut from, &mut to, relay.send, |bytes| carried.count(bytes, 0), &carried, &relay).await
+            };
+            let hears =
+                pump(&mut answers, &mut back, relay.recv, |bytes| carried.count(0, bytes), &carried, &relay);
+            let both = async { tokio::try_join!(asks, hears).map(drop) };
+            carried.until_cut(both).await
+        });
+        (program, server, live, carrying)
+    }
+
+    #[tokio::test]
+    async fn what_is_carried_arrives_and_ends_as_it_was_ended() {
+        let (mut program, mut server, live, carrying) = joined(FREE).await;
+        let sent: Vec<u8> = (0..300_000_u32).map(|number| number as u8).collect();
+        let sending = async {
+            program.write_all(&sent).await.unwrap();
+            program.shutdown().await.unwrap();
+        };
+        let mut heard = Vec::new();
+        let ((), read) = tokio::join!(sending, server.read_to_end(&mut heard));
+        assert_eq!((read.unwrap(), heard == sent), (sent.len(), true));
+        // The other direction is open still.
+        server.write_all(b"answer").await.unwrap();
+        drop(server);
+        let mut answer = Vec::new();
+        program.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, b"answer");
+        carrying.await.unwrap().unwrap();
+        assert_eq!(live.sent_bytes.load(std::sync::atomic::Ordering::Relaxed), 300_000);
+    }
+
+    #[tokio::test]
+    async fn a_direction_that_is_not_granted_carries_nothing() {
+        let (mut program, mut server, _live, carrying) = joined(Relay { send: false, ..FREE }).await;
+        server.write_all(b"hello").await.unwrap();
+        let mut heard = [0; 5];
+        program.read_exact(&mut heard).await.unwrap();
+        program.write_all(b"!").await.unwrap();
+        assert!(matches!(carrying.await.unwrap(), Err(NetError::PermissionDenied(_))));
+        assert!(!matches!(server.read(&mut heard).await, Ok(1..)));
+    }
+
+    /// Its time is the limit's at least, however fast the machine.
+    #[tokio::test]
+    async fn a_rate_is_kept() {
+        let (mut program, mut server, _live, _carrying) =
+            joined(Relay { bandwidth_limit: 100_000, ..FREE }).await;
+        let began = std::time::Instant::now();
+        let sending = async { program.write_all(&[7; 150_000]).await.unwrap() };
+        let hearing = async {
+            let mut heard = vec![0; 150_000];
+            server.read_exact(&mut heard).await.unwrap();
+        };
+        tokio::join!(sending, hearing);
+        let bytes_before_last = 150_000 - RELAY_BUFFER_BYTES as u64;
+        let least = Duration::from_nanos(bytes_before_last * 1_000_000_000 / 100_000);
+        assert!(began.elapsed() >= least, "{:?}, at least {least:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn what_asks_for_another_name_sends_nothing() {
+        let named = |name: &str| Relay { name: Some(name.to_owned()), ..FREE };
+        let request = b"GET / HTTP/1.1\r\nHost: api.example.org\r\n\r\n";
+        let (mut program, mut server, _live, _carrying) = joined(named("api.example.org")).await;
+        for part in request.chunks(7) {
+            program.write_all(part).await.unwrap();
+        }
+        let mut heard = vec![0; request.len()];
+        server.read_exact(&mut heard).await.unwrap();
+        assert_eq!(heard, request);
+        let (mut program, mut server, _live, carrying) = joined(named("other.org")).await;
+        program.write_all(request).await.unwrap();
+        let Err(NetError::PermissionDenied(why)) = carrying.await.unwrap() else { panic!() };
+        assert!(why.contains("other.org") && why.contains("api.example.org"), "{why}");
+        assert!(!matches!(server.read(&mut heard).await, Ok(1..)));
+    }
+
+    #[tokio::test]
+    async fn what_is_cut_ends() {
+        let (_program, _server, live, carrying) = joined(FREE).await;
+        live.cut();
+        assert_eq!(carrying.await.unwrap(), Err(NetError::ConnectionReset));
+    }
+}
