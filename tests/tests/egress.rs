@@ -498,14 +498,12 @@ fn who_removes_a_rule_is_answered_when_what_it_allowed_is_cut() {
     let rule = "[[rule]]\nid = \"out\"\nname = \"out\"\npriority = 950\neffect = \"Allow\"\n\
                 condition = { action = { kind = \"connect\" } }\n";
     node.ok(&["policy", "add", &node.file("rule.toml", rule)]);
-    let (mut running, mut peer, mut said) = holding(&node, "hold", &server.place.to_string());
+    // Where its monitor does not find it: only who waits for the end can answer after it.
+    let (mut running, mut peer, _said) = holding(&node, "hidden", &server.place.to_string());
     assert!(!is_over(&mut peer));
     node.ok(&["policy", "remove", "out"]);
     assert!(is_over(&mut peer), "it was answered before it was cut");
-    assert!(next(&mut said).starts_with("hold: "));
-    // The rule behind it allows the next one.
-    assert_eq!(next(&mut said), "until: answer after []");
-    assert!(running.wait().unwrap().success());
+    running.wait().unwrap();
 }
 
 #[test]

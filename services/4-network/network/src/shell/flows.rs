@@ -27,7 +27,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(20);
 /// A monitor has cut what it finds by then. What still lives was handed to another program, or lies in a queue.
 const ELSEWHERE_AFTER: Duration = Duration::from_millis(150);
 /// Then the program ends, and what lies in its queues with it. Before this service itself is late (DESIGN 2).
-const END_AFTER: Duration = Duration::from_millis(400);
+const END_AFTER: Duration = Duration::from_millis(300);
 /// From then on nobody is told that it was cut.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(2);
 /// How often everything is looked through because there is no room.
