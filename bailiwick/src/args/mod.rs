@@ -315,8 +315,11 @@ pub struct Kill {
 
 #[derive(Debug, Args)]
 pub struct Exec {
-    /// The program's number, or its name where one of that name runs.
+    /// The program's number, or its name where one of that name runs; or the name of a running service of the user.
     pub target: String,
+    /// The target is a service, also where a program has its name.
+    #[arg(long)]
+    pub service: bool,
     /// Give it a terminal; that is so anyway where one is used here.
     #[arg(short = 't', long = "tty")]
     pub terminal: bool,

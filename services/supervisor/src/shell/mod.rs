@@ -10,6 +10,8 @@ mod arguments;
 mod clients;
 mod contract;
 mod control;
+mod execute;
+mod execute_streams;
 mod fd_store;
 mod foresight;
 mod grants;

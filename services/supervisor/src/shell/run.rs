@@ -19,7 +19,7 @@ use super::{
     acts,
     apply::Applier,
     contract::NodeProgress,
-    control::Check,
+    control::{self, Check},
     fd_store::FdStore,
     host_manager::HostManager,
     inputs::{Answer, Input, Told},
@@ -189,7 +189,7 @@ impl Shell {
             }
             Input::Listen { service, socket } => launches::listen(self, &service, socket),
             Input::StopListening { service } => drop(self.current.remove(&service)),
-            Input::CheckGone(launch) => self.check_is_over(machine, launch, None),
+            Input::CheckGone { launch, run } => self.check_is_over(machine, launch, run, None),
             Input::NotReloaded { launch, text } => self.reloaded(machine, launch, Err(text)),
             Input::StoreDescriptors { service, name, fds } => self.store_descriptors(&service, &name, fds),
             Input::ForgetDescriptors { service, name } => self.forget_descriptors(&service, &name),
@@ -212,9 +212,9 @@ impl Shell {
                     self.settled(machine, launch, pid.unsigned_abs());
                 }
             }
-            Notice::Done { id, command, status } => {
+            Notice::Done { id, command, status, run } => {
                 if let launches::Kind::Service(launch) = launches::kind(id) {
-                    self.command_done(machine, launch, command, status);
+                    self.command_done(machine, launch, control::Done { place: command, status, run });
                 }
             }
         }
@@ -407,6 +407,7 @@ impl Shell {
             return self.end_unsettled(machine, launch);
         }
         self.reloaded(machine, launch, Err("it ended meanwhile".to_owned()));
+        self.applier.executions.end_with(launch);
         self.links.remove(&launch);
         self.checks.remove(&launch);
         if let Some(name) = self.launches.get(&launch) {

@@ -17,6 +17,7 @@ use super::{
     arguments::Arguments,
     clients,
     contract::{NodeFacts, SupervisorService},
+    execute::Executions,
     history::History,
     idle,
     inputs::Inbox,
@@ -133,6 +134,8 @@ async fn with_keeper(
 
     let (inputs, received) = mpsc::unbounded_channel();
     let inbox = Inbox::new(inputs.clone());
+    let authority =
+        Authority::at(house.layout.socket("authority", SUPERVISOR), SUPERVISOR, knowledge.feed().clone());
     let applier = Applier {
         house: Arc::clone(&house),
         keeper: keeper.clone(),
@@ -144,12 +147,9 @@ async fn with_keeper(
         turns: Turns::default(),
         inputs: inputs.clone(),
         history: History::new(&house.layout),
+        authority: authority.clone(),
+        executions: Executions::default(),
     };
-    let authority = Authority::at(
-        house.layout.socket("authority", SUPERVISOR),
-        SUPERVISOR,
-        applier.knowledge.feed().clone(),
-    );
     let append = house.layout.socket("append", SUPERVISOR);
     let records = records::start(append, applier.knowledge.own, inputs.clone());
     let uses = arguments.idle_stop.map(|limit| {

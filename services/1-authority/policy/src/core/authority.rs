@@ -116,7 +116,7 @@ pub const TABLE: &[Row] = &[
     },
     Row {
         service: "supervisor",
-        actions: &[ActionKind::ControlService, ActionKind::UpgradeSystem],
+        actions: &[ActionKind::ControlService, ActionKind::UpgradeSystem, ActionKind::Execute],
         acts: &[20, 21, 22],
         records: &[20, 21, 22, 23],
     },

@@ -143,6 +143,8 @@ pub enum SupervisorError {
     NoReload(String),
     #[error("service {service} was not reloaded: {text}; `bailiwick service logs {service}` may say more")]
     NotReloaded { service: String, text: String },
+    #[error("no command runs beside service {service}: {text}")]
+    NotExecuted { service: String, text: String },
     #[error("there is no generation {number}; {text}")]
     NoGeneration { number: u64, text: String },
     #[error("policy refuses; the refusal has id {refusal}")]
