@@ -49,11 +49,25 @@ fn closes(node: &TestNode, expected: &Value) {
     assert!(within(SOON, is_so), "{:?} instead of {expected}", closed(node, &last));
 }
 
-/// Processes whose words end so.
-fn sleepers(mark: &str) -> usize {
+/// Processes whose words are so.
+fn all_sleepers(mark: &str) -> Vec<i64> {
     let all = fs::read_dir("/proc").unwrap().flatten();
-    let words = all.map(|entry| fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default());
-    words.filter(|words| *words == format!("sleep\0{mark}\0")).count()
+    let pids = all.filter_map(|entry| entry.file_name().to_string_lossy().parse::<i64>().ok());
+    let words = |pid: &i64| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    pids.filter(|pid| words(pid) == format!("sleep\0{mark}\0")).collect()
+}
+
+fn sleepers(mark: &str) -> usize {
+    all_sleepers(mark).len()
+}
+
+fn sleeper(mark: &str) -> i64 {
+    all_sleepers(mark)[0]
+}
+
+fn end(mut child: Child) {
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 /// One that stays, and has said that it is there.
@@ -114,21 +128,28 @@ fn a_command_is_decided_recorded_and_closed_with_its_end() {
 #[test]
 fn a_command_is_where_its_service_is_and_no_more() {
     let Some(node) = served() else { return };
-    let same = "for one in mnt pid net user ipc uts; do test \"$(readlink /proc/1/ns/$one)\" = \
-                \"$(readlink /proc/self/ns/$one)\" || exit 3; done; grep -E '^(CapEff|NoNewPrivs|Seccomp):' /proc/self/status; id -u; \
-                ls -A /tmp; test -e /home/* && exit 4; unshare -U true && exit 5; echo end";
-    let said = node.run(&["exec", "served", "--", "sh", "-c", same]);
-    let text = String::from_utf8_lossy(&said.stdout).into_owned();
-    let of_own = node.ok(&[
-        "exec",
-        "served",
-        "--",
-        "sh",
-        "-c",
-        "grep -E '^(CapEff|NoNewPrivs|Seccomp):' /proc/2/status",
-    ]);
-    assert!(text.starts_with(&of_own) && text.ends_with("end\n"), "{said:?} {of_own}");
+    let child = beside(&node, "86398.0625");
+    let spaces = |pid: i64| {
+        let of = |one: &str| fs::read_link(format!("/proc/{pid}/ns/{one}")).unwrap();
+        ["mnt", "pid", "net", "user", "ipc", "uts", "cgroup"].map(of)
+    };
+    let group = |pid: i64| fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let (own, one) = (node.pid("served"), sleeper("86398.0625"));
+    assert_eq!((spaces(one), group(one)), (spaces(own), group(own)));
+    let rights = |pid: i64| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let names = ["Uid:", "Gid:", "Groups:", "Cap", "NoNewPrivs:", "Seccomp:"];
+        let of = |line: &&str| names.iter().any(|name| line.starts_with(name));
+        status.lines().filter(of).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(rights(one), rights(own));
+    let of_own = rights(own).join("\n");
     assert!(of_own.contains("Seccomp:\t2") && of_own.contains("NoNewPrivs:\t1"), "{of_own}");
+    end(child);
+    let out =
+        "test -e /root/.ssh && exit 4; ls /home/* 2>/dev/null && exit 5; unshare -U true && exit 6; echo end";
+    let said = node.run(&["exec", "served", "--", "sh", "-c", out]);
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "end\n", "{said:?}");
     // A way out over what the first process has open is none.
     let folder = node.run(&["exec", "served", "-C", "/proc/1/root/../../..", "--", "ls"]);
     assert!(!folder.status.success(), "{folder:?}");

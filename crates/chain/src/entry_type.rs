@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("{0} is no entry type; new codes begin at 110 and need a newer reader")]
+#[error("{0} is no entry type; new codes begin at 112 and need a newer reader")]
 pub struct UnknownEntryType(pub u32);
 
 macro_rules! entry_types {
@@ -88,6 +88,8 @@ entry_types! {
     ImageStage = 100,
     ImageActivate = 101,
     ImageRollback = 102,
+    ClockSet = 110,
+    ServiceLate = 111,
 }
 
 impl std::fmt::Display for EntryType {
@@ -169,9 +171,10 @@ mod tests {
     fn update_codes_and_nothing_else_are_known() {
         let updates = [EntryType::ImageStage, EntryType::ImageActivate, EntryType::ImageRollback];
         assert_eq!(updates.map(EntryType::code), [100, 101, 102]);
+        assert_eq!([EntryType::ClockSet, EntryType::ServiceLate].map(EntryType::code), [110, 111]);
         let known: Vec<u32> = (0..200).filter(|code| EntryType::from_code(*code).is_ok()).collect();
         assert_eq!(known, EntryType::ALL.iter().map(|kind| kind.code()).collect::<Vec<_>>());
-        assert_eq!(known.len(), 41);
+        assert_eq!(known.len(), 43);
         assert_eq!(EntryType::from_code(2), Err(UnknownEntryType(2)));
         assert_eq!(EntryType::from_code(u32::MAX), Err(UnknownEntryType(u32::MAX)));
     }

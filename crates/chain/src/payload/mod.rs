@@ -167,6 +167,8 @@ payloads! {
     CredentialAdded(identity::CredentialAdded) = 90,
     CredentialRevoked(identity::CredentialRevoked) = 91,
     KeyUsage(identity::KeyUsage) = 92,
+    ClockSet(service::ClockSet) = 110,
+    ServiceLate(service::ServiceLate) = 111,
 }
 
 /// Closes an act: its effect was carried out, or was not (AX-33).

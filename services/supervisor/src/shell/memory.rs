@@ -21,6 +21,7 @@ use crate::{
     core::{
         supervisor::{Memory, ServiceSetup},
         timer::Account,
+        wall::Wall,
     },
     manifest::parse,
 };
@@ -47,6 +48,8 @@ pub(super) struct Remembered {
     /// By service, with the manifest's hash.
     #[serde(default)]
     pub(super) timers: BTreeMap<String, (Hash, Account)>,
+    #[serde(default)]
+    pub(super) wall: Wall,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -113,6 +116,7 @@ mod tests {
             boot_ms: Some(5),
             fd_store: FdStore::default(),
             timers: BTreeMap::new(),
+            wall: Wall::default(),
         };
         let fd = write(&remembered).unwrap();
         let again = fd.try_clone().unwrap();

@@ -28,6 +28,7 @@ use super::{
     lifecycle::Link,
     marker::Marker,
     memory::{self, Remembered},
+    noticed::{LateOnes, Notices},
     preparing::Preparations,
     pressure::{self, Sleep},
     probes,
@@ -35,9 +36,12 @@ use super::{
     timers::{self, Alarm, Timers},
 };
 use crate::{
-    core::supervisor::{
-        CallId, Effect, Event, ExitStatus, LaunchId, Monotonic, Record, RequestId, ServiceSetup, Signal,
-        SubscriberId, Supervisor,
+    core::{
+        supervisor::{
+            CallId, Effect, Event, ExitStatus, LaunchId, Monotonic, Record, RequestId, ServiceSetup, Signal,
+            SubscriberId, Supervisor,
+        },
+        wall::Wall,
     },
     manifest::{HealthCheck, LoadedManifest, NetworkSwitch},
 };
@@ -76,6 +80,9 @@ pub(super) struct Shell {
     pub(super) waiting: BTreeMap<String, AbortHandle>,
     pub(super) fd_store: FdStore,
     pub(super) timers: Timers,
+    pub(super) wall: Wall,
+    pub(super) notices: Notices,
+    pub(super) late_ones: LateOnes,
     pub(super) alarm: Option<Alarm>,
     subscribers: BTreeMap<SubscriberId, mpsc::Sender<Told>>,
     next_caller: u64,
@@ -101,6 +108,7 @@ impl Shell {
         boot_began_ns: u64,
     ) -> Self {
         let marker = Marker::new(&applier.house.layout);
+        let notices = Notices::start(authority.clone());
         Self {
             applier,
             authority,
@@ -121,6 +129,9 @@ impl Shell {
             waiting: BTreeMap::new(),
             fd_store: FdStore::default(),
             timers: Timers::default(),
+            wall: Wall::default(),
+            notices,
+            late_ones: LateOnes::default(),
             alarm: None,
             callers: BTreeMap::new(),
             subscribers: BTreeMap::new(),
@@ -145,6 +156,7 @@ impl Shell {
             if let Some(end) = self.end.take() {
                 return end;
             }
+            self.look_at_wall();
             if self.timers.take_changed() {
                 self.fire_timers(&mut machine);
             }
@@ -153,6 +165,7 @@ impl Shell {
                 self.remember(&machine);
             }
             let wait = machine.deadline().map_or(Duration::from_secs(3600), |due| due.since(now()));
+            let wait = self.wall.due_in_ns(now().0).map_or(wait, |due| wait.min(Duration::from_nanos(due)));
             tokio::select! {
                 Some(input) = inputs.recv() => self.take(&mut machine, input),
                 notice = notices.recv() => match notice {
@@ -316,6 +329,7 @@ impl Shell {
             }
             Effect::Finished { emergency, survivors } => self.end = Some(End { emergency, survivors }),
             Effect::Warn(text) => tracing::warn!("{text}"),
+            Effect::Late { service, text } => self.late(service, text),
         }
     }
 
@@ -336,6 +350,7 @@ impl Shell {
             boot_ms,
             fd_store: self.fd_store.clone(),
             timers: self.timers.accounts(),
+            wall: self.wall,
         };
         self.keep(memory::NAME, memory::write(&remembered));
     }
@@ -483,6 +498,7 @@ const fn leaves_a_trace(effect: &Effect) -> bool {
             | Effect::Notify { .. }
             | Effect::RefuseSubscriber { .. }
             | Effect::Warn(_)
+            | Effect::Late { .. }
     )
 }
 

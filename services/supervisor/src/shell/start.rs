@@ -167,6 +167,7 @@ async fn with_keeper(
     if let Some(remembered) = &remembered {
         shell.fd_store = remembered.fd_store.clone();
         shell.timers.keep(remembered.timers.clone());
+        shell.wall = remembered.wall;
     }
     let first = takeover::first_event(&mut shell, &keeper, remembered).await?;
     let mut own = Vec::new();

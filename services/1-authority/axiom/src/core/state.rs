@@ -199,6 +199,8 @@ impl ControlState {
             | Payload::ServiceRegister(_)
             | Payload::ServiceStop(_)
             | Payload::ServiceFailed(_)
+            | Payload::ClockSet(_)
+            | Payload::ServiceLate(_)
             | Payload::ConnectionAuthorize(_)
             | Payload::ConnectionRevoke(_)
             | Payload::PolicyDecision(_) => Ok(()),
@@ -288,6 +290,8 @@ impl ControlState {
             | Payload::PolicyDecision(_)
             | Payload::CredentialAdded(_)
             | Payload::CredentialRevoked(_)
+            | Payload::ClockSet(_)
+            | Payload::ServiceLate(_)
             | Payload::KeyUsage(_) => {}
         }
     }

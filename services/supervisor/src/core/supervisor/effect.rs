@@ -107,6 +107,11 @@ pub enum Effect {
     },
     /// For the operator's log.
     Warn(String),
+    /// A watched service is late; it is on record, if that was not said of it just before.
+    Late {
+        service: String,
+        text: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
