@@ -276,6 +276,10 @@ pub struct Run {
     /// Run on a node that is made for this and removed with its log afterwards.
     #[arg(long, conflicts_with = "detach")]
     pub ephemeral: bool,
+    /// Run it as it would run without this, take down what it uses, and write the smallest manifest that would run it so as a
+    /// service to this file.
+    #[arg(long, value_name = "MANIFEST", conflicts_with_all = ["detach", "image", "rootfs", "no_notice", "score"])]
+    pub learn: Option<PathBuf>,
     /// Do not run it: rate what these flags leave open, as `sandbox score` does for manifests.
     #[arg(long)]
     pub score: bool,

@@ -12,6 +12,7 @@ mod import;
 mod job;
 mod key;
 mod layer;
+mod learn;
 mod lock;
 mod log;
 mod logs;

@@ -23,6 +23,7 @@ pub mod protocol;
 mod refused;
 
 use std::{
+    cell::RefCell,
     fs::File,
     io::{self, Read},
     os::{
@@ -30,6 +31,7 @@ use std::{
         unix::net::UnixListener,
     },
     process::ExitCode,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -44,7 +46,7 @@ use sandbox::{
 };
 use thiserror::Error;
 
-use crate::core::{DETERMINISM, Execution, LAYERS_FD, OUTPUT_LIMIT};
+use crate::core::{DETERMINISM, Execution, LAYERS_FD, Learned, OUTPUT_LIMIT};
 use command::{COMMANDS_MAX, Command};
 use connection::Connection;
 use disk::Disk;
@@ -128,6 +130,7 @@ fn start() -> Result<(), MonitorError> {
     let features = Features::for_inner();
     let missing = prepare(&config.plan, &features, None).missing;
     let way_out = config.way_out.then(WayOut::new).transpose()?;
+    let learned = config.learn.then(|| Rc::new(RefCell::new(Learned::default())));
     let mut monitor = Monitor {
         missing: missing.iter().map(|missing| format!("{}: {}", missing.guard, missing.why)).collect(),
         stdout: Output::new(stdout, config.output_bytes_max),
@@ -151,6 +154,7 @@ fn start() -> Result<(), MonitorError> {
         layers,
         outputs,
         untaken: None,
+        learned,
         passed: None,
         suspended: false,
         commands: 0,
@@ -204,6 +208,8 @@ struct Monitor {
     /// Of a job.
     outputs: Option<Outputs>,
     untaken: Option<String>,
+    /// What it used, if that is to be taken down.
+    learned: Option<Rc<RefCell<Learned>>>,
     /// The limit for which the tree is being ended.
     passed: Option<&'static str>,
     suspended: bool,
@@ -539,7 +545,8 @@ impl Monitor {
             }
             (Some(listener), None) => {
                 let watch = self.config.watch.clone();
-                self.notices = Some(Notices::new(listener, watch, self.config.own_network));
+                let notices = Notices::new(listener, watch, self.config.own_network);
+                self.notices = Some(notices.learning(self.learned.clone()));
             }
             (None, _) => {}
         }
@@ -698,11 +705,15 @@ impl Monitor {
                 }
             }
             if ended && let Some(id) = connection.wait.take() {
+                let (used, used_is_incomplete) =
+                    self.learned.as_ref().map(|learned| learned.borrow().told()).unwrap_or_default();
                 let ended = protocol::Ended {
                     status: self.status.clone(),
                     usage: self.used.as_usage(),
                     refused: self.refused.list(),
                     untaken: self.untaken.clone(),
+                    used,
+                    used_is_incomplete,
                 };
                 connection.send(id, &Reply::Ended(ended));
             }
