@@ -140,6 +140,17 @@ fn a_clock_that_is_set_by_a_year_moves_no_expiry_and_fires_each_time_once() {
     assert!(asked.into_inner() > 0);
     let said = moved.node.service_log("axiom");
     assert!(said.matches("the wall clock was set").count() >= 3, "{said}");
+    // And on record, with what they come to together: it was set right in the end. What follows within seconds may be one step.
+    let steps = || -> Vec<i64> {
+        // Read while it is written, its end may look torn with more behind it.
+        let shown = moved.node.run(&["log", "show", "0..", "--type", "ClockSet", "-o", "json"]);
+        let log: Vec<Value> = serde_json::from_slice(&shown.stdout).unwrap_or_default();
+        log.iter().map(|entry| entry["body"]["by_ns"].as_i64().unwrap()).collect()
+    };
+    let rounded = |ns: i64| (ns + ns.signum() * 500_000_000) / 1_000_000_000;
+    let is_all = || steps().len() >= 2 && rounded(steps().iter().sum()) == 0;
+    assert!(within(SOON, is_all), "{:?}", steps());
+    assert!(steps().first().is_some_and(|first| rounded(*first) == YEAR_S), "{:?}", steps());
 
     // While nobody looks: what the host says at the start counts, unless the log is later.
     let before_ns = moved.last_ns();

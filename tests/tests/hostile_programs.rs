@@ -277,4 +277,9 @@ fn a_service_that_is_stopped_by_a_signal_is_replaced() {
     node.settled();
     let failed = failures(&node, "identity");
     assert!(failed[0]["body"]["error"].to_string().to_lowercase().contains("health"), "{failed:?}");
+    // That it was late stands before that it failed.
+    let is_late = |entry: &Value| entry["body"]["name"] == "identity";
+    let warned = || node.log(&["ServiceLate"]).into_iter().find(is_late);
+    assert!(within(SOON, || warned().is_some()), "no warning is on record");
+    assert!(warned().unwrap()["body"]["text"].as_str().unwrap().contains("did not answer a check"));
 }

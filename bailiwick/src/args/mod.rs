@@ -277,6 +277,10 @@ pub struct Run {
     /// Run on a node that is made for this and removed with its log afterwards.
     #[arg(long, conflicts_with = "detach")]
     pub ephemeral: bool,
+    /// Run it as it would run without this, take down what it uses, and write the smallest manifest that would run it so as a
+    /// service to this file.
+    #[arg(long, value_name = "MANIFEST", conflicts_with_all = ["detach", "image", "rootfs", "no_notice", "score"])]
+    pub learn: Option<PathBuf>,
     /// Do not run it: rate what these flags leave open, as `sandbox score` does for manifests.
     #[arg(long)]
     pub score: bool,
@@ -316,8 +320,11 @@ pub struct Kill {
 
 #[derive(Debug, Args)]
 pub struct Exec {
-    /// The program's number, or its name where one of that name runs.
+    /// The program's number, or its name where one of that name runs; or the name of a running service of the user.
     pub target: String,
+    /// The target is a service, also where a program has its name.
+    #[arg(long)]
+    pub service: bool,
     /// Give it a terminal; that is so anyway where one is used here.
     #[arg(short = 't', long = "tty")]
     pub terminal: bool,

@@ -1,14 +1,20 @@
-//! `exec`: one more command in the sandbox of a running program.
+//! `exec`: one more command in the sandbox of a running program, or of a running service.
 
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use base::layout::Layout;
-use contracts::process_manager::v1::{
-    self as pb, WindowSize, attach_output::Output as Out, execute_input::Input,
+use contracts::{
+    process_manager::v1::{
+        self as pb, WindowSize, attach_output::Output as Out, execute_input::Input, exit_status,
+    },
+    supervisor::v1::{
+        self as sv, execute_input::Input as ServiceInput, execute_output::Output as ServiceOut,
+        execution_end::End,
+    },
 };
 use tokio::sync::mpsc;
-use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 
 use super::process::{Interrupts, PIECES, ended, forward_stdin, pair, write_all};
 use crate::{
@@ -20,6 +26,8 @@ use crate::{
 
 /// Of a terminal that was asked for where none is.
 const USUAL_WINDOW: WindowSize = WindowSize { rows: 24, columns: 80 };
+/// The signal that ends what has no more time, or no service any more.
+const KILLED: i32 = 9;
 /// What a shell says of a command that was interrupted.
 const INTERRUPTED: u8 = 130;
 
@@ -28,7 +36,7 @@ pub fn on_node(layout: Layout, args: Exec) -> Result<ExitCode> {
 }
 
 async fn run(node: &Node, args: Exec) -> Result<ExitCode> {
-    let pid = find(node, &args.target).await?;
+    let target = find(node, &args).await?;
     let has_terminal = args.terminal || terminal::is_one();
     let window = || terminal::size().unwrap_or(USUAL_WINDOW);
     let mut env: Vec<(String, String)> = args.env.iter().map(|text| pair(text)).collect::<Result<_>>()?;
@@ -36,29 +44,77 @@ async fn run(node: &Node, args: Exec) -> Result<ExitCode> {
         env.insert(0, ("TERM".to_owned(), kind));
     }
     let begin = pb::Execution {
-        pid,
+        pid: if let Target::Program(pid) = target { pid } else { 0 },
         command: args.command,
         env: env.into_iter().collect(),
         cwd: args.cwd,
         terminal: has_terminal.then(window),
         timeout_ms: args.timeout.as_deref().map(units::parse_duration_ms).transpose()?.unwrap_or(0),
     };
-    follow(node, pid, begin).await
+    let (send, receive) = mpsc::channel(PIECES);
+    send.send(Input::Begin(begin.clone())).await.context("asking for the command")?;
+    let input = ReceiverStream::new(receive);
+    let given = Given { send, has_terminal };
+    match target {
+        Target::Program(pid) => {
+            let mut processes = node.processes("system.process_manager.execute").await?;
+            let input = input.map(|input| pb::ExecuteInput { input: Some(input) });
+            let interrupts = Interrupts::new()?;
+            let streams = processes.execute(input).await.map_err(failed)?.into_inner();
+            follow(given, interrupts, streams.map(|said| said.map(|said| said.output)), pid).await
+        }
+        Target::Service(name) => {
+            let mut supervisor = node.supervisor_patient("system.supervisor.execute")?;
+            let input = input.map(move |input| to_service(&name, input));
+            let interrupts = Interrupts::new()?;
+            let streams = supervisor.execute(input).await.map_err(failed)?.into_inner();
+            follow(given, interrupts, streams.map(|said| said.map(|said| of_service(said.output))), 0).await
+        }
+    }
 }
 
-/// By number, or by the name that one running program has.
-async fn find(node: &Node, target: &str) -> Result<u64> {
-    if let Ok(pid) = target.parse() {
-        return Ok(pid);
+enum Target {
+    Program(u64),
+    Service(String),
+}
+
+async fn find(node: &Node, args: &Exec) -> Result<Target> {
+    if args.service {
+        return Ok(Target::Service(args.target.clone()));
     }
+    if let Ok(pid) = args.target.parse() {
+        return Ok(Target::Program(pid));
+    }
+    let mut supervisor = node.supervisor("system.supervisor.list_services")?;
+    let services =
+        supervisor.list_services(sv::ListServicesRequest {}).await.map_err(failed)?.into_inner().services;
+    let is_service = services.iter().any(|service| service.name == args.target);
+    match find_program(node, &args.target).await? {
+        Some(_) if is_service => bail!(
+            "{target:?} is a service and the name of a running program; say --service, or the program's number as \
+             `bailiwick ps` shows it",
+            target = args.target
+        ),
+        Some(pid) => Ok(Target::Program(pid)),
+        None if is_service => Ok(Target::Service(args.target.clone())),
+        None => bail!(
+            "no running program has the name {target:?}, and no service; `bailiwick ps` lists the programs that run, \
+             `bailiwick service list` the services",
+            target = args.target
+        ),
+    }
+}
+
+/// By the name that one running program has.
+async fn find_program(node: &Node, target: &str) -> Result<Option<u64>> {
     let mut processes = node.processes("system.process_manager.list").await?;
     let filter = pb::ProcessFilter { state: "running".to_owned(), ..Default::default() };
     let list = processes.list(filter).await.map_err(failed)?.into_inner().processes;
     let is_it = |name: &str| name == target || name.rsplit('/').next() == Some(target);
     let found: Vec<u64> = list.iter().filter(|process| is_it(&process.name)).map(|it| it.pid).collect();
     match found.as_slice() {
-        [pid] => Ok(*pid),
-        [] => bail!("no running program has the name {target:?}; `bailiwick ps` lists those that run"),
+        [pid] => Ok(Some(*pid)),
+        [] => Ok(None),
         several => {
             let numbers: Vec<String> = several.iter().map(ToString::to_string).collect();
             bail!(
@@ -70,22 +126,27 @@ async fn find(node: &Node, target: &str) -> Result<u64> {
     }
 }
 
+/// What the command is given.
+struct Given {
+    send: mpsc::Sender<Input>,
+    has_terminal: bool,
+}
+
 /// Joins this terminal to the command until it ends; its exit code becomes ours.
-async fn follow(node: &Node, pid: u64, begin: pb::Execution) -> Result<ExitCode> {
-    let has_terminal = begin.terminal.is_some();
-    let (send, receive) = mpsc::channel(PIECES);
-    send.send(said(Input::Begin(begin))).await.context("asking for the command")?;
-    let mut processes = node.processes("system.process_manager.execute").await?;
-    let mut interrupts = Interrupts::new()?;
-    let mut streams = processes.execute(ReceiverStream::new(receive)).await.map_err(failed)?.into_inner();
+async fn follow(
+    Given { send, has_terminal }: Given,
+    mut interrupts: Interrupts,
+    mut streams: impl Stream<Item = Result<Option<Out>, tonic::Status>> + Unpin,
+    pid: u64,
+) -> Result<ExitCode> {
     // After it was allowed: what is typed before is this shell's.
     let raw = (has_terminal && terminal::is_one()).then(terminal::Raw::enter).transpose()?;
     if raw.is_some() {
-        tokio::spawn(terminal::forward_sizes(send.clone(), |size| said(Input::Resize(size))));
+        tokio::spawn(terminal::forward_sizes(send.clone(), Input::Resize));
     }
     // Reading a terminal cannot be interrupted, so this thread is left behind when the command ends first.
     std::thread::spawn(move || {
-        forward_stdin(&send, |data| said(data.map_or(Input::StdinEnd(true), Input::Stdin)));
+        forward_stdin(&send, |data| data.map_or(Input::StdinEnd(true), Input::Stdin));
     });
     loop {
         let message = tokio::select! {
@@ -97,7 +158,7 @@ async fn follow(node: &Node, pid: u64, begin: pb::Execution) -> Result<ExitCode>
             }
         };
         let Some(message) = message else { break };
-        match message.map_err(failed)?.output {
+        match message.map_err(failed)? {
             Some(Out::Stdout(data)) => write_all(&mut std::io::stdout(), &data)?,
             Some(Out::Stderr(data)) => write_all(&mut std::io::stderr(), &data)?,
             Some(Out::Exit(reply)) => {
@@ -111,6 +172,43 @@ async fn follow(node: &Node, pid: u64, begin: pb::Execution) -> Result<ExitCode>
     Err(Failure::new(RUN_FAILED, "the connection ended before the command did, which was killed then").into())
 }
 
-fn said(input: Input) -> pb::ExecuteInput {
-    pb::ExecuteInput { input: Some(input) }
+fn to_service(name: &str, input: Input) -> sv::ExecuteInput {
+    let size = |size: WindowSize| sv::TerminalSize { rows: size.rows, columns: size.columns };
+    let input = match input {
+        Input::Begin(begin) => ServiceInput::Begin(sv::Execution {
+            name: name.to_owned(),
+            command: begin.command,
+            env: begin.env,
+            cwd: begin.cwd,
+            terminal: begin.terminal.map(size),
+            timeout_ms: begin.timeout_ms,
+        }),
+        Input::Stdin(data) => ServiceInput::Stdin(data),
+        Input::StdinEnd(end) => ServiceInput::StdinEnd(end),
+        Input::Resize(new) => ServiceInput::Resize(size(new)),
+    };
+    sv::ExecuteInput { input: Some(input) }
+}
+
+fn of_service(output: Option<ServiceOut>) -> Option<Out> {
+    Some(match output? {
+        ServiceOut::Stdout(data) => Out::Stdout(data),
+        ServiceOut::Stderr(data) => Out::Stderr(data),
+        ServiceOut::End(end) => {
+            let status = match end.end? {
+                End::Code(code) => exit_status::Status::Code(code),
+                End::Signal(signal) => exit_status::Status::Signal(signal),
+                End::OverTime(_) => {
+                    eprintln!("bailiwick: the command was ended: its time was over");
+                    exit_status::Status::Signal(KILLED)
+                }
+                End::WithService(_) => {
+                    eprintln!("bailiwick: its service ended, and the command with it");
+                    exit_status::Status::Signal(KILLED)
+                }
+            };
+            let status = Some(pb::ExitStatus { status: Some(status) });
+            Out::Exit(pb::WaitReply { status, ..Default::default() })
+        }
+    })
 }

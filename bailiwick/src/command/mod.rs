@@ -13,6 +13,7 @@ mod import;
 mod job;
 mod key;
 mod layer;
+mod learn;
 mod lock;
 mod log;
 mod log_files;

@@ -87,7 +87,7 @@ async fn run(node: &Node, output: Output, args: Run) -> Result<ExitCode> {
         output::show(output, &started, || format!("{}\n", started.pid))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let code = attach(node, &peer, spawned.pid).await;
+    let code = attach(node, &peer, spawned.pid, &args).await;
     if copies(&args) {
         super::layer::tell(node, spawned.pid).await;
     }
@@ -136,13 +136,17 @@ fn of_host(args: &Run, paths: &[pb::PathGrant]) -> Result<Program> {
     })
 }
 
+fn granted(args: &Run) -> Result<Vec<pb::PathGrant>> {
+    args.paths.iter().map(|text| parse_grant(text)).collect()
+}
+
 async fn start(
     node: &Node,
     peer: &Peer,
     args: &Run,
     key: [u8; EntryKey::BYTES],
 ) -> Result<pb::SpawnResponse> {
-    let granted = args.paths.iter().map(|text| parse_grant(text)).collect::<Result<Vec<_>>>()?;
+    let granted = granted(args)?;
     let program = match (&args.image, &args.rootfs) {
         (Some(image), _) => image::program(node, image, args).await?,
         (None, Some(folder)) => rootfs::program(folder, args)?,
@@ -180,6 +184,7 @@ async fn start(
         egress: args.egress.clone(),
         secrets: args.secrets.iter().map(|text| read_secret(text)).collect::<Result<_>>()?,
         root,
+        learn: args.learn.is_some(),
     };
     let mut processes = node.processes_over(peer, "system.process_manager.spawn").await?;
     let unknown =
@@ -330,7 +335,7 @@ pub(super) async fn put_file(node: &Node, file: &Path, mut opened: std::fs::File
 }
 
 /// Joins this terminal to the program until it ends; its exit code becomes ours.
-async fn attach(node: &Node, peer: &Peer, pid: u64) -> Result<ExitCode> {
+async fn attach(node: &Node, peer: &Peer, pid: u64, args: &Run) -> Result<ExitCode> {
     let (send, receive) = mpsc::channel(PIECES);
     send.send(pb::AttachInput { input: Some(Input::Pid(pid)) }).await.context("attaching")?;
     let raw = terminal::is_one().then(terminal::Raw::enter).transpose()?;
@@ -362,6 +367,9 @@ async fn attach(node: &Node, peer: &Peer, pid: u64) -> Result<ExitCode> {
             Some(Out::Exit(reply)) => {
                 // Before anything is said here.
                 drop(raw);
+                if let Some(file) = &args.learn {
+                    super::learn::write(file, &of_host(args, &granted(args)?)?, &granted(args)?, &reply)?;
+                }
                 return Ok(ended(pid, &reply));
             }
             None => {}

@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("{0} is no entry type; new codes begin at 110 and need a newer reader")]
+#[error("{0} is no entry type; new codes begin at 113 and need a newer reader")]
 pub struct UnknownEntryType(pub u32);
 
 macro_rules! entry_types {
@@ -91,6 +91,8 @@ entry_types! {
     ImageActivate = 101,
     ImageRollback = 102,
     LogArchive = 110,
+    ClockSet = 111,
+    ServiceLate = 112,
 }
 
 impl std::fmt::Display for EntryType {
@@ -173,10 +175,11 @@ mod tests {
     fn update_codes_and_nothing_else_are_known() {
         let updates = [EntryType::ImageStage, EntryType::ImageActivate, EntryType::ImageRollback];
         assert_eq!(updates.map(EntryType::code), [100, 101, 102]);
-        assert_eq!(EntryType::LogArchive.code(), 110);
+        let noticed = [EntryType::LogArchive, EntryType::ClockSet, EntryType::ServiceLate];
+        assert_eq!(noticed.map(EntryType::code), [110, 111, 112]);
         let known: Vec<u32> = (0..200).filter(|code| EntryType::from_code(*code).is_ok()).collect();
         assert_eq!(known, EntryType::ALL.iter().map(|kind| kind.code()).collect::<Vec<_>>());
-        assert_eq!(known.len(), 42);
+        assert_eq!(known.len(), 44);
         assert_eq!(EntryType::from_code(2), Err(UnknownEntryType(2)));
         assert_eq!(EntryType::from_code(u32::MAX), Err(UnknownEntryType(u32::MAX)));
     }

@@ -24,6 +24,7 @@ use chain::payload::{
         ResourceRef, ResourceType, SignedDecision,
     },
     process::ResourceUsage,
+    service::{ClockSet, ServiceLate},
 };
 use serde::Serialize;
 
@@ -332,6 +333,26 @@ fn the_four_entries_of_a_job_go_through_the_log() {
         _ => None,
     });
     assert_eq!(names, ["job", "submitted", "error", "text"]);
+}
+
+#[test]
+fn what_the_supervisor_notices_goes_through_the_log() {
+    let set = ClockSet { by_ns: -3_600_000_000_000, wall_ns: 1_700_000_000_000_000_000 };
+    let names = through_the_log(&set, |payload| match payload {
+        Payload::ClockSet(entry) => Some(entry.body),
+        _ => None,
+    });
+    assert_eq!(names, ["by_ns", "wall_ns"]);
+    let late = ServiceLate { name: "web".to_owned(), text: "no word".to_owned() };
+    let names = through_the_log(&late, |payload| match payload {
+        Payload::ServiceLate(entry) => Some(entry.body),
+        _ => None,
+    });
+    assert_eq!(names, ["name", "text"]);
+    // The vectors of docs/format.md.
+    let hex = |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    assert_eq!(hex(cbor::encode(&set)), "823b0000034630b89fff1b17979cfe362a0000");
+    assert_eq!(hex(cbor::encode(&late)), "8263776562676e6f20776f7264");
 }
 
 #[test]

@@ -82,6 +82,9 @@ pub enum Request {
         id: u64,
         #[n(1)]
         command: u8,
+        /// Chosen by the client, not 0 and never twice: whose end is told, also to a client after it.
+        #[n(2)]
+        run: u64,
     },
     /// Kills such a command, if it runs; its end is told as that of any other. Answered by [`Reply::Signalled`].
     #[n(12)]
@@ -90,6 +93,27 @@ pub enum Request {
         id: u64,
         #[n(1)]
         command: u8,
+    },
+    /// Starts one more process beside this child, with three descriptors as its standard streams. Its end is told by
+    /// [`Reply::Done`]. It is killed when the client is gone.
+    #[n(13)]
+    Execute {
+        #[n(0)]
+        id: u64,
+        /// As of [`Request::Run`].
+        #[n(1)]
+        run: u64,
+        /// An encoded [`crate::Execution`].
+        #[cbor(n(2), with = "minicbor::bytes")]
+        execution: Vec<u8>,
+    },
+    /// Kills such a process, if it runs. Answered by [`Reply::Signalled`].
+    #[n(14)]
+    EndExecuted {
+        #[n(0)]
+        id: u64,
+        #[n(1)]
+        run: u64,
     },
 }
 
@@ -208,8 +232,8 @@ pub enum Reply {
         #[n(1)]
         pid: i32,
     },
-    /// Not an answer: a command of this child's plan has ended. Of several before the program that end in a row before it is
-    /// told, the last.
+    /// Not an answer: a command of this child's plan has ended, or what was executed beside it. Of several before the program
+    /// that end in a row before it is told, the last.
     #[n(17)]
     Done {
         #[n(0)]
@@ -218,6 +242,9 @@ pub enum Reply {
         command: u16,
         #[n(2)]
         status: ExitStatus,
+        /// As it was asked for; 0 for what comes before the program.
+        #[n(3)]
+        run: u64,
     },
 }
 

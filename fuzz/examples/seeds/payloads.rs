@@ -31,8 +31,8 @@ use chain::{
             Signal,
         },
         service::{
-            Genesis, ServiceError, ServiceFailed, ServiceRegister, ServiceStart, ServiceStop, ServiceType,
-            Shutdown,
+            ClockSet, Genesis, ServiceError, ServiceFailed, ServiceLate, ServiceRegister, ServiceStart,
+            ServiceStop, ServiceType, Shutdown,
         },
     },
 };
@@ -132,6 +132,8 @@ fn services() -> Seeds {
                 late: false,
             },
         ),
+        seed("clock_set", ClockSet { by_ns: -1_000_000_000, wall_ns: 5 }),
+        seed("service_late", ServiceLate { name: name(), text: text("no word") }),
     ]
 }
 

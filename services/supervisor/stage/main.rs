@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use sandbox::fdpass::Channel;
 use sandbox::keeper_protocol::{Client, Reply, Request};
-use sandbox::{Command, Executable, Features, Forks, Guard, GuardSet, Plan, Resource, Rlimit};
+use sandbox::{Command, Executable, Execution, Features, Forks, Guard, GuardSet, Plan, Resource, Rlimit};
 use supervisor::keeper::{KEEPER_FD, KeeperConfig, PROGRAMS_CHANNEL, run};
 
 fn main() -> ExitCode {
@@ -90,6 +90,8 @@ fn supervise() -> io::Result<()> {
     let mut clients = vec![Client::new(Channel::from(own))];
     say(&format!("supervisor {}", std::process::id()));
     let mut current = 0;
+    // As every supervisor has others.
+    let mut runs = u64::from(std::process::id()) << 32;
     while let Some(line) = read_line()? {
         let words: Vec<&str> = line.splitn(3, ' ').collect();
         let Some(client) = clients.get_mut(current) else { return Err(io::Error::other("no client")) };
@@ -140,7 +142,21 @@ fn supervise() -> io::Result<()> {
             }
             ["run", id, place] => {
                 let command = number(place)? as u8;
-                ask(&Request::Run { id: number(id)?, command }, &[])?;
+                runs += 1;
+                ask(&Request::Run { id: number(id)?, command, run: runs }, &[])?;
+            }
+            ["execute", id, text] => {
+                let arguments = ["sh", "-c", text].map(str::to_owned).to_vec();
+                let execution = Execution { arguments, ..Execution::default() };
+                let execution = execution.encode().map_err(io::Error::other)?;
+                let streams = ["/dev/null", "/dev/null", "/dev/null"].map(File::open);
+                let streams: Vec<OwnedFd> =
+                    streams.into_iter().map(|file| file.map(OwnedFd::from)).collect::<io::Result<_>>()?;
+                runs += 1;
+                ask(&Request::Execute { id: number(id)?, run: runs, execution }, &streams)?;
+            }
+            ["end-executed", id, run] => {
+                ask(&Request::EndExecuted { id: number(id)?, run: number(run)? }, &[])?;
             }
             ["end", id, place] => {
                 let command = number(place)? as u8;

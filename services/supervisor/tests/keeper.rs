@@ -258,7 +258,7 @@ mod tests {
         keeper.ask("run 1 0", "Running");
         assert!(keeper.ask("wait", "Done { id: 1, command: 0").contains("Code(3)"));
         keeper.ask("run 1 2", "Running");
-        assert!(keeper.ask("run 1 0", "Refused").contains("2 commands of child 1 run already"));
+        assert!(keeper.ask("run 1 0", "Refused").contains("2 commands run already"));
         // With what it has started; the other goes on.
         keeper.ask("end 1 1", "Signalled");
         assert!(keeper.ask("wait", "Done { id: 1, command: 1").contains("Signal(9)"));
@@ -279,6 +279,32 @@ mod tests {
         keeper.ask("run 2 0", "Running");
         keeper.ask("signal 2 15", "Signalled");
         assert!(keeper.ask("wait", "Exited { id: 2").contains("Signal(15)"));
+    }
+
+    #[test]
+    fn what_was_executed_beside_a_child_ends_with_the_supervisor_that_asked_and_is_told_to_no_other() {
+        let mut keeper = Keeper::start("supervisor");
+        let program = keeper.launch("behind 1 exec sleep 60");
+        keeper.ask("execute 1 exit 5", "Running");
+        assert!(keeper.ask("wait", "Done { id: 1").contains("Code(5)"));
+        keeper.ask("execute 1 sleep 86396.25; exit 6", "Running");
+        let words = |pid: &str| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let sleeps = || {
+            let all = fs::read_dir("/proc").unwrap().flatten();
+            all.map(|entry| words(&entry.file_name().to_string_lossy())).any(|it| it == "sleep\086396.25\0")
+        };
+        assert!(within(sleeps));
+        kill_process(Pid::from_raw(keeper.supervisor).unwrap(), Signal::KILL).unwrap();
+        assert!(within(|| !sleeps()), "before there is another");
+        keeper.greet();
+        keeper.ask("execute 1 exit 7", "Running");
+        assert!(keeper.ask("wait", "Done { id: 1").contains("Code(7)"));
+        assert!(keeper.ask("execute 2 exit 0", "Refused").contains("no child"));
+        assert!(lives(program));
+        // One without an init has nobody who could.
+        keeper.launch("launch 3 exec sleep 60");
+        assert!(keeper.ask("execute 3 exit 0", "Refused").contains("runs no commands"));
+        keeper.ask("end-executed 1 99", "Signalled");
     }
 
     /// A supervisor that takes over must not take a command before the program for the program.

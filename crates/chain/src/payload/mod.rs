@@ -170,6 +170,8 @@ payloads! {
     CredentialRevoked(identity::CredentialRevoked) = 91,
     KeyUsage(identity::KeyUsage) = 92,
     LogArchive(log::LogArchive) = 110,
+    ClockSet(service::ClockSet) = 111,
+    ServiceLate(service::ServiceLate) = 112,
 }
 
 /// Closes an act: its effect was carried out, or was not (AX-33).

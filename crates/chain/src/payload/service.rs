@@ -125,6 +125,29 @@ pub struct ServiceFailed {
     pub late: bool,
 }
 
+/// The wall clock was stepped. Nothing follows from it: the log's own time goes on as before.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cbor(array)]
+pub struct ClockSet {
+    /// By so much, nanoseconds; negative if it was set back.
+    #[n(0)]
+    pub by_ns: i64,
+    /// What it shows since, nanoseconds since the Unix epoch.
+    #[n(1)]
+    pub wall_ns: u64,
+}
+
+/// A watched service was not heard of in time. It runs on: this is the warning before it is judged.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cbor(array)]
+pub struct ServiceLate {
+    #[n(0)]
+    pub name: String,
+    /// What it was late with, and what comes of it.
+    #[n(1)]
+    pub text: String,
+}
+
 /// SUP open point 14: small, the text goes beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -209,6 +209,9 @@ pub struct SpawnRequest {
     /// `*`. At most 64. Without any it has a network of nothing but its own loopback.
     #[prost(string, repeated, tag = "21")]
     pub egress: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Take down which files it uses, to be told with its end. It sees and may what it would without; refused calls are noticed.
+    #[prost(bool, tag = "22")]
+    pub learn: bool,
 }
 /// A root of its own: `/proc`, `/dev`, `/tmp` and `/run` are the sandbox's all the same.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -414,6 +417,31 @@ pub struct WaitReply {
     pub usage: ::core::option::Option<ResourceUsage>,
     #[prost(message, repeated, tag = "3")]
     pub refused: ::prost::alloc::vec::Vec<RefusedCall>,
+    /// Of a program that was started with `learn`: at most 64 KiB of paths.
+    #[prost(message, repeated, tag = "4")]
+    pub used: ::prost::alloc::vec::Vec<UsedPath>,
+    /// More was used than is told.
+    #[prost(bool, tag = "5")]
+    pub used_is_incomplete: bool,
+}
+/// A path that a program opened, executed or connected to, as it sees it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UsedPath {
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub read: bool,
+    /// Of a folder also: a name in it was made, changed or removed.
+    #[prost(bool, tag = "3")]
+    pub write: bool,
+    #[prost(bool, tag = "4")]
+    pub execute: bool,
+    /// A socket.
+    #[prost(bool, tag = "5")]
+    pub connect: bool,
+    /// It stands for what is below it, which were too many to be told.
+    #[prost(bool, tag = "6")]
+    pub below: bool,
 }
 /// A call that the sandbox refused, as the monitor saw it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

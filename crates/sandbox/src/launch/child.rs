@@ -15,10 +15,10 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Resource as KernelResource, Signal};
 use rustix::thread::{Gid, Uid};
 
-use super::{Prepared, Step, determined, init, mounts, part};
+use super::{Prepared, Step, determined, executed, init, mounts, part};
 use crate::fdpass::{Channel, PassError};
 use crate::guard::Guard;
-use crate::plan::{CAPABILITIES_UNTOUCHED, DESCRIPTOR_TARGET_MAX, Executable, Resource};
+use crate::plan::{CAPABILITIES_UNTOUCHED, DESCRIPTOR_TARGET_MAX, Executable, Plan, Resource};
 use crate::process::ExitStatus;
 use crate::{landlock, sys};
 
@@ -57,9 +57,9 @@ pub(super) enum Report {
 
 #[derive(Debug)]
 pub(super) struct Failure {
-    step: Step,
+    pub(super) step: Step,
     detail: u16,
-    errno: i32,
+    pub(super) errno: i32,
 }
 
 /// Names the step of an error.
@@ -177,7 +177,7 @@ fn carry_out(prepared: &Prepared<'_>, channel: &Channel) -> Result<Infallible, F
     if !namespaces.user {
         take_identity(prepared).at(Step::Identity)?;
     }
-    enter_directory(prepared).at(Step::Directory)?;
+    enter_directory(&plan.working_directory).at(Step::Directory)?;
     let image = open_image(prepared).at(Step::Open)?;
     let mut kept = duplicate_slots(prepared)?;
     kept.extend(names);
@@ -189,7 +189,7 @@ fn carry_out(prepared: &Prepared<'_>, channel: &Channel) -> Result<Infallible, F
     tie_to_parent(prepared, channel)?;
     let own_pid = plan.own_pid.as_deref();
     if !plan.init {
-        return become_image(prepared, channel, &plan.arguments, own_pid, image, &kept, &null);
+        return become_image(prepared, channel, image, Start::of_program(plan, own_pid, &kept, &null));
     }
     // One domain for all that stands behind the init: commands may signal the program, and nobody outside.
     if !plan.commands.is_empty() {
@@ -197,7 +197,10 @@ fn carry_out(prepared: &Prepared<'_>, channel: &Channel) -> Result<Infallible, F
     }
     let mut needed: Vec<BorrowedFd<'_>> = vec![image.file.as_fd(), null.as_fd()];
     needed.extend(kept.iter().map(|(fd, _)| fd.as_fd()));
-    let role = init::stay_before(plan, channel, &null, &needed).at(Step::Init)?;
+    let role = match init::stay_before(plan, channel, &null, &needed).at(Step::Init)? {
+        init::Becomes::Planned(role) => role,
+        init::Becomes::Asked(asked) => executed::become_it(prepared, channel, &asked),
+    };
     let become_it = || {
         // From here on this is the init's child.
         tie_to_parent(prepared, channel)?;
@@ -205,10 +208,11 @@ fn carry_out(prepared: &Prepared<'_>, channel: &Channel) -> Result<Infallible, F
             let _ = rustix::process::setsid();
         }
         match role.command(plan) {
-            None => become_image(prepared, channel, &plan.arguments, own_pid, image, &kept, &null),
+            None => become_image(prepared, channel, image, Start::of_program(plan, own_pid, &kept, &null)),
             Some(command) => {
                 let image = open_path(&command.path).at(Step::Open)?;
-                become_image(prepared, channel, &command.arguments, None, image, &kept, &null)
+                let start = Start::of_program(plan, None, &kept, &null);
+                become_image(prepared, channel, image, Start { arguments: &command.arguments, ..start })
             }
         }
     };
@@ -222,16 +226,40 @@ fn carry_out(prepared: &Prepared<'_>, channel: &Channel) -> Result<Infallible, F
     Err(failure)
 }
 
-/// The last steps, in the process that is to be the program or a command beside it.
-fn become_image(
+/// What an image is started with.
+pub(super) struct Start<'a> {
+    /// With `argv[0]`.
+    pub(super) arguments: &'a [String],
+    /// None: the plan's.
+    pub(super) environment: Option<Vec<CString>>,
+    pub(super) own_pid: Option<&'a str>,
+    /// Its descriptors, each with its number there.
+    pub(super) kept: &'a [(OwnedFd, u32)],
+    /// For standard streams that are not among them.
+    pub(super) null: &'a OwnedFd,
+    pub(super) terminal: bool,
+}
+
+impl<'a> Start<'a> {
+    fn of_program(
+        plan: &'a Plan,
+        own_pid: Option<&'a str>,
+        kept: &'a [(OwnedFd, u32)],
+        null: &'a OwnedFd,
+    ) -> Start<'a> {
+        let terminal = plan.controlling_terminal;
+        Start { arguments: &plan.arguments, environment: None, own_pid, kept, null, terminal }
+    }
+}
+
+/// The last steps, in the process that is to be the program or one beside it.
+pub(super) fn become_image(
     prepared: &Prepared<'_>,
     channel: &Channel,
-    arguments: &[String],
-    own_pid: Option<&str>,
     image: Image,
-    kept: &[(OwnedFd, u32)],
-    null: &OwnedFd,
+    start: Start<'_>,
 ) -> Result<Infallible, Failure> {
+    let Start { arguments, environment, own_pid, kept, null, terminal } = start;
     let plan = prepared.plan;
     if let Some(mask) = plan.umask {
         rustix::process::umask(Mode::from_raw_mode(mask));
@@ -241,7 +269,7 @@ fn become_image(
         enter_landlock(prepared, &image)?;
     }
     place_descriptors(prepared, kept, null)?;
-    if plan.controlling_terminal {
+    if terminal {
         rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()).at(Step::Terminal)?;
     }
     if image.is_script {
@@ -249,7 +277,8 @@ fn become_image(
     }
     let arguments = arguments.iter().map(|text| CString::new(text.as_str())).collect::<Result<Vec<_>, _>>();
     let arguments = arguments.at(Step::Execute)?;
-    let environment = with_own_pid(prepared.environment.clone(), own_pid).at(Step::Execute)?;
+    let environment = environment.unwrap_or_else(|| prepared.environment.clone());
+    let environment = with_own_pid(environment, own_pid).at(Step::Execute)?;
     if plan.deterministic {
         determined::fix().at(Step::Determinism)?;
     }
@@ -287,7 +316,7 @@ fn complain(kept: &[(OwnedFd, u32)], what: &str, failure: &Failure) {
 
 /// The child dies with the process that launched it; if that is already gone, at once. The other end of the channel
 /// is held by the parent alone, so its hang-up is the parent's end; `getppid` is 0 across pid namespaces.
-fn tie_to_parent(prepared: &Prepared<'_>, channel: &Channel) -> Result<(), Failure> {
+pub(super) fn tie_to_parent(prepared: &Prepared<'_>, channel: &Channel) -> Result<(), Failure> {
     if !prepared.plan.dies_with_parent {
         return Ok(());
     }
@@ -351,16 +380,16 @@ fn take_identity(prepared: &Prepared<'_>) -> io::Result<()> {
 
 /// A link of what runs there already (`/proc/self/fd/N`) may lead to a folder that this process has open and that is
 /// no part of the sandbox; the kernel names such a place without a root.
-fn enter_directory(prepared: &Prepared<'_>) -> io::Result<()> {
-    rustix::process::chdir(prepared.plan.working_directory.as_str())?;
+pub(super) fn enter_directory(path: &str) -> io::Result<()> {
+    rustix::process::chdir(path)?;
     match rustix::process::getcwd(Vec::new())?.as_bytes().first() {
         Some(b'/') => Ok(()),
         _ => Err(rustix::io::Errno::ACCESS.into()),
     }
 }
 
-struct Image {
-    file: OwnedFd,
+pub(super) struct Image {
+    pub(super) file: OwnedFd,
     /// Empty: the file itself is executed. A script that was named by its path is executed by it.
     path: CString,
     is_script: bool,
@@ -378,7 +407,7 @@ fn open_image(prepared: &Prepared<'_>) -> io::Result<Image> {
 }
 
 /// Links of `/proc` to open files are not followed: the launcher's own descriptors lead out of the root that it is in.
-fn open_path(path: &str) -> io::Result<Image> {
+pub(super) fn open_path(path: &str) -> io::Result<Image> {
     let open = |flags| {
         let how = ResolveFlags::NO_MAGICLINKS;
         rustix::fs::openat2(rustix::fs::CWD, path, flags | OFlags::CLOEXEC, Mode::empty(), how)

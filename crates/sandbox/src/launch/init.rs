@@ -5,7 +5,8 @@
 //! launcher that executes nothing: with the launcher's pages shared, it costs a tenth of a process of its own.
 //!
 //! Beside the program it runs what the plan laid down and nothing else: commands before it, and those that the launcher
-//! names by their place, each once at a time. Where the program leaves a daemon and ends, the daemon is the program.
+//! names by their place, each once at a time; and, while the program runs, what somebody asked for through the launcher
+//! (`executed.rs`), which becomes what the program became and can do no more. Where the program leaves a daemon and ends, the daemon is the program.
 //!
 //! It keeps no capability that its program has not, cannot be looked at by it (they may share a uid), opens no file but
 //! to find a daemon, and ends with its program; the kernel then ends what is left of the namespace.
@@ -19,8 +20,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
 
 use super::child::{FAILED, REPORT_BYTES, Report, decode_report};
+use super::executed;
 use crate::fdpass::{Channel, PassError};
-use crate::plan::{Command, Forks, Plan};
+use crate::plan::{COMMANDS_MAX, Command, EXECUTION_BYTES_MAX, Execution, Forks, Plan};
 use crate::process::{
     ExitStatus, Reaped, Signal, SignalReader, adopt_orphans, forbid_inspection, pid_of, reap,
 };
@@ -34,6 +36,14 @@ const SIGNALLED: i32 = 128;
 const RUN: u8 = b'R';
 /// From the launcher: end the command whose place follows, if it runs.
 const END: u8 = b'E';
+/// From the launcher: run what follows, with the three descriptors of the message as its standard streams, and call it by
+/// this place.
+const EXECUTE: u8 = b'X';
+/// The lowest place that is no command's of the plan.
+pub const EXECUTED_FROM: u8 = 128;
+const _: () = assert!(COMMANDS_MAX <= EXECUTED_FROM as usize, "the places are apart");
+/// What comes from the launcher: kind, place, and what is to be executed.
+const REQUEST_BYTES_MAX: usize = 2 + EXECUTION_BYTES_MAX;
 /// A daemon is looked for this often, until it is there or the launcher's patience ends.
 const LOOK_EVERY_MS: i64 = 10;
 /// Bytes of the file in which a daemon writes its number that are read.
@@ -96,6 +106,13 @@ impl Program {
         self.channel.send(&[RUN, command], &[]).map_err(passed)
     }
 
+    /// Has one more process started with these standard streams; its end is heard under this place, [`EXECUTED_FROM`] or
+    /// above. `execution` is an encoded [`Execution`].
+    pub fn execute(&self, place: u8, execution: &[u8], streams: [BorrowedFd<'_>; 3]) -> io::Result<()> {
+        let request: Vec<u8> = [EXECUTE, place].into_iter().chain(execution.iter().copied()).collect();
+        self.channel.send(&request, &streams).map_err(passed)
+    }
+
     /// Has the command at this place killed, if it runs; its end is heard.
     pub fn end(&self, command: u8) -> io::Result<()> {
         self.channel.send(&[END, command], &[]).map_err(passed)
@@ -129,11 +146,23 @@ fn arguments(stat: &str) -> Option<(u64, u64)> {
     Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
 }
 
-/// What a process that comes back from [`stay_before`] is to be.
+/// A process that the plan lays down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     Program,
     Command(usize),
+}
+
+/// What somebody asked for while the program ran.
+pub(super) struct Asked {
+    pub(super) execution: Execution,
+    pub(super) streams: [OwnedFd; 3],
+}
+
+/// What a process that comes back from [`stay_before`] is to be.
+pub(super) enum Becomes {
+    Planned(Role),
+    Asked(Asked),
 }
 
 impl Role {
@@ -160,7 +189,7 @@ pub(super) fn stay_before(
     channel: &Channel,
     null: &OwnedFd,
     needed: &[BorrowedFd<'_>],
-) -> io::Result<Role> {
+) -> io::Result<Becomes> {
     // Before there is a program: it may have the same uid, and could write to a process without a filter.
     forbid_inspection()?;
     let _ = rustix::thread::set_name(NAME);
@@ -169,7 +198,7 @@ pub(super) fn stay_before(
     // Before the fork: no signal is lost.
     let signals = SignalReader::of_all()?;
     let role = if plan.before > 0 { Role::Command(0) } else { Role::Program };
-    let Some(born) = fork()? else { return Ok(role) };
+    let Some(born) = fork()? else { return Ok(Becomes::Planned(role)) };
     for standard in 0..3 {
         sys::place(null.as_fd(), standard)?;
     }
@@ -185,7 +214,7 @@ pub(super) fn stay_before(
     let mut init =
         Init { plan, channel, signals, stage: Stage::of(role), main: born.into(), commands: Vec::new() };
     match init.serve() {
-        Ok(role) => Ok(role),
+        Ok(becomes) => Ok(becomes),
         Err(_) => sys::exit_now(FAILED),
     }
 }
@@ -264,7 +293,7 @@ struct Init<'a> {
 
 impl Init<'_> {
     /// Comes back in a child only.
-    fn serve(&mut self) -> io::Result<Role> {
+    fn serve(&mut self) -> io::Result<Becomes> {
         loop {
             self.wait()?;
             while let Some(signal) = self.signals.next()? {
@@ -275,14 +304,14 @@ impl Init<'_> {
             }
             while let Some(reaped) = reap()? {
                 if let Some(role) = self.reaped(&reaped)? {
-                    return Ok(role);
+                    return Ok(Becomes::Planned(role));
                 }
             }
             if self.stage == Stage::Forking {
                 self.look_for_daemon()?;
             }
-            if let Some(role) = self.take_request()? {
-                return Ok(role);
+            if let Some(becomes) = self.take_request()? {
+                return Ok(becomes);
             }
         }
     }
@@ -357,18 +386,24 @@ impl Init<'_> {
         tell(self.channel, Report::Done { command, status }, &[])
     }
 
-    fn take_request(&mut self) -> io::Result<Option<Role>> {
+    fn take_request(&mut self) -> io::Result<Option<Becomes>> {
         let mut polled = [PollFd::new(self.channel, PollFlags::IN)];
         if rustix::io::retry_on_intr(|| poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })))? == 0 {
             return Ok(None);
         }
-        let mut request = [0; 2];
-        self.channel.receive(&mut request, &mut Vec::new()).map_err(passed)?;
-        let [kind, place] = request;
+        let (mut request, mut fds) = (vec![0; REQUEST_BYTES_MAX], Vec::new());
+        let length = self.channel.receive(&mut request, &mut fds).map_err(passed)?;
+        let [kind, place, ref execution @ ..] = *request.get(..length).unwrap_or_default() else {
+            return Ok(None);
+        };
+        if kind == EXECUTE {
+            return self.execute(place, execution, fds);
+        }
         let place = usize::from(place);
         let running = self.commands.iter().find(|(other, _)| *other == place);
         if let (END, Some((_, command))) = (kind, running) {
-            self.kill(command);
+            // What was asked for has a session of its own in any case.
+            self.kill(command, self.plan.new_session || place >= usize::from(EXECUTED_FROM));
         }
         // The launcher asks for what does not run yet, of those that there are.
         if kind != RUN || running.is_some() || place >= self.plan.commands.len() {
@@ -376,7 +411,7 @@ impl Init<'_> {
         }
         let born = match fork() {
             Ok(Some(born)) => born,
-            Ok(None) => return Ok(Some(Role::Command(place))),
+            Ok(None) => return Ok(Some(Becomes::Planned(Role::Command(place)))),
             // At the limit of processes that it shares with its program, which is none the worse.
             Err(_) => return self.done(place, ExitStatus::Code(FAILED)).map(|()| None),
         };
@@ -385,9 +420,31 @@ impl Init<'_> {
         Ok(None)
     }
 
+    /// The launcher has looked at what it is; whatever is wrong all the same is an end like another.
+    fn execute(&mut self, place: u8, execution: &[u8], fds: Vec<OwnedFd>) -> io::Result<Option<Becomes>> {
+        let place = usize::from(place);
+        let (Ok(execution), Ok(streams)) = (Execution::decode(execution), <[OwnedFd; 3]>::try_from(fds))
+        else {
+            return self.done(place, ExitStatus::Code(FAILED)).map(|()| None);
+        };
+        let asked = Asked { execution, streams };
+        let born = match fork() {
+            Ok(Some(born)) => born,
+            Ok(None) => return Ok(Some(Becomes::Asked(asked))),
+            Err(cause) => {
+                executed::complain(&asked, "fork", &cause);
+                return self.done(place, ExitStatus::Code(executed::NOT_EXECUTABLE)).map(|()| None);
+            }
+        };
+        drop(asked);
+        born.await_execution()?;
+        self.commands.push((place, born.into()));
+        Ok(None)
+    }
+
     /// With all that it has started and that stayed in its session; gone already is what is wanted.
-    fn kill(&self, command: &Child) {
-        if let Some(group) = rustix::process::Pid::from_raw(command.pid).filter(|_| self.plan.new_session) {
+    fn kill(&self, command: &Child, leads_group: bool) {
+        if let Some(group) = rustix::process::Pid::from_raw(command.pid).filter(|_| leads_group) {
             let _ = rustix::process::kill_process_group(group, Signal::KILL);
         }
         let _ = sys::pidfd_signal(command.pidfd.as_fd(), Signal::KILL.as_raw());

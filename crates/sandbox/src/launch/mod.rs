@@ -3,6 +3,7 @@
 mod child;
 mod determined;
 mod effective;
+mod executed;
 mod init;
 mod mounts;
 mod overlay;
@@ -27,7 +28,7 @@ use crate::sys::{self, Forked};
 
 use child::Report;
 pub use effective::{Effective, OF_THE_HOUSE, prepare};
-pub use init::{Program, Told};
+pub use init::{EXECUTED_FROM, Program, Told};
 pub use part::Part;
 
 /// A launch that takes longer hangs on a path (a dead network file system); the child is killed. Ordinary launches

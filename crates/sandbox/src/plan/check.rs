@@ -83,13 +83,7 @@ impl Plan {
         }
         let given = self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         for (name, value) in given.chain(self.own_pid.as_deref().map(|name| (name, ""))) {
-            no_zero("an environment entry", name)?;
-            no_zero("an environment entry", value)?;
-            if name.is_empty() || name.contains('=') {
-                return Err(PlanError::Contradiction(
-                    "the name of an environment entry is empty or contains `=`",
-                ));
-            }
+            variable(name, value)?;
             bytes += name.len() + value.len() + 2;
         }
         at_most("bytes of arguments and environment", bytes, ARGUMENT_BYTES_MAX)?;
@@ -231,7 +225,7 @@ fn sealed(slot: u32, files: &[SealedFile], slots: usize) -> Result<(), PlanError
     Ok(())
 }
 
-fn at_most(what: &'static str, size: usize, limit: usize) -> Result<(), PlanError> {
+pub(super) fn at_most(what: &'static str, size: usize, limit: usize) -> Result<(), PlanError> {
     if size > limit { Err(PlanError::TooMany { what, size, limit }) } else { Ok(()) }
 }
 
@@ -239,11 +233,20 @@ fn range(what: &'static str, value: i64, min: i64, max: i64) -> Result<(), PlanE
     if value < min || value > max { Err(PlanError::Range { what, value, min, max }) } else { Ok(()) }
 }
 
-fn no_zero(what: &'static str, text: &str) -> Result<(), PlanError> {
+pub(super) fn variable(name: &str, value: &str) -> Result<(), PlanError> {
+    no_zero("an environment entry", name)?;
+    no_zero("an environment entry", value)?;
+    if name.is_empty() || name.contains('=') {
+        return Err(PlanError::Contradiction("the name of an environment entry is empty or contains `=`"));
+    }
+    Ok(())
+}
+
+pub(super) fn no_zero(what: &'static str, text: &str) -> Result<(), PlanError> {
     if text.contains('\0') { Err(PlanError::Zero { what }) } else { Ok(()) }
 }
 
-fn absolute(what: &'static str, path: &str) -> Result<(), PlanError> {
+pub(super) fn absolute(what: &'static str, path: &str) -> Result<(), PlanError> {
     no_zero(what, path)?;
     at_most("bytes of path", path.len(), PATH_BYTES_MAX)?;
     if !path.starts_with('/') || path.split('/').any(|part| part == "..") {

@@ -1,7 +1,8 @@
 //! Everything that is needed to start one sandboxed process, as data. `files.rs` is what it sees, `limits.rs` what it
-//! may use, `check.rs` which plans are refused.
+//! may use, `check.rs` which plans are refused, `execution.rs` one more process where a plan was carried out.
 
 mod check;
+mod execution;
 mod files;
 mod limits;
 
@@ -16,6 +17,7 @@ pub use check::{
     ARGUMENT_BYTES_MAX, ARGUMENTS_MAX, COMMANDS_MAX, DESCRIPTOR_TARGET_MAX, DESCRIPTORS_MAX, GROUPS_MAX,
     HOST_NAME_BYTES_MAX, LANDLOCK_RULES_MAX, MOUNTS_MAX, PATH_BYTES_MAX, PLAN_BYTES_MAX, PlanError,
 };
+pub use execution::{EXECUTION_ARGUMENTS_MAX, EXECUTION_BYTES_MAX, Execution};
 pub use files::{
     Access, Landlock, MASKED_USUALLY, Mount, OVERLAY_UPPER, OVERLAY_WORK, PathRule, READ_ONLY_USUALLY,
     SEALED_BYTES_MAX, SEALED_FILES_MAX, SealedFile,

@@ -15,3 +15,4 @@ pub mod restart;
 pub mod state;
 pub mod supervisor;
 pub mod timer;
+pub mod wall;

@@ -6,7 +6,7 @@ use base::cbor;
 use sandbox::fdpass::PassError;
 use sandbox::keeper_protocol::{CHILDREN_PER_REPLY_MAX, Reply, Request, read_sealed};
 use sandbox::process::{Signal, pidfd_send_signal};
-use sandbox::{Plan, launch_from};
+use sandbox::{Execution, Plan, launch_from};
 
 use super::table::{Kept, measure};
 use super::{Ending, Keeper, SUPERVISOR};
@@ -68,9 +68,22 @@ impl Keeper {
             }
             Request::Launch { id, plan, stored } => self.launch(client, id, plan, &stored, fds),
             Request::Signal { id, signal } => self.signal(client, id, signal),
-            Request::Run { id, command } => {
-                self.table.find_mut(client, id)?.run(command)?;
+            Request::Run { id, command, run } => {
+                self.table.find_mut(client, id)?.run(command, run)?;
                 plain(Reply::Running)
+            }
+            Request::Execute { id, run, execution } => {
+                Execution::decode(&execution).map_err(|error| error.to_string())?;
+                let [input, output, error] = fds.as_slice() else {
+                    return Err("an execution brings exactly three descriptors".to_owned());
+                };
+                let streams = [input, output, error].map(AsFd::as_fd);
+                self.table.find_mut(client, id)?.execute(run, &execution, streams)?;
+                plain(Reply::Running)
+            }
+            Request::EndExecuted { id, run } => {
+                self.table.find(client, id)?.end_executed(run)?;
+                plain(Reply::Signalled)
             }
             Request::EndCommand { id, command } => {
                 self.table.find(client, id)?.end_command(command)?;

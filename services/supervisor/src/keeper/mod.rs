@@ -13,9 +13,11 @@
 //! again: the plan of a launch while it is decoded and carried out, the paths of its cgroup, the text of a reply.
 //!
 //! Reading order: `run` is the loop, `answer.rs` is one function per request, `table.rs` is what it remembers,
-//! `inits.rs` is how it hears what stands before programs, `supervise.rs` is the one child that it starts by itself.
+//! `beside.rs` of that
+//! what runs beside a child, `inits.rs` is how it hears what stands before programs, `supervise.rs` is the one child that it starts by itself.
 
 mod answer;
+mod beside;
 mod inits;
 mod supervise;
 mod table;
@@ -31,6 +33,7 @@ use sandbox::keeper_protocol::{Reply, encode_reply};
 use sandbox::process::{Signal, SignalReader, adopt_orphans, reap};
 use sandbox::{Features, Part};
 
+pub use beside::EXECUTED_AT_ONCE;
 use inits::Inits;
 use supervise::{Supervised, Verdict};
 use table::Table;
@@ -289,6 +292,7 @@ impl Keeper {
     fn reap(&mut self) -> io::Result<()> {
         while let Some(reaped) = reap()? {
             if self.supervised.has_ended(reaped.pid) {
+                self.table.forget_executed(SUPERVISOR);
                 continue;
             }
             if let Some(group) = self.table.record_exit(&reaped) {

@@ -1,16 +1,15 @@
-//! What the keeper remembers: children and stored descriptors, each of one client. Fixed capacity.
+//! What the keeper remembers: children and stored descriptors, each of one client. Fixed capacity. What runs beside a child is
+//! in `beside.rs`.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use sandbox::cgroup::Group;
 use sandbox::keeper_protocol::{Child, Exit, GroupUsage, NAME_BYTES_MAX, Reply};
-use sandbox::process::{ExitStatus, Reaped, Signal, pidfd_send_signal};
+use sandbox::process::{Reaped, Signal, pidfd_send_signal};
 use sandbox::{Program, Told};
 
+use super::beside::Beside;
 use super::{CHILDREN_MAX, STORED_MAX};
-
-/// Commands of one child that run at once: the check of its health, and another.
-const COMMANDS_AT_ONCE: usize = 2;
 
 /// One child, from its launch until its exit is acknowledged.
 #[derive(Debug)]
@@ -25,7 +24,7 @@ pub(super) struct Kept {
     exit: Option<Exit>,
     told: bool,
     stays: Stays,
-    commands: [Command; COMMANDS_AT_ONCE],
+    beside: Beside,
 }
 
 /// Whether the process that is known is the one that stays.
@@ -36,15 +35,6 @@ enum Stays {
     /// It is, and nobody was told.
     Untold,
     Settled,
-}
-
-/// A command of a plan, by its place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Command {
-    None,
-    Running(u8),
-    /// Not told yet.
-    Done(u16, ExitStatus),
 }
 
 impl Kept {
@@ -59,7 +49,7 @@ impl Kept {
             exit: None,
             told: false,
             stays: Stays::Settled,
-            commands: [Command::None; COMMANDS_AT_ONCE],
+            beside: Beside::default(),
         }
     }
 
@@ -91,49 +81,64 @@ impl Kept {
         while let Some(told) = self.program.as_mut().and_then(Program::hear) {
             match told {
                 Told::Settled => self.stays = Stays::Untold,
-                Told::Done { command, status } => self.done(command, status),
+                Told::Done { command, status } => self.beside.done(command, status),
             }
         }
     }
 
-    /// Those before the program nobody asked for: of them the last is remembered.
-    fn done(&mut self, command: u16, status: ExitStatus) {
-        let place = |wanted: &dyn Fn(&Command) -> bool| self.commands.iter().position(wanted);
-        let own = place(&|one| matches!(one, Command::Running(place) if u16::from(*place) == command));
-        let at = own.or_else(|| place(&|one| !matches!(one, Command::Running(_))));
-        if let Some(slot) = at.and_then(|at| self.commands.get_mut(at)) {
-            *slot = Command::Done(command, status);
-        }
+    fn init(&self) -> Result<&Program, String> {
+        let program = self.program.as_ref().filter(|_| self.exit.is_none());
+        program.ok_or_else(|| format!("the child {} runs no commands", self.id))
     }
 
-    pub(super) fn run(&mut self, command: u8) -> Result<(), String> {
-        if self.commands.contains(&Command::Running(command)) {
-            return Err(format!("the command {command} of child {} runs already", self.id));
-        }
-        let free = self.commands.iter_mut().find(|one| **one == Command::None);
-        let free =
-            free.ok_or_else(|| format!("{COMMANDS_AT_ONCE} commands of child {} run already", self.id))?;
-        let program = self.program.as_ref().filter(|_| self.exit.is_none());
-        let program = program.ok_or_else(|| format!("the child {} runs no commands", self.id))?;
-        program.run(command).map_err(|error| format!("asking the init of child {}: {error}", self.id))?;
-        *free = Command::Running(command);
+    fn asked(&self, result: std::io::Result<()>) -> Result<(), String> {
+        result.map_err(|error| format!("asking the init of child {}: {error}", self.id))
+    }
+
+    pub(super) fn run(&mut self, command: u8, run: u64) -> Result<(), String> {
+        self.beside.admits(command, run)?;
+        self.asked(self.init()?.run(command))?;
+        self.beside.runs(command, run);
         Ok(())
     }
 
     pub(super) fn end_command(&self, command: u8) -> Result<(), String> {
-        let program = self.program.as_ref().filter(|_| self.exit.is_none());
-        let program = program.ok_or_else(|| format!("the child {} runs no commands", self.id))?;
-        program.end(command).map_err(|error| format!("asking the init of child {}: {error}", self.id))
+        self.asked(self.init()?.end(command))
+    }
+
+    pub(super) fn execute(
+        &mut self,
+        run: u64,
+        execution: &[u8],
+        streams: [BorrowedFd<'_>; 3],
+    ) -> Result<(), String> {
+        if self.stays == Stays::NotYet {
+            return Err(format!("the program of child {} is not there yet", self.id));
+        }
+        let place = self.beside.free_place(run)?;
+        self.asked(self.init()?.execute(place, execution, streams))?;
+        self.beside.executes(place, run);
+        Ok(())
+    }
+
+    /// One that has ended already is what is wanted.
+    pub(super) fn end_executed(&self, run: u64) -> Result<(), String> {
+        self.beside.place_of(run).map_or(Ok(()), |place| self.end_command(place))
+    }
+
+    /// Whoever asked for it has gone, and nobody is told of its end.
+    fn forget_executed(&mut self) {
+        for place in self.beside.forget_executed().into_iter().flatten() {
+            // An init that cannot be asked is about to end, and all that it stands before with it.
+            let _ = self.end_command(place);
+        }
     }
 
     /// The next thing to tell of it, in the order in which it happened.
     fn next_untold(&mut self) -> Option<Reply> {
         let id = self.id;
-        for slot in &mut self.commands {
-            if let Command::Done(command, status) = *slot {
-                *slot = Command::None;
-                return Some(Reply::Done { id, command, status });
-            }
+        if let Some((command, run, status)) = self.beside.next_untold() {
+            return Some(Reply::Done { id, command, status, run });
         }
         if self.stays == Stays::Untold {
             self.stays = Stays::Settled;
@@ -278,6 +283,12 @@ impl Table {
     /// A new client on the channel: it is told again.
     pub(super) fn tell_again(&mut self, client: usize) {
         self.children.iter_mut().filter(|one| one.client == client).for_each(|one| one.told = false);
+        self.forget_executed(client);
+    }
+
+    /// What this client had executed ends with it.
+    pub(super) fn forget_executed(&mut self, client: usize) {
+        self.children.iter_mut().filter(|one| one.client == client).for_each(Kept::forget_executed);
     }
 
     pub(super) fn acknowledge(&mut self, client: usize, id: u64) -> Result<(), String> {

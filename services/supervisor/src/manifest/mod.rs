@@ -22,7 +22,7 @@ pub use health::{HealthCheck, HealthConfig, HealthKind};
 pub use load::{LoadedManifest, Loading, ManifestError, load, parse};
 pub use program::{
     CommandConfig, CommandRole, ControlSignal, EnvFile, FolderConfig, FsGrant, NetworkSwitch, Octal,
-    ProgramConfig, Runs, SandboxSwitches, SecretConfig,
+    ProgramConfig, Runs, SYSTEM, SandboxSwitches, SecretConfig,
 };
 pub use protocol::{Protocol, ProtocolError, ProtocolVersion};
 pub use restart::{RestartMode, RestartTable};

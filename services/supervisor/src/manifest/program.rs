@@ -4,6 +4,28 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::limits::MODE_MAX;
 
+/// What every program sees of the host, read-only: the system's programs and libraries, and of `/etc` what the C
+/// library reads. Absent ones are left out.
+pub const SYSTEM: [&str; 18] = [
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/etc/alternatives",
+    "/etc/ca-certificates",
+    "/etc/group",
+    "/etc/host.conf",
+    "/etc/hosts",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/localtime",
+    "/etc/nsswitch.conf",
+    "/etc/passwd",
+    "/etc/ssl",
+];
 /// `[program]`: an ordinary program, unchanged, run as a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

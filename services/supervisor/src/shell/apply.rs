@@ -6,9 +6,11 @@ use std::{path::Path, sync::Arc};
 
 use base::IdentityId;
 use durable::RealDisk;
+use kit::authority::Authority;
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
+    execute::Executions,
     fd_store,
     history::History,
     inputs::{Answer, Inbox, Input},
@@ -55,6 +57,8 @@ pub(super) struct Applier {
     pub(super) turns: Turns,
     pub(super) inputs: mpsc::UnboundedSender<Input>,
     pub(super) history: History,
+    pub(super) authority: Authority,
+    pub(super) executions: Executions,
 }
 
 /// See [`Applier::plan`].

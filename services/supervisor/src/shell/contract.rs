@@ -16,7 +16,7 @@ use kit::{
     Service,
 };
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
-use tonic::{Request, Response, Status, service::Routes};
+use tonic::{Request, Response, Status, Streaming, service::Routes};
 
 use super::{
     apply::Applier,
@@ -43,7 +43,7 @@ macro_rules! operation {
     };
 }
 
-static TABLE: [Operation; 17] = [
+static TABLE: [Operation; 18] = [
     operation!(acts, "StartService", Heavy, "start_service").long(),
     operation!(acts, "StopService", Heavy, "stop_service").long(),
     operation!(acts, "RestartService", Heavy, "restart_service").long(),
@@ -60,6 +60,7 @@ static TABLE: [Operation; 17] = [
     operation!(reads, "GetNode", Light, "get_node"),
     operation!(acts, "ReportMisuse", Medium, "report_misuse"),
     operation!(acts, "ReportLaggard", Light, "report_laggard").callers(Callers::Only(&["axiom"])),
+    operation!(acts, "Execute", Heavy, "execute").callers(Callers::Admin).long(),
     operation!(acts, "Shutdown", Light, "shutdown").callers(Callers::Admin),
 ];
 
@@ -77,6 +78,7 @@ impl IntoRefusal for SupervisorError {
             Self::NoGeneration { .. } => "NoGeneration",
             Self::NoReload(_) => "NoReload",
             Self::NotReloaded { .. } => "NotReloaded",
+            Self::NotExecuted { .. } => "NotExecuted",
             Self::PolicyDenied { .. } => "PolicyDenied",
             Self::InvalidManifest(_) => "InvalidManifest",
             Self::DependencyNotRunning { .. } => "DependencyNotRunning",
@@ -532,6 +534,21 @@ impl Contract for Handlers {
         let service = request.into_inner().name;
         self.0.applier.inbox.tell(Event::Laggard { service });
         Ok(Response::new(ReportLaggardReply {}))
+    }
+
+    type ExecuteStream = ReceiverStream<Result<ExecuteOutput, Status>>;
+
+    async fn execute(
+        &self,
+        request: Request<Streaming<ExecuteInput>>,
+    ) -> Result<Response<Self::ExecuteStream>, Status> {
+        let by = self.requestor(&request)?.unwrap_or(self.0.applier.knowledge.own);
+        let mut input = request.into_inner();
+        let first = input.message().await?.and_then(|message| message.input);
+        let applier = self.0.applier.clone();
+        // Once it is decided, nothing may cut it before its end is on record.
+        let executed = async move { applier.execute(by, first, input).await };
+        Ok(Response::new(ReceiverStream::new(kit::uncancelled(executed).await?)))
     }
 
     async fn shutdown(&self, request: Request<ShutdownRequest>) -> Result<Response<ShutdownReply>, Status> {

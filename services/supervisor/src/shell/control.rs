@@ -14,9 +14,19 @@ use crate::{
 
 /// A check by a command that is under way, until its end is told.
 pub(super) struct Check {
+    /// Its number with the keeper: the end of another, of a supervisor before, is none of it.
+    run: u64,
     ended: oneshot::Sender<ExitStatus>,
     /// What is asked for meanwhile: this one took too long.
     next: Option<(CallId, Duration)>,
+}
+
+/// The end of a command that ran beside a service.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Done {
+    pub(super) place: u16,
+    pub(super) status: ExitStatus,
+    pub(super) run: u64,
 }
 
 const fn number(signal: ControlSignal) -> Signal {
@@ -120,15 +130,16 @@ impl Shell {
             return end_command(&keeper, launch, place);
         }
         let (ended, end) = oneshot::channel();
-        self.checks.insert(launch, Check { ended, next: None });
-        let asked = keeper.run(launch.0, place);
+        let run = keeper.next_run();
+        self.checks.insert(launch, Check { run, ended, next: None });
+        let asked = keeper.run_as(launch.0, place, run);
         tokio::spawn(async move {
             let result = match asked.await {
                 Ok(()) => end_of_check(&keeper, launch, place, end, timeout).await,
                 Err(error) => {
                     // One of the supervisor before may run still.
                     end_command(&keeper, launch, place);
-                    let _ = inputs.send(Input::CheckGone(launch));
+                    let _ = inputs.send(Input::CheckGone { launch, run });
                     Err(format!("the check does not run: {error}"))
                 }
             };
@@ -141,9 +152,13 @@ impl Shell {
         &mut self,
         machine: &Supervisor,
         launch: LaunchId,
+        run: u64,
         status: Option<ExitStatus>,
     ) {
-        let Some(Check { ended, next }) = self.checks.remove(&launch) else { return };
+        if self.checks.get(&launch).is_none_or(|check| check.run != run) {
+            return;
+        }
+        let Some(Check { ended, next, .. }) = self.checks.remove(&launch) else { return };
         if let Some(status) = status {
             let _ = ended.send(status);
         }
@@ -157,16 +172,18 @@ impl Shell {
         &mut self,
         machine: &mut Supervisor,
         launch: LaunchId,
-        place: u16,
-        status: ExitStatus,
+        Done { place, status, run }: Done,
     ) {
+        if place >= u16::from(sandbox::EXECUTED_FROM) {
+            return self.applier.executions.ended(run, status);
+        }
         if let Some(launching) = self.launching.get_mut(&launch) {
             launching.command = Some((place, status));
             return;
         }
         let check = machine.manifest_of(launch).and_then(|loaded| plans::place_of_check(&loaded.manifest));
         if check.is_some_and(|check| u16::from(check) == place) {
-            return self.check_is_over(machine, launch, Some(status));
+            return self.check_is_over(machine, launch, run, Some(status));
         }
         let role = machine.program_of(launch).and_then(|program| program.role(place));
         match role {

@@ -38,8 +38,11 @@ pub(super) enum Input {
     StopListening {
         service: String,
     },
-    /// The check of this launch was not run.
-    CheckGone(LaunchId),
+    /// This check of the launch was not run.
+    CheckGone {
+        launch: LaunchId,
+        run: u64,
+    },
     /// The command that reloads it does not run.
     NotReloaded {
         launch: LaunchId,

@@ -3,6 +3,10 @@
 use std::{
     collections::VecDeque,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -56,6 +60,7 @@ pub(super) enum Notice {
         id: u64,
         command: u16,
         status: ExitStatus,
+        run: u64,
     },
     ShutdownRequested,
 }
@@ -81,6 +86,8 @@ struct Order {
 #[derive(Clone, Debug)]
 pub(super) struct Keeper {
     orders: mpsc::Sender<Order>,
+    /// The last number of a run; those of a supervisor before are elsewhere.
+    runs: Arc<AtomicU64>,
 }
 
 /// Resolves to the keeper's answer.
@@ -119,7 +126,7 @@ impl Keeper {
                 tracing::error!(%error, "the channel to the keeper is lost");
             }
         });
-        Ok(Self { orders })
+        Ok(Self { orders, runs: Arc::new(AtomicU64::new(nonce)) })
     }
 
     fn order(&self, request: Request, fds: Vec<OwnedFd>) -> Pending {
@@ -191,7 +198,42 @@ impl Keeper {
 
     /// Has a command of the child's plan run beside it; its end is a [`Notice::Done`].
     pub(super) fn run(&self, id: u64, command: u8) -> impl Future<Output = Result<(), KeeperError>> + use<> {
-        done(self.order(Request::Run { id, command }, Vec::new()), Reply::Running, "running a command")
+        self.run_as(id, command, self.next_run())
+    }
+
+    /// The same, where one end has to be told from another.
+    pub(super) fn run_as(
+        &self,
+        id: u64,
+        command: u8,
+        run: u64,
+    ) -> impl Future<Output = Result<(), KeeperError>> + use<> {
+        done(self.order(Request::Run { id, command, run }, Vec::new()), Reply::Running, "running a command")
+    }
+
+    pub(super) fn next_run(&self) -> u64 {
+        // 0 is nobody's.
+        self.runs.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1)
+    }
+
+    /// Has one more process run beside the child, with these standard streams; its end is a [`Notice::Done`].
+    pub(super) fn execute(
+        &self,
+        id: u64,
+        run: u64,
+        execution: Vec<u8>,
+        streams: [OwnedFd; 3],
+    ) -> impl Future<Output = Result<(), KeeperError>> + use<> {
+        let request = Request::Execute { id, run, execution };
+        done(self.order(request, streams.into()), Reply::Running, "executing")
+    }
+
+    pub(super) fn end_executed(
+        &self,
+        id: u64,
+        run: u64,
+    ) -> impl Future<Output = Result<(), KeeperError>> + use<> {
+        done(self.order(Request::EndExecuted { id, run }, Vec::new()), Reply::Signalled, "ending a command")
     }
 
     /// Ends such a command, if it runs.
@@ -323,7 +365,9 @@ fn take(
     let notice = match &answer.0 {
         Reply::Exited { id, exit } => Notice::Exited { id: *id, exit: *exit },
         Reply::Settled { id, pid } => Notice::Settled { id: *id, pid: *pid },
-        Reply::Done { id, command, status } => Notice::Done { id: *id, command: *command, status: *status },
+        Reply::Done { id, command, status, run } => {
+            Notice::Done { id: *id, command: *command, status: *status, run: *run }
+        }
         Reply::ShutdownRequested => Notice::ShutdownRequested,
         _ => {
             // Nobody may wait any more; the answer is still this request's.

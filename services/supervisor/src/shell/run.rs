@@ -19,7 +19,7 @@ use super::{
     acts,
     apply::Applier,
     contract::NodeProgress,
-    control::Check,
+    control::{self, Check},
     fd_store::FdStore,
     host_manager::HostManager,
     inputs::{Answer, Input, Told},
@@ -28,6 +28,7 @@ use super::{
     lifecycle::Link,
     marker::Marker,
     memory::{self, Journal, Remembered, UserService},
+    noticed::{LateOnes, Notices},
     preparing::Preparations,
     pressure::{self, Sleep},
     probes,
@@ -35,9 +36,12 @@ use super::{
     timers::{self, Alarm, Timers},
 };
 use crate::{
-    core::supervisor::{
-        CallId, Effect, Event, ExitStatus, LaunchId, Monotonic, Record, RequestId, ServiceSetup, Signal,
-        SubscriberId, Supervisor,
+    core::{
+        supervisor::{
+            CallId, Effect, Event, ExitStatus, LaunchId, Monotonic, Record, RequestId, ServiceSetup, Signal,
+            SubscriberId, Supervisor,
+        },
+        wall::Wall,
     },
     manifest::{HealthCheck, LoadedManifest, NetworkSwitch},
 };
@@ -76,6 +80,9 @@ pub(super) struct Shell {
     pub(super) waiting: BTreeMap<String, AbortHandle>,
     pub(super) fd_store: FdStore,
     pub(super) timers: Timers,
+    pub(super) wall: Wall,
+    pub(super) notices: Notices,
+    pub(super) late_ones: LateOnes,
     pub(super) alarm: Option<Alarm>,
     subscribers: BTreeMap<SubscriberId, mpsc::Sender<Told>>,
     next_caller: u64,
@@ -103,6 +110,7 @@ impl Shell {
         boot_began_ns: u64,
     ) -> Self {
         let marker = Marker::new(&applier.house.layout);
+        let notices = Notices::start(authority.clone());
         Self {
             applier,
             authority,
@@ -123,6 +131,9 @@ impl Shell {
             waiting: BTreeMap::new(),
             fd_store: FdStore::default(),
             timers: Timers::default(),
+            wall: Wall::default(),
+            notices,
+            late_ones: LateOnes::default(),
             alarm: None,
             callers: BTreeMap::new(),
             subscribers: BTreeMap::new(),
@@ -149,6 +160,7 @@ impl Shell {
             if let Some(end) = self.end.take() {
                 return end;
             }
+            self.look_at_wall();
             if self.timers.take_changed() {
                 self.fire_timers(&mut machine);
             }
@@ -157,6 +169,7 @@ impl Shell {
                 self.remember(&machine);
             }
             let wait = machine.deadline().map_or(Duration::from_secs(3600), |due| due.since(now()));
+            let wait = self.wall.due_in_ns(now().0).map_or(wait, |due| wait.min(Duration::from_nanos(due)));
             tokio::select! {
                 Some(input) = inputs.recv() => self.take(&mut machine, input),
                 notice = notices.recv() => match notice {
@@ -193,7 +206,7 @@ impl Shell {
             }
             Input::Listen { service, socket } => launches::listen(self, &service, socket),
             Input::StopListening { service } => drop(self.current.remove(&service)),
-            Input::CheckGone(launch) => self.check_is_over(machine, launch, None),
+            Input::CheckGone { launch, run } => self.check_is_over(machine, launch, run, None),
             Input::NotReloaded { launch, text } => self.reloaded(machine, launch, Err(text)),
             Input::StoreDescriptors { service, name, fds } => self.store_descriptors(&service, &name, fds),
             Input::ForgetDescriptors { service, name } => self.forget_descriptors(&service, &name),
@@ -216,9 +229,9 @@ impl Shell {
                     self.settled(machine, launch, pid.unsigned_abs());
                 }
             }
-            Notice::Done { id, command, status } => {
+            Notice::Done { id, command, status, run } => {
                 if let launches::Kind::Service(launch) = launches::kind(id) {
-                    self.command_done(machine, launch, command, status);
+                    self.command_done(machine, launch, control::Done { place: command, status, run });
                 }
             }
         }
@@ -322,6 +335,7 @@ impl Shell {
             }
             Effect::Finished { emergency, survivors } => self.end = Some(End { emergency, survivors }),
             Effect::Warn(text) => tracing::warn!("{text}"),
+            Effect::Late { service, text } => self.late(service, text),
         }
     }
 
@@ -344,6 +358,7 @@ impl Shell {
             boot_ms,
             fd_store: self.fd_store.clone(),
             timers: self.timers.accounts(),
+            wall: self.wall,
         };
         let written = self.memory.write(remembered);
         self.keep(memory::NAME, written);
@@ -420,6 +435,7 @@ impl Shell {
             return self.end_unsettled(machine, launch);
         }
         self.reloaded(machine, launch, Err("it ended meanwhile".to_owned()));
+        self.applier.executions.end_with(launch);
         self.links.remove(&launch);
         self.checks.remove(&launch);
         if let Some(name) = self.launches.get(&launch) {
@@ -495,6 +511,7 @@ const fn leaves_a_trace(effect: &Effect) -> bool {
             | Effect::Notify { .. }
             | Effect::RefuseSubscriber { .. }
             | Effect::Warn(_)
+            | Effect::Late { .. }
     )
 }
 

@@ -16,6 +16,7 @@ use super::{
     arguments::Arguments,
     clients,
     contract::{NodeFacts, SupervisorService},
+    execute::Executions,
     history::History,
     idle,
     inputs::Inbox,
@@ -132,6 +133,8 @@ async fn with_keeper(
 
     let (inputs, received) = mpsc::unbounded_channel();
     let inbox = Inbox::new(inputs.clone());
+    let authority =
+        Authority::at(house.layout.socket("authority", SUPERVISOR), SUPERVISOR, knowledge.feed().clone());
     let applier = Applier {
         house: Arc::clone(&house),
         keeper: keeper.clone(),
@@ -143,12 +146,9 @@ async fn with_keeper(
         turns: Turns::default(),
         inputs: inputs.clone(),
         history: History::new(&house.layout),
+        authority: authority.clone(),
+        executions: Executions::default(),
     };
-    let authority = Authority::at(
-        house.layout.socket("authority", SUPERVISOR),
-        SUPERVISOR,
-        applier.knowledge.feed().clone(),
-    );
     let append = house.layout.socket("append", SUPERVISOR);
     let records = records::start(append, applier.knowledge.own, inputs.clone());
     let uses = arguments.idle_stop.map(|limit| {
@@ -166,6 +166,7 @@ async fn with_keeper(
     if let Some(remembered) = &remembered {
         shell.fd_store = remembered.fd_store.clone();
         shell.timers.keep(remembered.timers.clone());
+        shell.wall = remembered.wall;
     }
     let first = takeover::first_event(&mut shell, &keeper, remembered).await?;
     let mut own = Vec::new();

@@ -274,6 +274,7 @@ impl World {
             Effect::Remember => self.trace.push("Remember".to_owned()),
             Effect::Acknowledge { launch } => self.trace.push(format!("Acknowledge {launch}")),
             Effect::Warn(text) => self.trace.push(format!("Warn {text}")),
+            Effect::Late { service, text } => self.trace.push(format!("Late {service} {text}")),
             Effect::RefuseSubscriber { subscriber, .. } => self.trace.push(format!("Refuse {subscriber}")),
         }
     }

@@ -430,6 +430,8 @@ const fn is_record(kind: EntryType) -> bool {
             | EntryType::JobComplete
             | EntryType::JobFailed
             | EntryType::ServiceFailed
+            | EntryType::ClockSet
+            | EntryType::ServiceLate
             | EntryType::KeyUsage
             | EntryType::IdentityUpdated
     )

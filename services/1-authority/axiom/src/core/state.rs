@@ -200,6 +200,8 @@ impl ControlState {
             | Payload::ServiceRegister(_)
             | Payload::ServiceStop(_)
             | Payload::ServiceFailed(_)
+            | Payload::ClockSet(_)
+            | Payload::ServiceLate(_)
             | Payload::ConnectionAuthorize(_)
             | Payload::ConnectionRevoke(_)
             | Payload::NetworkPolicyUpdate(_)
@@ -291,6 +293,8 @@ impl ControlState {
             | Payload::PolicyDecision(_)
             | Payload::CredentialAdded(_)
             | Payload::CredentialRevoked(_)
+            | Payload::ClockSet(_)
+            | Payload::ServiceLate(_)
             | Payload::KeyUsage(_)
             | Payload::LogArchive(_) => {}
         }

@@ -121,9 +121,10 @@ pub const TABLE: &[Row] = &[
     },
     Row {
         service: "supervisor",
-        actions: &[ActionKind::ControlService, ActionKind::UpgradeSystem],
+        actions: &[ActionKind::ControlService, ActionKind::UpgradeSystem, ActionKind::Execute],
         acts: &[20, 21, 22],
-        records: &[20, 21, 22, 23],
+        // The last two it does not append itself: what it notices has time.
+        records: &[20, 21, 22, 23, 111, 112],
     },
     Row {
         service: "filesystem",

@@ -6,6 +6,7 @@ mod images;
 mod job_plan;
 mod jobs;
 mod layer;
+pub mod learn;
 mod ledger;
 pub mod limits;
 mod plan;
@@ -24,6 +25,7 @@ pub use job_plan::{JobPlace, JobPlans, OUT_FOLDER, job_plans};
 pub(crate) use jobs::{DETERMINISM, OUTPUT_LIMIT, job_id};
 pub use jobs::{JobLedger, JobRecord, ended_as};
 pub use layer::{JOB_SLOTS, Layer, copied, job_plan};
+pub use learn::{Learned, UsedPath, Uses};
 pub use ledger::{Ledger, Open, Started};
 pub use plan::{
     Host, IMAGE_SLOT, LAYERS_FD, MONITOR_SLOTS, NAME_SERVERS_FILE, NAMES_FD, Plans, SECRETS_SLOT,

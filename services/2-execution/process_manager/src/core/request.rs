@@ -67,6 +67,8 @@ pub struct Spawn {
     /// As the caller gave it.
     pub key: EntryKey,
     pub notice_refused: bool,
+    /// Which files it uses is taken down.
+    pub learn: bool,
     pub terminal: Option<WindowSize>,
     pub secrets: Vec<Secret>,
     pub disabled: GuardSet,
@@ -137,7 +139,8 @@ impl Spawn {
             name: name(request.name)?,
             timeout_ms: request.timeout_ms,
             key: EntryKey(fixed("idempotency_key", &request.idempotency_key)?),
-            notice_refused: request.notice_refused,
+            notice_refused: request.notice_refused || request.learn,
+            learn: request.learn,
             terminal: request.terminal.map(|size| WindowSize::parse(&size)).transpose()?,
             secrets: secret::parse(request.secrets)?,
             disabled,

@@ -7,6 +7,7 @@ use chain::payload::process::{ExitStatus, RefusedCall, ResourceUsage};
 
 use super::{
     Event, ProcessError, ProcessState,
+    learn::UsedPath,
     limits::{PROCESSES_MAX, ZOMBIE_LIFE_MS},
     next,
     request::PathGrant,
@@ -35,6 +36,8 @@ pub struct Exit {
     pub status: ExitStatus,
     pub usage: ResourceUsage,
     pub refused: Vec<RefusedCall>,
+    /// Of one that was started to be learned of; true: not all.
+    pub used: (Vec<UsedPath>, bool),
     /// Milliseconds on the caller's clock.
     pub ended_at_ms: u64,
     pub waited: bool,
@@ -181,6 +184,7 @@ mod tests {
             status: ExitStatus::Code(3),
             usage: ResourceUsage::default(),
             refused: Vec::new(),
+            used: (Vec::new(), false),
             ended_at_ms: at_ms,
             waited: false,
             recorded: true,

@@ -24,6 +24,7 @@ pub mod protocol;
 mod refused;
 
 use std::{
+    cell::RefCell,
     fs::File,
     io::{self, Read},
     os::{
@@ -31,6 +32,7 @@ use std::{
         unix::net::UnixListener,
     },
     process::ExitCode,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -45,7 +47,7 @@ use sandbox::{
 };
 use thiserror::Error;
 
-use crate::core::{DETERMINISM, Execution, LAYERS_FD, NAMES_FD, OUTPUT_LIMIT};
+use crate::core::{DETERMINISM, Execution, LAYERS_FD, Learned, NAMES_FD, OUTPUT_LIMIT};
 use command::{COMMANDS_MAX, Command};
 use connection::Connection;
 use disk::Disk;
@@ -134,6 +136,7 @@ fn start() -> Result<(), MonitorError> {
         true => Some(WayOut::new(config.way_out, if config.way_out { name_server()? } else { None })?),
         false => None,
     };
+    let learned = config.learn.then(|| Rc::new(RefCell::new(Learned::default())));
     let mut monitor = Monitor {
         missing: missing.iter().map(|missing| format!("{}: {}", missing.guard, missing.why)).collect(),
         stdout: Output::new(stdout, config.output_bytes_max),
@@ -157,6 +160,7 @@ fn start() -> Result<(), MonitorError> {
         layers,
         outputs,
         untaken: None,
+        learned,
         passed: None,
         suspended: false,
         commands: 0,
@@ -219,6 +223,8 @@ struct Monitor {
     /// Of a job.
     outputs: Option<Outputs>,
     untaken: Option<String>,
+    /// What it used, if that is to be taken down.
+    learned: Option<Rc<RefCell<Learned>>>,
     /// The limit for which the tree is being ended.
     passed: Option<&'static str>,
     suspended: bool,
@@ -559,7 +565,8 @@ impl Monitor {
             }
             (Some(listener), None) => {
                 let watch = self.config.watch.clone();
-                self.notices = Some(Notices::new(listener, watch, self.config.own_network));
+                let notices = Notices::new(listener, watch, self.config.own_network);
+                self.notices = Some(notices.learning(self.learned.clone()));
             }
             (None, _) => {}
         }
@@ -718,11 +725,15 @@ impl Monitor {
                 }
             }
             if ended && let Some(id) = connection.wait.take() {
+                let (used, used_is_incomplete) =
+                    self.learned.as_ref().map(|learned| learned.borrow().told()).unwrap_or_default();
                 let ended = protocol::Ended {
                     status: self.status.clone(),
                     usage: self.used.as_usage(),
                     refused: self.refused.list(),
                     untaken: self.untaken.clone(),
+                    used,
+                    used_is_incomplete,
                 };
                 connection.send(id, &Reply::Ended(ended));
             }

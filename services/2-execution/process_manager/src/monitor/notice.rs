@@ -4,7 +4,7 @@
 //! route; a covered secret is not there. All else goes on, and whether it was refused is found by the same look-up in the
 //! same namespace. What is about TCP is `egress.rs`'s.
 
-use std::{fs, net::SocketAddr, os::fd::OwnedFd, rc::Rc};
+use std::{cell::RefCell, fs, net::SocketAddr, os::fd::OwnedFd, rc::Rc};
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -17,7 +17,7 @@ use sandbox::{
 };
 
 use super::{egress::WayOut, refused::RefusedCalls};
-use crate::core::{Finding, Watch, normalize};
+use crate::core::{Finding, Learned, Uses, Watch, normalize};
 
 /// Calls answered in a row before the loop looks at everything else again.
 const CALLS_PER_TURN_MAX: usize = 64;
@@ -30,11 +30,50 @@ pub(crate) struct Notices {
     listener: Rc<Listener>,
     watch: Watch,
     own_network: bool,
+    learned: Option<Rc<RefCell<Learned>>>,
 }
 
 impl Notices {
     pub(crate) fn new(listener: OwnedFd, watch: Watch, own_network: bool) -> Self {
-        Self { listener: Rc::new(Listener::from(listener)), watch, own_network }
+        Self { listener: Rc::new(Listener::from(listener)), watch, own_network, learned: None }
+    }
+
+    /// What is used is taken down there.
+    pub(crate) fn learning(self, learned: Option<Rc<RefCell<Learned>>>) -> Self {
+        Self { learned, ..self }
+    }
+
+    /// Under the name that it was called by, and under the one that it really has: either may be behind a link.
+    fn learn(&self, path: &str, uses: Uses) {
+        let Some(learned) = &self.learned else { return };
+        let mut learned = learned.borrow_mut();
+        learned.add(path, uses);
+        if let Ok(real) = fs::canonicalize(path)
+            && let Some(real) = real.to_str().filter(|real| *real != path)
+        {
+            learned.add(real, uses);
+        }
+    }
+
+    /// An opening or executing call, before the kernel decides it: taken down if it can succeed.
+    fn learn_call(&self, kind: NotifyCall, path: &str, writes: bool, creates: bool) {
+        if self.learned.is_none() {
+            return;
+        }
+        let folder =
+            path.rsplit_once('/').map_or("/", |(folder, _)| if folder.is_empty() { "/" } else { folder });
+        let can = |path: &str, wanted| access(path, wanted).is_ok();
+        let is_there = can(path, Access::EXISTS);
+        match kind {
+            NotifyCall::Exec if can(path, Access::EXEC_OK) => self.learn(path, Uses::EXECUTE),
+            NotifyCall::ChangeName if can(folder, Access::WRITE_OK) => self.learn(folder, Uses::WRITE),
+            NotifyCall::Open if creates && !is_there && can(folder, Access::WRITE_OK) => {
+                self.learn(folder, Uses::WRITE);
+            }
+            NotifyCall::Open if writes && can(path, Access::WRITE_OK) => self.learn(path, Uses::WRITE),
+            NotifyCall::Open if !writes && can(path, Access::READ_OK) => self.learn(path, Uses::READ),
+            _ => {}
+        }
     }
 
     pub(crate) fn listener(&self) -> &Listener {
@@ -104,6 +143,9 @@ impl Notices {
             }
             Subject::Unix { call: NotifyCall::Connect, name } if !name.starts_with(b"\0") => {
                 let path = absolute_from(&format!("/proc/{}/cwd", call.pid), name)?;
+                if access(&path, Access::WRITE_OK).is_ok() {
+                    self.learn(&path, Uses::CONNECT);
+                }
                 if self.watch.judge_socket(&path) != Finding::Ordinary
                     && let Err(errno) = access(&path, Access::WRITE_OK)
                 {
@@ -128,6 +170,7 @@ impl Notices {
         let creates = changes || has(O_CREAT);
         let writes = creates || has(O_WRONLY | O_RDWR | O_TRUNC);
         let name = call_name(number);
+        self.learn_call(kind, path, writes, creates);
         match self.watch.judge(path, writes, creates) {
             Finding::Ordinary => None,
             Finding::Masked => {

@@ -9,9 +9,10 @@ use minicbor::{Decode, Encode};
 use sandbox::{Plan, determined::Fixed};
 use thiserror::Error;
 
-use crate::core::{Execution, Watch, WindowSize};
+use crate::core::{Execution, UsedPath, Watch, WindowSize};
 
-/// Bytes of one frame: a piece of standard input or output of 64 KiB, or 32 refused calls of 1 KiB, with room.
+/// Bytes of one frame: a piece of standard input or output of 64 KiB, or 32 refused calls of 1 KiB and 64 KiB of used paths,
+/// with room.
 pub const FRAME_BYTES_MAX: usize = 128 * 1024;
 const LENGTH_BYTES: usize = 4;
 
@@ -59,6 +60,9 @@ pub struct Config {
     /// What the `outputs` may be together.
     #[n(13)]
     pub outputs_bytes_max: u64,
+    /// Which files it uses is taken down.
+    #[n(14)]
+    pub learn: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -162,6 +166,10 @@ pub struct Ended {
     /// Which output of a job could not be copied, and why.
     #[n(3)]
     pub untaken: Option<String>,
+    #[n(4)]
+    pub used: Vec<UsedPath>,
+    #[n(5)]
+    pub used_is_incomplete: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -290,7 +298,14 @@ mod tests {
             REFUSED_MAX
         ];
         let untaken = Some("x".repeat(512));
-        let ended = Ended { status: ExitStatus::Unknown, usage: ResourceUsage::default(), refused, untaken };
+        let mut learned = crate::core::Learned::default();
+        for n in 0..4096 {
+            learned.add(&format!("/work/{n:04}"), crate::core::Uses::READ);
+        }
+        let (used, used_is_incomplete) = learned.told();
+        assert!(used.len() > 1000);
+        let (status, usage) = (ExitStatus::Unknown, ResourceUsage::default());
+        let ended = Ended { status, usage, refused, untaken, used, used_is_incomplete };
         assert!(frame(u64::MAX, &Reply::Ended(ended)).len() <= FRAME_BYTES_MAX);
         let data = vec![0; super::super::output::PIECE_BYTES];
         assert!(

@@ -163,7 +163,7 @@ async fn follow(
         _ => (ExitStatus::Unknown, ResourceUsage::default(), true),
     };
     let reply =
-        pb::WaitReply { status: Some((&status).into()), usage: Some((&usage).into()), refused: Vec::new() };
+        pb::WaitReply { status: Some((&status).into()), usage: Some((&usage).into()), ..Default::default() };
     let _ = send.send(Ok(pb::AttachOutput { output: Some(Out::Exit(reply)) })).await;
     receipt_of(&status, with_program)
 }

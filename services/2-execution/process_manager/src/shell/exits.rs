@@ -12,7 +12,7 @@ use sandbox::keeper_protocol::Exit as KeeperExit;
 
 use super::{control::Control, layers::HELPERS_MIN, manager::Manager};
 use crate::{
-    core::Exit,
+    core::{Exit, UsedPath},
     monitor::protocol::{Ended, Reply, Request},
 };
 
@@ -51,7 +51,7 @@ impl Manager {
     }
 
     async fn ended(self: &Arc<Self>, pid: ProcessId, ended: Ended) {
-        let Ended { mut status, mut usage, refused, .. } = ended;
+        let Ended { mut status, mut usage, refused, used, used_is_incomplete, .. } = ended;
         if let Ok(group) = self.keeper.measure(pid.0).await {
             usage.memory_peak_bytes = usage.memory_peak_bytes.max(group.memory_peak_bytes);
             usage.cpu_time_ns = usage.cpu_time_ns.max(group.cpu_time_us.saturating_mul(1000));
@@ -59,7 +59,7 @@ impl Manager {
                 status = ExitStatus::Limit("memory".to_owned());
             }
         }
-        self.finish(pid, status, usage, refused);
+        self.finish_with(pid, status, usage, refused, (used, used_is_incomplete));
     }
 
     /// The end of a process, whoever saw it. Told twice, the first counts.
@@ -70,10 +70,22 @@ impl Manager {
         usage: ResourceUsage,
         refused: Vec<RefusedCall>,
     ) {
+        self.finish_with(pid, status, usage, refused, (Vec::new(), false));
+    }
+
+    fn finish_with(
+        self: &Arc<Self>,
+        pid: ProcessId,
+        status: ExitStatus,
+        usage: ResourceUsage,
+        refused: Vec<RefusedCall>,
+        used: (Vec<UsedPath>, bool),
+    ) {
         let exit = Exit {
             status: status.clone(),
             usage,
             refused: refused.clone(),
+            used,
             ended_at_ms: self.now_ms(),
             waited: false,
             recorded: false,

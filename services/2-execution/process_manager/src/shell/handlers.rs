@@ -10,7 +10,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{images::Piece, manager::Manager, signal};
 use crate::{
-    core::{Exit, Process, ProcessError, ProcessState, Spawn, Viewer, limits::CHUNK_BYTES_MAX},
+    core::{
+        Exit, Process, ProcessError, ProcessState, Spawn, UsedPath, Uses, Viewer, limits::CHUNK_BYTES_MAX,
+    },
     monitor::protocol::{Reply, Request as Ask},
 };
 
@@ -75,11 +77,19 @@ fn describe(process: &Process) -> pb::ProcessInfo {
     }
 }
 
+fn used_path(used: &UsedPath) -> pb::UsedPath {
+    let UsedPath { path, uses, below } = used;
+    let Uses { read, write, execute, connect } = *uses;
+    pb::UsedPath { path: path.clone(), read, write, execute, connect, below: *below }
+}
+
 pub(super) fn wait_reply(exit: &Exit) -> pb::WaitReply {
     pb::WaitReply {
         status: Some((&exit.status).into()),
         usage: Some((&exit.usage).into()),
         refused: exit.refused.iter().map(Into::into).collect(),
+        used: exit.used.0.iter().map(used_path).collect(),
+        used_is_incomplete: exit.used.1,
     }
 }
 

@@ -269,6 +269,7 @@ impl Manager {
             outputs: Vec::new(),
             way_out: !spawn.egress.is_empty(),
             outputs_bytes_max: 0,
+            learn: spawn.learn,
         };
         let mut slots = self.usual_slots(pid, &config, image)?;
         if !spawn.secrets.is_empty() {
@@ -313,6 +314,10 @@ impl Manager {
         let action = PolicyAction::CreateProcess { image: spawn.image };
         let mut request = requestor.ask(&self.node, action, resource)?;
         request.context.metadata.insert("identity".to_owned(), spawn.identity.to_string());
+        if spawn.learn {
+            // What it uses is told to whoever runs it, so that it is no secret to the rules.
+            request.context.metadata.insert("learn".to_owned(), "true".to_owned());
+        }
         if let Some((root, tree)) = spawn.root.as_ref().and_then(|root| Some((root, root.tree?))) {
             request.context.metadata.insert("image".to_owned(), root.name.clone());
             request.context.metadata.insert("tree".to_owned(), tree.to_string());

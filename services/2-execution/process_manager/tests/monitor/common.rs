@@ -138,6 +138,7 @@ impl House {
             outputs: Vec::new(),
             way_out: false,
             outputs_bytes_max: 0,
+            learn: false,
         };
         let folder = self.path().join(id.to_string());
         std::fs::create_dir(&folder).unwrap();

@@ -135,8 +135,8 @@ impl Supervisor {
 
     /// It may hang, or have no time to answer.
     fn check_late(&mut self, name: &str, timeout: Duration, overslept: Duration) {
-        self.is_late(name);
         let text = format!("did not answer a check within {} ms", timeout.as_millis());
+        self.is_late(name, &text);
         if self.count_failure(name, &text) == HealthVerdict::Fatal {
             self.accuse(name, text, timeout, overslept);
         }

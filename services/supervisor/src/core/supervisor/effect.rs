@@ -107,6 +107,11 @@ pub enum Effect {
     },
     /// For the operator's log.
     Warn(String),
+    /// A watched service is late; it is on record, if that was not said of it just before.
+    Late {
+        service: String,
+        text: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,6 +148,8 @@ pub enum SupervisorError {
     NoReload(String),
     #[error("service {service} was not reloaded: {text}; `bailiwick service logs {service}` may say more")]
     NotReloaded { service: String, text: String },
+    #[error("no command runs beside service {service}: {text}")]
+    NotExecuted { service: String, text: String },
     #[error("there is no generation {number}; {text}")]
     NoGeneration { number: u64, text: String },
     #[error("policy refuses; the refusal has id {refusal}")]

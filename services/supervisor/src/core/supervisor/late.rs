@@ -60,20 +60,21 @@ impl Supervisor {
         let text = format!("sent no WATCHDOG=1 within {ms} ms; it has as long again");
         self.effects.push(Effect::Warn(format!("{name} {text}")));
         service.last_error = Some(text.clone());
-        self.is_late(name);
+        self.is_late(name, &text);
         if self.state_of(name) == Some(ServiceState::Running) {
             self.go(name, Transition::HealthWarning, &text);
         }
     }
 
-    /// For the first time: what the kernel counts is read, to be compared.
-    pub(super) fn is_late(&mut self, name: &str) {
+    /// For the first time: it is on record, and what the kernel counts is read, to be compared.
+    pub(super) fn is_late(&mut self, name: &str, text: &str) {
         let Some(instance) = self.services.get_mut(name).and_then(|service| service.instance.as_mut()) else {
             return;
         };
         if instance.late.is_none() {
             instance.late = Some(Late::default());
             self.effects.push(Effect::ReadPressure { launch: instance.launch });
+            self.effects.push(Effect::Late { service: name.to_owned(), text: text.to_owned() });
         }
     }
 
@@ -112,6 +113,7 @@ impl Supervisor {
             late.excuses += 1;
             let text = format!("{text}; it is given another period: {verdict}");
             self.effects.push(Effect::Warn(format!("{name} {text}")));
+            self.effects.push(Effect::Late { service: name.clone(), text: super::bounded(&text) });
             service.last_error = Some(super::bounded(&text));
             return;
         }

@@ -9,7 +9,7 @@ use super::{
     Effect, LaunchId, SUBSCRIBERS_MAX, ServiceSetup, SubscriberId, Supervisor, SupervisorError,
     boot::BootProgress,
     bounded,
-    service::{Goal, Service},
+    service::{Goal, Instance, Service, Stage},
 };
 use crate::{
     core::{catalogue, lifecycle::HealthStatus, state::ServiceState},
@@ -112,6 +112,20 @@ impl Supervisor {
     #[must_use]
     pub fn status_of_launch(&self, launch: LaunchId) -> Option<ServiceStatus> {
         self.of_launch(launch).map(|service| self.status_of(service))
+    }
+
+    /// What a command can be run beside: a running program of the user. The node's own services hold keys, the log and the
+    /// rules; nothing of anybody else's runs there, whoever asks.
+    pub fn running_program(&self, name: &str) -> Result<LaunchId, SupervisorError> {
+        let service = self.services.get(name).ok_or_else(|| SupervisorError::NotFound(name.to_owned()))?;
+        if service.manifest().program.is_none() {
+            let text =
+                "it is a service of the node itself; only programs of the user take a command".to_owned();
+            return Err(SupervisorError::NotExecuted { service: name.to_owned(), text });
+        }
+        let serves = |instance: &&Instance| instance.stage == Stage::Serving;
+        let instance = service.instance.as_ref().filter(serves);
+        instance.map(|it| it.launch).ok_or_else(|| SupervisorError::NotRunning(name.to_owned()))
     }
 
     /// What this launch was started from.

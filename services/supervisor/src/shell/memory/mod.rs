@@ -19,6 +19,7 @@ use crate::{
     core::{
         supervisor::{Memory, Record, RecordId, ServiceMemory, ServiceSetup},
         timer::Account,
+        wall::Wall,
     },
     manifest::parse,
 };
@@ -43,6 +44,8 @@ pub(super) struct Remembered {
     /// By service, with the manifest's hash.
     #[serde(default)]
     pub(super) timers: BTreeMap<String, (Hash, Account)>,
+    #[serde(default)]
+    pub(super) wall: Wall,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -135,6 +138,7 @@ impl Remembered {
             boot_ms: self.boot_ms,
             fd_store: self.fd_store.clone(),
             timers: BTreeMap::new(),
+            wall: self.wall,
         }
     }
 }
@@ -213,6 +217,7 @@ mod tests {
             boot_ms: Some(5),
             fd_store: FdStore::default(),
             timers: BTreeMap::new(),
+            wall: Wall::default(),
         }
     }
 

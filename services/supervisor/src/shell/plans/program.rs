@@ -22,32 +22,10 @@ use super::{
     slots::{FIRST_TARGET, Slots},
 };
 use crate::{
-    manifest::{NetworkSwitch, ProgramConfig, Runs, ServiceManifest},
+    manifest::{NetworkSwitch, ProgramConfig, Runs, SYSTEM, ServiceManifest},
     shell::{listeners::HandedOver, sockets::Socket},
 };
 
-/// What every program sees of the host, read-only: the system's programs and libraries, and of `/etc` what the C
-/// library reads. Absent ones are left out.
-const SYSTEM: [&str; 18] = [
-    "/usr",
-    "/bin",
-    "/sbin",
-    "/lib",
-    "/lib32",
-    "/lib64",
-    "/etc/alternatives",
-    "/etc/ca-certificates",
-    "/etc/group",
-    "/etc/host.conf",
-    "/etc/hosts",
-    "/etc/ld.so.cache",
-    "/etc/ld.so.conf",
-    "/etc/ld.so.conf.d",
-    "/etc/localtime",
-    "/etc/nsswitch.conf",
-    "/etc/passwd",
-    "/etc/ssl",
-];
 /// Read where the host's network is given.
 const SYSTEM_WITH_NETWORK: [&str; 1] = ["/etc/resolv.conf"];
 /// The first process before it is one more.
