@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use chain::payload::network::ProcessClass;
 use contracts::network::v1::{self as wire, NetworkErrorKind as Kind};
 use tokio::io::AsyncWriteExt;
 
-use crate::rig::{Rig, WAIT_MS, answering, fetched, here, listen, ok, read_request};
+use crate::rig::{Rig, WAIT_MS, answering, fetched, here, listen, ok, read_request, rule};
 
 /// covers: NET-21
 #[tokio::test]
@@ -123,11 +124,8 @@ async fn a_peer_that_hangs_holds_up_nobody_else() {
     }
     let full = rig.get(&server.url("/")).await;
     assert_eq!(full.kind(), Kind::RateLimitExceeded, "one identity has so many under way");
-    rig.rules(vec![
-        here(),
-        crate::rig::rule("op", chain::payload::network::ProcessClass::System, "127.0.0.1", true, 200),
-    ])
-    .await;
+    let named = rule("op", ProcessClass::System, "127.0.0.1", true, 200);
+    rig.policy(vec![here(), named], |limits| limits.host_requests = 1_000, true).await;
     let other =
         rig.fetch("admin", wire::FetchRequest { timeout_ms: WAIT_MS, ..fetched(&server.url("/")) }).await;
     assert_eq!(other.body, b"well", "another goes on");
