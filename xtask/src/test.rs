@@ -21,7 +21,9 @@ use crate::{leftovers, workspace};
 /// `nobody`: has nothing anywhere.
 const UNPRIVILEGED_ID: u32 = 65534;
 const SYSTEM_TESTS_PACKAGE: &str = "system-tests";
-/// Repeated without privileges: what a user without root relies on.
+/// All of them are one executable, with a module for each subject.
+const SYSTEM_TESTS: &str = "system";
+/// The subjects that are repeated without privileges: what a user without root relies on.
 const REPEATED: [&str; 10] =
     ["boot", "authority", "processes", "rights", "run", "sandbox", "service", "services", "signing", "prove"];
 
@@ -50,7 +52,7 @@ pub(crate) fn run(skips: Skips) -> Result<()> {
     let mut steps = Steps::new("test");
     let binary = steps.run("build the release binary", build_binary);
     let tests = steps.run("build the tests", build_tests);
-    let (Some(binary), Some(tests)) = (binary, tests) else { return steps.finish() };
+    let (Some(binary), Some(system_tests)) = (binary, tests) else { return steps.finish() };
 
     // After the builds, so that a compiler cache that stays is not taken for a leftover.
     let before = leftovers::Snapshot::take()?;
@@ -58,7 +60,7 @@ pub(crate) fn run(skips: Skips) -> Result<()> {
     steps.run("all tests", || all_tests(&binary, &skipped));
     let root = rustix::process::geteuid().is_root();
     if root {
-        steps.run("system tests without privileges", || without_privileges(&binary, &tests, &skipped));
+        steps.run("system tests without privileges", || without_privileges(&binary, &system_tests, &skipped));
     } else {
         steps.left_out("system tests without privileges", "already run without, since not started as root");
     }
@@ -114,34 +116,25 @@ pub(crate) fn executables(output: &str) -> impl Iterator<Item = (String, PathBuf
     })
 }
 
-#[derive(Debug, PartialEq, Eq)]
-struct SystemTest {
-    name: String,
-    executable: PathBuf,
-}
-
-/// Builds every test and returns the executables of the system tests to repeat.
-fn build_tests() -> Result<Vec<SystemTest>> {
+/// Builds every test and returns the executable of the system tests.
+fn build_tests() -> Result<PathBuf> {
     let arguments: Vec<&str> = ["test", "--no-run", MESSAGES].into_iter().chain(SELECTION).collect();
     let output = proc::stdout_of(proc::cargo(&arguments).current_dir(workspace::root()?), BUILD_LIMIT)?;
-    repeated(&output)
+    system_tests(&output)
 }
 
-fn repeated(output: &str) -> Result<Vec<SystemTest>> {
-    let mut found = Vec::new();
-    for message in messages(output) {
-        let (Some(executable), Some(target)) = (message.executable, message.target) else { continue };
-        let is_system = message.package_id.contains(&format!("#{SYSTEM_TESTS_PACKAGE}@"));
-        if is_system && target.kind.iter().any(|k| k == "test") && REPEATED.contains(&target.name.as_str()) {
-            found.push(SystemTest { name: target.name, executable });
-        }
-    }
-    for name in REPEATED {
-        if !found.iter().any(|t| t.name == name) {
-            bail!("package {SYSTEM_TESTS_PACKAGE} has no test `{name}`");
-        }
-    }
-    Ok(found)
+fn system_tests(output: &str) -> Result<PathBuf> {
+    let is_it = |message: &Message| {
+        message.package_id.contains(&format!("#{SYSTEM_TESTS_PACKAGE}@"))
+            && message
+                .target
+                .as_ref()
+                .is_some_and(|t| t.name == SYSTEM_TESTS && t.kind.iter().any(|k| k == "test"))
+    };
+    messages(output)
+        .find(is_it)
+        .and_then(|message| message.executable)
+        .with_context(|| format!("package {SYSTEM_TESTS_PACKAGE} has no test `{SYSTEM_TESTS}`"))
 }
 
 fn all_tests(binary: &Path, skipped: &Mutex<Vec<String>>) -> Result<()> {
@@ -243,61 +236,59 @@ fn copy_executable(from: &Path, folder: &Path) -> Result<PathBuf> {
     Ok(to)
 }
 
-/// One test of one executable: as with nextest, each runs in a process of its own.
-struct Case {
-    executable: PathBuf,
-    file: String,
-    name: String,
-}
-
-fn without_privileges(binary: &Path, tests: &[SystemTest], skipped: &Mutex<Vec<String>>) -> Result<()> {
+fn without_privileges(binary: &Path, system_tests: &Path, skipped: &Mutex<Vec<String>>) -> Result<()> {
     let stage = Stage::new(binary)?;
     let home = stage.own_folder("list")?;
-    let mut cases = Vec::new();
-    for test in tests {
-        let executable = copy_executable(&test.executable, stage.folder.path())?;
-        let listed = proc::stdout_of(
-            stage.command(&executable, &home).args(["--list", "--format", "terse"]),
-            ONE_TEST_LIMIT,
-        )?;
-        let names = test_names(&listed);
-        if names.is_empty() {
-            bail!("system test `{}` holds no test", test.name);
-        }
-        for name in names {
-            cases.push(Case { executable: executable.clone(), file: test.name.clone(), name });
-        }
-    }
-    println!("   {} tests as uid {UNPRIVILEGED_ID}", cases.len());
-    let failed = run_cases(&stage, &cases, skipped)?;
+    let executable = copy_executable(system_tests, stage.folder.path())?;
+    let listed = proc::stdout_of(
+        stage.command(&executable, &home).args(["--list", "--format", "terse"]),
+        ONE_TEST_LIMIT,
+    )?;
+    let names = repeated(&listed)?;
+    println!("   {} tests as uid {UNPRIVILEGED_ID}", names.len());
+    let failed = run_cases(&stage, &executable, &names, skipped)?;
     if failed > 0 {
-        bail!("{failed} of {} did not hold without privileges", cases.len());
+        bail!("{failed} of {} did not hold without privileges", names.len());
     }
     Ok(())
 }
 
-/// Names in `name: test` lines of libtest's terse list.
-fn test_names(list: &str) -> Vec<String> {
-    list.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect()
+/// Of the `subject::name: test` lines of libtest's terse list, the names to repeat.
+fn repeated(list: &str) -> Result<Vec<String>> {
+    let all: Vec<&str> = list.lines().filter_map(|line| line.strip_suffix(": test")).collect();
+    let is_of = |name: &str, subject: &str| name.split("::").next() == Some(subject);
+    for subject in REPEATED {
+        if !all.iter().any(|name| is_of(name, subject)) {
+            bail!("the system tests have none about `{subject}`");
+        }
+    }
+    let repeated = all.into_iter().filter(|name| REPEATED.iter().any(|subject| is_of(name, subject)));
+    Ok(repeated.map(str::to_owned).collect())
 }
 
 /// Runs as many at once as there are cores. Returns how many failed.
-fn run_cases(stage: &Stage, cases: &[Case], skipped: &Mutex<Vec<String>>) -> Result<usize> {
+/// As with nextest, each runs in a process of its own.
+fn run_cases(
+    stage: &Stage,
+    executable: &Path,
+    names: &[String],
+    skipped: &Mutex<Vec<String>>,
+) -> Result<usize> {
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let (next, failures) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let work = || {
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(case) = cases.get(index) else { return };
+            let Some(name) = names.get(index) else { return };
             let started = Instant::now();
-            let verdict = match run_case(stage, index, case, skipped) {
+            let verdict = match run_case(stage, index, executable, name, skipped) {
                 Ok(()) => "held".to_owned(),
                 Err(error) => {
                     failures.fetch_add(1, Ordering::Relaxed);
                     format!("FAILED\n{error:#}")
                 }
             };
-            println!("   {:7.2} s  {} {}  {verdict}", started.elapsed().as_secs_f64(), case.file, case.name);
+            println!("   {:7.2} s  {name}  {verdict}", started.elapsed().as_secs_f64());
         }
     };
     std::thread::scope(|scope| {
@@ -308,16 +299,22 @@ fn run_cases(stage: &Stage, cases: &[Case], skipped: &Mutex<Vec<String>>) -> Res
     Ok(failures.into_inner())
 }
 
-fn run_case(stage: &Stage, index: usize, case: &Case, skipped: &Mutex<Vec<String>>) -> Result<()> {
+fn run_case(
+    stage: &Stage,
+    index: usize,
+    executable: &Path,
+    name: &str,
+    skipped: &Mutex<Vec<String>>,
+) -> Result<()> {
     let home = stage.own_folder(&index.to_string())?;
     // Outside the test's own folder, so that what it leaves there can be told.
     let log = stage.folder.path().join(format!("{index}.log"));
     let file = std::fs::File::create(&log).with_context(|| format!("making {}", log.display()))?;
-    let mut command = stage.command(&case.executable, &home);
-    command.args(["--exact", &case.name, "--nocapture"]).stdout(file.try_clone()?).stderr(file);
+    let mut command = stage.command(executable, &home);
+    command.args(["--exact", name, "--nocapture"]).stdout(file.try_clone()?).stderr(file);
     let end = proc::run(&mut command, ONE_TEST_LIMIT)?;
     let output = String::from_utf8_lossy(&std::fs::read(&log)?).into_owned();
-    note_skips(&format!("{} {}: ", case.file, case.name), &output, skipped);
+    note_skips(&format!("{name}: "), &output, skipped);
     if end != End::Success {
         bail!("{end}\n{output}");
     }
@@ -339,26 +336,32 @@ mod tests {
     }
 
     #[test]
-    fn system_tests_are_found_among_cargos_messages() {
-        let mut lines: Vec<String> = REPEATED.iter().map(|n| artifact("system-tests", n, "test")).collect();
-        lines.push(artifact("system-tests", "kills", "test"));
-        lines.push(artifact("policy", "boot", "test"));
-        lines.push("not json".to_owned());
-        let found = repeated(&lines.join("\n")).unwrap();
-        let names: Vec<&str> = found.iter().map(|t| t.name.as_str()).collect();
-        assert_eq!(names, REPEATED);
+    fn the_system_tests_are_found_among_cargos_messages() {
+        let lines = [
+            artifact("policy", SYSTEM_TESTS, "test"),
+            artifact("system-tests", "shown", "bin"),
+            "not json".to_owned(),
+            artifact("system-tests", SYSTEM_TESTS, "test"),
+        ];
+        assert_eq!(system_tests(&lines.join("\n")).unwrap(), Path::new("/t/system-1"));
+        assert!(system_tests(&lines[..3].join("\n")).unwrap_err().to_string().contains("no test `system`"));
     }
 
     #[test]
-    fn a_missing_system_test_is_an_error() {
-        let error = repeated(&artifact("system-tests", "boot", "test")).unwrap_err().to_string();
-        let [_, next, ..] = REPEATED;
-        assert!(error.contains(&format!("no test `{next}`")), "{error}");
+    fn what_is_repeated_is_of_the_named_subjects_and_each_has_a_test() {
+        let list = |subjects: &[&str]| -> String {
+            subjects.iter().map(|subject| format!("{subject}::a::b: test\n")).collect()
+        };
+        let all = format!("{}kills::boot: test\nboot: benchmark\n\n1 test\n", list(&REPEATED));
+        let names = repeated(&all).unwrap();
+        assert_eq!(names, REPEATED.map(|subject| format!("{subject}::a::b")));
+        let [first, missing, ..] = REPEATED;
+        let error = repeated(&list(&[first])).unwrap_err().to_string();
+        assert!(error.contains(&format!("`{missing}`")), "{error}");
     }
 
     #[test]
-    fn names_and_skips_are_read() {
-        assert_eq!(test_names("a::b: test\nc: benchmark\n\n1 test, 0 benchmarks\n"), ["a::b"]);
+    fn skips_are_read() {
         assert_eq!(skips("x\n<out>skipped: no fuse here\n").collect::<Vec<_>>(), ["skipped: no fuse here"]);
     }
 
@@ -381,12 +384,7 @@ mod tests {
             let path = stage.folder.path().join(format!("{index}.sh"));
             std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
             set_mode(&path, 0o755).unwrap();
-            run_case(
-                &stage,
-                index,
-                &Case { executable: path, file: "x".to_owned(), name: "y".to_owned() },
-                &Mutex::default(),
-            )
+            run_case(&stage, index, &path, "y", &Mutex::default())
         };
         check(
             0,

@@ -69,6 +69,7 @@ impl Feed for FakeAxiom {
                         script.open = Some(open.clone());
                     }
                     Step::Folded(sequence) => script.acks.push(sequence),
+                    Step::Saved(_) => {}
                 }
             }
         });
@@ -105,6 +106,7 @@ impl FakeAxiom {
             replay,
             axiom_time_ns: 500,
             boot_time_ns: boot_time_ns(),
+            save: false,
         };
         let open = self.0.lock().unwrap().open.clone().unwrap();
         open.send(Ok(batch)).await.unwrap();

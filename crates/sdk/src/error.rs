@@ -15,9 +15,9 @@ pub enum Error {
     #[error("{0}")]
     Call(#[from] CallError),
     #[error("there is no message 0x{0:04x}")]
-    UnknownMessage(u32),
+    UnknownMessage(u16),
     #[error("message 0x{code:04x} cannot be read: {text}")]
-    Malformed { code: u32, text: String },
+    Malformed { code: u16, text: String },
     #[error("{0} ended its answer in the middle")]
     Short(&'static str),
     #[error("nothing was sent that would be answered")]

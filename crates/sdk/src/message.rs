@@ -1,27 +1,15 @@
 //! Messages by their numbers, as the seed sends them; behind each stands an operation of the service's contract.
 
+pub use contracts::message_codes::{
+    MSG_DNS_RESOLVE, MSG_DNS_RESPONSE, MSG_NET_REQUEST, MSG_NET_RESPONSE, MSG_WS_CLOSE, MSG_WS_CLOSED,
+    MSG_WS_ERROR, MSG_WS_MESSAGE, MSG_WS_OPEN, MSG_WS_OPENED,
+};
 use contracts::network::v1 as wire;
 use prost::Message as _;
 
 use crate::network::{
     DnsRequest, HttpRequest, HttpResponse, NetworkError, WsCloseRequest, WsMessage, WsOpenRequest,
 };
-
-/// An `HttpRequest`, answered by a `MSG_NET_RESPONSE`.
-pub const MSG_NET_REQUEST: u32 = 0x9000;
-pub const MSG_NET_RESPONSE: u32 = 0x9001;
-/// A `WsOpenRequest`, answered by `MSG_WS_OPENED` or `MSG_WS_ERROR`.
-pub const MSG_WS_OPEN: u32 = 0x9010;
-pub const MSG_WS_OPENED: u32 = 0x9011;
-/// A `WsMessage`, both ways.
-pub const MSG_WS_MESSAGE: u32 = 0x9012;
-/// A `WsCloseRequest`; `MSG_WS_CLOSED` follows when the peer has closed too.
-pub const MSG_WS_CLOSE: u32 = 0x9013;
-pub const MSG_WS_CLOSED: u32 = 0x9014;
-pub const MSG_WS_ERROR: u32 = 0x9015;
-/// A `DnsRequest`, answered by a `MSG_DNS_RESPONSE`.
-pub const MSG_DNS_RESOLVE: u32 = 0x9030;
-pub const MSG_DNS_RESPONSE: u32 = 0x9031;
 
 /// What comes back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +35,7 @@ pub enum Reply {
 impl Reply {
     /// The message's number.
     #[must_use]
-    pub const fn code(&self) -> u32 {
+    pub const fn code(&self) -> u16 {
         match self {
             Self::HttpResponse(_) => MSG_NET_RESPONSE,
             Self::WsOpened { .. } => MSG_WS_OPENED,

@@ -63,7 +63,7 @@ fn runtime() -> Result<&'static Runtime, Error> {
 }
 
 /// Sends a message and does not wait. What goes wrong is the reply, as is the answer.
-pub fn send(endpoint: Endpoint, code: u32, request: &[u8]) {
+pub fn send(endpoint: Endpoint, code: u16, request: &[u8]) {
     INBOX.with_borrow_mut(|inbox| {
         inbox.open += 1;
         let tell = inbox.tell.clone();
@@ -99,7 +99,7 @@ pub fn receive_reply() -> Result<Reply, Error> {
 struct Call {
     peer: Peer,
     endpoint: Endpoint,
-    code: u32,
+    code: u16,
     request: Vec<u8>,
     tell: Sender<Told>,
 }
@@ -129,12 +129,12 @@ impl Call {
             }
             MSG_WS_OPEN => self.web_socket().await,
             MSG_WS_MESSAGE => {
-                let mut network = self.network("web_socket_send", ANSWER_LIMIT)?;
+                let mut network = self.network("web_socket", ANSWER_LIMIT)?;
                 network.web_socket_send(self.read::<wire::WebSocketMessage>()?).await?;
                 Ok(())
             }
             MSG_WS_CLOSE => {
-                let mut network = self.network("web_socket_close", ANSWER_LIMIT)?;
+                let mut network = self.network("web_socket", ANSWER_LIMIT)?;
                 network.web_socket_close(self.read::<wire::WebSocketCloseRequest>()?).await?;
                 Ok(())
             }
@@ -176,7 +176,7 @@ impl Call {
     }
 
     async fn web_socket(&self) -> Result<(), Error> {
-        let mut network = self.network("web_socket_open", CONNECTION_LIMIT)?;
+        let mut network = self.network("web_socket", CONNECTION_LIMIT)?;
         let mut events =
             network.web_socket_open(self.read::<wire::WebSocketOpenRequest>()?).await?.into_inner();
         while let Some(event) = events.message().await? {

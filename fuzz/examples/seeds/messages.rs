@@ -100,6 +100,8 @@ fn streams() -> Seeds {
         usage: ResourceUsage::default(),
         refused: vec![],
         untaken: None,
+        used: vec![],
+        used_is_incomplete: false,
     };
     let answered = [
         monitor::frame(1, &monitor::Reply::Started),

@@ -255,6 +255,7 @@ impl Land {
             axiom_time_ns: Self::now(&world).0,
             boot_time_ns: boot_time_ns(),
             up_to_hash: world.entries.last().map(|entry| entry.hash.clone()).unwrap_or_default(),
+            save: false,
         }
     }
 }

@@ -520,8 +520,8 @@ impl Monitor {
     }
 
     /// One more command beside the program, with the program's plan.
-    fn execute(&self, execution: &Execution) -> Result<Command, Reply> {
-        let refused = |why: &str| Reply::Refused(why.to_owned());
+    fn execute(&self, execution: &Execution) -> Result<Command, Box<Reply>> {
+        let refused = |why: &str| Box::new(Reply::Refused(why.to_owned()));
         let is_there = self.program.as_ref().is_some_and(|program| program.ended().is_none());
         if self.phase != Phase::Running || !is_there || self.passed.is_some() {
             return Err(refused("the program does not run"));
@@ -537,7 +537,7 @@ impl Monitor {
         Command::start(&self.config, &self.image, &self.features, execution).map_err(|error| {
             let (step, errno) = error.step_and_errno();
             let name = execution.command.first().map_or("", String::as_str);
-            Reply::StartFailed { step: step.to_owned(), errno, text: format!("{name}: {error}") }
+            Box::new(Reply::StartFailed { step: step.to_owned(), errno, text: format!("{name}: {error}") })
         })
     }
 

@@ -60,11 +60,7 @@ pub(super) fn resource_of(action: &PolicyAction) -> ResourceRef {
 
 impl Network {
     /// Asks policy, and records what it allows with the limits that it sets. Durable when this returns.
-    pub(super) async fn authorize(
-        &self,
-        requestor: &Requestor,
-        wish: Wish,
-    ) -> Result<Connection, Status> {
+    pub(super) async fn authorize(&self, requestor: &Requestor, wish: Wish) -> Result<Connection, Status> {
         let action = wish.action()?;
         let resource = resource_of(&action);
         let mut request = requestor.ask(&self.node, action, resource)?;

@@ -9,12 +9,7 @@ use std::{
 use contracts::network::v1 as wire;
 use tokio::sync::Semaphore;
 
-use super::{
-    Network,
-    program::Program,
-    programs::libc_errno,
-    resolver::ResolveError,
-};
+use super::{Network, program::Program, programs::libc_errno, resolver::ResolveError};
 use crate::core::{
     Bucket, Decided, HostName, Reach,
     dns::Family,

@@ -27,7 +27,9 @@ use super::{
     program::{Held, Program},
     programs::libc_errno,
 };
-use crate::core::{Connection, Decided, Domain, Event, HostName, NetError, Reach, SocketId, SocketType, Way, asks_by_name};
+use crate::core::{
+    Connection, Decided, Domain, Event, HostName, NetError, Reach, SocketId, SocketType, Way, asks_by_name,
+};
 
 /// What the program hears.
 struct Refused {

@@ -186,10 +186,7 @@ fn an_action_is_carried_out_by_its_own_types_of_entry() {
         (PolicyAction::DelegateCapability { capability, to: identity }, &[10]),
         (PolicyAction::RevokeCapability { capability }, &[11]),
         (PolicyAction::UpgradeSystem { image: Hash::ZERO }, &[100, 101, 102]),
-        (
-            PolicyAction::ControlService { service: path(), operation: service },
-            &[1, 20, 21, 22, 62, 92, 110],
-        ),
+        (PolicyAction::ControlService { service: path(), operation: service }, &[1, 20, 21, 22, 62, 92, 110]),
         (PolicyAction::ModifyIdentity { identity }, &[89]),
         (PolicyAction::Authenticate { identity }, &[89]),
     ] {

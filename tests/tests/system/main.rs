@@ -1,0 +1,57 @@
+//! Real processes on a real node. One executable: each of these would link all of the node's crates for itself.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that finds something wrong stops"
+)]
+
+mod activation;
+mod archive;
+mod authority;
+mod boot;
+mod capabilities;
+mod cedar;
+mod checks;
+mod clock;
+mod credentials;
+mod daemons;
+mod egress;
+mod egress_names;
+mod evidence;
+mod exec;
+mod exec_service;
+mod first_process;
+mod folds;
+mod generations;
+mod hostile;
+mod hostile_programs;
+mod images;
+mod imported;
+mod jobs;
+mod layers;
+mod learn;
+mod lock;
+mod network;
+mod network_calls;
+mod passkeys;
+mod policy;
+mod processes;
+mod prove;
+mod recovery;
+mod rights;
+mod rotation;
+mod run;
+mod sandbox;
+mod sdk;
+mod seals;
+mod secrets;
+mod service;
+mod services;
+mod signing;
+mod spiffe;
+mod ssh;
+mod supervisor_kills;
+mod timers;
+mod tpm;
