@@ -283,7 +283,7 @@ async fn decide(node: &Node, request: ArchiveLogRequest) -> Result<AxiomRef> {
             Some(ReceiptStatus::Success) => return Ok(entry),
             Some(_) => {
                 let text = format!(
-                    "entry {entry} allows it, but nothing was taken out of the log; `bailiwick logs axiom` says why, and the \
+                    "entry {entry} allows it, but nothing was taken out of the log; `bailiwick service logs axiom` says why, and the \
                      copies stay where they are"
                 );
                 return Err(Failure::new(1, text).into());

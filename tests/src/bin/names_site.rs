@@ -1,13 +1,13 @@
-//! A network for tests of names: in a network namespace of its own it has addresses, serves pages on each, and is the name
-//! server of the zone `test`. Says what it was asked and who came, as lines.
+//! A network for tests of names: a network namespace of its own, with the name server of the zone `test`, and a neighbour
+//! with other addresses who serves pages on each. Says what was asked and who came, as lines.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::indexing_slicing, reason = "a program of tests")]
 
 use std::{
     collections::HashMap,
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    process::Command,
+    process::{Command, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -20,30 +20,91 @@ use hickory_proto::{
     },
 };
 
-const ADDRESSES: [&str; 4] = ["192.0.2.10/32", "192.0.2.11/32", "10.1.2.3/32", "169.254.169.254/32"];
-const SIXTH: &str = "2001:db8::10/128";
+/// Of this side, which leads to the neighbour for all others.
+const OWN: [&str; 2] = ["192.0.2.200/32", "2001:db8::200/128"];
+const NEIGHBOURS: [&str; 5] =
+    ["192.0.2.10/32", "192.0.2.11/32", "10.1.2.3/32", "169.254.169.254/32", "2001:db8::10/128"];
 const NAMES: &str = "127.0.0.1:5353";
-const PAGES: u16 = 8080;
+const PAGES: [u16; 2] = [8080, 80];
+/// Where what comes first is told, and nothing is said.
+const SILENT: u16 = 443;
+/// What the neighbour is started as, and what it says when it has its addresses.
+const NEIGHBOUR: &str = "neighbour";
+const READY: &str = "ready";
 /// Longer than one server is waited for, once.
 const SLOW: Duration = Duration::from_millis(2_500);
 const LIFE: u32 = 60;
 
 type Asked = Arc<Mutex<HashMap<String, usize>>>;
 
-fn main() {
-    for words in [&["link", "set", "lo", "up"][..], &["-6", "addr", "add", SIXTH, "dev", "lo", "nodad"]] {
-        let _ = Command::new("ip").args(words).status();
+fn ip(words: &str) {
+    let status = Command::new("ip").args(words.split(' ')).status().unwrap();
+    assert!(status.success(), "ip {words}");
+}
+
+/// One end of the link between the two, with these addresses; everything else is at the other end.
+fn link(name: &str, addresses: &[&str]) {
+    ip("link set lo up");
+    ip(&format!("link set {name} up"));
+    for address in addresses {
+        let family = if address.contains(':') { "-6 addr add {} dev {} nodad" } else { "addr add {} dev {}" };
+        ip(&family.replacen("{}", address, 1).replacen("{}", name, 1));
     }
-    for address in ADDRESSES {
-        let status = Command::new("ip").args(["addr", "add", address, "dev", "lo"]).status().unwrap();
-        assert!(status.success(), "{address}");
+    ip(&format!("route add default dev {name}"));
+    ip(&format!("-6 route add default dev {name}"));
+}
+
+/// Serves pages until its standard input ends.
+fn neighbour() {
+    let mut linked = String::new();
+    std::io::stdin().read_line(&mut linked).unwrap();
+    link("far", &NEIGHBOURS);
+    for port in PAGES {
+        serve(port, page);
     }
-    let pages = TcpListener::bind(("::", PAGES)).unwrap();
+    serve(SILENT, first_bytes);
+    println!("{READY}");
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+}
+
+fn serve(port: u16, each: fn(TcpStream)) {
+    let listener = TcpListener::bind(("::", port)).unwrap();
     std::thread::spawn(move || {
-        for peer in pages.incoming().flatten() {
-            std::thread::spawn(move || page(peer));
+        for peer in listener.incoming().flatten() {
+            std::thread::spawn(move || each(peer));
         }
     });
+}
+
+fn main() {
+    if std::env::args().nth(1).is_some_and(|word| word == NEIGHBOUR) {
+        return neighbour();
+    }
+    let own = std::env::current_exe().unwrap();
+    let mut neighbour = Command::new("unshare")
+        .args(["-n", "--"])
+        .arg(own)
+        .arg(NEIGHBOUR)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(neighbour.stdout.take().unwrap()).lines();
+    // `unshare` becomes what it starts, once the network is its own.
+    let unshared = || {
+        let network = |who: &str| std::fs::read_link(format!("/proc/{who}/ns/net")).ok();
+        network(&neighbour.id().to_string()) != network("self")
+    };
+    while !unshared() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    ip(&format!("link add near type veth peer name far netns {}", neighbour.id()));
+    link("near", &OWN);
+    // Held for as long as this lives: the neighbour ends with it.
+    let mut linked = neighbour.stdin.take().unwrap();
+    linked.write_all(b"linked\n").unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), READY);
+    std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| println!("{line}")));
     let asked = Asked::default();
     let by_tcp = TcpListener::bind(NAMES).unwrap();
     let seen = Arc::clone(&asked);
@@ -60,7 +121,7 @@ fn main() {
         }
     });
     let names = UdpSocket::bind(NAMES).unwrap();
-    println!("ready");
+    println!("{READY}");
     let mut buffer = [0; 4096];
     loop {
         let (length, from) = names.recv_from(&mut buffer).unwrap();
@@ -90,6 +151,14 @@ fn page(mut peer: TcpStream) {
     println!("came {}", SocketAddr::new(at.ip().to_canonical(), at.port()));
     let page = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\npage\n";
     let _ = peer.write_all(page);
+}
+
+/// Tells that somebody has said something.
+fn first_bytes(mut peer: TcpStream) {
+    let at = peer.local_addr().unwrap();
+    if matches!(peer.read(&mut [0; 1024]), Ok(1..)) {
+        println!("heard {}", SocketAddr::new(at.ip().to_canonical(), at.port()));
+    }
 }
 
 /// None where nothing is said.

@@ -270,6 +270,31 @@ fn a_name_that_was_not_given_or_lies_leads_nowhere() {
     }
 }
 
+/// An address can be many names', and who connects to it says which one is meant.
+#[test]
+fn on_the_ports_of_the_web_the_first_bytes_ask_for_the_name_that_was_given() {
+    let Some(site) = Site::boot(None) else { return };
+    let said = site.script(
+        &["api.test:80", "api.test:443"],
+        &script(&[
+            "get http://api.test/",
+            "get -H 'Host: other.test' http://api.test/ | head -c 5; echo",
+            "get -k --connect-to other.test:443:api.test:443 https://other.test/ | head -c 5; echo",
+        ]),
+    );
+    assert_eq!(said, ["page", "ended", "ended"], "{said:?}");
+    assert_eq!((site.said("came 192.0.2.10:80"), site.said("heard 192.0.2.10:443")), (1, 0));
+    // The same with the name that was given gets through, to a server that says nothing.
+    let said = site.script(&["api.test:443"], &script(&["get -k https://api.test/ | head -c 5; echo"]));
+    assert_eq!(said, ["ended"]);
+    assert!(within(LIMIT, || site.said("heard 192.0.2.10:443") == 1));
+    let entries = site.node.log(&["ConnectionAuthorize"]);
+    assert!(entries.iter().all(|entry| entry["body"]["name"] == "api.test"), "{entries:?}");
+    // Whoever was given the address itself may ask for whatever it likes.
+    let said = site.script(&["192.0.2.10:80"], &script(&["get -H 'Host: other.test' http://192.0.2.10/"]));
+    assert_eq!(said, ["page"]);
+}
+
 #[test]
 fn an_address_goes_with_the_life_of_its_answer_and_with_the_program_that_asked() {
     let Some(site) = Site::boot(None) else { return };

@@ -1,4 +1,4 @@
-//! Tables of both directions. That they decide as Cedar does is asked of Cedar itself, in `tests/tests/cedar.rs`.
+//! Tables of both directions. That they decide as Cedar does is asked of Cedar itself, in `tests/tests/system/cedar.rs`.
 
 use base::{AxiomTime, IdentityId, RuleId};
 use chain::payload::policy::{
