@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(noticed.map(EntryType::code), [110, 111, 112]);
         let known: Vec<u32> = (0..200).filter(|code| EntryType::from_code(*code).is_ok()).collect();
         assert_eq!(known, EntryType::ALL.iter().map(|kind| kind.code()).collect::<Vec<_>>());
-        assert_eq!(known.len(), 44);
+        assert_eq!(known.len(), 45);
         assert_eq!(EntryType::from_code(2), Err(UnknownEntryType(2)));
         assert_eq!(EntryType::from_code(u32::MAX), Err(UnknownEntryType(u32::MAX)));
     }

@@ -148,7 +148,12 @@ fn page(mut peer: TcpStream) {
         }
     }
     let at = peer.local_addr().unwrap();
-    println!("came {}", SocketAddr::new(at.ip().to_canonical(), at.port()));
+    let at = SocketAddr::new(at.ip().to_canonical(), at.port());
+    println!("came {at}");
+    if heard.is_empty() {
+        return;
+    }
+    println!("heard {at}");
     let page = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\npage\n";
     let _ = peer.write_all(page);
 }

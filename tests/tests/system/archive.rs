@@ -162,7 +162,7 @@ fn a_log_goes_on_from_its_edge_and_is_whole_again_with_its_archive() {
     let moved = site.path("moved");
     fs::rename(site.path("archive"), &moved).unwrap();
     let gone = site.node.run(&["log", "show", "1"]);
-    assert!(!gone.status.success() && said(&gone).contains("is archived"), "{}", said(&gone));
+    assert!(!gone.status.success() && said(&gone).contains("are archived in"), "{}", said(&gone));
     assert!(!site.node.ok(&["log", "tail"]).is_empty());
     assert!(said(&site.node.run(&["log", "replay"])).contains(&site.path("archive")));
 

@@ -283,7 +283,7 @@ fn on_the_ports_of_the_web_the_first_bytes_ask_for_the_name_that_was_given() {
         ]),
     );
     assert_eq!(said, ["page", "ended", "ended"], "{said:?}");
-    assert_eq!((site.said("came 192.0.2.10:80"), site.said("heard 192.0.2.10:443")), (1, 0));
+    assert_eq!((site.said("heard 192.0.2.10:80"), site.said("heard 192.0.2.10:443")), (1, 0));
     // The same with the name that was given gets through, to a server that says nothing.
     let said = site.script(&["api.test:443"], &script(&["get -k https://api.test/ | head -c 5; echo"]));
     assert_eq!(said, ["ended"]);

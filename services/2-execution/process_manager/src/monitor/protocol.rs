@@ -299,7 +299,7 @@ mod tests {
         ];
         let untaken = Some("x".repeat(512));
         let mut learned = crate::core::Learned::default();
-        for n in 0..4096 {
+        for n in 0..2_400 {
             learned.add(&format!("/work/{n:04}"), crate::core::Uses::READ);
         }
         let (used, used_is_incomplete) = learned.told();
