@@ -170,12 +170,30 @@ fn cutoff_ns(days: u64) -> Result<u64> {
     Ok(u64::try_from(now.saturating_sub(kept).as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// Each file whole or not at all, durably. One that is there already must be the same.
+/// Whether two paths lead to one and the same.
+fn is_one(one: &std::fs::Metadata, other: &std::fs::Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+/// Each file whole or not at all, durably. One that is there already must be the same, and another file: what is removed
+/// from the log must not be the copy.
 fn copy(from: &Path, to: &Path, names: &[String]) -> Result<()> {
     let context = || format!("copying into {}", to.display());
     let disk = RealDisk::open(to).with_context(context)?;
+    if is_one(&std::fs::metadata(from)?, &std::fs::metadata(to)?) {
+        let text = format!("{} is the log's own folder; choose another", to.display());
+        return Err(Failure::new(USAGE, text).into());
+    }
     for name in names {
-        copy_one(&from.join(name), &disk, name).with_context(context)?;
+        let (own, there) = (from.join(name), to.join(name));
+        if let Ok(found) = std::fs::symlink_metadata(&there)
+            && (!found.is_file() || is_one(&std::fs::metadata(&own)?, &found))
+        {
+            let text =
+                format!("{} is the log's own file, or no file; choose another folder", there.display());
+            return Err(Failure::new(USAGE, text).into());
+        }
+        copy_one(&own, &disk, name).with_context(context)?;
     }
     disk.sync_dir("").with_context(context)?;
     // The folder itself may be new.
@@ -325,13 +343,14 @@ struct Restored {
 /// Puts back what was archived, on a node that is down. The copies stay where they are.
 pub fn restore(layout: &Layout, output: Output, places: &[PathBuf]) -> Result<()> {
     let folder = layout.log();
-    let Some(edge) = edge_of(&folder)? else {
-        bail!("nothing is archived: {} begins with genesis", folder.display());
-    };
     let state = layout.service_state("axiom");
+    // First: while axiom has it, the edge can move on.
     let _lock = RealDisk::open(&state)?
         .lock(LOCK_FILE)
         .context("the log is in use: stop the node first (`bailiwick down`)")?;
+    let Some(edge) = edge_of(&folder)? else {
+        bail!("nothing is archived: {} begins with genesis", folder.display());
+    };
     let begin = edge.point().next_sequence;
     let mut found: Vec<(String, PathBuf)> = Vec::new();
     for place in places {

@@ -102,7 +102,12 @@ fn manifest(program: &Program, granted: &[pb::PathGrant], reply: &pb::WaitReply)
     let fs: Vec<String> = wanted
         .grants
         .iter()
-        .map(|(path, write)| if *write { format!("{path}:rw") } else { path.clone() })
+        // Said each time where it could be taken for the path's own end, which the program chose.
+        .map(|(path, write)| match write {
+            true => format!("{path}:rw"),
+            false if path.ends_with(":rw") || path.ends_with(":ro") => format!("{path}:ro"),
+            false => path.clone(),
+        })
         .collect();
     writeln!(text, "fs = {}", list(&fs))?;
     comments(

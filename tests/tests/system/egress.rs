@@ -466,7 +466,10 @@ fn what_a_rule_limits_is_held_while_it_is_carried() {
     let place = server.place.to_string();
     let (talk, epoll) = (format!("talk={place}"), format!("epoll={place}"));
     rule("slow", "bandwidth_limit = 1000000");
-    assert_eq!(goes_out(&node, std::slice::from_ref(&place), &[&talk, &epoll]), ["talk: answer", "epoll: answer"]);
+    assert_eq!(
+        goes_out(&node, std::slice::from_ref(&place), &[&talk, &epoll]),
+        ["talk: answer", "epoll: answer"]
+    );
     assert_eq!(server.came(), 2);
     let granted = authorised(&node)[0]["body"]["grant"].to_string();
     assert!(granted.contains("1000000"), "{granted}");

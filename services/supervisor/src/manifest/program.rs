@@ -270,7 +270,16 @@ impl FromStr for FsGrant {
 
 impl fmt::Display for FsGrant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.path, if self.writable { ":rw" } else { "" })
+        // A name may end like a switch.
+        let is_like_one = self.path.ends_with(":rw") || self.path.ends_with(":ro");
+        let switch = if self.writable {
+            ":rw"
+        } else if is_like_one {
+            ":ro"
+        } else {
+            ""
+        };
+        write!(f, "{}{switch}", self.path)
     }
 }
 
@@ -330,6 +339,8 @@ mod tests {
         let grant = |text: &str| text.parse::<FsGrant>();
         assert_eq!(grant("/a b"), Ok(FsGrant { path: "/a b".to_owned(), writable: false }));
         assert_eq!(grant("/a:rw"), Ok(FsGrant { path: "/a".to_owned(), writable: true }));
+        let named = FsGrant { path: "/a:rw".to_owned(), writable: false };
+        assert_eq!(grant(&named.to_string()), Ok(named));
         assert_eq!(grant("/a:ro").unwrap().to_string(), "/a");
         for wrong in ["a", "./a:rw", "/a/../b", "/./a", "", ":rw", "/a\0b"] {
             assert!(grant(wrong).is_err(), "{wrong:?}");

@@ -282,7 +282,10 @@ async fn carry(
             message = messages.message(), if listens && streams.takes_more() => {
                 match message.map_err(|_| None)?.map(|message| message.input) {
                     // Nothing more is typed; what it says is still read.
-                    None => listens = false,
+                    None => {
+                        listens = false;
+                        streams.end_input();
+                    }
                     Some(input) => take(streams, input)?,
                 }
             }

@@ -54,6 +54,8 @@ pub(super) enum Input {
         name: String,
         fds: Vec<OwnedFd>,
     },
+    /// The keeper does not hold the file that it was given: the next one is whole.
+    NotKept,
     ForgetDescriptors {
         service: String,
         name: String,

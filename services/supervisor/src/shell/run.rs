@@ -209,6 +209,10 @@ impl Shell {
             Input::CheckGone { launch, run } => self.check_is_over(machine, launch, run, None),
             Input::NotReloaded { launch, text } => self.reloaded(machine, launch, Err(text)),
             Input::StoreDescriptors { service, name, fds } => self.store_descriptors(&service, &name, fds),
+            Input::NotKept => {
+                (self.memory, self.users) = (Journal::default(), Journal::default());
+                self.users_stored.clear();
+            }
             Input::ForgetDescriptors { service, name } => self.forget_descriptors(&service, &name),
             Input::Launched { launch, result } => self.launched(machine, launch, result),
         }
@@ -390,10 +394,11 @@ impl Shell {
         match written {
             Ok(None) => {}
             Ok(Some(fd)) => {
-                let stored = self.applier.keeper.store(name, fd);
+                let (stored, inputs) = (self.applier.keeper.store(name, fd), self.inputs.clone());
                 tokio::spawn(async move {
                     if let Err(error) = stored.await {
                         tracing::error!(%error, name, "what must outlive the supervisor is not kept");
+                        let _ = inputs.send(Input::NotKept);
                     }
                 });
             }

@@ -4,7 +4,7 @@ use base::{AxiomRef, Sequence};
 use chain::payload::{Payload, log::LogArchive};
 use minicbor::{Decode, Encode};
 
-use super::reply::RejectionReason;
+use super::reply::{RejectionReason, Source};
 
 /// Decided, and neither carried out nor given up.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -30,9 +30,20 @@ impl Archive {
     }
 
     /// `next` is the sequence that the entry would get.
-    pub(super) fn check(&self, payload: &Payload, next: Sequence) -> Result<(), (RejectionReason, String)> {
-        let Payload::LogArchive(entry) = payload else { return Ok(()) };
+    pub(super) fn check(
+        &self,
+        payload: &Payload,
+        source: Source,
+        next: Sequence,
+    ) -> Result<(), (RejectionReason, String)> {
         let conflict = |text: String| Err((RejectionReason::InvalidPayload, text));
+        if let Payload::Receipt(receipt) = payload
+            && source != Source::Own
+            && self.0.as_ref().is_some_and(|open| open.entry == receipt.body.axiom_entry)
+        {
+            return conflict("only axiom says whether the log was archived".to_owned());
+        }
+        let Payload::LogArchive(entry) = payload else { return Ok(()) };
         if let Some(open) = &self.0 {
             return conflict(format!(
                 "entry {} archives the log already, and has no receipt yet",

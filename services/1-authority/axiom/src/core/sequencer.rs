@@ -220,7 +220,7 @@ impl Sequencer {
         }
         let bytes: u64 = valid.iter().map(|draft| record_bytes(draft.payload.len(), false) as u64).sum();
         let fits = bytes <= *room && entries.len().saturating_add(valid.len()) <= GROUP_ENTRIES_MAX as usize;
-        if !fits || limits.full || (limits.reserve_only && !self.may_use_reserve(&valid)) {
+        if !fits || limits.full || (limits.reserve_only && !self.may_use_reserve(source, &valid)) {
             return refuse(0, (RejectionReason::Backpressure, "the log has no room for this now".to_owned()));
         }
         *room = room.saturating_sub(bytes);
@@ -274,7 +274,7 @@ impl Sequencer {
                 return Err((RejectionReason::DuplicateNonce, key_archived(sequence)));
             }
         }
-        self.archive.check(&decoded, self.point.next_sequence)?;
+        self.archive.check(&decoded, source, self.point.next_sequence)?;
         self.state.check(&decoded, self.point.next_sequence)?;
         Ok(Valid { entry_type, payload, payload_hash, head, id, decoded, decision })
     }
@@ -347,7 +347,7 @@ impl Sequencer {
     }
 
     /// Acts that only take away, their decisions, and what records that something ended (DESIGN 2).
-    fn may_use_reserve(&self, unit: &[Valid]) -> bool {
+    fn may_use_reserve(&self, source: Source, unit: &[Valid]) -> bool {
         let takes_away = |draft: &Valid| match draft.entry_type {
             EntryType::Shutdown | EntryType::ServiceStop | EntryType::ServiceFailed => true,
             EntryType::CapabilityRevoke
@@ -356,6 +356,8 @@ impl Sequencer {
             | EntryType::ProcessKill => true,
             // They make room.
             EntryType::LogArchive => true,
+            // And are closed, or no other could be begun.
+            EntryType::Receipt => source == Source::Own,
             EntryType::PolicyDecision => {
                 draft.decision.is_some_and(|decision| decision.only_takes_away && decision.allows)
             }

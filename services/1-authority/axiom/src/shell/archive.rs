@@ -69,13 +69,19 @@ impl Work {
         self.archiver.close(open, ReceiptStatus::of(done));
     }
 
+    /// Of the process before. Where the edge is this act's it was carried out; nothing else is, so much later: whoever asked was told
+    /// that nothing was taken, and may have thrown the copies away.
+    pub(super) fn close(&self, open: &OpenArchive) {
+        let done = self.archiver.edge.as_ref().is_some_and(|edge| edge.archive == open.entry);
+        if !done {
+            tracing::warn!(entry = %open.entry, "an archiving was decided and not carried out; it has to be asked for again");
+        }
+        self.archiver.close(open, ReceiptStatus::of(done));
+    }
+
     /// Gives the number of segments that were taken.
     fn carry_out(&mut self, open: &OpenArchive) -> Result<u64, ArchiveError> {
         let first = Sequence(open.act.last.sequence.0.saturating_add(1));
-        if self.archiver.edge.as_ref().is_some_and(|edge| edge.point().next_sequence >= first) {
-            // The last process did not come to say so.
-            return Ok(open.act.segments);
-        }
         if self.covered_segment.is_none_or(|segment| segment < first) {
             self.write()
                 .map_err(|error| ArchiveError::Fold(format!("no snapshot could be taken: {error}")))?;

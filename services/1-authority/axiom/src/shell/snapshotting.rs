@@ -3,6 +3,7 @@
 use std::{
     sync::{
         Arc,
+        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
     time::{Duration, Instant},
@@ -32,6 +33,7 @@ const EXIT_DAMAGED: i32 = 71;
 pub(super) enum Ask {
     /// Take these segments out of the log: it was decided, and the decision is durable.
     Archive(OpenArchive),
+    Close(OpenArchive),
     /// Take a last snapshot and end.
     Finish(oneshot::Sender<()>),
     /// Remove all snapshots and end, so that the next start reads the whole log.
@@ -49,19 +51,28 @@ impl Asks {
     }
 
     pub(super) fn archive(&self, open: OpenArchive) {
-        // The thread ends only as the service stops: then the next start carries it out.
+        // The thread ends only as the service stops: then the next start closes it.
         drop(self.0.send(Ask::Archive(open)));
+    }
+
+    /// What the process before did not come to close.
+    pub(super) fn close(&self, open: OpenArchive) {
+        drop(self.0.send(Ask::Close(open)));
     }
 }
 
 pub(super) struct Snapshotting {
     asks: Asks,
+    verifies: Arc<AtomicBool>,
 }
 
 pub(super) struct Work {
     pub(super) writer: Writer<RealDisk>,
     tree: Arc<Tree>,
     pub(super) archiver: Archiver,
+    /// Waits until what lies before the start is verified: that reads what this takes away.
+    waiting: Option<OpenArchive>,
+    verifies: Arc<AtomicBool>,
     adopt: Box<dyn Fn(Vec<Arc<KeyRun>>) + Send>,
     /// Last entry of the newest snapshot on the disk, and since when it is there.
     covered: Option<Sequence>,
@@ -81,10 +92,13 @@ impl Snapshotting {
         archiver: Archiver,
         adopt: impl Fn(Vec<Arc<KeyRun>>) + Send + 'static,
     ) -> Result<Self, StoreError> {
+        let verifies = Arc::new(AtomicBool::new(false));
         let mut work = Work {
             writer,
             tree,
             archiver,
+            waiting: None,
+            verifies: Arc::clone(&verifies),
             adopt: Box::new(adopt),
             covered: covered.map(|tail| tail.last.sequence),
             covered_segment: covered.map(|tail| tail.segment),
@@ -97,7 +111,7 @@ impl Snapshotting {
             work.run(&asked);
         };
         thread.spawn(run).map_err(StoreError::Thread)?;
-        Ok(Self { asks })
+        Ok(Self { asks, verifies })
     }
 
     /// Takes a snapshot of all that is durable, for the next start.
@@ -115,7 +129,8 @@ impl Snapshotting {
         (resume, edge): (Resume, Edge),
         begin: Option<LogEdge>,
     ) -> Result<(), StoreError> {
-        let asks = self.asks.0.clone();
+        let (asks, verifies) = (self.asks.0.clone(), Arc::clone(&self.verifies));
+        verifies.store(true, Ordering::Release);
         let verify = move || {
             kit::stand_back();
             let mut pace = Pace::new();
@@ -124,6 +139,7 @@ impl Snapshotting {
                 Ok(entries) => {
                     let seconds = began.elapsed().as_secs_f64();
                     tracing::info!(entries, seconds, "the log is sound from where it begins on");
+                    verifies.store(false, Ordering::Release);
                 }
                 Err(error) => stop(&asks, &error),
             }
@@ -135,9 +151,11 @@ impl Snapshotting {
 }
 
 fn stop(asks: &Sender<Ask>, error: &StoreError) -> ! {
-    tracing::error!(%error, "what lies before the snapshot does not hold; this process ends, the next one reads all of it");
+    let is_damage = matches!(error, StoreError::Damaged(_) | StoreError::NotResumed(_));
+    tracing::error!(%error, is_damage, "what lies before the snapshot cannot be verified; this process ends");
     let (done, wait) = channel();
-    if asks.send(Ask::Discard(done)).is_ok() {
+    // The next one reads all of it. What could not be read says nothing about the snapshots, and they may be all there is to go on from.
+    if is_damage && asks.send(Ask::Discard(done)).is_ok() {
         // It answers, or has ended: the service is stopping anyway.
         let _ = wait.recv();
     }
@@ -165,6 +183,11 @@ impl Pace {
 impl Work {
     fn run(&mut self, asked: &Receiver<Ask>) {
         loop {
+            if !self.verifies.load(Ordering::Acquire)
+                && let Some(open) = self.waiting.take()
+            {
+                self.archive(&open);
+            }
             match asked.recv_timeout(LOOK_EVERY) {
                 Err(RecvTimeoutError::Timeout) => self.look(),
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -176,7 +199,8 @@ impl Work {
                     let _ = done.send(());
                     return;
                 }
-                Ok(Ask::Archive(open)) => self.archive(&open),
+                Ok(Ask::Archive(open)) => self.waiting = Some(open),
+                Ok(Ask::Close(open)) => self.close(&open),
                 Ok(Ask::Discard(done)) => {
                     if let Err(error) = self.writer.discard() {
                         tracing::error!(%error, "the snapshots could not be removed: remove the folder `snapshot`");

@@ -167,7 +167,7 @@ pub(super) fn open(mut context: InitContext) -> Result<AxiomService, BoxError> {
     let (asks, asked) = Asks::new();
     if let Some(open) = sequencer.open_archive() {
         // The last process did not come to carry it out, or to say so.
-        asks.archive(open.clone());
+        asks.close(open.clone());
     }
     let orders =
         Orders::start(sequencer, opened.layout, committer, context.node.clone(), grow, asks.clone())?;

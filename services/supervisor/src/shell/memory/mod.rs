@@ -114,6 +114,9 @@ pub(super) struct Change {
     launches: Option<Edit<u64, (u64, String)>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     timers: Option<BTreeMap<String, (Hash, Account)>>,
+    /// Another at each look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    wall: Option<Wall>,
 }
 
 impl Remembered {
@@ -138,7 +141,7 @@ impl Remembered {
             boot_ms: self.boot_ms,
             fd_store: self.fd_store.clone(),
             timers: BTreeMap::new(),
-            wall: self.wall,
+            wall: Wall::default(),
         }
     }
 }
@@ -157,6 +160,7 @@ impl Parts for Remembered {
             records: Edit::between(&self.machine.records, &after.machine.records),
             launches: Edit::between(&self.launches, &after.launches),
             timers: (self.timers != after.timers).then(|| after.timers.clone()),
+            wall: (self.wall != after.wall).then_some(after.wall),
         })
     }
 
@@ -166,6 +170,7 @@ impl Parts for Remembered {
             rest.machine.records = std::mem::take(&mut self.machine.records);
             rest.launches = std::mem::take(&mut self.launches);
             rest.timers = std::mem::take(&mut self.timers);
+            rest.wall = self.wall;
             *self = rest;
         }
         if let Some(services) = change.services {
@@ -179,6 +184,9 @@ impl Parts for Remembered {
         }
         if let Some(timers) = change.timers {
             self.timers = timers;
+        }
+        if let Some(wall) = change.wall {
+            self.wall = wall;
         }
     }
 }
@@ -272,7 +280,7 @@ mod tests {
         }))
         .unwrap();
         type Step<'a> = (&'a str, &'a dyn Fn(&mut Remembered));
-        let steps: [Step<'_>; 10] = [
+        let steps: [Step<'_>; 11] = [
             ("nonce", &|all| all.machine.nonce = [1; 16]),
             ("services", &|all| all.machine.services = vec![service("a", 0), service("c", 0)]),
             ("one of them", &|all| all.machine.services = vec![service("a", 0), service("c", 1)]),
@@ -280,6 +288,12 @@ mod tests {
             ("one in between", &|all| all.machine.records.retain(|record| record.id != RecordId(2))),
             ("launches", &|all| all.launches = vec![(3, "keys".to_owned()), (9, "c".to_owned())]),
             ("timers", &|all| all.timers = BTreeMap::from([("c".to_owned(), (Hash([1; 32]), account))])),
+            ("wall", &|all| {
+                all.wall = serde_json::from_value(serde_json::json!({
+                    "seen_ns": 3, "pending_ns": 4, "last_boot_ns": 5
+                }))
+                .unwrap();
+            }),
             ("unsettled", &|all| all.unsettled.clear()),
             ("shutdown", &|all| all.machine.shutdown = Some((true, "end".to_owned()))),
             ("all at once", &|all| {
