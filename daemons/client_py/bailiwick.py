@@ -16,6 +16,7 @@ import socket
 
 RUN = os.environ.get("BAILIWICK_RUN", "/run/bailiwick")
 ERROR_BYTES_MAX = 65536
+ONE_RIGHT = dict.fromkeys(("WebSocketOpen", "WebSocketSend", "WebSocketClose"), "web_socket") | {"FetchUpload": "fetch"}
 
 
 class Refused(Exception):
@@ -47,7 +48,7 @@ class Service:
 
     def _send(self, method, request):
         contract, operation = method.split("/")
-        operation = re.sub(r"(?<!^)(?=[A-Z])", "_", operation).lower()
+        operation = ONE_RIGHT.get(operation) or re.sub(r"(?<!^)(?=[A-Z])", "_", operation).lower()
         context = {"app_id": "app_0", "requester_identity_id": self.identity, "actor_type": "service",
                    "capability": f"system.{contract.split('.')[1]}.{operation}", "is_remote": False,
                    "trace_id": secrets.token_hex(16)}
@@ -84,11 +85,15 @@ def fetch(network, url, method="GET", headers=(), body=b"", timeout_ms=30000):
     """One request of HTTP: status, headers, body. A status such as 404 is no error."""
     request = {"method": method, "url": url, "timeoutMs": timeout_ms, "body": base64.b64encode(body).decode(),
                "headers": [{"name": name, "value": value} for name, value in headers]}
-    head, data = None, []
+    head, data, size = {}, b"", None
     for part in network.stream("bailiwick.network.v1.Network/Fetch", request):
         if part.get("failed"):
             raise Refused({"code": part["failed"]["kind"], "message": part["failed"]["text"]})
         if part.get("head"):
             head = part["head"]
-        data.append(base64.b64decode(part.get("body") or ""))
-    return head["status"], [(h["name"], h["value"]) for h in head["headers"]], b"".join(data)
+        if part.get("end"):
+            size = int(part["end"]["bodyBytes"])
+        data += base64.b64decode(part.get("body") or "")
+    if size != len(data):
+        raise Refused({"code": "Short", "message": "the answer ended in the middle"})
+    return head["status"], [(h["name"], h["value"]) for h in head["headers"]], data

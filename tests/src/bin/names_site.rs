@@ -104,7 +104,10 @@ fn main() {
     let mut linked = neighbour.stdin.take().unwrap();
     linked.write_all(b"linked\n").unwrap();
     assert_eq!(lines.next().unwrap().unwrap(), READY);
-    std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| println!("{line}")));
+    std::thread::spawn(move || {
+        lines.map_while(Result::ok).for_each(|line| println!("{line}"));
+        let _ = neighbour.wait();
+    });
     let asked = Asked::default();
     let by_tcp = TcpListener::bind(NAMES).unwrap();
     let seen = Arc::clone(&asked);

@@ -185,6 +185,6 @@ fn python_needs_its_standard_library_alone() {
     let applied = node.apply("snake", &manifest(&program));
     assert!(applied.status.success(), "{applied:?}");
     let said = said(&node, "snake");
-    assert_eq!(said[0], "200 19 GET /data HTTP/1.1", "{said:?}");
+    assert_eq!(said[0], "200 18 GET /data HTTP/1.1", "{said:?}");
     assert_eq!(said[1..3], ["NoEndpoint", "NETWORK_ERROR_KIND_INVALID_URL"], "{said:?}");
 }

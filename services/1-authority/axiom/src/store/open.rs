@@ -123,15 +123,16 @@ impl<D: Disk> Store<'_, D> {
         let pool = Arc::new(pool);
         let mut recovery = Recovery::default();
         let edge = edge::load(self.disk, options.sequencer_key.as_ref())?;
+        if let Some(edge) = edge.as_ref().filter(|_| resume.is_none()) {
+            return Err(needs_restore(edge));
+        }
+        let mut scan = self.scan(resume, edge.as_ref(), head, &mut visit)?;
+        // Only now: until the snapshot is known to lead on, what was archived and is still here may be needed.
         if let Some(edge) = &edge {
-            if resume.is_none() {
-                return Err(needs_restore(edge));
-            }
             let left = edge::leftovers(self.disk, edge)?;
             recovery.removed = left.len() as u64;
             edge::remove(self.disk, &left)?;
         }
-        let mut scan = self.scan(resume, edge.as_ref(), head, &mut visit)?;
         if scan.end.is_none() {
             if let Some(head) = head {
                 return Err(StoreError::LogMissing { head });
@@ -224,7 +225,11 @@ impl<D: Disk> Store<'_, D> {
         head: Option<AxiomRef>,
         visit: &mut impl FnMut(&Placed<'_>),
     ) -> Result<Scan<D>, StoreError> {
-        let names = segment_names(self.disk)?;
+        let mut names = segment_names(self.disk)?;
+        if let Some(edge) = edge {
+            let begin = edge.point().next_sequence;
+            names.retain(|name| segment_first(name).is_none_or(|first| first >= begin));
+        }
         let mut scan = Scan {
             segments: 0,
             entries: 0,

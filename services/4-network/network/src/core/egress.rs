@@ -45,8 +45,8 @@ pub struct Decided {
     pub reach: Reach,
     /// The name that leads there, if the program has asked for one.
     pub name: Option<HostName>,
-    /// It may be asked because of that name alone: the address can be many others'.
-    pub by_name: bool,
+    /// Because of which alone it may be asked, if no address was given: the address can be many others'.
+    pub asks_for: Vec<HostName>,
 }
 
 /// Whether an address is this host's; each may be while it is not known which are. Its loopback is told by itself.
@@ -91,19 +91,20 @@ impl Places {
         answered: impl IntoIterator<Item = &'a HostName>,
     ) -> Decided {
         let allows = |name: &&HostName| self.names.iter().any(|place| place.allows(name, to.port()));
-        let name = answered.into_iter().find(allows).cloned();
+        let names: Vec<HostName> = answered.into_iter().filter(allows).cloned().collect();
+        let name = names.first().cloned();
         let is_ordinary = special(to.ip()).is_none() && !is_hosts(to.ip(), hosts);
         match (self.reach(to, hosts), name) {
             (Reach::Refused(_), Some(name)) if is_ordinary => {
-                Decided { reach: Reach::Ask, name: Some(name), by_name: true }
+                Decided { reach: Reach::Ask, name: Some(name), asks_for: names }
             }
             (Reach::Refused(why), _) if !self.names.is_empty() => {
                 let names: Vec<String> = self.names.iter().map(ToString::to_string).collect();
                 let why = format!("{why}; none of its names answered it: {}", names.join(", "));
-                Decided { reach: Reach::Refused(why), name: None, by_name: false }
+                Decided { reach: Reach::Refused(why), name: None, asks_for: Vec::new() }
             }
-            (Reach::Ask, name) => Decided { reach: Reach::Ask, name, by_name: false },
-            (reach, _) => Decided { reach, name: None, by_name: false },
+            (Reach::Ask, name) => Decided { reach: Reach::Ask, name, asks_for: Vec::new() },
+            (reach, _) => Decided { reach, name: None, asks_for: Vec::new() },
         }
     }
 
@@ -299,7 +300,10 @@ mod tests {
     fn decide(texts: &[&str], to: &str, answered: &[&str]) -> (Reach, Option<String>) {
         let answered: Vec<HostName> = answered.iter().map(|name| name.parse().unwrap()).collect();
         let decided = places(texts).unwrap().decide(to.parse().unwrap(), Some(&HOSTS), &answered);
-        assert!(!decided.by_name || (decided.reach == Reach::Ask && decided.name.is_some()), "{decided:?}");
+        assert!(
+            decided.asks_for.is_empty() || (decided.reach == Reach::Ask && decided.name.is_some()),
+            "{decided:?}"
+        );
         (decided.reach, decided.name.map(|name| name.to_string()))
     }
 
@@ -337,12 +341,22 @@ mod tests {
             places(texts).unwrap().decide(to.parse().unwrap(), hosts, &["api.example.com".parse().unwrap()])
         };
         let name = ["api.example.com"];
-        assert!(decide(&name, "192.0.2.1:443", Some(&HOSTS)).by_name);
-        assert!(!decide(&["api.example.com", "192.0.2.1:443"], "192.0.2.1:443", Some(&HOSTS)).by_name);
+        assert_eq!(decide(&name, "192.0.2.1:443", Some(&HOSTS)).asks_for.len(), 1);
+        // Every name that leads there, and no other.
+        let all = ["b.example", "api.example.com", "c.example:80"].map(|name| name.to_owned());
+        let answered: Vec<HostName> = ["api.example.com", "b.example", "c.example", "d.example"]
+            .map(|name| name.parse().unwrap())
+            .to_vec();
+        let decided =
+            Places::parse(&all).unwrap().decide("192.0.2.1:443".parse().unwrap(), Some(&HOSTS), &answered);
+        assert_eq!(decided.asks_for, answered[..2]);
+        assert!(
+            decide(&["api.example.com", "192.0.2.1:443"], "192.0.2.1:443", Some(&HOSTS)).asks_for.is_empty()
+        );
         // A name leads to no address of this host, nor to one that may be.
         for hosts in [Some(&HOSTS[..]), None] {
             let decided = decide(&name, "192.0.2.200:443", hosts);
-            assert!(matches!(decided.reach, Reach::Refused(_)) && !decided.by_name, "{decided:?}");
+            assert!(matches!(decided.reach, Reach::Refused(_)) && decided.asks_for.is_empty(), "{decided:?}");
             assert!(!places(&name).unwrap().takes("192.0.2.200".parse().unwrap(), hosts));
         }
         let both = ["api.example.com", "192.0.2.200:443"];

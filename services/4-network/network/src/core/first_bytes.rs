@@ -60,6 +60,19 @@ fn unreadable<T>(why: &'static str) -> Read<T> {
     refused(Why::Unreadable(why))
 }
 
+/// [`judge`] for whoever may ask for any of these; the first one's refusal is said.
+#[must_use]
+pub fn judge_all(bytes: &[u8], expected: &[String]) -> Verdict {
+    let mut refused = None;
+    for name in expected {
+        match judge(bytes, name) {
+            Verdict::Refused(why) => refused = refused.or(Some(why)),
+            other => return other,
+        }
+    }
+    refused.map_or(Verdict::Agrees, Verdict::Refused)
+}
+
 /// What the first bytes of a connection say, as far as they have come. `expected` is a name as it was asked for.
 #[must_use]
 pub fn judge(bytes: &[u8], expected: &str) -> Verdict {

@@ -33,6 +33,8 @@ pub const CONNECTS_A_SECOND_MAX: u32 = 500;
 pub const QUESTIONS_OF_PROGRAM_MAX: usize = 64;
 pub const QUESTIONS_AT_ONCE_MAX: u32 = 200;
 pub const QUESTIONS_A_SECOND_MAX: u32 = 50;
+/// Of one program, and no more than a part of all of them.
+pub const RELAYS_OF_PROGRAM_MAX: usize = 128;
 /// Connections of programs that go through the relay at once; each holds two descriptors and two buffers.
 pub const RELAYS_MAX: usize = 512;
 pub const RELAY_BUFFER_BYTES: usize = 65_536;
@@ -58,6 +60,8 @@ pub const HEADERS_MAX: usize = 256;
 pub const FETCHES_OF_ONE_MAX: usize = 32;
 pub const FETCHES_MAX: usize = 96;
 /// Of them, those whose body did not fit into one message.
+/// Of one identity.
+pub const UPLOADS_OF_ONE_MAX: usize = 2;
 pub const UPLOADS_MAX: usize = 8;
 /// WebSockets of one identity, and of all; each may hold a message.
 pub const WEB_SOCKETS_OF_ONE_MAX: usize = 32;

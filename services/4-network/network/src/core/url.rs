@@ -168,12 +168,13 @@ fn plain_escapes(url: &mut Url) -> Result<(), CallError> {
     }
 }
 
-fn unescape(text: &str) -> String {
+pub(super) fn unescape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('%') {
         out.push_str(before);
-        let escaped = after.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let digits = after.get(..2).filter(|hex| hex.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        let escaped = digits.and_then(|hex| u8::from_str_radix(hex, 16).ok());
         match escaped {
             Some(byte) if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => {
                 out.push(char::from(byte));

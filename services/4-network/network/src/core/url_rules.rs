@@ -12,6 +12,7 @@ use super::{
         AUTHORITIES_MAX, AUTHORITY_BYTES_MAX, CALL_LIMITS_DEFAULT, CALL_LIMITS_MAX, HEADER_BYTES_MIN,
         URL_PATTERN_BYTES_MAX, URL_RULES_MAX,
     },
+    url::unescape,
 };
 
 /// Who asks, by the socket.
@@ -109,19 +110,20 @@ fn matches(rule: &UrlRule, target: &Target) -> bool {
     let Some((scheme, rest)) = rule.url_pattern.split_once("://") else {
         return glob(&host_pattern(&rule.url_pattern), target.host());
     };
-    let scheme = match scheme.to_ascii_lowercase().as_str() {
-        "ws" => "http".to_owned(),
-        "wss" => "https".to_owned(),
-        other => other.to_owned(),
-    };
+    let scheme = scheme.to_ascii_lowercase();
+    // A WebSocket begins as a request of HTTP.
+    let scheme = scheme.strip_prefix("ws").map_or(scheme.clone(), |rest| format!("http{rest}"));
+    // As a target writes it.
+    let rest = unescape(rest);
     let (authority, path) = match rest.find(['/', '?']) {
         Some(at) => rest.split_at(at),
-        None => (rest, ""),
+        None => (rest.as_str(), ""),
     };
-    let authority = authority_pattern(&scheme, authority);
     let own = if target.is_tls() { "https" } else { "http" };
+    let authority = authority_pattern(own, authority);
     let path_is = match path {
-        "" if authority.ends_with('*') => true,
+        // What is refused without a path is refused whatever the path.
+        "" if authority.ends_with('*') || !rule.allow => true,
         "" => target.path() == "/",
         path => glob(path, target.path()),
     };
@@ -219,6 +221,9 @@ fn check_pattern(pattern: &str) -> Result<(), String> {
         );
     }
     match pattern.split_once("://") {
+        None if pattern.contains(':') && !pattern.starts_with('[') => {
+            Err("names a port and says no scheme; write `*://HOST:PORT/*`".to_owned())
+        }
         None if pattern.contains(['/', '?', '#', '@']) => {
             Err("is about a path and says no scheme; write `*://HOST/PATH`".to_owned())
         }

@@ -200,3 +200,26 @@ fn a_policy_is_bounded_before_it_is_recorded() {
     assert!(with(&|policy| policy.limits.header_bytes = HEADER_BYTES_MIN - 1).is_err());
     assert!(with(&|policy| policy.limits.header_bytes = HEADER_BYTES_MIN).is_ok());
 }
+
+/// A refusal that means less than it seems to lets something through.
+#[test]
+fn what_is_refused_is_refused_in_every_spelling() {
+    for (pattern, urls) in [
+        ("*://evil.test:80/*", &["http://evil.test/x"][..]),
+        ("*://evil.test:443/*", &["https://evil.test/x"]),
+        ("https://evil.test", &["https://evil.test/", "https://evil.test/x?y"]),
+        ("https://a.test/caf%c3%a9*", &["https://a.test/caf%C3%A9/menu"]),
+        ("https://a.test/%61dmin*", &["https://a.test/admin/x"]),
+        ("ws*://evil.test/*", &["ws://evil.test/x", "wss://evil.test/x", "https://evil.test/x"]),
+    ] {
+        let rules = [rule("all", "*", true, 1), rule("not", pattern, false, 2)];
+        for url in urls {
+            assert_eq!(by(&rules, url), (false, "not".to_owned()), "{pattern} {url}");
+        }
+    }
+    let there = [rule("all", "*", true, 1), rule("not", "*://evil.test:443/*", false, 2)];
+    assert!(by(&there, "http://evil.test/x").0, "another port is another place");
+    let mut policy = default_policy();
+    policy.rules = vec![rule("port", "evil.test:8443", false, 2)];
+    assert!(check_policy(&mut policy).unwrap_err().contains("port"));
+}

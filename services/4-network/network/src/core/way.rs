@@ -23,8 +23,8 @@ pub enum Way {
 /// What a relay holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relay {
-    /// Whom its first bytes have to ask for.
-    pub name: Option<String>,
+    /// Of whom its first bytes have to ask for one; none if for nobody.
+    pub names: Vec<String>,
     pub send: bool,
     pub recv: bool,
     /// Bytes a second, both ways together; 0 is no limit.
@@ -32,13 +32,13 @@ pub struct Relay {
 }
 
 impl Way {
-    /// `name`: the address was allowed as this one's, and can be many others'.
+    /// `names`: the address was allowed as theirs, and can be many others'.
     #[must_use]
-    pub fn of(grant: &NetworkGrant, name: Option<String>) -> Self {
+    pub fn of(grant: &NetworkGrant, names: Vec<String>) -> Self {
         let NetworkGrant { send, recv, bandwidth_limit, .. } = *grant;
-        match send && recv && bandwidth_limit == 0 && name.is_none() {
+        match send && recv && bandwidth_limit == 0 && names.is_empty() {
             true => Self::Direct,
-            false => Self::Relay(Relay { name, send, recv, bandwidth_limit }),
+            false => Self::Relay(Relay { names, send, recv, bandwidth_limit }),
         }
     }
 }
@@ -58,21 +58,21 @@ mod tests {
     #[test]
     fn whatever_has_to_be_held_while_it_is_carried_goes_through_the_relay() {
         let free = NetworkGrant::UNLIMITED;
-        assert_eq!(Way::of(&free, None), Way::Direct);
+        assert_eq!(Way::of(&free, Vec::new()), Way::Direct);
         // Its end is the monitor's to make.
-        assert_eq!(Way::of(&NetworkGrant { duration_limit: DurationNs(1), ..free }, None), Way::Direct);
-        for (grant, name) in [
-            (NetworkGrant { send: false, ..free }, None),
-            (NetworkGrant { recv: false, ..free }, None),
-            (NetworkGrant { bandwidth_limit: 1, ..free }, None),
-            (free, Some("api.example.org".to_owned())),
+        assert_eq!(Way::of(&NetworkGrant { duration_limit: DurationNs(1), ..free }, Vec::new()), Way::Direct);
+        for (grant, names) in [
+            (NetworkGrant { send: false, ..free }, Vec::new()),
+            (NetworkGrant { recv: false, ..free }, Vec::new()),
+            (NetworkGrant { bandwidth_limit: 1, ..free }, Vec::new()),
+            (free, vec!["api.example.org".to_owned()]),
         ] {
-            let Way::Relay(relay) = Way::of(&grant, name.clone()) else { panic!("{grant:?} {name:?}") };
+            let Way::Relay(relay) = Way::of(&grant, names.clone()) else { panic!("{grant:?} {names:?}") };
             assert_eq!(
                 (relay.send, relay.recv, relay.bandwidth_limit),
                 (grant.send, grant.recv, grant.bandwidth_limit)
             );
-            assert_eq!(relay.name, name);
+            assert_eq!(relay.names, names);
         }
     }
 }

@@ -123,7 +123,8 @@ impl Network {
     /// Forgets what nobody has any more.
     pub(super) fn close_gone(&self, program: &Program) {
         for (inode, socket, flow) in program.open() {
-            if flow.is_some_and(|flow| !self.kernel.has(&flow)) {
+            // What a relay has goes on without the program's end of it, and is cut as any other.
+            if flow.is_some_and(|flow| !self.kernel.has(&flow)) && !self.is_relayed(socket) {
                 program.forget(inode, socket);
                 self.registry.remove(socket);
             }
@@ -156,7 +157,7 @@ impl Network {
         let mut there = Vec::new();
         for (inode, socket, flow) in open.into_iter().filter(|(_, socket, _)| is_cut(*socket)) {
             match flow {
-                Some(flow) if !self.kernel.has(&flow) => {
+                Some(flow) if !self.kernel.has(&flow) && !self.is_relayed(socket) => {
                     program.forget(inode, socket);
                     self.registry.remove(socket);
                 }

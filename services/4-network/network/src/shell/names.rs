@@ -69,7 +69,7 @@ impl Program {
     pub(super) fn decide(&self, to: SocketAddr, hosts: Option<&[IpAddr]>) -> Decided {
         if kit::is_broken("egress-pins") {
             // What `prove` switched off: whoever answered it, policy alone is asked.
-            return Decided { reach: Reach::Ask, name: None, by_name: false };
+            return Decided { reach: Reach::Ask, name: None, asks_for: Vec::new() };
         }
         let pins = self.names.pins();
         self.places.decide(to, hosts, pins.names(to.ip(), now()))

@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::names::Names;
 use crate::core::{
     Bucket, Flow, Places, SocketId,
-    limits::{CONNECTS_A_SECOND_MAX, CONNECTS_AT_ONCE_MAX, CONNECTS_OF_PROGRAM_MAX},
+    limits::{CONNECTS_A_SECOND_MAX, CONNECTS_AT_ONCE_MAX, CONNECTS_OF_PROGRAM_MAX, RELAYS_OF_PROGRAM_MAX},
 };
 
 /// One program.
@@ -26,6 +26,7 @@ pub(super) struct Program {
     pub(super) client: String,
     pub(super) orders: mpsc::UnboundedSender<Said>,
     pub(super) connects: Arc<Semaphore>,
+    pub(super) relays: Arc<Semaphore>,
     flows: Mutex<HashMap<u64, Open>>,
     teller: Mutex<Told>,
     rate: Mutex<Bucket>,
@@ -82,6 +83,7 @@ impl Program {
             client: format!("program {}", hello.process),
             orders,
             connects: Arc::new(Semaphore::new(CONNECTS_OF_PROGRAM_MAX)),
+            relays: Arc::new(Semaphore::new(RELAYS_OF_PROGRAM_MAX)),
             flows: Mutex::default(),
             teller: Mutex::default(),
             rate: Mutex::new(Bucket::new(CONNECTS_AT_ONCE_MAX, CONNECTS_A_SECOND_MAX)),

@@ -188,7 +188,7 @@ impl Network {
         }
         let Some(_claim) = claim else { return Err(libc_errno::ALREADY.into()) };
         let hosts = self.interfaces.addresses();
-        let Decided { reach, name, by_name } = program.decide(wanted.shown, hosts.as_deref());
+        let Decided { reach, name, asks_for } = program.decide(wanted.shown, hosts.as_deref());
         match reach {
             // What `prove` switched off: policy alone is asked.
             Reach::Own | Reach::Refused(_) if kit::is_broken("egress-list") => {}
@@ -208,8 +208,8 @@ impl Network {
             name: name.as_ref().map(ToString::to_string),
         };
         let connection = self.authorize_program(program.identity, program.process, wish).await?;
-        let asks_for = name.as_ref().filter(|_| by_name && asks_by_name(wanted.shown.port()));
-        let way = Way::of(&connection.grant, asks_for.map(ToString::to_string));
+        let asks_for = asks_for.iter().filter(|_| asks_by_name(wanted.shown.port()));
+        let way = Way::of(&connection.grant, asks_for.map(ToString::to_string).collect());
         let id = match self.enter(program, &wanted, name, &connection) {
             Ok(id) => id,
             Err(error) => {
@@ -284,7 +284,7 @@ impl Network {
         let connecting = async {
             Ok::<_, NetError>(match way {
                 Way::Direct => connect(&wanted.socket, wanted.to).await,
-                Way::Relay(relay) => self.connect_by_relay(id, &live, wanted, relay).await,
+                Way::Relay(relay) => self.connect_by_relay(program, id, &live, wanted, relay).await,
             })
         };
         let mut done = match live.until_cut(connecting).await {

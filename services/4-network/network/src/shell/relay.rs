@@ -1,7 +1,13 @@
 //! The relay: a program's socket is joined to one of this service's, which alone goes out. What is cut here is cut, whoever has
 //! the program's end of it, and what it may carry is held here.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    io,
+    net::SocketAddr,
+    sync::{Arc, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use rustix::{fs::OFlags, io::Errno, net::sockopt};
 use tokio::{
@@ -10,18 +16,19 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::OwnedSemaphorePermit,
+    sync::Semaphore,
     time::timeout,
 };
 
 use super::{
     Network,
     live::{Live, reset},
+    program::Program,
     program_connect::{Wanted, connect},
 };
 use crate::core::{
     Domain, NetError, Relay, SocketId,
-    first_bytes::{FIRST_BYTES_MAX, Verdict, judge},
+    first_bytes::{FIRST_BYTES_MAX, Verdict, judge_all},
     limits::{FIRST_BYTES_TIMEOUT, RELAY_BUFFER_BYTES, RELAY_CONNECT_TIMEOUT},
 };
 
@@ -32,17 +39,46 @@ fn errno(error: &io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::CONNABORTED)
 }
 
+/// That a relay has a connection: whatever its program does with its end, it is there until this is dropped.
+struct Relayed {
+    network: Arc<Network>,
+    id: SocketId,
+}
+
+impl Relayed {
+    fn new(network: &Arc<Network>, id: SocketId) -> Self {
+        network.relayed().insert(id);
+        Self { network: Arc::clone(network), id }
+    }
+}
+
+impl Drop for Relayed {
+    fn drop(&mut self) {
+        self.network.relayed().remove(&self.id);
+    }
+}
+
 impl Network {
+    fn relayed(&self) -> MutexGuard<'_, HashSet<SocketId>> {
+        self.relayed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_relayed(&self, id: SocketId) -> bool {
+        self.relayed().contains(&id)
+    }
+
     /// As [`connect`], by way of the relay. One that waits hears how the connection to the place itself went; one that does not
     /// is connected to the relay, and reset if the place cannot be reached.
     pub(super) async fn connect_by_relay(
         self: &Arc<Self>,
+        program: &Program,
         id: SocketId,
         live: &Arc<Live>,
         wanted: &Wanted,
         relay: Relay,
     ) -> Result<(), Errno> {
-        let room = Arc::clone(&self.relays).try_acquire_owned().map_err(|_| Errno::AGAIN)?;
+        let room = |of: &Arc<Semaphore>| Arc::clone(of).try_acquire_owned().map_err(|_| Errno::AGAIN);
+        let room = (room(&self.relays)?, room(&program.relays)?);
         let waits = !rustix::fs::fcntl_getfl(&wanted.socket)?.contains(OFlags::NONBLOCK);
         let to = wanted.shown;
         let reached = if waits {
@@ -52,36 +88,31 @@ impl Network {
             None
         };
         let (here, said) = join(wanted).await?;
-        let (network, live) = (Arc::clone(self), Arc::clone(live));
+        let (relayed, live) = (Relayed::new(self, id), Arc::clone(live));
         tokio::spawn(async move {
-            let there = match reached {
-                Some(there) => Ok(there),
-                None => reach(to, RELAY_CONNECT_TIMEOUT).await,
+            let _room = room;
+            let reaching = async {
+                match reached {
+                    Some(there) => Ok(there),
+                    None => reach(to, RELAY_CONNECT_TIMEOUT).await.map_err(|_| NetError::ConnectionReset),
+                }
             };
-            match there {
-                Ok(there) => network.carry(id, &live, here, there, &relay, room).await,
+            match live.until_cut(reaching).await {
+                Ok(there) => relayed.network.carry(id, &live, here, there, &relay).await,
                 Err(_) => reset(&here),
             }
         });
         said
     }
 
-    async fn carry(
-        &self,
-        id: SocketId,
-        live: &Live,
-        here: TcpStream,
-        there: TcpStream,
-        relay: &Relay,
-        _room: OwnedSemaphorePermit,
-    ) {
+    async fn carry(&self, id: SocketId, live: &Live, here: TcpStream, there: TcpStream, relay: &Relay) {
         // Small messages are not held back, as the program's own socket would not.
         let _ = (here.set_nodelay(true), there.set_nodelay(true));
         let ((mut from, mut back), (mut answers, mut to)) = (here.into_split(), there.into_split());
         let both = async {
             let asks = async {
-                if let Some(name) = &relay.name {
-                    first_bytes(live, &mut from, &mut to, name, relay).await?;
+                if !relay.names.is_empty() {
+                    first_bytes(live, &mut from, &mut to, relay).await?;
                 }
                 pump(&mut from, &mut to, relay.send, |bytes| live.count(bytes, 0), live, relay).await
             };
@@ -147,15 +178,14 @@ async fn first_bytes(
     live: &Live,
     from: &mut OwnedReadHalf,
     to: &mut OwnedWriteHalf,
-    name: &str,
     relay: &Relay,
 ) -> Result<(), NetError> {
     let mut heard = Vec::with_capacity(FIRST_BYTES_MAX);
     let reading = async {
         loop {
-            match judge(&heard, name) {
+            match judge_all(&heard, &relay.names) {
                 Verdict::Agrees => return Ok(()),
-                Verdict::Refused(why) => return Err(denied(&why.text(name))),
+                Verdict::Refused(why) => return Err(denied(&why.text(&relay.names.join(" or ")))),
                 Verdict::More => {}
             }
             match from.read_buf(&mut heard).await {
@@ -209,7 +239,7 @@ mod tests {
     use super::*;
     use crate::shell::live::Io;
 
-    const FREE: Relay = Relay { name: None, send: true, recv: true, bandwidth_limit: 0 };
+    const FREE: Relay = Relay { names: Vec::new(), send: true, recv: true, bandwidth_limit: 0 };
 
     /// A program's end and a server's, with the relay between them.
     async fn joined(
@@ -226,8 +256,8 @@ mod tests {
         let carrying = tokio::spawn(async move {
             let ((mut from, mut back), (mut answers, mut to)) = (here.into_split(), there.into_split());
             let asks = async {
-                if let Some(name) = &relay.name {
-                    first_bytes(&carried, &mut from, &mut to, name, &relay).await?;
+                if !relay.names.is_empty() {
+                    first_bytes(&carried, &mut from, &mut to, &relay).await?;
                 }
                 pump(&mut from, &mut to, relay.send, |bytes| carried.count(bytes, 0), &carried, &relay).await
             };
@@ -290,7 +320,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_asks_for_another_name_sends_nothing() {
-        let named = |name: &str| Relay { name: Some(name.to_owned()), ..FREE };
+        let named =
+            |name: &str| Relay { names: vec!["first.example.org".to_owned(), name.to_owned()], ..FREE };
         let request = b"GET / HTTP/1.1\r\nHost: api.example.org\r\n\r\n";
         let (mut program, mut server, _live, _carrying) = joined(named("api.example.org")).await;
         for part in request.chunks(7) {

@@ -8,7 +8,10 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Asker, Network, fetch::FetchStream, lock, slots::Kind, web_socket_open::EventStream};
 use crate::{
-    core::{NetError, limits::time_limit_or_default},
+    core::{
+        NetError,
+        limits::{TIMEOUT_DEFAULT, time_limit_or_default},
+    },
     shell::contract::Handlers,
 };
 
@@ -41,8 +44,9 @@ impl Handlers {
         let taken = self.0.calls.slots.take(Kind::Upload, asker.requestor.id());
         let slot = taken.map_err(|error| NetError::TooMany(error.to_string()))?;
         let mut parts = request.into_inner();
-        let Some(wire::FetchUploadPart { part: Some(Part::Request(mut fetch)) }) = parts.message().await?
-        else {
+        let first = timeout(TIMEOUT_DEFAULT, parts.message()).await;
+        let first = first.map_err(|_| NetError::Timeout(TIMEOUT_DEFAULT.as_millis()))??;
+        let Some(wire::FetchUploadPart { part: Some(Part::Request(mut fetch)) }) = first else {
             return Err(misuse("the request comes first"));
         };
         if !fetch.body.is_empty() {

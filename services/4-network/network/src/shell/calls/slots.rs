@@ -10,7 +10,10 @@ use base::IdentityId;
 use super::lock;
 use crate::core::{
     CallError,
-    limits::{FETCHES_MAX, FETCHES_OF_ONE_MAX, UPLOADS_MAX, WEB_SOCKETS_MAX, WEB_SOCKETS_OF_ONE_MAX},
+    limits::{
+        FETCHES_MAX, FETCHES_OF_ONE_MAX, UPLOADS_MAX, UPLOADS_OF_ONE_MAX, WEB_SOCKETS_MAX,
+        WEB_SOCKETS_OF_ONE_MAX,
+    },
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,7 +27,7 @@ impl Kind {
     const fn limits(self) -> (usize, usize, &'static str) {
         match self {
             Self::Fetch => (FETCHES_OF_ONE_MAX, FETCHES_MAX, "requests"),
-            Self::Upload => (UPLOADS_MAX, UPLOADS_MAX, "uploads"),
+            Self::Upload => (UPLOADS_OF_ONE_MAX, UPLOADS_MAX, "uploads"),
             Self::WebSocket => (WEB_SOCKETS_OF_ONE_MAX, WEB_SOCKETS_MAX, "WebSockets"),
         }
     }

@@ -45,8 +45,9 @@ pub(super) fn config(policy: &NetworkPolicyUpdate) -> Result<Arc<ClientConfig>, 
 
 impl Calls {
     fn tls_config(&self) -> Result<Arc<ClientConfig>, CallError> {
-        let policy = self.policy();
         let mut known = lock(&self.tls);
+        // Read under the lock: an older policy must not be what is remembered after a newer one was folded.
+        let policy = self.policy();
         if let Some(config) = &*known {
             return Ok(Arc::clone(config));
         }

@@ -73,9 +73,6 @@ impl Network {
     pub(super) async fn carry_web_socket(self: &Arc<Self>, asker: &Asker, opened: Opened, out: &Events) {
         let id = opened.id;
         let first = first_event(&opened);
-        if !answer::event(out, first).await {
-            return;
-        }
         let Opened { stream, slot, .. } = opened;
         let message_bytes = self.calls.policy().limits.message_bytes as usize;
         let (sink, mut stream) = stream.split();
@@ -87,8 +84,12 @@ impl Network {
             sink: Mutex::new(sink),
             closing: watch::Sender::new(false),
         });
+        // First: who hears that it is open may use it at once.
         lock(&self.calls.web_sockets).insert(id, Arc::clone(&socket));
-        let end = self.listen_to(id, &mut stream, &socket, out).await;
+        let end = match answer::event(out, first).await {
+            true => self.listen_to(id, &mut stream, &socket, out).await,
+            false => End::Left,
+        };
         lock(&self.calls.web_sockets).remove(&id);
         let cut = self.registry.find(id, owner).err();
         if matches!(end, End::Left) {
@@ -180,6 +181,8 @@ impl Network {
             let text = format!("too large: {} bytes, at most {}", message.len(), socket.message_bytes);
             return Err(NetError::invalid("data", text));
         }
+        // Each that waits for a peer that does not read holds its message.
+        let _room = self.registry.transfer(socket.owner)?;
         socket.say(message).await
     }
 
