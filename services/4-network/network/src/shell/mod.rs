@@ -225,7 +225,8 @@ impl Service for Network {
     /// What a program has is cut by its monitor: who is answered can rely on that.
     async fn settled(&self) {
         if self.registry.has_cut_of_programs() {
-            self.cut_is_done().await;
+            // Not before: who waits for this is told so, and axiom ends a service that lags for too long.
+            while !self.cut_is_done().await {}
         }
     }
 

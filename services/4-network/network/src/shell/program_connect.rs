@@ -267,8 +267,11 @@ impl Network {
             record.connection = Some(connection.clone());
             Ok::<(), NetError>(())
         })?;
-        if let Some(before) = program.remember(wanted.inode, id) {
-            self.registry.remove(before);
+        // Of a socket of before with the same number: a relay that still goes for it ends.
+        if let Some(before) =
+            program.remember(wanted.inode, id).and_then(|before| self.registry.remove(before))
+        {
+            before.cut.send_replace(true);
         }
         Ok(id)
     }
