@@ -41,7 +41,7 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
         },
     )
     .rootless(NEEDS_THE_HOSTS_RIGHT),
-    Attempt::new("speak_for_other_addresses", "serves addresses that are not its own", &[Caps], |_| {
+    Attempt::new("speak_for_other_addresses", "serves addresses that are not its own", &[Caps, Seccomp], |_| {
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         option(&socket, libc::SOL_IP, libc::IP_TRANSPARENT, 1)
     }),
