@@ -64,7 +64,8 @@ pub fn examine(
     let shown = match attempt.way(privileged) {
         Way::Never(why) => Shown::Cannot(why.to_owned()),
         Way::Without(guards) => {
-            let off = off_together(GuardSet::of(guards), privileged);
+            let off = attempt.beside.iter().copied().fold(GuardSet::of(guards), GuardSet::with);
+            let off = off_together(off, privileged);
             let (code, line) = run(Place::Sandbox(off));
             match (code, bare) {
                 (Some(code), _) if is(code, SUCCEEDED) => Shown::Without(off),
@@ -119,6 +120,17 @@ mod tests {
         assert!(matches!(judge(REFUSED, REFUSED, SUCCEEDED).shown, Shown::Not(_)));
         assert!(matches!(judge(REFUSED, REFUSED, REFUSED).shown, Shown::Cannot(_)));
         assert!(matches!(judge(REFUSED, BROKEN, SUCCEEDED).shown, Shown::Not(_)));
+    }
+
+    #[test]
+    fn what_refuses_it_too_is_off_when_it_is_to_succeed() {
+        let attempt = Attempt::find("speak_for_other_addresses").unwrap();
+        let both = GuardSet::of(&[Guard::Caps, Guard::Seccomp]);
+        let seen = examine(attempt, true, GuardSet::EMPTY, |place| {
+            let code = if place == Place::Sandbox(both) { SUCCEEDED } else { REFUSED };
+            (Some(i32::from(code)), String::new())
+        });
+        assert_eq!(seen.shown, Shown::Without(both));
     }
 
     #[test]

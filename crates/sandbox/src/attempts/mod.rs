@@ -117,6 +117,8 @@ pub struct Attempt {
     pub root: Way,
     /// When it has none.
     pub rootless: Way,
+    /// What refuses it too where a monitor sees the program's calls, as a node's do; off as well when it is to succeed.
+    pub beside: &'static [Guard],
     /// May be tried outside of any sandbox: it changes nothing but its canary.
     pub bare: bool,
     perform: fn(&Canaries) -> Result<(), Failure>,
@@ -134,7 +136,7 @@ impl Attempt {
             [] => Guard::Mountns,
         };
         let way = Way::Without(guards);
-        Attempt { name, aim, guard, root: way, rootless: way, bare: true, perform }
+        Attempt { name, aim, guard, root: way, rootless: way, beside: &[], bare: true, perform }
     }
 
     const fn rootless(self, rootless: Way) -> Attempt {
@@ -143,6 +145,10 @@ impl Attempt {
 
     const fn root(self, root: Way) -> Attempt {
         Attempt { root, ..self }
+    }
+
+    const fn beside(self, beside: &'static [Guard]) -> Attempt {
+        Attempt { beside, ..self }
     }
 
     /// Outside of a sandbox it would change the host.

@@ -41,15 +41,11 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
         },
     )
     .rootless(NEEDS_THE_HOSTS_RIGHT),
-    Attempt::new(
-        "speak_for_other_addresses",
-        "serves addresses that are not its own",
-        &[Caps, Seccomp],
-        |_| {
-            let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-            option(&socket, libc::SOL_IP, libc::IP_TRANSPARENT, 1)
-        },
-    ),
+    Attempt::new("speak_for_other_addresses", "serves addresses that are not its own", &[Caps], |_| {
+        let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        option(&socket, libc::SOL_IP, libc::IP_TRANSPARENT, 1)
+    })
+    .beside(&[Seccomp]),
     Attempt::new("forge_a_connection", "sets the state of a TCP connection by hand", &[Caps], |_| {
         const TCP_REPAIR: i32 = 19;
         // SAFETY: numbers only.
