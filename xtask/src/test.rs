@@ -142,7 +142,9 @@ fn all_tests(binary: &Path, skipped: &Mutex<Vec<String>>) -> Result<()> {
     // An old report would be taken for this run's; that there is none is fine.
     let _ = std::fs::remove_file(&report);
     let mut command = if proc::installed("cargo-nextest") {
-        proc::cargo(&["nextest", "run"])
+        let mut command = proc::cargo(&["nextest", "run", "--test-threads"]);
+        command.arg(at_once().to_string());
+        command
     } else {
         println!("   cargo-nextest is not installed; `cargo test` runs the same tests, slower");
         proc::cargo(&["test", "--no-fail-fast", "--lib", "--bins", "--tests"])
@@ -266,15 +268,18 @@ fn repeated(list: &str) -> Result<Vec<String>> {
     Ok(repeated.map(str::to_owned).collect())
 }
 
-/// Runs as many at once as there are cores. Returns how many failed.
-/// As with nextest, each runs in a process of its own.
+/// Most tests wait for others half of their time: for each core two.
+fn at_once() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from) * 2
+}
+
+/// Returns how many failed. As with nextest, each runs in a process of its own.
 fn run_cases(
     stage: &Stage,
     executable: &Path,
     names: &[String],
     skipped: &Mutex<Vec<String>>,
 ) -> Result<usize> {
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let (next, failures) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let work = || {
         loop {
@@ -292,7 +297,7 @@ fn run_cases(
         }
     };
     std::thread::scope(|scope| {
-        for _ in 0..workers {
+        for _ in 0..at_once() {
             scope.spawn(work);
         }
     });
