@@ -7,6 +7,7 @@ mod act;
 mod beacon;
 mod boot;
 mod capability;
+mod egress;
 mod idle;
 mod log;
 mod output;
@@ -38,11 +39,12 @@ usage: bench [PART...] [--quick] [-o json] [--dir DIR] [--only TEXT]
   boot     boot of a node and its idle memory
   idle     wake-ups, processor time and memory of a node in which nothing happens, alone and with 1 000 services
   output   captured output, beside s6-log and a bare file
+  egress   a program's way out: bytes and connections, beside a direct loopback, veth, slirp4netns and pasta
 Without a PART all of them run. DIR is where the folders of the parts are made, on the disk to be measured; by default the
 folder for temporary files. TEXT chooses among the contestants of `act`, for a profile. BAILIWICK_BIN names the binary; without it cargo builds one.";
 
-const PARTS: [&str; 10] =
-    ["policy", "log", "verify", "act", "capability", "spawn", "services", "boot", "idle", "output"];
+const PARTS: [&str; 11] =
+    ["policy", "log", "verify", "act", "capability", "spawn", "services", "boot", "idle", "output", "egress"];
 
 struct Options {
     parts: Vec<&'static str>,
@@ -152,6 +154,7 @@ fn part(name: &str, dir: &std::path::Path, options: &Options) -> Result<Part> {
         "boot" => boot::run(dir, quick),
         "idle" => idle::run(dir, quick),
         "output" => output::run(dir, quick),
+        "egress" => egress::run(dir, quick),
         other => bail!("there is no part {other}"),
     }
 }

@@ -61,16 +61,21 @@ pub(crate) fn cargo_build(what: &[&str]) -> Result<()> {
     }
 }
 
-/// The trivial service, below a folder of its own, which a sandbox can be shown without showing anything else.
+/// The trivial service, below a folder of its own.
 pub(crate) fn trivial_service(folder: &Path) -> Result<PathBuf> {
+    beside("bench-service", folder)
+}
+
+/// A program of this package, copied below a folder of its own, which a sandbox can be shown without showing anything else.
+pub(crate) fn beside(name: &str, folder: &Path) -> Result<PathBuf> {
     let own = std::env::current_exe().context("this program")?;
-    let beside = own.with_file_name("bench-service");
+    let beside = own.with_file_name(name);
     if !beside.is_file() {
         bail!("{} is not there; `cargo build --release -p bench` builds it", beside.display());
     }
     let bin = folder.join("bin");
     std::fs::create_dir(&bin).with_context(|| format!("making {}", bin.display()))?;
-    let program = bin.join("bench-service");
+    let program = bin.join(name);
     std::fs::copy(&beside, &program).with_context(|| format!("copying {}", beside.display()))?;
     Ok(program)
 }

@@ -1,0 +1,105 @@
+//! The program that goes out in `bench egress`: the same on every way.
+//!
+//! `ADDRESS flows N MEBIBYTES` sends so much over N connections and says how many megabytes a second arrived at the other
+//! end. `ADDRESS latency N` connects N times, one after the other, waits for one byte each time, and says half of which
+//! time they took, in microseconds. `ADDRESS connects CLIENTS N` does the same from several threads, and says how many came about in a
+//! second.
+
+use std::{
+    error::Error,
+    io::{self, Read, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
+    process::ExitCode,
+    thread,
+    time::Instant,
+};
+
+/// What a connection is for: the other end reads everything, or gives one byte.
+const TAKE: u8 = b't';
+const GIVE: u8 = b'g';
+const PIECE_BYTES: usize = 256 * 1024;
+/// Sent before the clock starts: windows have grown by then.
+const FIRST_PIECES: usize = 64;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(figure) => {
+            println!("{figure}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("bench-client: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<f64, Box<dyn Error + Send + Sync>> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [address, "flows", count, mebibytes] => flows(address.parse()?, count.parse()?, mebibytes.parse()?),
+        [address, "latency", count] => Ok(latency(address.parse()?, count.parse()?)?),
+        [address, "connects", clients, count] => connects(address.parse()?, clients.parse()?, count.parse()?),
+        _ => Err("usage: ADDRESS flows N MEBIBYTES | ADDRESS latency N | ADDRESS connects CLIENTS N".into()),
+    }
+}
+
+/// Threads that all begin at one time; the seconds from then until the last has ended.
+fn together<T: Send>(
+    with: Vec<T>,
+    each: impl Fn(T) -> io::Result<()> + Sync,
+) -> Result<f64, Box<dyn Error + Send + Sync>> {
+    let since = Instant::now();
+    thread::scope(|scope| {
+        let run = |one| scope.spawn(|| each(one));
+        let running: Vec<_> = with.into_iter().map(run).collect();
+        running
+            .into_iter()
+            .try_for_each(|thread| thread.join().map_err(|_| "a thread panicked")?.map_err(Into::into))
+    })
+    .map(|()| since.elapsed().as_secs_f64())
+}
+
+fn flows(address: SocketAddr, count: usize, mebibytes: usize) -> Result<f64, Box<dyn Error + Send + Sync>> {
+    let piece = vec![b'x'; PIECE_BYTES];
+    let pieces = mebibytes * 1024 * 1024 / PIECE_BYTES / count.max(1);
+    let mut connections = Vec::new();
+    for _ in 0..count {
+        let mut connection = TcpStream::connect(address)?;
+        connection.write_all(&[TAKE])?;
+        for _ in 0..FIRST_PIECES {
+            connection.write_all(&piece)?;
+        }
+        connections.push(connection);
+    }
+    let seconds = together(connections, |mut connection| {
+        (0..pieces).try_for_each(|_| connection.write_all(&piece))?;
+        connection.shutdown(Shutdown::Write)?;
+        // Said when the last byte was read at the other end.
+        connection.read_exact(&mut [0])
+    })?;
+    Ok((count * pieces * PIECE_BYTES) as f64 / 1e6 / seconds)
+}
+
+fn once(address: SocketAddr) -> io::Result<()> {
+    let mut connection = TcpStream::connect(address)?;
+    connection.write_all(&[GIVE])?;
+    connection.read_exact(&mut [0])
+}
+
+fn latency(address: SocketAddr, count: usize) -> io::Result<f64> {
+    let mut times = Vec::new();
+    for _ in 0..count {
+        let since = Instant::now();
+        once(address)?;
+        times.push(since.elapsed().as_secs_f64() * 1e6);
+    }
+    times.sort_by(f64::total_cmp);
+    times.get(count / 2).copied().ok_or_else(|| io::Error::other("nothing was to be done"))
+}
+
+fn connects(address: SocketAddr, clients: usize, count: usize) -> Result<f64, Box<dyn Error + Send + Sync>> {
+    let each = count / clients.max(1);
+    let seconds = together(vec![each; clients], |count| (0..count).try_for_each(|_| once(address)))?;
+    Ok((each * clients) as f64 / seconds)
+}

@@ -1,0 +1,109 @@
+//! The way out of programs beside the ways that hosts have: what a flow carries, and what a connection costs.
+//!
+//! Everywhere the same program goes to the same server, which is a thread of this process on the host.
+
+mod server;
+mod ways;
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::{
+    process,
+    report::{Part, Row, Subject, Unit},
+    site::{self, Folder, Site},
+};
+use server::Server;
+use ways::{Neighbour, Way};
+
+const MEBIBYTES: usize = 4096;
+const MEBIBYTES_QUICK: usize = 1024;
+const ROUNDS: usize = 7;
+const ROUNDS_QUICK: usize = 3;
+const FLOWS: [usize; 2] = [1, 8];
+/// A program may connect a thousand times at once before its rate holds it (`network`'s `CONNECTS_AT_ONCE_MAX`).
+const CONNECTS: usize = 800;
+const CLIENTS: usize = 16;
+const LATENCIES: usize = 400;
+
+/// With a rule that has a limit everything goes through the relay; this one is never reached.
+const RULE_WITH_LIMIT: &str = "[[rule]]\nid = \"held\"\nname = \"held\"\npriority = 950\neffect = \"AllowWithConditions\"\n\
+    condition = { action = { kind = \"connect\" } }\n\
+    restrictions = [{ name = \"held\", condition = \"always\", limits = { bandwidth_limit = 1000000000000 } }]\n";
+
+pub(crate) fn run(parent: &Path, quick: bool) -> Result<Part> {
+    let (mebibytes, rounds) = if quick { (MEBIBYTES_QUICK, ROUNDS_QUICK) } else { (MEBIBYTES, ROUNDS) };
+    let folder = Folder::new(parent, "egress")?;
+    let client = site::beside("bench-client", folder.path())?;
+    let server = Server::start()?;
+    let mut part = Part::new("egress");
+    let mut plain = Site::started(folder.path().join("d"))?;
+    let mut relayed = Site::started(folder.path().join("r"))?;
+    let rule = folder.path().join("rule.toml");
+    std::fs::write(&rule, RULE_WITH_LIMIT).context("writing a rule")?;
+    relayed.done(&["policy", "add", &rule.to_string_lossy()])?;
+
+    let mut ways = vec![
+        Way::ours("handed socket", &plain, &client, server.port()),
+        Way::ours("relay", &relayed, &client, server.port()),
+        Way::direct(&client, server.port()),
+    ];
+    let mut neighbours = Vec::new();
+    for make in [Neighbour::veth, Neighbour::slirp4netns, Neighbour::pasta] {
+        match make(&folder.path().join(format!("n{}", neighbours.len()))) {
+            Ok(neighbour) => {
+                ways.push(Way::through(&neighbour, &client, server.port()));
+                neighbours.push(neighbour);
+            }
+            Err((name, why)) => part.skip(name, format!("{why:#}")),
+        }
+    }
+    for flows in FLOWS {
+        let what = format!("a program sends over TCP, {flows} at once");
+        let words = ["flows".to_owned(), flows.to_string(), mebibytes.to_string()];
+        let row = row(&ways, what, Unit::MegabytesPerSecond, rounds, &words)?;
+        part.rows.push(row.against(ways::DIRECT, 0.95).against(ways::SLIRP, 1.5));
+    }
+    let words = ["latency".to_owned(), LATENCIES.to_string()];
+    let row_of_latency =
+        row(&ways, "connect and one byte, one after the other", Unit::Microseconds, rounds, &words)?;
+    part.rows.push(row_of_latency.against(ways::DIRECT, 3.0));
+    let words = ["connects".to_owned(), CLIENTS.to_string(), CONNECTS.to_string()];
+    let what = format!("connections with one byte, {CLIENTS} clients");
+    part.rows.push(row(&ways, what, Unit::PerSecond, rounds, &words)?.against(ways::DIRECT, 0.5));
+    drop(ways);
+    for neighbour in neighbours {
+        neighbour.end()?;
+    }
+    plain.down()?;
+    relayed.down()?;
+    part.note("each of our connections is decided and its entry durable before the first packet; the peers decide and record nothing");
+    part.note("the program and the server share the cores, so what one way costs beside the copy is seen in its throughput");
+    process::reap();
+    Ok(part)
+}
+
+/// All ways in turn, round for round.
+fn row(
+    ways: &[Way<'_>],
+    what: impl Into<String>,
+    unit: Unit,
+    rounds: usize,
+    words: &[String],
+) -> Result<Row> {
+    let what = what.into();
+    let mut samples = vec![Vec::new(); ways.len()];
+    for round in 0..rounds {
+        eprintln!("bench: egress: {what}: round {} of {rounds}", round + 1);
+        for (way, samples) in ways.iter().zip(&mut samples) {
+            samples.push(way.figure(words).with_context(|| format!("{} by {}", what, way.name))?);
+        }
+    }
+    let subject = |(way, samples): (&Way<'_>, &mut Vec<f64>)| match way.is_ours {
+        true => Subject::ours(way.name, samples),
+        false => Subject::peer(way.name, samples),
+    };
+    let subjects = ways.iter().zip(&mut samples).map(subject).collect();
+    Ok(Row::new(what, unit, subjects))
+}

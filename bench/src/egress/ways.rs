@@ -1,0 +1,200 @@
+//! How a program comes to the server: through a node, bare, or out of a network namespace that something joins to the host.
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
+
+use crate::{
+    process::{self, Tree},
+    site::Site,
+};
+
+pub(super) const DIRECT: &str = "direct";
+pub(super) const SLIRP: &str = "slirp4netns";
+const VETH: &str = "veth";
+const PASTA: &str = "pasta";
+/// Of the network for measurements (RFC 2544): nobody else's.
+const HOST_END: &str = "198.18.97.1";
+const FAR_END: &str = "198.18.97.2";
+/// Where slirp4netns shows the host.
+const SLIRP_HOST: &str = "10.0.2.2";
+const READY_TIMEOUT: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+pub(super) struct Way<'a> {
+    pub(super) name: &'static str,
+    pub(super) is_ours: bool,
+    command: Box<dyn Fn() -> Command + 'a>,
+}
+
+impl<'a> Way<'a> {
+    pub(super) fn ours(name: &'static str, site: &'a Site, client: &'a Path, port: u16) -> Self {
+        let place = format!("127.0.0.1:{port}");
+        let shown = client.parent().unwrap_or(client).to_string_lossy().into_owned();
+        let client = client.to_string_lossy().into_owned();
+        let command =
+            move || site.command(&["run", "--fs", &shown, "--egress", &place, "--", &client, &place]);
+        Self { name, is_ours: true, command: Box::new(command) }
+    }
+
+    pub(super) fn direct(client: &'a Path, port: u16) -> Self {
+        let command = move || {
+            let mut command = Command::new(client);
+            command.arg(format!("127.0.0.1:{port}"));
+            command
+        };
+        Self { name: DIRECT, is_ours: false, command: Box::new(command) }
+    }
+
+    pub(super) fn through(neighbour: &Neighbour, client: &'a Path, port: u16) -> Self {
+        let (holder, host) = (neighbour.holder.pid(), neighbour.host.clone());
+        let command = move || {
+            let mut command = Command::new("nsenter");
+            command.args(["--net", "--target"]).arg(holder.to_string()).arg("--").arg(client);
+            command.arg(format!("{host}:{port}"));
+            command
+        };
+        Self { name: neighbour.name, is_ours: false, command: Box::new(command) }
+    }
+
+    /// What the program says of its run.
+    pub(super) fn figure(&self, words: &[String]) -> Result<f64> {
+        let output =
+            (self.command)().args(words).stdin(Stdio::null()).output().context("starting the program")?;
+        if !output.status.success() {
+            bail!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+        }
+        let said = String::from_utf8_lossy(&output.stdout);
+        said.trim().parse().with_context(|| format!("the program said {said:?}"))
+    }
+}
+
+/// A network namespace, with what joins it to the host. Needs root.
+pub(super) struct Neighbour {
+    name: &'static str,
+    holder: Tree,
+    joiner: Option<Tree>,
+    /// The host as it is seen from there.
+    host: String,
+}
+
+type Made = Result<Neighbour, (&'static str, anyhow::Error)>;
+
+impl Neighbour {
+    pub(super) fn veth(_: &Path) -> Made {
+        let make = || {
+            let holder = holder()?;
+            let pid = holder.pid().to_string();
+            let name = format!("bwb{pid}");
+            ip(None, &["link", "add", &name, "type", VETH, "peer", "name", "out", "netns", &pid])?;
+            ip(None, &["addr", "add", &format!("{HOST_END}/30"), "dev", &name])?;
+            ip(None, &["link", "set", &name, "up"])?;
+            ip(Some(&holder), &["addr", "add", &format!("{FAR_END}/30"), "dev", "out"])?;
+            ip(Some(&holder), &["link", "set", "out", "up"])?;
+            Ok(Self { name: VETH, holder, joiner: None, host: HOST_END.to_owned() })
+        };
+        make().map_err(|why| (VETH, why))
+    }
+
+    pub(super) fn slirp4netns(_: &Path) -> Made {
+        let make = || {
+            let program = need(SLIRP, SLIRP)?;
+            let holder = holder()?;
+            let mut command = Command::new(program);
+            command.args(["--configure", "--mtu=65520"]).arg(holder.pid().to_string()).arg("tap0");
+            let joiner =
+                Tree::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))?;
+            wait_for_route(&holder)?;
+            Ok(Self { name: SLIRP, holder, joiner: Some(joiner), host: SLIRP_HOST.to_owned() })
+        };
+        make().map_err(|why| (SLIRP, why))
+    }
+
+    pub(super) fn pasta(folder: &Path) -> Made {
+        let make = || {
+            let program = need(PASTA, "passt")?;
+            let holder = holder()?;
+            let mut command = Command::new(program);
+            command.args([
+                "--foreground",
+                "--config-net",
+                "--netns-only",
+                "--quiet",
+                "--runas",
+                "0",
+                "--pid",
+            ]);
+            command.arg(folder).arg(holder.pid().to_string());
+            let joiner =
+                Tree::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))?;
+            let host = wait_for_route(&holder)?;
+            Ok(Self { name: PASTA, holder, joiner: Some(joiner), host })
+        };
+        make().map_err(|why| (PASTA, why))
+    }
+
+    pub(super) fn end(self) -> Result<()> {
+        self.joiner.map_or(Ok(()), |joiner| joiner.end(Signal::TERM))?;
+        self.holder.end(Signal::TERM)
+    }
+}
+
+fn need(program: &str, package: &str) -> Result<std::path::PathBuf> {
+    process::installed(program).with_context(|| process::missing(program, package))
+}
+
+/// Keeps a new network namespace for as long as it lives; its loopback is up.
+fn holder() -> Result<Tree> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("only root can make a network namespace that is not a user's");
+    }
+    let own = std::fs::read_link("/proc/self/ns/net").context("the own network namespace")?;
+    let mut command = Command::new("unshare");
+    let holder = Tree::spawn(command.args(["--net", "--", "sleep", "86400"]).stdin(Stdio::null()))?;
+    let file = format!("/proc/{}/ns/net", holder.pid());
+    until("unshare", || Ok(std::fs::read_link(&file).is_ok_and(|other| other != own).then_some(())))?;
+    ip(Some(&holder), &["link", "set", "lo", "up"])?;
+    Ok(holder)
+}
+
+/// The gateway, once there is one.
+fn wait_for_route(holder: &Tree) -> Result<String> {
+    until("what joins the network namespace to the host", || {
+        let routes = ip(Some(holder), &["-4", "route", "show", "default"])?;
+        Ok(routes.split_whitespace().nth(2).map(str::to_owned))
+    })
+}
+
+fn until<T>(what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let since = Instant::now();
+    loop {
+        if let Some(found) = look()? {
+            return Ok(found);
+        }
+        if since.elapsed() > READY_TIMEOUT {
+            bail!("{what} was not ready within {} s", READY_TIMEOUT.as_secs());
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+fn ip(inside: Option<&Tree>, words: &[&str]) -> Result<String> {
+    let mut command = match inside {
+        None => Command::new("ip"),
+        Some(holder) => {
+            let mut command = Command::new("nsenter");
+            command.args(["--net", "--target"]).arg(holder.pid().to_string()).args(["--", "ip"]);
+            command
+        }
+    };
+    let output = command.args(words).output().context("starting ip (package iproute2)")?;
+    if !output.status.success() {
+        bail!("ip {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
