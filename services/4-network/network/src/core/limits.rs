@@ -37,7 +37,10 @@ pub const QUESTIONS_A_SECOND_MAX: u32 = 50;
 pub const RELAYS_OF_PROGRAM_MAX: usize = 128;
 /// Connections of programs that go through the relay at once; each holds two descriptors and two buffers.
 pub const RELAYS_MAX: usize = 512;
-pub const RELAY_BUFFER_BYTES: usize = 65_536;
+pub const RELAY_BUFFER_BYTES: usize = 16_384;
+/// What a buffer grows to while it is filled again and again: copied with eight kibibytes a flow carries a quarter of a direct one, with so
+/// many three quarters. Of all relays at once some 256 MiB, half of the service's memory.
+pub const RELAY_BUFFER_BYTES_MAX: usize = 262_144;
 /// How long the relay tries, as the kernel would.
 pub const RELAY_CONNECT_TIMEOUT: Duration = Duration::from_secs(127);
 /// Within this time a connection has said whom it asks for.

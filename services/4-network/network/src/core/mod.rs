@@ -35,7 +35,7 @@ pub use flow::{ANSWER_BYTES_MAX, Flow, Held, held};
 pub use grant::{UnknownLimit, grant_of};
 pub use names::{HostName, NameError};
 pub use options::{SocketOption, check_value};
-pub use rate::Bucket;
+pub use rate::{BANDWIDTH_BURST, Bucket, Pace, burst_bytes};
 pub use rules::{FOLD_VERSION, Rules};
 pub use special::{Special, special};
 pub use state::{Event, SocketState, next};

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::program::Held;
-use crate::core::{Domain, NetError, SocketType};
+use crate::core::{Domain, NetError, Pace, SocketType};
 
 /// In which form a socket is: tokio's types change with what was done.
 #[derive(Debug)]
@@ -41,8 +41,8 @@ pub(super) struct Live {
     pub(super) cut: watch::Sender<bool>,
     pub(super) sent_bytes: AtomicU64,
     pub(super) received_bytes: AtomicU64,
-    /// When the next byte may go, of a connection with a bandwidth.
-    free_at: tokio::sync::Mutex<Option<Instant>>,
+    /// Of a connection with a bandwidth.
+    pace: Mutex<Pace>,
 }
 
 impl fmt::Debug for Live {
@@ -93,7 +93,7 @@ impl Live {
             cut: watch::Sender::new(false),
             sent_bytes: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
-            free_at: tokio::sync::Mutex::default(),
+            pace: Mutex::default(),
         }
     }
 
@@ -245,21 +245,20 @@ impl Live {
     /// Until what was moved before has been paid for. `limit` is in bytes a second; 0 is none.
     pub(super) async fn room(&self, limit: u64) {
         if limit > 0 {
-            let at = *self.free_at.lock().await;
+            let at = self.pace().free_at(Instant::now().into_std());
             if let Some(at) = at {
-                time::sleep_until(at).await;
+                time::sleep_until(at.into()).await;
             }
         }
     }
 
     /// So many were moved: those that come have to wait for them.
-    pub(super) async fn charge(&self, bytes: usize, limit: u64) {
-        let Some(nanoseconds) = (bytes as u64).saturating_mul(1_000_000_000).checked_div(limit) else {
-            return;
-        };
-        let mut free_at = self.free_at.lock().await;
-        let from = free_at.unwrap_or_else(Instant::now).max(Instant::now());
-        *free_at = Some(from + Duration::from_nanos(nanoseconds));
+    pub(super) fn charge(&self, bytes: usize, limit: u64) {
+        self.pace().charge(Instant::now().into_std(), bytes, limit);
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn count(&self, sent: usize, received: usize) {

@@ -120,7 +120,7 @@ impl Network {
                 let (bytes, peer) = received.map_err(|error| NetError::of_io(&error, "receiving"))?;
                 let Some(bandwidth) = bandwidth_from(&peer) else { continue };
                 // What was taken is told to those who come next; to wait now could lose it.
-                live.charge(bytes, bandwidth).await;
+                live.charge(bytes, bandwidth);
                 return Ok((bytes, peer));
             }
         };
@@ -202,7 +202,7 @@ async fn send_stream(live: &Live, data: &[u8], bandwidth: u64, limit: Duration) 
         }
     };
     let sent = live.within(limit, work).await?;
-    live.charge(sent, bandwidth).await;
+    live.charge(sent, bandwidth);
     Ok(sent)
 }
 
@@ -221,7 +221,7 @@ async fn recv_stream(live: &Live, most: usize, bandwidth: u64, limit: Duration) 
         }
     };
     let bytes = live.within(limit, work).await?;
-    live.charge(bytes, bandwidth).await;
+    live.charge(bytes, bandwidth);
     buffer.truncate(bytes);
     Ok(buffer)
 }
@@ -243,6 +243,6 @@ async fn send_datagram(
         socket.send_to(data, peer).await.map_err(|error| NetError::of_io(&error, &peer.to_string()))
     };
     let sent = live.within(limit, sending).await?;
-    live.charge(sent, bandwidth).await;
+    live.charge(sent, bandwidth);
     Ok(sent)
 }

@@ -7,7 +7,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use base::IdentityId;
@@ -19,7 +18,7 @@ use tokio::{
 
 use super::{Network, lock};
 use crate::{
-    core::{Connection, NetError, SocketId},
+    core::{Connection, NetError, Pace, SocketId},
     shell::live::Live,
 };
 
@@ -36,6 +35,7 @@ pub(in crate::shell) struct Carried {
     cut: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// Until what was moved before has been paid for.
     paid: Option<Pin<Box<Sleep>>>,
+    pace: Pace,
 }
 
 impl Carried {
@@ -48,7 +48,7 @@ impl Carried {
         let (_, live) = network.registry.find(id, owner)?;
         let stream = live.stream()?;
         let cut = Box::pin(live.cut_signal());
-        Ok(Self { network, id, owner, connection, live, stream, cut, paid: None })
+        Ok(Self { network, id, owner, connection, live, stream, cut, paid: None, pace: Pace::default() })
     }
 
     pub(super) fn id(&self) -> SocketId {
@@ -81,10 +81,9 @@ impl Carried {
     }
 
     fn charge(&mut self, bytes: usize) {
-        let limit = self.connection.grant.bandwidth_limit;
-        if let Some(nanoseconds) = (bytes as u64).saturating_mul(1_000_000_000).checked_div(limit) {
-            self.paid = Some(Box::pin(sleep_until(Instant::now() + Duration::from_nanos(nanoseconds))));
-        }
+        let now = Instant::now().into_std();
+        self.pace.charge(now, bytes, self.connection.grant.bandwidth_limit);
+        self.paid = self.pace.free_at(now).map(|at| Box::pin(sleep_until(at.into())));
     }
 }
 
