@@ -62,6 +62,22 @@ impl<'a> Way<'a> {
         Self { name: neighbour.name, is_ours: false, command: Box::new(command) }
     }
 
+    /// It makes its network namespace itself, for each run, and shows the host's loopback as the gateway.
+    pub(super) fn pasta(client: &'a Path, port: u16) -> Result<Self, (&'static str, anyhow::Error)> {
+        let make = || {
+            let program = need(PASTA, "passt")?;
+            let gateway = gateway(None)?.context("the host has no gateway, which pasta takes for its own")?;
+            let command = move || {
+                let mut command = Command::new(&program);
+                command.args(["--config-net", "--quiet", "--runas", "0", "--"]).arg(client);
+                command.arg(format!("{gateway}:{port}"));
+                command
+            };
+            Ok(Self { name: PASTA, is_ours: false, command: Box::new(command) })
+        };
+        make().map_err(|why| (PASTA, why))
+    }
+
     /// What the program says of its run.
     pub(super) fn figure(&self, words: &[String]) -> Result<f64> {
         let output =
@@ -86,7 +102,7 @@ pub(super) struct Neighbour {
 type Made = Result<Neighbour, (&'static str, anyhow::Error)>;
 
 impl Neighbour {
-    pub(super) fn veth(_: &Path) -> Made {
+    pub(super) fn veth() -> Made {
         let make = || {
             let holder = holder()?;
             let pid = holder.pid().to_string();
@@ -101,7 +117,7 @@ impl Neighbour {
         make().map_err(|why| (VETH, why))
     }
 
-    pub(super) fn slirp4netns(_: &Path) -> Made {
+    pub(super) fn slirp4netns() -> Made {
         let make = || {
             let program = need(SLIRP, SLIRP)?;
             let holder = holder()?;
@@ -113,29 +129,6 @@ impl Neighbour {
             Ok(Self { name: SLIRP, holder, joiner: Some(joiner), host: SLIRP_HOST.to_owned() })
         };
         make().map_err(|why| (SLIRP, why))
-    }
-
-    pub(super) fn pasta(folder: &Path) -> Made {
-        let make = || {
-            let program = need(PASTA, "passt")?;
-            let holder = holder()?;
-            let mut command = Command::new(program);
-            command.args([
-                "--foreground",
-                "--config-net",
-                "--netns-only",
-                "--quiet",
-                "--runas",
-                "0",
-                "--pid",
-            ]);
-            command.arg(folder).arg(holder.pid().to_string());
-            let joiner =
-                Tree::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))?;
-            let host = wait_for_route(&holder)?;
-            Ok(Self { name: PASTA, holder, joiner: Some(joiner), host })
-        };
-        make().map_err(|why| (PASTA, why))
     }
 
     pub(super) fn end(self) -> Result<()> {
@@ -164,10 +157,12 @@ fn holder() -> Result<Tree> {
 
 /// The gateway, once there is one.
 fn wait_for_route(holder: &Tree) -> Result<String> {
-    until("what joins the network namespace to the host", || {
-        let routes = ip(Some(holder), &["-4", "route", "show", "default"])?;
-        Ok(routes.split_whitespace().nth(2).map(str::to_owned))
-    })
+    until("what joins the network namespace to the host", || gateway(Some(holder)))
+}
+
+fn gateway(inside: Option<&Tree>) -> Result<Option<String>> {
+    let routes = ip(inside, &["-4", "route", "show", "default"])?;
+    Ok(routes.split_whitespace().nth(2).map(str::to_owned))
 }
 
 fn until<T>(what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
