@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     io::{BufRead, BufReader, Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket},
     process::{Command, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
@@ -27,7 +27,9 @@ const NEIGHBOURS: [&str; 5] =
 const NAMES: &str = "127.0.0.1:5353";
 const PAGES: [u16; 2] = [8080, 80];
 /// Where what comes first is told, and nothing is said.
-const SILENT: u16 = 443;
+const SILENT: [&str; 2] = ["192.0.2.10:443", "192.0.2.11:443"];
+/// What `web.test` leads to: ordinary servers are started there.
+const SERVERS: &str = "192.0.2.12/32";
 /// What the neighbour is started as, and what it says when it has its addresses.
 const NEIGHBOUR: &str = "neighbour";
 const READY: &str = "ready";
@@ -58,17 +60,19 @@ fn link(name: &str, addresses: &[&str]) {
 fn neighbour() {
     let mut linked = String::new();
     std::io::stdin().read_line(&mut linked).unwrap();
-    link("far", &NEIGHBOURS);
+    link("far", &[&NEIGHBOURS[..], &[SERVERS]].concat());
     for port in PAGES {
-        serve(port, page);
+        serve(("::", port), page);
     }
-    serve(SILENT, first_bytes);
+    for place in SILENT {
+        serve(place, first_bytes);
+    }
     println!("{READY}");
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }
 
-fn serve(port: u16, each: fn(TcpStream)) {
-    let listener = TcpListener::bind(("::", port)).unwrap();
+fn serve(place: impl ToSocketAddrs, each: fn(TcpStream)) {
+    let listener = TcpListener::bind(place).unwrap();
     std::thread::spawn(move || {
         for peer in listener.incoming().flatten() {
             std::thread::spawn(move || each(peer));
@@ -192,6 +196,7 @@ fn answer(bytes: &[u8], asked: &Asked, stream: bool) -> Option<Vec<u8>> {
     };
     match name.as_str() {
         "api.test." | "a.wild.test." | "xn--bcher-kva.test." => v4(&mut message, "192.0.2.10", LIFE),
+        "web.test." => v4(&mut message, "192.0.2.12", LIFE),
         "short.test." => v4(&mut message, "192.0.2.11", 1),
         "six.test." => {
             if query.query_type == RecordType::AAAA {

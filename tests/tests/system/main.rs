@@ -14,6 +14,7 @@ mod boot;
 mod capabilities;
 mod cedar;
 mod checks;
+mod clients;
 mod clock;
 mod credentials;
 mod daemons;
