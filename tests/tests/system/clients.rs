@@ -300,10 +300,12 @@ fn ssh_goes_out_by_one_rule() {
         servers.own("authorized")
     );
     fs::write(servers.own("sshd.conf"), config).unwrap();
-    // Where the distribution's sshd shuts its first process in.
-    fs::create_dir_all("/run/sshd").unwrap();
-    let config = servers.own("sshd.conf");
-    servers.serve("-TERM", 22, &["/usr/sbin/sshd", "-D", "-e", "-f", &config]);
+    // Where the distribution's sshd shuts its first process in, seen by nobody else.
+    let script = format!(
+        "mount -t tmpfs none /run && mkdir /run/sshd && exec /usr/sbin/sshd -D -e -f {}",
+        servers.own("sshd.conf")
+    );
+    servers.serve("-TERM", 22, &["unshare", "--mount", "--", "sh", "-c", &script]);
     // The key's rights are seen by whoever has it.
     let script = format!(
         "cp {} /tmp/key && chmod 600 /tmp/key && exec ssh -F none -i /tmp/key -o BatchMode=yes -o UserKnownHostsFile={} root@web.test echo said there",
