@@ -7,13 +7,13 @@ use axiom::{
     snapshot::{Snapshots, Writer},
     start::{Started, start},
     store::{
-        ArchiveError, CommitterThread, DiskLog, LogReader, Removal, Space, Store, StoreError, StoreOptions,
-        verify_before,
+        ArchiveError, CommitterThread, DiskLog, HEAD_FILE, LogReader, Removal, Space, Store, StoreError,
+        StoreOptions, verify_before,
     },
 };
 use base::{AxiomRef, AxiomTime, EntryKey, Hash, IdentityId, PublicKey, Sequence};
 use chain::{
-    ChainPoint, Entry, EntryType, LogSource, VerifyOptions,
+    ChainPoint, Entry, EntryType, HEAD_FILE_BYTES, HeadSlot, LogSource, VerifyOptions,
     checkpoint::{Checkpoint, origin},
     genesis::{self, GenesisPlan},
     log_edge::LogEdge,
@@ -23,7 +23,7 @@ use chain::{
     tree::{Edge, TreeHash},
     verify_log,
 };
-use durable::{Disk, replace};
+use durable::{Disk, DiskFile, replace};
 use ed25519_dalek::SigningKey;
 use kit::LocalState;
 use sim::{Fault, SimDisk};
@@ -197,7 +197,7 @@ const ENTRY: AxiomRef = AxiomRef { sequence: Sequence(1), hash: Hash::ZERO };
 
 fn carry_out(disk: &SimDisk, before: Option<&LogEdge>, act: &LogArchive) -> Result<LogEdge, ArchiveError> {
     let removal = Removal::plan(disk, before, (ENTRY, act), &key(), || {})?;
-    removal.write_edge(disk)?;
+    removal.write_edge(disk, disk)?;
     removal.remove(disk)?;
     Ok(removal.edge)
 }
@@ -338,4 +338,129 @@ fn what_was_not_decided_is_not_taken_and_what_is_wrong_does_not_start() {
     }
     disk.remove("log/edge").unwrap();
     assert_eq!(read(&disk).edge, None);
+}
+
+/// The head as the disk has it, set back to an entry of the log.
+fn set_head(disk: &SimDisk, head: AxiomRef) {
+    replace(disk, HEAD_FILE, &[&HeadSlot(head).encode(), &[0; HEAD_FILE_BYTES - 64]]).unwrap();
+}
+
+/// covers: AX-47
+#[test]
+fn a_head_before_the_edge_is_refused_and_found_again_in_the_archive() {
+    let disk = filled(3);
+    let whole = read(&disk);
+    let files = disk.files();
+    let act = act(&disk, Sequence(0), 3);
+    let at = |sequence: u64| {
+        let entry = whole.reader.read(Sequence(sequence)).unwrap();
+        AxiomRef { sequence: Sequence(sequence), hash: entry.hash() }
+    };
+    let (old, last) = (at(2), act.last);
+    assert!(old.sequence < last.sequence);
+    carry_out(&disk, None, &act).unwrap();
+    let head = disk.files()[HEAD_FILE].clone();
+    for other in [old, AxiomRef { hash: Hash::ZERO, ..old }] {
+        set_head(&disk, other);
+        let refused = open(&disk).err().unwrap();
+        assert!(matches!(refused, StoreError::HeadArchived { .. }), "{refused}");
+        assert!(refused.to_string().contains("log restore /archive"), "{refused}");
+        disk.restart_process();
+    }
+    // The entry before the edge is known by its hash, and so is what is behind it.
+    set_head(&disk, AxiomRef { hash: Hash::ZERO, ..last });
+    assert!(matches!(open(&disk), Err(StoreError::Damaged(_))));
+    disk.restart_process();
+    set_head(&disk, last);
+    is_the_same(&read(&disk), &whole);
+    disk.restart_process();
+    // With the archive it can be looked for.
+    for name in files.keys().filter(|name| name.ends_with(".seg") && name.starts_with("log/")) {
+        replace(&disk, name, &[&files[name]]).unwrap();
+    }
+    disk.remove("log/edge").unwrap();
+    for (head, holds) in [(old, true), (AxiomRef { hash: Hash::ZERO, ..old }, false)] {
+        set_head(&disk, head);
+        assert_eq!(open(&disk).is_ok(), holds);
+        disk.restart_process();
+    }
+    replace(&disk, HEAD_FILE, &[&head]).unwrap();
+    is_the_same(&read(&disk), &whole);
+}
+
+/// A power cut takes the head's writes that were not synced; the edge's own never stands before it.
+#[test]
+fn the_head_is_durable_before_the_edge_is() {
+    for seed in 0..20 {
+        let disk = filled(seed);
+        let whole = read(&disk);
+        let act = act(&disk, Sequence(0), 4);
+        let removal = Removal::plan(&disk, None, (ENTRY, &act), &key(), || {}).unwrap();
+        // As it was after genesis, and not synced since.
+        disk.restart_machine();
+        set_head(&disk, AxiomRef { sequence: Sequence(0), hash: first_entry().1 });
+        let file = disk.open(HEAD_FILE).unwrap();
+        file.write_at(0, &HeadSlot(whole.reader.last()).encode()).unwrap();
+        removal.write_edge(&disk, &disk).unwrap();
+        removal.remove(&disk).unwrap();
+        drop(file);
+        disk.restart_machine();
+        is_the_same(&read(&disk), &whole);
+    }
+}
+
+fn lose_snapshots(disk: &SimDisk) {
+    for name in disk.list("snapshot").unwrap() {
+        disk.remove(&format!("snapshot/{name}")).unwrap();
+    }
+}
+
+#[test]
+fn an_edge_before_which_nothing_was_taken_yet_needs_no_snapshot() {
+    let disk = filled(4);
+    let whole = read(&disk);
+    let act = act(&disk, Sequence(0), 4);
+    let removal = Removal::plan(&disk, None, (ENTRY, &act), &key(), || {}).unwrap();
+    removal.write_edge(&disk, &disk).unwrap();
+    lose_snapshots(&disk);
+    let sound = disk.files();
+    // Whatever the start comes to, the next one finds a log.
+    for fault in [Fault::PowerCut, Fault::Failed] {
+        for step in 0..8 {
+            disk.plan(step, fault);
+            let opened = open(&disk).is_ok();
+            if fault == Fault::PowerCut {
+                disk.restart_machine()
+            } else {
+                disk.restart_process()
+            }
+            let node = open(&disk).unwrap();
+            assert_eq!(node.started.opened.edge, None);
+            assert!(opened || step < 8);
+            drop(node);
+            disk.restart_process();
+            replace(&disk, "log/edge", &[&sound["log/edge"]]).unwrap();
+        }
+    }
+    let node = open(&disk).unwrap();
+    assert!(node.started.opened.recovery.edge_dropped);
+    drop(node);
+    disk.restart_process();
+    let after = read(&disk);
+    is_the_same(&after, &whole);
+    assert!(after.edge.is_none() && !disk.files().contains_key("log/edge"));
+    // And it can be archived anew.
+    disk.restart_process();
+
+    // With one of them gone, or changed, it does not.
+    replace(&disk, "log/edge", &[&sound["log/edge"]]).unwrap();
+    let all = names(&disk);
+    disk.remove(&format!("log/{}", all[1])).unwrap();
+    assert!(matches!(open(&disk), Err(StoreError::NeedsRestore { .. })));
+    disk.restart_process();
+    let mut changed = sound[&format!("log/{}", all[1])].clone();
+    changed[3000] ^= 1;
+    replace(&disk, &format!("log/{}", all[1]), &[&changed]).unwrap();
+    assert!(matches!(open(&disk), Err(StoreError::Damaged(_))));
+    assert!(disk.files().contains_key("log/edge"));
 }

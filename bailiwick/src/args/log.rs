@@ -45,6 +45,9 @@ pub enum Log {
         /// A signed checkpoint kept elsewhere: finds truncation, and a history that was changed before it.
         #[arg(long)]
         checkpoint: Option<PathBuf>,
+        /// The log's key, as `bailiwick log checkpoint -o json` names it: the log is one that this key signs.
+        #[arg(long)]
+        key: Option<String>,
     },
     /// Print the signed head; keep it elsewhere.
     Head,

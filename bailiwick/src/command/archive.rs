@@ -186,13 +186,20 @@ fn copy(from: &Path, to: &Path, names: &[String]) -> Result<()> {
     }
     for name in names {
         let (own, there) = (from.join(name), to.join(name));
-        if let Ok(found) = std::fs::symlink_metadata(&there)
-            && (!found.is_file() || is_one(&std::fs::metadata(&own)?, &found))
-        {
-            let text =
-                format!("{} is the log's own file, or no file; choose another folder", there.display());
+        if let Ok(found) = std::fs::symlink_metadata(&there) {
+            let why = if !found.is_file() || is_one(&std::fs::metadata(&own)?, &found) {
+                "is the log's own file, or no file"
+            } else if found.nlink() > 1 {
+                "has other names (hard links), by which it can be changed"
+            } else {
+                continue;
+            };
+            let text = format!("{} {why}; choose another folder", there.display());
             return Err(Failure::new(USAGE, text).into());
         }
+    }
+    for name in names {
+        let own = from.join(name);
         copy_one(&own, &disk, name).with_context(context)?;
     }
     disk.sync_dir("").with_context(context)?;
@@ -203,13 +210,17 @@ fn copy(from: &Path, to: &Path, names: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// What is read of the copy from here on comes from the disk, not out of the memory that was written from.
 fn copy_one(from: &Path, disk: &RealDisk, name: &str) -> Result<()> {
     use chain::ReadAt;
     let source = File::open(from).with_context(|| format!("opening {}", from.display()))?;
     let size = source.size_bytes()?;
     if let Ok(there) = disk.open(name) {
         return match is_same(&source, &there, size)? {
-            true => Ok(there.sync_data()?),
+            true => {
+                there.sync_data()?;
+                Ok(there.forget_cached()?)
+            }
             false => {
                 let text = format!("{name} is there already with other bytes; choose another folder");
                 Err(Failure::new(USAGE, text).into())
@@ -230,6 +241,7 @@ fn copy_one(from: &Path, disk: &RealDisk, name: &str) -> Result<()> {
         Ok(file.write_at(at, buffer)?)
     })?;
     file.sync_data()?;
+    file.forget_cached()?;
     Ok(disk.rename(&new, name)?)
 }
 
@@ -366,9 +378,17 @@ pub fn restore(layout: &Layout, output: Output, places: &[PathBuf]) -> Result<()
     check_archive(&found, &edge)?;
     let disk = RealDisk::open(&folder)?;
     let owner = std::fs::metadata(folder.join(EDGE_FILE))?;
-    for (name, place) in &found {
-        copy_one(&place.join(name), &disk, name)
-            .with_context(|| format!("copying {name} into {}; run the command again", folder.display()))?;
+    // Newest first: where it is cut short, the log still begins at its edge, with segments beside it that nobody reads.
+    for (name, place) in found.iter().rev() {
+        if segment_first(name) == Some(Sequence(0)) {
+            disk.sync_dir("")?;
+        }
+        copy_one(&place.join(name), &disk, name).with_context(|| {
+            format!(
+                "restoring was cut short at {name}, copied into {}; run the command again",
+                folder.display()
+            )
+        })?;
         std::os::unix::fs::chown(folder.join(name), Some(owner.uid()), Some(owner.gid()))?;
     }
     disk.sync_dir("")?;
@@ -412,3 +432,6 @@ impl LogSource for Places<'_> {
         File::open(found.ok_or(io::ErrorKind::NotFound)?.1.join(name))
     }
 }
+
+#[cfg(test)]
+mod tests;

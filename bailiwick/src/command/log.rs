@@ -1,23 +1,17 @@
 //! `bailiwick log`: everything here but `--follow` and `head` works on files alone, with no service running.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use base::{AxiomRef, Sequence, layout::Layout};
-use chain::{
-    EntryHeader, EntryType, Placed, SignedHead, VerifyOptions,
-    checkpoint::Checkpoint,
-    log_edge::LogEdge,
-    payload::Payload,
-    tree::{Edge, TreeHash},
-    verify_in_parallel, verify_log,
-};
+use chain::{EntryHeader, EntryType, payload::Payload, verify_log};
 use serde::Serialize;
 
-use super::{checkpoint, log_files::LogFiles};
+use super::log_files::LogFiles;
+pub use verify::{Against, verify};
+
+mod verify;
+
 use crate::{
     args::{Log as LogCommand, Output},
     exit::{DAMAGED, Failure},
@@ -30,159 +24,12 @@ const SHOW_DEFAULT: u64 = 20;
 /// How often `--follow` looks.
 const FOLLOW_PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
 
-#[derive(Serialize)]
-struct Verified {
-    ok: bool,
-    segments: u64,
-    groups: u64,
-    entries: u64,
-    /// The first entry that was read; what lies before it is archived.
-    first: Sequence,
-    head: Option<AxiomRef>,
-    /// The head that it was checked against, if one was given.
-    checked_against: Option<AxiomRef>,
-    /// The checkpoint that it was checked against, if one was given.
-    checkpoint: Option<Checkpoint>,
-}
-
 /// Threads that read a log at once: each holds a segment's hashes.
 const THREADS_MAX: usize = 8;
 
 /// As many as there are cores, within reason.
 pub fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(THREADS_MAX)
-}
-
-/// Reads everything, believes nothing; names the first damaged entry, header or padding byte.
-pub fn verify(output: Output, folders: &[PathBuf], head: Option<&Path>, kept: Option<&Path>) -> Result<()> {
-    let files = LogFiles::of(folders)?;
-    // Where genesis is, or the edge that holds it.
-    let named = folders.iter().find(|folder| checkpoint::genesis(folder).is_ok());
-    let folder = named.or(folders.first()).context("no folder was named")?;
-    let checked_against = head.map(|file| signed_head(folder, file)).transpose()?;
-    let checkpoint = kept.map(|file| signed_checkpoint(folder, file)).transpose()?;
-    let options = VerifyOptions { head: checked_against, ..files.options() };
-    // What the log signed of itself when segments were archived.
-    let archived = files.edge.as_ref().map(LogEdge::checkpoint).transpose()?;
-    let mut tree = files.tree();
-    let (mut found, mut found_archived) = (None, None);
-    if let Some(kept) = checkpoint.as_ref().filter(|kept| kept.size < tree.size()) {
-        let text = format!(
-            "the checkpoint of {} entries lies before entry {}, where this log begins: name the archive's folder too\n{}",
-            kept.size,
-            files.first,
-            files.note()
-        );
-        return Err(Failure::new(crate::exit::USAGE, text).into());
-    }
-    let size = |checkpoint: &Option<Checkpoint>| checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size);
-    let (kept_size, archived_size) = (size(&checkpoint), size(&archived));
-    let edge_at = files.edge.as_ref().map(|edge| edge.last);
-    let other_edge = AtomicBool::new(false);
-    let leaf = |placed: &Placed<'_>| {
-        let header = &placed.record.header;
-        if edge_at.is_some_and(|at| at.sequence == header.sequence && at.hash != placed.hash) {
-            other_edge.store(true, Ordering::Relaxed);
-        }
-        (header.sequence.0 < kept_size.max(archived_size))
-            .then(|| TreeHash::leaf_of(&[&header.encode(), placed.record.payload]))
-    };
-    let mut compare = |tree: &Edge| {
-        if tree.size() == kept_size {
-            found = Some(tree.root());
-        }
-        if tree.size() == archived_size {
-            found_archived = Some(tree.root());
-        }
-    };
-    compare(&tree);
-    let report = verify_in_parallel(&files, &options, threads(), leaf, |leaf| {
-        if let Some(leaf) = leaf {
-            tree.push(leaf, |_, _| {});
-            compare(&tree);
-        }
-    })
-    .map_err(|fault| Failure::damaged(&fault))?;
-    let end = report.last.map_or(0, |last| last.sequence.0.saturating_add(1));
-    check_root(checkpoint.as_ref(), found, end)?;
-    check_root(archived.as_ref(), found_archived, end)?;
-    if other_edge.into_inner() {
-        return Err(Failure::new(
-            DAMAGED,
-            "the archive does not lead to the log's edge: it is of another log",
-        )
-        .into());
-    }
-    let verified = Verified {
-        ok: true,
-        segments: report.segments,
-        groups: report.groups,
-        entries: report.entries,
-        first: report.first,
-        head: report.last,
-        checked_against,
-        checkpoint,
-    };
-    output::show(output, &verified, || {
-        let last = report.last.map_or_else(|| "none".to_owned(), |last| last.to_string());
-        let mut against = files.note();
-        if let Some(archived) = &archived {
-            against.push_str(&format!("contains the checkpoint of {} entries of its edge\n", archived.size));
-        }
-        if let Some(head) = checked_against {
-            against.push_str(&format!("contains the head {head}\n"));
-        }
-        if let Some(checkpoint) = &verified.checkpoint {
-            against.push_str(&format!("contains the checkpoint of {} entries\n", checkpoint.size));
-        }
-        if checked_against.is_none() && verified.checkpoint.is_none() {
-            against.push_str(
-                "nothing was given to check against: that nothing was cut off the end is not shown ",
-            );
-            against.push_str("(--head FILE, --checkpoint FILE)\n");
-        }
-        format!(
-            "{}: {} entries in {} groups and {} segments\nlast entry {last}\n{against}",
-            output::good("sound"),
-            report.entries,
-            report.groups,
-            report.segments
-        )
-    })
-}
-
-fn signed_checkpoint(folder: &Path, file: &Path) -> Result<Checkpoint> {
-    let key = checkpoint::key_of(folder)?;
-    let signed = checkpoint::read(file)?;
-    let checkpoint = signed
-        .verify(&key)
-        .with_context(|| format!("{} is not a checkpoint signed by this log's sequencer", file.display()))?;
-    Ok(checkpoint.clone())
-}
-
-fn check_root(kept: Option<&Checkpoint>, found: Option<TreeHash>, entries: u64) -> Result<(), Failure> {
-    let Some(kept) = kept.filter(|kept| found != Some(kept.root)) else { return Ok(()) };
-    let text = match found {
-        None => format!(
-            "the log ends at {entries} entries, its checkpoint has {}: entries are missing",
-            kept.size
-        ),
-        Some(_) => {
-            format!("the first {} entries are not those of the checkpoint: history was changed", kept.size)
-        }
-    };
-    Err(Failure::new(DAMAGED, text))
-}
-
-/// The entry that a signed head names, checked with the sequencer's key as genesis pins it.
-fn signed_head(folder: &Path, file: &Path) -> Result<AxiomRef> {
-    let text = std::fs::read_to_string(file)
-        .with_context(|| format!("reading the signed head {}", file.display()))?;
-    let key = checkpoint::genesis(folder)?.0.sequencer_key;
-    let head = SignedHead::new(text)?
-        .verify(&key)
-        .with_context(|| format!("{} is not a head signed by this log's sequencer", file.display()))?;
-    Ok(head.head)
 }
 
 /// An entry as people read it.
@@ -220,26 +67,30 @@ pub fn show(output: Output, folder: &Path, which: Which<'_>, types: &[String]) -
         Which::Last(last) => ((0, u64::MAX), last),
     };
     let mut shown = std::collections::VecDeque::new();
-    let files = match which {
-        Which::Range(_) => LogFiles::reaching(folder, &[], Sequence(from))?,
-        Which::Last(_) => LogFiles::open(folder, &[])?,
+    let open = || match which {
+        Which::Range(_) => LogFiles::reaching(folder, &[], Sequence(from)),
+        Which::Last(_) => LogFiles::open(folder, &[]),
     };
-    let outcome = verify_log(&files, &files.options(), |placed| {
-        let header = &placed.record.header;
-        let wanted = types.is_empty() || types.iter().any(|known| known.code() == header.entry_type.code());
-        if !wanted || !(from..=to).contains(&header.sequence.0) {
-            return;
-        }
-        shown.push_back(describe(header, placed.record.payload, placed.hash));
-        if shown.len() as u64 > last {
-            shown.pop_front();
-        }
-    });
+    let (files, outcome) = LogFiles::reading(open, |files| {
+        shown.clear();
+        verify_log(files, &files.options(), |placed| {
+            let header = &placed.record.header;
+            let wanted =
+                types.is_empty() || types.iter().any(|known| known.code() == header.entry_type.code());
+            if !wanted || !(from..=to).contains(&header.sequence.0) {
+                return;
+            }
+            shown.push_back(describe(header, placed.record.payload, placed.hash));
+            if shown.len() as u64 > last {
+                shown.pop_front();
+            }
+        })
+    })?;
     let shown: Vec<Shown> = shown.into();
     output::show(output, &shown, || shown.iter().map(line).collect())?;
     match outcome {
         // The end of a log that is being written may look torn; everything above it was shown.
-        Err(fault) if !fault.may_be_torn_tail => Err(Failure::damaged(&fault).into()),
+        Err(fault) if !fault.may_be_torn_tail => Err(files.fault(&fault).into()),
         _ => Ok(()),
     }
 }
@@ -352,7 +203,7 @@ pub fn replay(output: Output, folders: &[PathBuf]) -> Result<()> {
             }
         }
     })
-    .map_err(|fault| Failure::damaged(&fault))?;
+    .map_err(|fault| files.fault(&fault))?;
     if let Some(unreadable) = unreadable {
         bail!("{unreadable}");
     }

@@ -7,12 +7,13 @@ use std::{
     fs::File,
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::Result;
 use base::Sequence;
 use chain::{
-    ChainPoint, LogFolder, LogSource, VerifyOptions,
+    Cause, ChainPoint, Fault, LogFolder, LogSource, ReadAt, VerifyOptions,
     log_edge::{EDGE_BYTES_MAX, EDGE_FILE, LogEdge},
     segment_first,
     tree::Edge,
@@ -21,12 +22,42 @@ use durable::{RealDisk, read_small};
 
 use crate::exit::{DAMAGED, Failure, USAGE};
 
+/// How often a group at the log's end that is not whole is looked at again: a node may be writing it, on a busy machine.
+const SETTLE_TRIES: u32 = 100;
+const SETTLE_PAUSE: Duration = Duration::from_millis(20);
+/// How often a log is read anew that is archived or brought back meanwhile.
+const MOVES_MAX: u32 = 4;
+
 /// Where entries are read from.
 pub struct LogFiles {
+    paths: Vec<PathBuf>,
     folders: Vec<LogFolder>,
     pub edge: Option<LogEdge>,
     /// The first entry that can be read.
     pub first: Sequence,
+    /// Segments before the edge that lie beside it and are not read.
+    leftovers: usize,
+}
+
+/// A segment that a node may be writing.
+pub struct Written(File);
+
+impl ReadAt for Written {
+    fn size_bytes(&self) -> io::Result<u64> {
+        self.0.size_bytes()
+    }
+
+    fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        ReadAt::read_exact_at(&self.0, offset, buffer)
+    }
+
+    fn settle(&self, tries: u32) -> bool {
+        let again = tries < SETTLE_TRIES;
+        if again {
+            std::thread::sleep(SETTLE_PAUSE);
+        }
+        again
+    }
 }
 
 /// The edge in a log's folder; None if nothing is archived.
@@ -63,16 +94,42 @@ impl LogFiles {
                 edge = found;
             }
         }
-        let mut files =
-            Self { folders: folders.iter().map(LogFolder::new).collect(), edge, first: Sequence(0) };
+        let paths = folders.to_vec();
+        let folders = folders.iter().map(LogFolder::new).collect();
+        let mut files = Self { paths, folders, edge, first: Sequence(0), leftovers: 0 };
         if let Some(edge) = &files.edge {
-            let oldest =
-                files.names().ok().and_then(|names| names.iter().filter_map(|n| segment_first(n)).min());
-            if oldest != Some(Sequence(0)) {
-                files.first = edge.point().next_sequence;
+            let begin = edge.point().next_sequence;
+            let names = files.names().unwrap_or_default();
+            let mut before: Vec<Sequence> = names.iter().filter_map(|name| segment_first(name)).collect();
+            before.retain(|first| *first < begin);
+            if !before.contains(&Sequence(0)) {
+                files.first = begin;
+                files.leftovers = before.len();
             }
         }
         Ok(files)
+    }
+
+    /// Reads with `read`, and once more if the log was archived or brought back meanwhile: then what was missing is no
+    /// damage.
+    pub fn reading<T>(
+        open: impl Fn() -> Result<Self>,
+        mut read: impl FnMut(&Self) -> Result<T, Fault>,
+    ) -> Result<(Self, Result<T, Fault>)> {
+        let mut moves = 0;
+        loop {
+            let files = open()?;
+            let outcome = read(&files);
+            if outcome.is_ok() || moves == MOVES_MAX || !files.has_moved()? {
+                return Ok((files, outcome));
+            }
+            moves += 1;
+        }
+    }
+
+    fn has_moved(&self) -> Result<bool> {
+        let now = Self::of(&self.paths)?;
+        Ok((now.first, &now.edge) != (self.first, &self.edge))
     }
 
     /// A log from genesis on: what is archived is read where it was taken to, if it is there.
@@ -93,10 +150,32 @@ impl LogFiles {
         if files.first <= from { Ok(files) } else { Self::whole(folder, archives) }
     }
 
+    fn places(&self) -> Vec<&str> {
+        let parts = self.edge.as_ref().map(LogEdge::parts).unwrap_or_default();
+        parts.iter().map(|part| part.place.as_str()).collect()
+    }
+
+    /// What a fault means here: a gap before the edge is what a restore leaves that did not come to its end.
+    pub fn fault(&self, fault: &Fault) -> Failure {
+        match (&self.edge, &fault.cause) {
+            (Some(edge), Cause::SegmentGap { expected, found })
+                if *expected < edge.point().next_sequence && *found <= edge.point().next_sequence =>
+            {
+                let text = format!(
+                    "entries {expected} to {} are archived and not all of what lies before them is: a restore was cut short, or an \
+                     archive is not whole; run `bailiwick log restore {}` (again), or name the archive's folder too",
+                    found.0.saturating_sub(1),
+                    self.places().join(" ")
+                );
+                Failure::new(USAGE, text)
+            }
+            _ => Failure::damaged(fault),
+        }
+    }
+
     /// That what lies before cannot be read here.
     fn archived(&self) -> Failure {
-        let parts = self.edge.as_ref().map(LogEdge::parts).unwrap_or_default();
-        let places: Vec<&str> = parts.iter().map(|part| part.place.as_str()).collect();
+        let places = self.places();
         let last = Sequence(self.first.0.saturating_sub(1));
         let text = format!(
             "entries 0 to {last} are archived in {}, which cannot be read here: make it readable there again, or bring it back with `bailiwick log restore DIR`",
@@ -137,7 +216,16 @@ impl LogFiles {
                         format!("entries {} to {} are archived in {}", part.from, part.to, part.place)
                     })
                     .collect();
-                format!("{}\n", parts.join("\n"))
+                let mut note = format!("{}\n", parts.join("\n"));
+                if self.leftovers > 0 {
+                    note.push_str(&format!(
+                        "beside the edge lie {} segments from before it, which are not read: a restore or an archiving was cut \
+                         short; `bailiwick log restore {}` goes on with the restore, a start of the node removes them\n",
+                        self.leftovers,
+                        self.places().join(" ")
+                    ));
+                }
+                note
             }
             _ => String::new(),
         }
@@ -145,7 +233,7 @@ impl LogFiles {
 }
 
 impl LogSource for LogFiles {
-    type Segment = File;
+    type Segment = Written;
 
     fn names(&self) -> io::Result<Vec<String>> {
         let mut all = BTreeSet::new();
@@ -156,10 +244,10 @@ impl LogSource for LogFiles {
     }
 
     /// The first folder that has it: where two have it, either is verified like the other.
-    fn open(&self, name: &str) -> io::Result<File> {
+    fn open(&self, name: &str) -> io::Result<Written> {
         let mut found = Err(io::ErrorKind::NotFound.into());
         for folder in &self.folders {
-            found = folder.open(name);
+            found = folder.open(name).map(Written);
             match &found {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 _ => break,

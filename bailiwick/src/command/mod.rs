@@ -76,8 +76,10 @@ pub fn run(mut cli: Cli) -> Result<ExitCode> {
         }
         Command::Verify(args) => return verify::run(output, &args).map(done),
         Command::Witness(args) => return witness::run(output, args).map(done),
-        Command::Log(Log::Verify { folder, head, checkpoint }) if !folder.is_empty() => {
-            return log::verify(output, &folder, head.as_deref(), checkpoint.as_deref()).map(done);
+        Command::Log(Log::Verify { folder, head, checkpoint, key }) if !folder.is_empty() => {
+            let (head, checkpoint, key) = (head.as_deref(), checkpoint.as_deref(), key.as_deref());
+            let against = log::Against { head, checkpoint, key, genesis: None };
+            return log::verify(output, &folder, &against).map(done);
         }
         Command::Log(Log::Replay { folder }) if !folder.is_empty() => {
             return log::replay(output, &folder).map(done);
@@ -182,9 +184,11 @@ const fn needs_service(log: &Log) -> bool {
 /// What works on the log's files; the checkpoint may come from a node that runs.
 fn offline(layout: &Layout, output: Output, log: Log) -> Result<()> {
     match log {
-        Log::Verify { folder, head, checkpoint } => {
-            let folders = log::folders(layout, folder);
-            log::verify(output, &folders, head.as_deref(), checkpoint.as_deref())
+        Log::Verify { folder, head, checkpoint, key } => {
+            let genesis = folder.is_empty().then(|| layout.genesis());
+            let (head, checkpoint, key) = (head.as_deref(), checkpoint.as_deref(), key.as_deref());
+            let against = log::Against { head, checkpoint, key, genesis };
+            log::verify(output, &log::folders(layout, folder), &against)
         }
         Log::Replay { folder } => log::replay(output, &log::folders(layout, folder)),
         Log::Archive(args) => archive::archive(layout, output, &args),

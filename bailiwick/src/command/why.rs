@@ -112,7 +112,7 @@ fn scan(node: &Node, mut visit: impl FnMut(u64, &Payload)) -> Result<()> {
         }
     });
     match outcome {
-        Err(fault) if !fault.may_be_torn_tail => Err(crate::exit::Failure::damaged(&fault).into()),
+        Err(fault) if !fault.may_be_torn_tail => Err(files.fault(&fault).into()),
         _ => Ok(()),
     }
 }

@@ -89,7 +89,8 @@ fn has_body(segment: &impl ReadAt, header: &SegmentHeader, at: u64, group: &Grou
     Ok(group.checksum == group.checksum_of(&header.salt, &body))
 }
 
-fn is_group_at(segment: &impl ReadAt, header: &SegmentHeader, at: u64) -> io::Result<bool> {
+/// Whether a whole group of this segment stands at `at`.
+pub(crate) fn is_group_at(segment: &impl ReadAt, header: &SegmentHeader, at: u64) -> io::Result<bool> {
     match header_at(segment, header, at)? {
         Some(group) => has_body(segment, header, at, &group),
         None => Ok(false),

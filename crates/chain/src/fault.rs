@@ -59,6 +59,11 @@ pub enum Cause {
     Empty,
     #[error("the log ends at entry {last}, below the head {head}: entries are missing")]
     BelowHead { last: Sequence, head: AxiomRef },
+    #[error(
+        "the log begins with entry {first}, behind the head {head}: it cannot show that it has that entry; name the archive that \
+         holds it too"
+    )]
+    BeforeFirst { first: Sequence, head: AxiomRef },
     #[error("entry {} has another hash than the head {head}", head.sequence)]
     HeadMismatch { head: AxiomRef },
     #[error(transparent)]

@@ -241,21 +241,24 @@ impl<R: ReadAt> SegmentReader<R> {
     }
 
     /// Reads and verifies the next group and shows each entry to `visit`. False at the end, when all that follows is zero.
+    ///
+    /// The log may be written meanwhile. Bytes that were read before the group was whole are no damage, though by now it
+    /// is whole and others stand behind it; and one that is not whole yet is read again as long as the source says so.
     pub fn next_group(&mut self, mut visit: impl FnMut(&Placed<'_>)) -> Result<bool, Fault> {
-        let Some(header) = self.read_group_header()? else {
-            return self.check_end();
+        let mut tries = 0_u32;
+        let taken = loop {
+            match self.take_group() {
+                // What is whole now stays as it is: read once more, it holds or is damaged.
+                Err(_) if self.is_whole() => break self.take_group()?,
+                Err(fault) if fault.may_be_torn_tail && self.segment.settle(tries) => {
+                    tries = tries.saturating_add(1);
+                }
+                other => break other?,
+            }
         };
+        let Some(header) = taken else { return Ok(false) };
         let body_at = self.offset.saturating_add(GROUP_HEADER_BYTES as u64);
         let group_end = body_at.saturating_add(u64::from(header.body_bytes));
-        if header.first != self.point.next_sequence || group_end > self.header.capacity_bytes {
-            return Err(self.diagnose());
-        }
-        self.body.resize(header.body_bytes as usize, 0);
-        let read = self.segment.read_exact_at(body_at, &mut self.body);
-        read.map_err(|error| Fault::read(&self.name, body_at, &error))?;
-        if header.checksum != header.checksum_of(&self.header.salt, &self.body) {
-            return Err(self.diagnose());
-        }
         let mut point = self.point;
         let mut rest = self.body.as_slice();
         let mut offset = body_at;
@@ -282,6 +285,28 @@ impl<R: ReadAt> SegmentReader<R> {
         Ok(true)
     }
 
+    /// Reads the next group's bytes and checks them against its header; None at the end.
+    fn take_group(&mut self) -> Result<Option<GroupHeader>, Fault> {
+        let Some(header) = self.read_group_header()? else { return self.check_end().map(|()| None) };
+        let body_at = self.offset.saturating_add(GROUP_HEADER_BYTES as u64);
+        let group_end = body_at.saturating_add(u64::from(header.body_bytes));
+        if header.first != self.point.next_sequence || group_end > self.header.capacity_bytes {
+            return Err(self.diagnose());
+        }
+        self.body.resize(header.body_bytes as usize, 0);
+        let read = self.segment.read_exact_at(body_at, &mut self.body);
+        read.map_err(|error| Fault::read(&self.name, body_at, &error))?;
+        if header.checksum != header.checksum_of(&self.header.salt, &self.body) {
+            return Err(self.diagnose());
+        }
+        Ok(Some(header))
+    }
+
+    /// Whether a whole group stands at the offset.
+    fn is_whole(&self) -> bool {
+        diagnose::is_group_at(&self.segment, &self.header, self.offset).unwrap_or(false)
+    }
+
     fn read_group_header(&self) -> Result<Option<GroupHeader>, Fault> {
         let left = self.header.capacity_bytes.saturating_sub(self.offset);
         if left < GROUP_HEADER_BYTES as u64 {
@@ -293,10 +318,10 @@ impl<R: ReadAt> SegmentReader<R> {
         Ok(GroupHeader::decode(&self.header.salt, &bytes))
     }
 
-    fn check_end(&self) -> Result<bool, Fault> {
+    fn check_end(&self) -> Result<(), Fault> {
         let end = self.header.capacity_bytes;
         match diagnose::first_not_zero(&self.segment, self.offset, end) {
-            Ok(None) => Ok(false),
+            Ok(None) => Ok(()),
             Ok(Some(_)) => Err(self.diagnose()),
             Err(error) => Err(Fault::read(&self.name, self.offset, &error)),
         }

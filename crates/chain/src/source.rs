@@ -8,11 +8,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::segment::segment_first;
+
 /// Random access to one segment file.
 pub trait ReadAt {
     fn size_bytes(&self) -> io::Result<u64>;
     /// Fills `buffer` from `offset`; an end of file before is an error.
     fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// Asked about a group at the end that is not whole: waits a little and gives true if it may be whole then, because
+    /// somebody may be writing it. `tries` counts from 0.
+    fn settle(&self, tries: u32) -> bool {
+        let _ = tries;
+        false
+    }
 }
 
 /// The folder with the segment files.
@@ -64,6 +73,10 @@ impl<R: ReadAt + ?Sized> ReadAt for &R {
     fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         (**self).read_exact_at(offset, buffer)
     }
+
+    fn settle(&self, tries: u32) -> bool {
+        (**self).settle(tries)
+    }
 }
 
 /// A folder of the file system.
@@ -74,17 +87,27 @@ impl LogFolder {
     pub fn new(folder: impl AsRef<Path>) -> Self {
         Self(folder.as_ref().to_owned())
     }
-}
 
-impl LogSource for LogFolder {
-    type Segment = File;
-
-    fn names(&self) -> io::Result<Vec<String>> {
+    fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for file in std::fs::read_dir(&self.0)? {
             // A name that is not UTF-8 is none of ours and would not parse either.
             names.push(file?.file_name().to_string_lossy().into_owned());
         }
+        Ok(names)
+    }
+}
+
+impl LogSource for LogFolder {
+    type Segment = File;
+
+    /// A folder is not listed in one moment: of two segments that are begun meanwhile, the later one may be seen alone. Up
+    /// to the last one that a first look sees, a second one misses none.
+    fn names(&self) -> io::Result<Vec<String>> {
+        let is_segment = |name: &String| segment_first(name).is_some();
+        let newest = self.list()?.into_iter().filter(is_segment).max();
+        let mut names = self.list()?;
+        names.retain(|name| !is_segment(name) || Some(name) <= newest.as_ref());
         Ok(names)
     }
 

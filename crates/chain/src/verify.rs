@@ -128,7 +128,7 @@ fn walk<S: LogSource>(
 
 /// One segment that holds.
 struct One {
-    first: Sequence,
+    begin: ChainPoint,
     groups: u64,
     entries: u64,
     end: ChainPoint,
@@ -145,7 +145,7 @@ fn read_segment<S: LogSource>(
 ) -> Result<One, Fault> {
     let segment = source.open(name).map_err(|error| Fault::read(name, 0, &error))?;
     let mut reader = SegmentReader::open(segment, name, expected)?;
-    let first = reader.point().next_sequence;
+    let begin = reader.point();
     let (mut groups, mut entries, mut head_seen) = (0_u64, 0_u64, false);
     let mut mismatch = None;
     while reader.next_group(|placed| {
@@ -162,7 +162,7 @@ fn read_segment<S: LogSource>(
             return Err(Fault::new(name, offset, Part::Head, Cause::HeadMismatch { head }));
         }
     }
-    Ok(One { first, groups, entries, end: reader.point(), head_seen })
+    Ok(One { begin, groups, entries, end: reader.point(), head_seen })
 }
 
 /// Segments that were read, one after the other.
@@ -170,6 +170,8 @@ struct Walk {
     report: Report,
     head: Option<AxiomRef>,
     head_seen: bool,
+    /// Where the first segment that was read begins.
+    begin: Option<ChainPoint>,
     /// Where the next segment must begin; none if the first one says.
     point: Option<ChainPoint>,
     segments: u64,
@@ -179,7 +181,7 @@ impl Walk {
     const fn new(options: &VerifyOptions, segments: usize) -> Self {
         let point = options.point();
         let report = Report { segments: 0, groups: 0, entries: 0, first: Sequence(0), last: None };
-        Self { report, head: options.head, head_seen: false, point, segments: segments as u64 }
+        Self { report, head: options.head, head_seen: false, begin: None, point, segments: segments as u64 }
     }
 
     /// That a segment, which was read alone, follows on those before it.
@@ -196,7 +198,8 @@ impl Walk {
 
     const fn take(&mut self, one: One) {
         if self.report.segments == 0 {
-            self.report.first = one.first;
+            self.report.first = one.begin.next_sequence;
+            self.begin = Some(one.begin);
         }
         self.report.segments = self.report.segments.saturating_add(1);
         self.report.groups = self.report.groups.saturating_add(one.groups);
@@ -207,14 +210,26 @@ impl Walk {
 
     fn end(mut self, last_name: Option<&String>) -> Result<Report, Fault> {
         self.report.last = self.point.and_then(|point| point.last());
-        let below_oldest = self.head.is_some_and(|head| head.sequence < self.report.first);
-        match (self.head, self.report.last, last_name) {
-            (_, _, None) => Err(Fault::new("", 0, Part::Segment, Cause::Empty)),
-            (_, None, Some(name)) => Err(Fault::new(name, 0, Part::Segment, Cause::Empty)),
-            (Some(head), Some(last), Some(name)) if !self.head_seen && !below_oldest => {
-                Err(Fault::new(name, 0, Part::Head, Cause::BelowHead { last: last.sequence, head }))
-            }
+        let Some(name) = last_name else { return Err(Fault::new("", 0, Part::Segment, Cause::Empty)) };
+        let Some(last) = self.report.last else {
+            return Err(Fault::new(name, 0, Part::Segment, Cause::Empty));
+        };
+        match self.head.filter(|_| !self.head_seen).map(|head| self.head_fault(head, last)) {
+            Some(Some(cause)) => Err(Fault::new(name, 0, Part::Head, cause)),
             _ => Ok(self.report),
+        }
+    }
+
+    /// Why a log in which the head was not seen does not hold it. Of what lies before the first segment one entry is known:
+    /// the one that the chain goes on from.
+    fn head_fault(&self, head: AxiomRef, last: AxiomRef) -> Option<Cause> {
+        let first = self.report.first;
+        let before = self.begin.and_then(|begin| begin.last());
+        match before.filter(|before| before.sequence == head.sequence) {
+            Some(before) if before == head => None,
+            Some(_) => Some(Cause::HeadMismatch { head }),
+            None if head.sequence < first => Some(Cause::BeforeFirst { first, head }),
+            None => Some(Cause::BelowHead { last: last.sequence, head }),
         }
     }
 }

@@ -376,7 +376,7 @@ fn a_segment_is_what_its_name_says_and_has_a_whole_header() {
 }
 
 #[test]
-fn a_head_before_the_oldest_segment_cannot_be_looked_for_and_one_behind_the_end_is_missing() {
+fn a_head_before_the_oldest_segment_is_not_shown_and_one_behind_the_end_is_missing() {
     let whole = log(THREE_SEGMENTS);
     let all = references(&whole);
     let mut tail = whole;
@@ -391,13 +391,32 @@ fn a_head_before_the_oldest_segment_cannot_be_looked_for_and_one_behind_the_end_
     let first = check(*all.last().unwrap()).unwrap().first;
     assert!(first.0 > 0);
     let at = |sequence: u64, hash| AxiomRef { sequence: Sequence(sequence), hash };
-    assert!(check(at(first.0 - 1, Hash::ZERO)).is_ok());
     let mismatch =
         |found: Result<Report, Fault>| matches!(found, Err(Fault { cause: Cause::HeadMismatch { .. }, .. }));
+    // The entry right before is known by the hash that the first one names; of those before it nothing is.
+    assert!(check(all[first.0 as usize - 1]).is_ok());
+    assert!(mismatch(check(at(first.0 - 1, Hash::ZERO))));
+    let before = check(all[first.0 as usize - 2]).unwrap_err();
+    assert_eq!(before.cause, Cause::BeforeFirst { first, head: all[first.0 as usize - 2] });
+    let begin = ChainPoint::after(all[first.0 as usize - 1]);
+    let from_edge = |head| VerifyOptions { head: Some(head), ..VerifyOptions::from_edge(begin) };
+    for verify in [verify_log_with, verify_in_two] {
+        assert!(verify(&tail, &from_edge(all[first.0 as usize - 1])).is_ok());
+        let refused = verify(&tail, &from_edge(all[0])).unwrap_err();
+        assert_eq!(refused.cause, Cause::BeforeFirst { first, head: all[0] });
+    }
     assert!(mismatch(check(at(first.0, Hash::ZERO))));
     assert!(mismatch(check(at(all.len() as u64 - 1, Hash::ZERO))));
     let behind = check(at(all.len() as u64, Hash::ZERO)).unwrap_err();
     assert!(matches!(behind.cause, Cause::BelowHead { .. }));
+}
+
+fn verify_log_with(log: &Log, options: &VerifyOptions) -> Result<Report, Fault> {
+    verify_log(log, options, |_| {})
+}
+
+fn verify_in_two(log: &Log, options: &VerifyOptions) -> Result<Report, Fault> {
+    verify_in_parallel(log, options, 2, |_| (), |()| {})
 }
 
 #[test]

@@ -18,6 +18,7 @@ pub enum Operation {
     Remove,
     SyncDir,
     Lock,
+    Forget,
 }
 
 impl fmt::Display for Operation {
@@ -36,6 +37,7 @@ impl fmt::Display for Operation {
             Self::Remove => "remove",
             Self::SyncDir => "sync folder",
             Self::Lock => "lock",
+            Self::Forget => "drop from the page cache",
         })
     }
 }

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags};
 
 use crate::disk::{Disk, DiskError, DiskFile, Operation};
 
@@ -141,6 +141,13 @@ impl RealFile {
     #[must_use]
     pub fn from_file(file: File, name: &str) -> Self {
         Self { file, name: name.into() }
+    }
+
+    /// Has the kernel forget what it holds of the file: whoever reads it then reads what the disk holds. Only what is synced
+    /// is forgotten.
+    pub fn forget_cached(&self) -> Result<(), DiskError> {
+        rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed)
+            .map_err(|error| self.wrap(Operation::Forget)(error.into()))
     }
 
     fn wrap(&self, operation: Operation) -> impl Fn(io::Error) -> DiskError + '_ {

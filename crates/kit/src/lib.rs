@@ -40,6 +40,7 @@ pub mod snapshot;
 mod sockets;
 mod table;
 pub mod token;
+mod watched;
 
 pub use behind::stand_back;
 pub use broken::{BREAK_VARIABLE, is_broken};
@@ -65,3 +66,4 @@ pub use service::{
 };
 pub use signing::{HandedKey, KeyNotPinned};
 pub use table::{Callers, Cost, Effect, Operation, Right, Table, check_table, is_capability_name};
+pub use watched::{Watched, watch};

@@ -94,8 +94,9 @@ pub enum Request {
         #[n(1)]
         command: u8,
     },
-    /// Starts one more process beside this child, with three descriptors as its standard streams. Its end is told by
-    /// [`Reply::Done`]. It is killed when the client is gone.
+    /// Starts one more process beside this child, with three descriptors as its standard streams, and the token of a
+    /// [`crate::StartToken`] as the fourth. Its end is told by [`Reply::Done`], also where the token was taken away. It is
+    /// killed when the client is gone.
     #[n(13)]
     Execute {
         #[n(0)]

@@ -25,6 +25,7 @@ pub mod random;
 pub mod score;
 pub mod seccomp;
 pub mod secret_memory;
+mod start_token;
 mod sys;
 mod trace;
 mod wait;
@@ -44,4 +45,5 @@ pub use plan::{
     PLAN_BYTES_MAX, PRIORITY_MAX, PRIORITY_NORMAL, PathRule, Plan, PlanError, READ_ONLY_USUALLY, Resource,
     Rlimit, SEALED_BYTES_MAX, SEALED_FILES_MAX, SealedFile, Seccomp, Sockets,
 };
+pub use start_token::StartToken;
 pub use wait::wait_for;

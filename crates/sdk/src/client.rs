@@ -1,12 +1,29 @@
 //! A connection to one service, for the clients that are generated from its contract.
 
-use std::{future::Future, os::unix::net::UnixStream};
+use std::{future::Future, os::unix::net::UnixStream, time::Duration};
 
 use base::TraceId;
-use kit::{OperationContext, Peer, client::Calls};
+use kit::{
+    OperationContext, Peer,
+    client::{CALL_TIMEOUT, Calls},
+};
 use tokio::runtime::Runtime;
 
 use crate::{Endpoint, Error};
+
+/// Calls of this operation, with an end.
+pub(crate) fn calls(
+    endpoint: &Endpoint,
+    peer: &Peer,
+    capability: &str,
+    limit: Duration,
+) -> Result<Calls, Error> {
+    let mut trace = [0; 16];
+    kit::random::fill(&mut trace)?;
+    let context = OperationContext::of_service(endpoint.identity, capability, TraceId(trace));
+    let context = context.map_err(tonic::Status::from)?;
+    Ok(peer.within(&context, None, limit).map_err(tonic::Status::from)?)
+}
 
 /// Speaks to one service, and waits for it.
 ///
@@ -52,11 +69,7 @@ impl Client {
 
     /// What a generated client takes. `capability` is the operation's, `system.SERVICE.OPERATION`.
     pub fn calls(&self, capability: &str) -> Result<Calls, Error> {
-        let mut trace = [0; 16];
-        kit::random::fill(&mut trace)?;
-        let context = OperationContext::of_service(self.endpoint.identity, capability, TraceId(trace));
-        let context = context.map_err(tonic::Status::from)?;
-        Ok(self.peer.with(&context, None).map_err(tonic::Status::from)?)
+        calls(&self.endpoint, &self.peer, capability, CALL_TIMEOUT)
     }
 
     pub fn wait<F: Future>(&self, future: F) -> F::Output {

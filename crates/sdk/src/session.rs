@@ -15,12 +15,13 @@ use std::{
 use contracts::network::v1::{
     self as wire, fetch_part::Part, network_client::NetworkClient, web_socket_event::Event,
 };
-use kit::{OperationContext, Peer, client::Calls};
+use kit::{Peer, client::Calls};
 use prost::Message;
 use tokio::runtime::Runtime;
 
 use crate::{
     Endpoint, Error,
+    client::calls,
     message::{MSG_DNS_RESOLVE, MSG_NET_REQUEST, MSG_WS_CLOSE, MSG_WS_MESSAGE, MSG_WS_OPEN, Reply},
     network::{HttpResponse, HttpSuccess, addresses},
 };
@@ -143,12 +144,8 @@ impl Call {
     }
 
     fn network(&self, operation: &str, limit: Duration) -> Result<NetworkClient<Calls>, Error> {
-        let mut trace = [0; 16];
-        kit::random::fill(&mut trace)?;
         let capability = format!("system.network.{operation}");
-        let context = OperationContext::of_service(self.endpoint.identity, &capability, base::TraceId(trace));
-        let context = context.map_err(tonic::Status::from)?;
-        Ok(NetworkClient::new(self.peer.within(&context, None, limit).map_err(tonic::Status::from)?))
+        Ok(NetworkClient::new(calls(&self.endpoint, &self.peer, &capability, limit)?))
     }
 
     fn read<T: Message + Default>(&self) -> Result<T, Error> {

@@ -8,7 +8,9 @@ use std::process::ExitCode;
 
 use sandbox::fdpass::Channel;
 use sandbox::keeper_protocol::{Client, Reply, Request};
-use sandbox::{Command, Executable, Execution, Features, Forks, Guard, GuardSet, Plan, Resource, Rlimit};
+use sandbox::{
+    Command, Executable, Execution, Features, Forks, Guard, GuardSet, Plan, Resource, Rlimit, StartToken,
+};
 use supervisor::keeper::{KEEPER_FD, KeeperConfig, PROGRAMS_CHANNEL, run};
 
 fn main() -> ExitCode {
@@ -92,6 +94,7 @@ fn supervise() -> io::Result<()> {
     let mut current = 0;
     // As every supervisor has others.
     let mut runs = u64::from(std::process::id()) << 32;
+    let mut tokens = Vec::new();
     while let Some(line) = read_line()? {
         let words: Vec<&str> = line.splitn(3, ' ').collect();
         let Some(client) = clients.get_mut(current) else { return Err(io::Error::other("no client")) };
@@ -150,10 +153,18 @@ fn supervise() -> io::Result<()> {
                 let execution = Execution { arguments, ..Execution::default() };
                 let execution = execution.encode().map_err(io::Error::other)?;
                 let streams = ["/dev/null", "/dev/null", "/dev/null"].map(File::open);
-                let streams: Vec<OwnedFd> =
+                let mut fds: Vec<OwnedFd> =
                     streams.into_iter().map(|file| file.map(OwnedFd::from)).collect::<io::Result<_>>()?;
+                let (token, theirs) = StartToken::new()?;
+                fds.push(theirs);
+                tokens.push(token);
                 runs += 1;
-                ask(&Request::Execute { id: number(id)?, run: runs, execution }, &streams)?;
+                ask(&Request::Execute { id: number(id)?, run: runs, execution }, &fds)?;
+            }
+            // The last one that was asked for.
+            ["give-up"] => {
+                let token: Option<StartToken> = tokens.pop();
+                say(&format!("withdrawn {}", token.is_some_and(|token| token.withdraw())));
             }
             ["end-executed", id, run] => {
                 ask(&Request::EndExecuted { id: number(id)?, run: number(run)? }, &[])?;

@@ -307,6 +307,37 @@ mod tests {
         keeper.ask("end-executed 1 99", "Signalled");
     }
 
+    /// An init that stands still starts nothing afterwards that was given up meanwhile.
+    #[test]
+    fn what_was_given_up_before_the_init_came_to_it_never_runs() {
+        let mut keeper = Keeper::start("supervisor");
+        let folder = tempfile::tempdir().unwrap();
+        let mark = |name: &str| folder.path().join(name);
+        let program = keeper.launch("behind 1 exec sleep 60");
+        let init = parent(program);
+        for (name, given_up) in [("given-up", true), ("kept", false)] {
+            kill(init, "STOP");
+            keeper.ask(&format!("execute 1 touch {}", mark(name).display()), "Running");
+            if given_up {
+                assert_eq!(keeper.ask("give-up", "withdrawn"), "withdrawn true");
+            }
+            kill(init, "CONT");
+            let end = keeper.ask("wait", "Done { id: 1");
+            assert!(end.contains(if given_up { "Code(126)" } else { "Code(0)" }), "{end}");
+            assert_eq!(mark(name).exists(), !given_up, "{name}");
+        }
+        assert_eq!(keeper.ask("give-up", "withdrawn"), "withdrawn false", "it has run");
+        // And with whoever asked.
+        kill(init, "STOP");
+        keeper.ask(&format!("execute 1 touch {}", mark("orphan").display()), "Running");
+        kill_process(Pid::from_raw(keeper.supervisor).unwrap(), Signal::KILL).unwrap();
+        keeper.greet();
+        kill(init, "CONT");
+        keeper.ask("execute 1 exit 7", "Running");
+        assert!(keeper.ask("wait", "Done { id: 1").contains("Code(7)"));
+        assert!(!mark("orphan").exists());
+    }
+
     /// A supervisor that takes over must not take a command before the program for the program.
     #[test]
     fn the_next_supervisor_is_told_whether_the_program_is_there() {

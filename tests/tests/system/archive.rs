@@ -114,6 +114,7 @@ fn a_log_goes_on_from_its_edge_and_is_whole_again_with_its_archive() {
     site.fill(3);
     let checkpoint = site.cosign();
     let unsigned = site.node.file("unsigned", site.node.ok(&["log", "checkpoint"]));
+    let signed = site.node.ok(&["log", "head"]);
     let refused = site.archive(&unsigned, &[]);
     assert!(!refused.status.success() && !Path::new(&site.path("archive")).exists(), "{}", said(&refused));
 
@@ -156,6 +157,7 @@ fn a_log_goes_on_from_its_edge_and_is_whole_again_with_its_archive() {
     assert_eq!((verified["ok"].as_bool(), verified["first"].as_u64()), (Some(true), Some(first)));
     let whole = site.node.json(&["log", "verify", &site.path("archive"), &log]);
     assert_eq!((whole["ok"].as_bool(), whole["first"].as_u64()), (Some(true), Some(0)));
+    what_is_not_shown_is_said(&site, &log, &signed);
     site.node.down();
     up(&mut site.node);
     acts_go_on(&site.node, "restarted");
@@ -198,12 +200,64 @@ fn a_log_goes_on_from_its_edge_and_is_whole_again_with_its_archive() {
     assert_eq!(refused.status.code(), Some(5), "{}", said(&refused));
     assert_eq!(segments(&site.log())[0], left[0], "nothing was put back");
     fs::write(&name, sound).unwrap();
-    site.node.ok(&["log", "restore", &moved]);
+    a_restore_that_is_cut_short_goes_on(&site, &moved, first);
     let verified = site.node.json(&["log", "verify"]);
     assert_eq!((verified["ok"].as_bool(), verified["first"].as_u64()), (Some(true), Some(0)));
     up(&mut site.node);
     acts_go_on(&site.node, "restored");
     assert_eq!(site.node.json(&["log", "replay"])["mismatches"], serde_json::json!([]));
+}
+
+/// What lies before the edge cannot be looked for, and the edge's word for its key is its own.
+fn what_is_not_shown_is_said(site: &Site, log: &str, signed: &str) {
+    let node = &site.node;
+    let verify = |args: &[&str]| node.run(&[&["log", "verify", log], args].concat());
+    let old = node.file("old.note", signed);
+    assert!(node.ok(&["log", "verify"]).contains("sound"), "the node's own genesis is known");
+    assert_eq!(node.json(&["log", "verify"])["key_pinned"], true);
+    let unpinned = verify(&[]);
+    assert!(said(&unpinned).contains("compared with nothing"), "{}", said(&unpinned));
+    let key = node.json(&["log", "checkpoint"])["key"].as_str().unwrap().to_owned();
+    let pinned = verify(&["--key", &key]);
+    assert!(pinned.status.success() && !said(&pinned).contains("compared with nothing"), "{}", said(&pinned));
+    let other = verify(&["--key", &site.witness]);
+    assert_eq!(other.status.code(), Some(5), "{}", said(&other));
+    // A head that was taken before: it lies in what is archived, or behind it.
+    let shown = node.json(&["log", "verify", &site.path("archive"), log, "--head", &old]);
+    let at = shown["checked_against"]["sequence"].as_u64().unwrap();
+    let first = node.json(&["log", "verify", log])["first"].as_u64().unwrap();
+    let alone = verify(&["--head", &old]);
+    if at + 1 < first {
+        assert_eq!(alone.status.code(), Some(2), "{}", said(&alone));
+        assert!(said(&alone).contains("name the archive's folder too"), "{}", said(&alone));
+    } else {
+        assert!(alone.status.success(), "{}", said(&alone));
+    }
+}
+
+fn a_restore_that_is_cut_short_goes_on(site: &Site, moved: &str, first: u64) {
+    let (node, log) = (&site.node, site.log());
+    let archived = segments(Path::new(moved));
+    assert!(archived.len() > 1, "{archived:?}");
+    let left = segments(&log);
+    // A name that nothing can be copied to.
+    let obstacle = log.join(format!("{}.new", archived[0]));
+    fs::create_dir(&obstacle).unwrap();
+    let cut = node.run(&["log", "restore", moved]);
+    assert!(!cut.status.success() && said(&cut).contains("run the command again"), "{}", said(&cut));
+    assert_eq!(segments(&log), [&archived[1..], &left[..]].concat(), "from the newest on");
+    let verified = node.ok(&["log", "verify"]);
+    assert!(verified.contains("cut short") && verified.contains("log restore"), "{verified}");
+    assert_eq!(node.json(&["log", "verify"])["first"], first);
+    assert!(!node.ok(&["log", "tail"]).is_empty());
+    // Put there in another order, by whoever: no damage either.
+    fs::copy(Path::new(moved).join(&archived[0]), log.join(&archived[0])).unwrap();
+    fs::remove_file(log.join(&archived[1])).unwrap();
+    let gap = node.run(&["log", "verify"]);
+    assert_eq!(gap.status.code(), Some(2), "{}", said(&gap));
+    assert!(said(&gap).contains("a restore was cut short"), "{}", said(&gap));
+    fs::remove_dir(&obstacle).unwrap();
+    node.ok(&["log", "restore", moved]);
 }
 
 #[test]

@@ -234,3 +234,35 @@ fn so_many_run_at_once_and_what_is_left_behind_keeps_nobody() {
     node.ok(&["service", "stop", "served"]);
     assert!(within(SOON, || sleepers("86398.75") == 0));
 }
+
+fn signal(pid: i64, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+/// What is on record as ended does not run, whenever the init that was asked comes to it.
+#[test]
+fn what_was_given_up_while_the_init_stood_still_never_runs() {
+    use rustix::process::Signal;
+    let Some(node) = served() else { return };
+    let served = node.pid("served");
+    let status = fs::read_to_string(format!("/proc/{served}/status")).unwrap();
+    let init: i64 =
+        status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap();
+    let before = decisions(&node).len();
+    signal(init, Signal::STOP);
+    let late = node.run(&["exec", "served", "--timeout", "100ms", "--", "touch", "/tmp/late"]);
+    assert_eq!(late.status.code(), Some(137), "{late:?}");
+    closes(&node, &"timeout".into());
+    let mut child = node.command(&["exec", "served", "--", "touch", "/tmp/cancelled"]).spawn().unwrap();
+    assert!(within(SOON, || decisions(&node).len() == before + 2));
+    std::thread::sleep(Duration::from_millis(500));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    closes(&node, &"cancelled".into());
+    signal(init, Signal::CONT);
+    for name in ["late", "cancelled"] {
+        let mark = format!("/tmp/{name}");
+        assert_eq!(node.run(&["exec", "served", "--", "test", "-e", &mark]).status.code(), Some(1), "{name}");
+    }
+}

@@ -8,8 +8,9 @@ use std::{
 use ::policy::core::{Layer, decide};
 use anyhow::{Context, Result};
 use base::Nonce;
-use chain::payload::policy::{
-    PolicyAction, PolicyContext, PolicyEffect, PolicyRequest, ResourceRef, ResourceType,
+use chain::payload::{
+    network::CallLimits,
+    policy::{PolicyAction, PolicyContext, PolicyEffect, PolicyRequest, ResourceRef, ResourceType},
 };
 use contracts::network::v1 as pb;
 use serde::{Deserialize, Serialize};
@@ -29,7 +30,7 @@ struct Policy {
     #[serde(default)]
     authorities: Vec<String>,
     #[serde(default)]
-    limits: Limits,
+    limits: CallLimits,
     #[serde(default)]
     rule: Vec<Rule>,
 }
@@ -44,20 +45,6 @@ struct Rule {
     priority: u32,
 }
 
-/// What is not said is the default.
-#[derive(Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Limits {
-    process_requests: u32,
-    process_window_ms: u32,
-    host_requests: u32,
-    host_window_ms: u32,
-    request_bytes: u32,
-    response_bytes: u64,
-    header_bytes: u32,
-    message_bytes: u32,
-}
-
 impl From<pb::NetworkPolicy> for Policy {
     fn from(policy: pb::NetworkPolicy) -> Self {
         let rule = |rule: pb::UrlRule| Rule {
@@ -67,19 +54,9 @@ impl From<pb::NetworkPolicy> for Policy {
             allow: rule.allow,
             priority: rule.priority,
         };
-        let limits = policy.limits.unwrap_or_default();
         Self {
             authorities: policy.authorities,
-            limits: Limits {
-                process_requests: limits.process_requests,
-                process_window_ms: limits.process_window_ms,
-                host_requests: limits.host_requests,
-                host_window_ms: limits.host_window_ms,
-                request_bytes: limits.request_bytes,
-                response_bytes: limits.response_bytes,
-                header_bytes: limits.header_bytes,
-                message_bytes: limits.message_bytes,
-            },
+            limits: (&policy.limits.unwrap_or_default()).into(),
             rule: policy.rules.into_iter().map(rule).collect(),
         }
     }
@@ -94,19 +71,9 @@ impl From<Policy> for pb::NetworkPolicy {
             allow: rule.allow,
             priority: rule.priority,
         };
-        let limits = policy.limits;
         Self {
             rules: policy.rule.into_iter().map(rule).collect(),
-            limits: Some(pb::CallLimits {
-                process_requests: limits.process_requests,
-                process_window_ms: limits.process_window_ms,
-                host_requests: limits.host_requests,
-                host_window_ms: limits.host_window_ms,
-                request_bytes: limits.request_bytes,
-                response_bytes: limits.response_bytes,
-                header_bytes: limits.header_bytes,
-                message_bytes: limits.message_bytes,
-            }),
+            limits: Some((&policy.limits).into()),
             authorities: policy.authorities,
         }
     }

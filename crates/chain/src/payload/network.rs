@@ -149,9 +149,10 @@ pub enum ProcessClass {
     Named(#[n(0)] String),
 }
 
-/// NET-56, NET-57, and how large things may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+/// NET-56, NET-57, and how large things may be. In a file, what is not said is 0: as it is by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[cbor(array)]
+#[serde(deny_unknown_fields, default)]
 pub struct CallLimits {
     /// So many requests of one process in a window of so many milliseconds.
     #[n(0)]

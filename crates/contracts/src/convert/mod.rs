@@ -2,6 +2,7 @@
 
 mod capability;
 mod identity;
+pub mod network;
 mod policy;
 mod process;
 

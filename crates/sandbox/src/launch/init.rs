@@ -26,6 +26,7 @@ use crate::plan::{COMMANDS_MAX, Command, EXECUTION_BYTES_MAX, Execution, Forks, 
 use crate::process::{
     ExitStatus, Reaped, Signal, SignalReader, adopt_orphans, forbid_inspection, pid_of, reap,
 };
+use crate::start_token;
 use crate::sys::{self, Forked};
 
 /// Its name in `ps` and `top`; at most 15 bytes are kept.
@@ -36,8 +37,8 @@ const SIGNALLED: i32 = 128;
 const RUN: u8 = b'R';
 /// From the launcher: end the command whose place follows, if it runs.
 const END: u8 = b'E';
-/// From the launcher: run what follows, with the three descriptors of the message as its standard streams, and call it by
-/// this place.
+/// From the launcher: run what follows, with the first three descriptors of the message as its standard streams, and call
+/// it by this place; if the token that is the fourth is still there.
 const EXECUTE: u8 = b'X';
 /// The lowest place that is no command's of the plan.
 pub const EXECUTED_FROM: u8 = 128;
@@ -106,11 +107,12 @@ impl Program {
         self.channel.send(&[RUN, command], &[]).map_err(passed)
     }
 
-    /// Has one more process started with these standard streams; its end is heard under this place, [`EXECUTED_FROM`] or
-    /// above. `execution` is an encoded [`Execution`].
-    pub fn execute(&self, place: u8, execution: &[u8], streams: [BorrowedFd<'_>; 3]) -> io::Result<()> {
+    /// Has one more process started; its end is heard under this place, [`EXECUTED_FROM`] or above. `execution` is an
+    /// encoded [`Execution`]; `fds` are its standard streams, and the token of a [`crate::StartToken`]: without it nothing
+    /// is started, and that is the end that is heard.
+    pub fn execute(&self, place: u8, execution: &[u8], fds: [BorrowedFd<'_>; 4]) -> io::Result<()> {
         let request: Vec<u8> = [EXECUTE, place].into_iter().chain(execution.iter().copied()).collect();
-        self.channel.send(&request, &streams).map_err(passed)
+        self.channel.send(&request, &fds).map_err(passed)
     }
 
     /// Has the command at this place killed, if it runs; its end is heard.
@@ -423,11 +425,16 @@ impl Init<'_> {
     /// The launcher has looked at what it is; whatever is wrong all the same is an end like another.
     fn execute(&mut self, place: u8, execution: &[u8], fds: Vec<OwnedFd>) -> io::Result<Option<Becomes>> {
         let place = usize::from(place);
-        let (Ok(execution), Ok(streams)) = (Execution::decode(execution), <[OwnedFd; 3]>::try_from(fds))
-        else {
+        let (Ok(execution), Ok(fds)) = (Execution::decode(execution), <[OwnedFd; 4]>::try_from(fds)) else {
             return self.done(place, ExitStatus::Code(FAILED)).map(|()| None);
         };
-        let asked = Asked { execution, streams };
+        let [input, output, error, token] = fds;
+        // This process may have stood still meanwhile, and what was asked for been given up.
+        if !start_token::take(&token) {
+            return self.done(place, ExitStatus::Code(executed::NOT_EXECUTABLE)).map(|()| None);
+        }
+        drop(token);
+        let asked = Asked { execution, streams: [input, output, error] };
         let born = match fork() {
             Ok(Some(born)) => born,
             Ok(None) => return Ok(Some(Becomes::Asked(asked))),

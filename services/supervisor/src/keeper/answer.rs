@@ -74,11 +74,11 @@ impl Keeper {
             }
             Request::Execute { id, run, execution } => {
                 Execution::decode(&execution).map_err(|error| error.to_string())?;
-                let [input, output, error] = fds.as_slice() else {
-                    return Err("an execution brings exactly three descriptors".to_owned());
+                let [input, output, error, token] = fds.as_slice() else {
+                    return Err("an execution brings exactly four descriptors".to_owned());
                 };
-                let streams = [input, output, error].map(AsFd::as_fd);
-                self.table.find_mut(client, id)?.execute(run, &execution, streams)?;
+                let fds = [input, output, error, token].map(AsFd::as_fd);
+                self.table.find_mut(client, id)?.execute(run, &execution, fds)?;
                 plain(Reply::Running)
             }
             Request::EndExecuted { id, run } => {

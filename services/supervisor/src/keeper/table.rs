@@ -110,13 +110,13 @@ impl Kept {
         &mut self,
         run: u64,
         execution: &[u8],
-        streams: [BorrowedFd<'_>; 3],
+        fds: [BorrowedFd<'_>; 4],
     ) -> Result<(), String> {
         if self.stays == Stays::NotYet {
             return Err(format!("the program of child {} is not there yet", self.id));
         }
         let place = self.beside.free_place(run)?;
-        self.asked(self.init()?.execute(place, execution, streams))?;
+        self.asked(self.init()?.execute(place, execution, fds))?;
         self.beside.executes(place, run);
         Ok(())
     }

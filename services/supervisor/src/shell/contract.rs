@@ -11,10 +11,7 @@ use contracts::{
     },
 };
 use jiff::Timestamp;
-use kit::{
-    BoxError, Callers, ChannelKind, Cost, Feed, FeedPlan, Guilty, InitContext, IntoRefusal, Operation, Retry,
-    Service,
-};
+use kit::{BoxError, Callers, ChannelKind, Cost, Feed, FeedPlan, InitContext, Operation, Service};
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming, service::Routes};
 
@@ -63,65 +60,6 @@ static TABLE: [Operation; 18] = [
     operation!(acts, "Execute", Heavy, "execute").callers(Callers::Admin).long(),
     operation!(acts, "Shutdown", Light, "shutdown").callers(Callers::Admin),
 ];
-
-impl IntoRefusal for SupervisorError {
-    const DOMAIN: &'static str = "bailiwick.supervisor.v1";
-
-    fn reason(&self) -> &'static str {
-        match self {
-            Self::NotFound(_) => "NotFound",
-            Self::NotRunning(_) => "NotRunning",
-            Self::NoEndpoint(_) => "NoEndpoint",
-            Self::NotForPrograms(_) => "NotForPrograms",
-            Self::IncompatibleVersion { .. } => "IncompatibleVersion",
-            Self::CoreService { .. } => "CoreService",
-            Self::NoGeneration { .. } => "NoGeneration",
-            Self::NoReload(_) => "NoReload",
-            Self::NotReloaded { .. } => "NotReloaded",
-            Self::NotExecuted { .. } => "NotExecuted",
-            Self::PolicyDenied { .. } => "PolicyDenied",
-            Self::InvalidManifest(_) => "InvalidManifest",
-            Self::DependencyNotRunning { .. } => "DependencyNotRunning",
-            Self::StartupTimeout(_) => "StartupTimeout",
-            Self::ServiceCrashed { .. } => "ServiceCrashed",
-            Self::RolledBack { .. } => "RolledBack",
-            Self::CannotListen { .. } => "CannotListen",
-            Self::NotStopped(_) => "NotStopped",
-            Self::Superseded(_) => "Superseded",
-            Self::Unavailable(_) => "Unavailable",
-            Self::ShuttingDown => "ShuttingDown",
-            Self::Busy { .. } => "Busy",
-        }
-    }
-
-    fn guilty(&self) -> Guilty {
-        match self {
-            Self::InvalidManifest(_) => Guilty::Misuse,
-            Self::Unavailable(_) | Self::ShuttingDown => Guilty::Gone,
-            _ => Guilty::Refused,
-        }
-    }
-
-    fn retry(&self) -> Retry {
-        match self {
-            Self::Unavailable(_) | Self::Busy { .. } => Retry::After(500),
-            _ => Retry::Never,
-        }
-    }
-
-    fn refusal(&self) -> Option<base::Sequence> {
-        match self {
-            Self::PolicyDenied { refusal } => Some(base::Sequence(*refusal)),
-            _ => None,
-        }
-    }
-}
-
-impl From<SupervisorError> for Status {
-    fn from(error: SupervisorError) -> Self {
-        error.to_status()
-    }
-}
 
 /// What only the shell knows of the node.
 #[derive(Clone, Debug, Default)]
@@ -203,16 +141,15 @@ impl Handlers {
     }
 
     /// In whose name: the operator on `admin`, the service behind the socket elsewhere.
-    fn requestor<T>(&self, request: &Request<T>) -> Result<Option<IdentityId>, Status> {
+    fn requestor<T>(&self, request: &Request<T>) -> Result<IdentityId, Status> {
         self.refuse_programs(request)?;
         let caller = kit::caller(request)?;
         let knowledge = &self.0.applier.knowledge;
         if caller.is_admin() {
-            return Ok(Some(knowledge.admin));
+            return Ok(knowledge.admin);
         }
-        let known = knowledge.service(&caller.client);
         let unknown = || Status::from(SupervisorError::NotFound(caller.client.to_string()));
-        known.map(Some).ok_or_else(unknown)
+        knowledge.service(&caller.client).ok_or_else(unknown)
     }
 
     async fn name(&self, id: u32, name: String) -> Result<String, Status> {
@@ -327,7 +264,7 @@ impl Contract for Handlers {
         &self,
         request: Request<StartServiceRequest>,
     ) -> Result<Response<ServiceStatus>, Status> {
-        let by = self.requestor(&request)?;
+        let by = Some(self.requestor(&request)?);
         let service = request.into_inner().name;
         self.control(by, move |request| Event::StartRequested { request, service }).await
     }
@@ -336,7 +273,7 @@ impl Contract for Handlers {
         &self,
         request: Request<StopServiceRequest>,
     ) -> Result<Response<ServiceStatus>, Status> {
-        let by = self.requestor(&request)?;
+        let by = Some(self.requestor(&request)?);
         let StopServiceRequest { id, name } = request.into_inner();
         let service = self.name(id, name).await?;
         self.control(by, move |request| Event::StopRequested { request, service }).await
@@ -346,7 +283,7 @@ impl Contract for Handlers {
         &self,
         request: Request<RestartServiceRequest>,
     ) -> Result<Response<ServiceStatus>, Status> {
-        let by = self.requestor(&request)?;
+        let by = Some(self.requestor(&request)?);
         let RestartServiceRequest { id, name } = request.into_inner();
         let service = self.name(id, name).await?;
         self.control(by, move |request| Event::RestartRequested { request, service }).await
@@ -356,7 +293,7 @@ impl Contract for Handlers {
         &self,
         request: Request<ReloadServiceRequest>,
     ) -> Result<Response<ServiceStatus>, Status> {
-        let by = self.requestor(&request)?;
+        let by = Some(self.requestor(&request)?);
         let ReloadServiceRequest { id, name } = request.into_inner();
         let service = self.name(id, name).await?;
         self.control(by, move |request| Event::ReloadRequested { request, service }).await
@@ -438,7 +375,7 @@ impl Contract for Handlers {
         &self,
         request: Request<ApplyManifestRequest>,
     ) -> Result<Response<ServiceStatus>, Status> {
-        let by = self.requestor(&request)?;
+        let by = Some(self.requestor(&request)?);
         let ApplyManifestRequest { manifest, file } = request.into_inner();
         let applier = self.0.applier.clone();
         let answer = kit::uncancelled(async move { applier.apply(by, &file, &manifest).await }).await;
@@ -468,7 +405,7 @@ impl Contract for Handlers {
         &self,
         request: Request<UnregisterRequest>,
     ) -> Result<Response<UnregisterReply>, Status> {
-        let by = self.requestor(&request)?;
+        let by = Some(self.requestor(&request)?);
         let name = request.into_inner().name;
         let applier = self.0.applier.clone();
         kit::uncancelled(async move {
@@ -542,7 +479,7 @@ impl Contract for Handlers {
         &self,
         request: Request<Streaming<ExecuteInput>>,
     ) -> Result<Response<Self::ExecuteStream>, Status> {
-        let by = self.requestor(&request)?.unwrap_or(self.0.applier.knowledge.own);
+        let by = self.requestor(&request)?;
         let mut input = request.into_inner();
         let first = input.message().await?.and_then(|message| message.input);
         let applier = self.0.applier.clone();
@@ -552,7 +489,7 @@ impl Contract for Handlers {
     }
 
     async fn shutdown(&self, request: Request<ShutdownRequest>) -> Result<Response<ShutdownReply>, Status> {
-        let by = self.requestor(&request)?;
+        let by = Some(self.requestor(&request)?);
         let reason = request.into_inner().reason;
         let event = move |request| Event::ShutdownRequested { request: Some(request), reason };
         self.0.applier.inbox.call(by, event).await?;
@@ -567,29 +504,5 @@ mod tests {
     #[test]
     fn the_table_is_the_contract() {
         assert_eq!(kit::check_table(&["bailiwick.supervisor.v1.Supervisor"], &TABLE), Vec::<String>::new());
-    }
-
-    /// covers: SUP-92, SUP-93
-    #[test]
-    fn errors_are_told_apart_by_reason() {
-        let name = || "x".to_owned();
-        let all = [
-            SupervisorError::NotFound(name()),
-            SupervisorError::NotRunning(name()),
-            SupervisorError::NoEndpoint(name()),
-            SupervisorError::NotForPrograms(name()),
-            SupervisorError::DependencyNotRunning { service: name(), why: name() },
-            SupervisorError::StartupTimeout(name()),
-            SupervisorError::ServiceCrashed {
-                service: name(),
-                error: chain::payload::service::ServiceError::HealthTimeout,
-                text: name(),
-            },
-            SupervisorError::RolledBack { service: name(), text: name() },
-        ];
-        let reasons: std::collections::BTreeSet<&str> = all.iter().map(IntoRefusal::reason).collect();
-        assert_eq!(reasons.len(), all.len());
-        let status = Status::from(SupervisorError::PolicyDenied { refusal: 17 });
-        assert_eq!(kit::error_info(&status).unwrap().refusal, 17);
     }
 }

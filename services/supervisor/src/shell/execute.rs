@@ -22,7 +22,7 @@ use contracts::supervisor::v1::{
     execution_end::End,
 };
 use kit::authority::{AuthorityError, Entry, random_16};
-use sandbox::process::ExitStatus;
+use sandbox::{StartToken, process::ExitStatus};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Status, Streaming};
 
@@ -30,7 +30,6 @@ use super::{
     apply::Applier,
     execute_streams::{Reader, Streams, Writer},
     execute_wanted::{Wanted, window},
-    keeper_client::Keeper,
 };
 use crate::core::supervisor::{LaunchId, SupervisorError};
 
@@ -40,8 +39,8 @@ const QUEUE: usize = 8;
 const REST_PIECES_MAX: usize = 64;
 /// Bytes of one piece of standard input.
 const STDIN_BYTES_MAX: usize = 64 * 1024;
-/// What is killed is gone within milliseconds; on a machine that stands still it may take longer.
-const END_TIMEOUT: Duration = Duration::from_secs(60);
+/// What is killed is gone within milliseconds; where it takes longer somebody may want to know.
+const END_SOON: Duration = Duration::from_secs(60);
 /// Between two attempts to record how it ended.
 const RECORD_PAUSE_MIN: Duration = Duration::from_millis(100);
 const RECORD_PAUSE_MAX: Duration = Duration::from_secs(10);
@@ -126,7 +125,7 @@ impl Applier {
                 let (send, receive) = mpsc::channel(QUEUE);
                 let applier = self.clone();
                 tokio::spawn(async move {
-                    let status = begun.carry(&applier, messages, &send).await;
+                    let status = begun.carry(messages, &send).await;
                     applier.close_execution(at, status).await;
                 });
                 Ok(receive)
@@ -161,15 +160,19 @@ impl Applier {
         let refuse = |text: String| SupervisorError::NotExecuted { service: wanted.service.clone(), text };
         let (streams, theirs) = Streams::open(wanted.terminal)
             .map_err(|error| refuse(format!("its standard streams cannot be made: {error}")))?;
+        let (token, its) = StartToken::new()
+            .map_err(|error| refuse(format!("it cannot be made sure that it can be given up: {error}")))?;
         let run = self.keeper.next_run();
         let end = self.executions.begin(run, launch);
-        let started = self.keeper.execute(launch.0, run, wanted.encoded.clone(), theirs).await;
+        let order = Arc::new(Order { applier: self.clone(), launch, run, token });
+        let started = self.keeper.execute(launch.0, run, wanted.encoded.clone(), theirs, its).await;
         if let Err(error) = started {
+            order.give_up().await;
             self.executions.forget(run);
             return Err(refuse(error.to_string()));
         }
-        let limit = wanted.timeout.map(|timeout| TimeLimit::new(&self.keeper, launch, run, timeout));
-        Ok(Begun { launch, run, streams, end, limit })
+        let limit = wanted.timeout.map(|timeout| TimeLimit::new(&order, timeout));
+        Ok(Begun { order, streams, end, limit })
     }
 
     /// Until it stands: while the log is down, and not after this process.
@@ -201,13 +204,13 @@ struct TimeLimit {
 }
 
 impl TimeLimit {
-    fn new(keeper: &Keeper, launch: LaunchId, run: u64, timeout: Duration) -> Self {
+    fn new(order: &Arc<Order>, timeout: Duration) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
-        let (over, keeper) = (Arc::clone(&is_over), keeper.clone());
+        let (over, order) = (Arc::clone(&is_over), Arc::clone(order));
         let task = tokio::spawn(async move {
             tokio::time::sleep(timeout).await;
             over.store(true, Ordering::Release);
-            end_executed(&keeper, launch, run).await;
+            order.give_up().await;
         });
         Self { is_over, task: task.abort_handle() }
     }
@@ -219,16 +222,31 @@ impl Drop for TimeLimit {
     }
 }
 
-async fn end_executed(keeper: &Keeper, launch: LaunchId, run: u64) {
-    if let Err(error) = keeper.end_executed(launch.0, run).await {
-        tracing::debug!(%error, %launch, "a command is not ended: its service has");
+/// A command that the init of its service was asked to start.
+struct Order {
+    applier: Applier,
+    launch: LaunchId,
+    run: u64,
+    token: StartToken,
+}
+
+impl Order {
+    /// It is not started any more, or killed. Its end comes by itself; at once, if the init had not come to it: it may stand
+    /// still for as long as it likes, and finds nothing to start then.
+    async fn give_up(&self) {
+        let Self { applier, launch, run, token } = self;
+        if token.withdraw() {
+            applier.executions.ended(*run, ExitStatus::Code(NOT_EXECUTABLE));
+        }
+        if let Err(error) = applier.keeper.end_executed(launch.0, *run).await {
+            tracing::debug!(%error, %launch, "a command is not ended: its service has");
+        }
     }
 }
 
-/// A command that runs.
+/// A command that runs, or is about to.
 struct Begun {
-    launch: LaunchId,
-    run: u64,
+    order: Arc<Order>,
     streams: Streams,
     end: oneshot::Receiver<Ended>,
     limit: Option<TimeLimit>,
@@ -237,12 +255,7 @@ struct Begun {
 impl Begun {
     /// Carries its streams to the end, which is told to the caller and returned for the record. A caller who goes first has
     /// it killed.
-    async fn carry(
-        mut self,
-        applier: &Applier,
-        messages: Streaming<ExecuteInput>,
-        send: &Sender,
-    ) -> ReceiptStatus {
+    async fn carry(mut self, messages: Streaming<ExecuteInput>, send: &Sender) -> ReceiptStatus {
         match carry(&mut self.streams, &mut self.end, messages, send).await {
             Ok(ended) => {
                 let over_time = self.limit.is_some_and(|limit| limit.is_over.load(Ordering::Acquire));
@@ -254,11 +267,13 @@ impl Begun {
                 if let Some(status) = why {
                     let _ = send.send(Err(status)).await;
                 }
-                end_executed(&applier.keeper, self.launch, self.run).await;
-                // Its caller is told no more; the record is not made before it is gone.
-                if tokio::time::timeout(END_TIMEOUT, self.end).await.is_err() {
-                    tracing::warn!(launch = %self.launch, "a command that was killed does not end");
-                    applier.executions.forget(self.run);
+                self.order.give_up().await;
+                // Its caller is told no more; the record is not made before it is gone, however long that takes: what is
+                // on record as ended must not run.
+                if tokio::time::timeout(END_SOON, &mut self.end).await.is_err() {
+                    let launch = self.order.launch;
+                    tracing::warn!(%launch, "a command that was killed does not end; it is on record once it has");
+                    let _ = self.end.await;
                 }
                 ReceiptStatus::Cancelled
             }

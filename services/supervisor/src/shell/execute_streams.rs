@@ -4,7 +4,7 @@
 use std::{
     future::pending,
     io,
-    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, OwnedFd},
 };
 
 use rustix::{
@@ -13,7 +13,7 @@ use rustix::{
     pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt},
     termios::Winsize,
 };
-use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, unix::AsyncFd};
 
 /// Bytes of output that are read at once.
 const PIECE_BYTES: usize = 32 * 1024;
@@ -27,21 +27,11 @@ pub(super) struct Window {
 }
 
 /// A descriptor under a number of its own.
-struct Watched(OwnedFd);
+type Watched = kit::Watched<OwnedFd>;
 
-impl AsRawFd for Watched {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
-}
-
-#[expect(
-    deprecated,
-    reason = "the form without the warning is unsafe; this one owns its descriptor and never swaps it"
-)]
 fn register(fd: OwnedFd) -> io::Result<AsyncFd<Watched>> {
     rustix::io::ioctl_fionbio(&fd, true)?;
-    AsyncFd::new(Watched(fd))
+    kit::watch(fd, Interest::READABLE | Interest::WRITABLE)
 }
 
 /// One stream of its output; gone when it has ended.

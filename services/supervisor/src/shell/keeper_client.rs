@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -112,7 +112,7 @@ impl Keeper {
     ) -> Result<Self, KeeperError> {
         let client = Client::new(Channel::from(channel));
         client.set_nonblocking()?;
-        let mut wire = register(client)?;
+        let mut wire = kit::watch(client, Interest::READABLE | Interest::WRITABLE)?;
         let greeting = async {
             send(&wire, &Request::Hello(nonce), &[]).await?;
             // What was meant for a supervisor before this one comes first and is dropped.
@@ -216,16 +216,19 @@ impl Keeper {
         self.runs.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1)
     }
 
-    /// Has one more process run beside the child, with these standard streams; its end is a [`Notice::Done`].
+    /// Has one more process run beside the child, with these standard streams and this token; its end is a
+    /// [`Notice::Done`].
     pub(super) fn execute(
         &self,
         id: u64,
         run: u64,
         execution: Vec<u8>,
         streams: [OwnedFd; 3],
+        token: OwnedFd,
     ) -> impl Future<Output = Result<(), KeeperError>> + use<> {
         let request = Request::Execute { id, run, execution };
-        done(self.order(request, streams.into()), Reply::Running, "executing")
+        let fds = streams.into_iter().chain([token]).collect();
+        done(self.order(request, fds), Reply::Running, "executing")
     }
 
     pub(super) fn end_executed(
@@ -284,21 +287,7 @@ async fn done(pending: Pending, expected: Reply, what: &'static str) -> Result<(
     }
 }
 
-struct Wire(Client);
-
-impl AsRawFd for Wire {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
-}
-
-#[expect(
-    deprecated,
-    reason = "the form without the warning is unsafe; this one owns its descriptor and never swaps it"
-)]
-fn register(client: Client) -> std::io::Result<AsyncFd<Wire>> {
-    AsyncFd::new(Wire(client))
-}
+type Wire = kit::Watched<Client>;
 
 async fn send(wire: &AsyncFd<Wire>, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<(), KeeperError> {
     loop {

@@ -7,7 +7,6 @@ use std::{os::fd::OwnedFd, sync::Arc};
 
 use base::{Hash, IdentityId};
 use chain::payload::service::ServiceError;
-use kit::env::IDENTITY_VARIABLE;
 use sandbox::process;
 use seal::Signer;
 
@@ -166,10 +165,7 @@ impl Task {
             plans::ProgramFault::Mismatch { .. } => (ServiceError::BinaryMismatch, error.to_string()),
             error => failed(error),
         })?;
-        // Only who may call somebody has to say who calls.
-        if let Some(identity) = self.identity.filter(|_| !self.manifest.manifest.dependencies.is_empty()) {
-            order.plan.environment.push((IDENTITY_VARIABLE.to_owned(), identity.to_string()));
-        }
+        plans::identify(&mut order.plan.environment, &self.manifest.manifest, self.identity);
         Ok(order)
     }
 

@@ -37,6 +37,7 @@ mod preparing;
 mod pressure;
 mod probes;
 mod records;
+mod refusal;
 mod registry;
 mod run;
 mod settling;

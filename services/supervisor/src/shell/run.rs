@@ -27,7 +27,7 @@ use super::{
     launches,
     lifecycle::Link,
     marker::Marker,
-    memory::{self, Journal, Remembered, UserService},
+    memory::{self, Remembered},
     noticed::{LateOnes, Notices},
     preparing::Preparations,
     pressure::{self, Sleep},
@@ -38,12 +38,12 @@ use super::{
 use crate::{
     core::{
         supervisor::{
-            CallId, Effect, Event, ExitStatus, LaunchId, Monotonic, Record, RequestId, ServiceSetup, Signal,
-            SubscriberId, Supervisor,
+            CallId, Effect, Event, ExitStatus, LaunchId, Monotonic, Record, RequestId, Signal, SubscriberId,
+            Supervisor,
         },
         wall::Wall,
     },
-    manifest::{HealthCheck, LoadedManifest, NetworkSwitch},
+    manifest::{HealthCheck, NetworkSwitch},
 };
 
 /// How the node ended.
@@ -88,10 +88,7 @@ pub(super) struct Shell {
     next_caller: u64,
     /// The machine's memory is not what the keeper holds.
     pub(super) unremembered: bool,
-    memory: Journal<Remembered>,
-    users: Journal<Vec<UserService>>,
-    /// The user's services as the keeper holds them.
-    users_stored: Vec<Arc<LoadedManifest>>,
+    files: memory::Files,
     end: Option<End>,
 }
 
@@ -139,9 +136,7 @@ impl Shell {
             subscribers: BTreeMap::new(),
             next_caller: 1,
             unremembered: false,
-            memory: Journal::default(),
-            users: Journal::default(),
-            users_stored: Vec::new(),
+            files: memory::Files::default(),
             end: None,
         }
     }
@@ -209,10 +204,8 @@ impl Shell {
             Input::CheckGone { launch, run } => self.check_is_over(machine, launch, run, None),
             Input::NotReloaded { launch, text } => self.reloaded(machine, launch, Err(text)),
             Input::StoreDescriptors { service, name, fds } => self.store_descriptors(&service, &name, fds),
-            Input::NotKept => {
-                (self.memory, self.users) = (Journal::default(), Journal::default());
-                self.users_stored.clear();
-            }
+            // With the next change: one that refuses would be asked without end.
+            Input::NotKept => self.files.not_kept(),
             Input::ForgetDescriptors { service, name } => self.forget_descriptors(&service, &name),
             Input::Launched { launch, result } => self.launched(machine, launch, result),
         }
@@ -364,28 +357,13 @@ impl Shell {
             timers: self.timers.accounts(),
             wall: self.wall,
         };
-        let written = self.memory.write(remembered);
+        let written = self.files.write(remembered);
         self.keep(memory::NAME, written);
     }
 
-    /// Who they are and what they may, for a supervisor that starts while the log is down; when they have changed.
     fn remember_users(&mut self, machine: &Supervisor) {
         let users = || machine.setups().filter(|setup| super::start::is_users(&setup.manifest));
-        let mut stored = self.users_stored.iter();
-        let is_stored = |setup: &ServiceSetup| stored.next().is_some_and(|m| Arc::ptr_eq(m, &setup.manifest));
-        if users().all(is_stored) && users().count() == self.users_stored.len() {
-            return;
-        }
-        self.users_stored = users().map(|setup| Arc::clone(&setup.manifest)).collect();
-        let user = |setup: &ServiceSetup| UserService {
-            file: setup.manifest.file.clone(),
-            text: setup.manifest.text.clone(),
-            identity: setup.identity,
-            capabilities: setup.capabilities.clone(),
-        };
-        let mut all: Vec<UserService> = users().map(user).collect();
-        all.sort_unstable_by_key(|user| user.identity);
-        let written = self.users.write(all);
+        let written = self.files.write_users(users);
         self.keep(memory::USERS_NAME, written);
     }
 

@@ -40,6 +40,8 @@ const KEY_LABEL: &[u8] = b"bailiwick archive receipt v1\0";
 
 pub(super) struct Archiver {
     pub(super) disk: RealDisk,
+    /// Where the head is.
+    pub(super) head_disk: RealDisk,
     /// Where the log begins, if anything was archived before.
     pub(super) edge: Option<LogEdge>,
     pub(super) reader: LogReader<RealDisk>,
@@ -96,7 +98,7 @@ impl Work {
         let removal = Removal::plan(&archiver.disk, before, (open.entry, &open.act), &archiver.key, || {
             pace.rest();
         })?;
-        if let Err(error) = removal.write_edge(&archiver.disk) {
+        if let Err(error) = removal.write_edge(&archiver.disk, &archiver.head_disk) {
             // It may stand there or not; only a new start knows.
             tracing::error!(%error, "the log's edge could not be written; this process ends");
             std::process::exit(EXIT_UNCERTAIN)

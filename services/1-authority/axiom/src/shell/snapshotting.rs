@@ -180,12 +180,15 @@ impl Pace {
     }
 }
 
+/// What is to be archived, once nobody reads what it takes away.
+fn due(waiting: &mut Option<OpenArchive>, verifies: &AtomicBool) -> Option<OpenArchive> {
+    if verifies.load(Ordering::Acquire) { None } else { waiting.take() }
+}
+
 impl Work {
     fn run(&mut self, asked: &Receiver<Ask>) {
         loop {
-            if !self.verifies.load(Ordering::Acquire)
-                && let Some(open) = self.waiting.take()
-            {
+            if let Some(open) = due(&mut self.waiting, &self.verifies) {
                 self.archive(&open);
             }
             match asked.recv_timeout(LOOK_EVERY) {
@@ -246,5 +249,34 @@ impl Work {
         (self.adopt)(runs);
         (self.covered, self.covered_segment) = (Some(tail.last.sequence), Some(tail.segment));
         Ok(tail.last.sequence)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base::{AxiomRef, Hash, IdentityId};
+    use chain::payload::log::LogArchive;
+
+    use super::*;
+
+    #[test]
+    fn archiving_waits_until_what_lies_before_the_start_is_verified() {
+        let entry = AxiomRef { sequence: Sequence(9), hash: Hash::ZERO };
+        let act = LogArchive {
+            from: Sequence(0),
+            last: entry,
+            segments: 1,
+            checkpoint: String::new(),
+            witnesses: Vec::new(),
+            place: "/archive".to_owned(),
+            by: IdentityId([1; 32]),
+        };
+        let verifies = AtomicBool::new(true);
+        let mut waiting = Some(OpenArchive { entry, act });
+        assert_eq!(due(&mut waiting, &verifies), None);
+        assert!(waiting.is_some(), "it is not lost");
+        verifies.store(false, Ordering::Release);
+        assert_eq!(due(&mut waiting, &verifies).map(|open| open.entry), Some(entry));
+        assert_eq!(due(&mut waiting, &verifies), None, "once");
     }
 }

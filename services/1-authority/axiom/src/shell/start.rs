@@ -151,6 +151,12 @@ pub(super) fn open(mut context: InitContext) -> Result<AxiomService, BoxError> {
     if let Some(fault) = &opened.recovery.torn_tail {
         tracing::warn!(%fault, "a write that was never acknowledged was cut off");
     }
+    if opened.recovery.edge_dropped {
+        tracing::warn!(
+            "there was no snapshot to go on from the log's edge, but nothing of what lies before it was taken yet: the log begins with \
+             genesis again"
+        );
+    }
     let (grow, grown) = watch::channel(last.sequence.0);
     let genesis = growth.genesis().ok_or("the log does not begin with genesis")?;
     let writer = Writer::new(
@@ -175,6 +181,7 @@ pub(super) fn open(mut context: InitContext) -> Result<AxiomService, BoxError> {
     let followers = Arc::new(Followers::default());
     let archiver = Archiver {
         disk: disk.clone(),
+        head_disk,
         edge: opened.edge.clone(),
         reader: opened.reader.clone(),
         followers: Arc::clone(&followers),

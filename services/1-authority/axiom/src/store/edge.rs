@@ -5,13 +5,13 @@
 
 use base::{AxiomRef, PublicKey, Sequence};
 use chain::{
-    ChainPoint, SEGMENT_HEADER_BYTES, SegmentReader,
+    Cause, ChainPoint, Fault, SEGMENT_HEADER_BYTES, SegmentReader,
     log_edge::{EDGE_BYTES_MAX, EDGE_FILE, EdgeError, EdgePlan, LogEdge, cosigned},
     payload::log::LogArchive,
     segment_first,
     tree::{Edge, TreeHash},
 };
-use durable::{Disk, DiskError, read_small, replace};
+use durable::{Disk, DiskError, DiskFile, read_small, replace};
 use ed25519_dalek::SigningKey;
 use thiserror::Error;
 
@@ -19,7 +19,7 @@ use super::{
     adapter::Segment,
     error::StoreError,
     headers::{HeadersHash, segment_names},
-    options::LOG_FOLDER,
+    options::{HEAD_FILE, LOG_FOLDER},
 };
 
 /// Why nothing was taken out of the log.
@@ -55,6 +55,22 @@ pub(super) fn load<D: Disk>(disk: &D, key: Option<&PublicKey>) -> Result<Option<
 
 fn place() -> String {
     format!("{LOG_FOLDER}/{EDGE_FILE}")
+}
+
+/// The log begins with genesis again: all that was archived is there.
+pub(super) fn drop<D: Disk>(disk: &D) -> Result<(), DiskError> {
+    disk.remove(&place())?;
+    disk.sync_dir(LOG_FOLDER)
+}
+
+/// Whether a log that was read from genesis on has a gap before the edge: something of what is archived is not there.
+pub(super) fn is_gap(error: &StoreError, edge: &LogEdge) -> bool {
+    let begin = edge.point().next_sequence;
+    matches!(
+        error,
+        StoreError::Damaged(Fault { cause: Cause::SegmentGap { expected, found }, .. })
+            if *expected < begin && *found <= begin
+    )
 }
 
 /// What is archived and still there.
@@ -140,8 +156,10 @@ impl Removal {
         self.names.len() as u64
     }
 
-    /// From here on the log begins at the edge, whatever happens.
-    pub fn write_edge<D: Disk>(&self, disk: &D) -> Result<(), DiskError> {
+    /// From here on the log begins at the edge, whatever happens. The head is made durable first: it is not synced with
+    /// each group, and one that a power cut set back to before the edge could not be looked for any more.
+    pub fn write_edge<D: Disk>(&self, disk: &D, head_disk: &D) -> Result<(), DiskError> {
+        head_disk.open(HEAD_FILE)?.sync_data()?;
         replace(disk, &place(), &[&self.bytes])
     }
 

@@ -36,6 +36,12 @@ pub enum StoreError {
          archived segments back with `bailiwick log restore {places}`, then start again"
     )]
     NeedsRestore { first: base::Sequence, places: String },
+    /// The head is written down durably before an edge is: it is of another log, or was set back.
+    #[error(
+        "the head {head} was acknowledged, but the log begins with entry {first}: what is archived may hold it or not. Bring the \
+         head's file back, or the archived segments with `bailiwick log restore {places}`, then start again"
+    )]
+    HeadArchived { head: AxiomRef, first: base::Sequence, places: String },
     #[error(
         "Archived: entry {sequence} was taken out of the log, which begins with entry {first}; it lies in {place} (`bailiwick log restore` brings it back)"
     )]

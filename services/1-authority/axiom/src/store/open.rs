@@ -36,6 +36,9 @@ pub struct Recovery {
     pub above_head: u64,
     /// Archived segments that the last process did not come to remove.
     pub removed: u64,
+    /// There was an edge and no snapshot to go on from, but all that it says is archived was still here: the log was read
+    /// whole, and begins with genesis again.
+    pub edge_dropped: bool,
 }
 
 /// An open log, in the three parts that work at the same time.
@@ -122,11 +125,29 @@ impl<D: Disk> Store<'_, D> {
         )?;
         let pool = Arc::new(pool);
         let mut recovery = Recovery::default();
-        let edge = edge::load(self.disk, options.sequencer_key.as_ref())?;
-        if let Some(edge) = edge.as_ref().filter(|_| resume.is_none()) {
-            return Err(needs_restore(edge));
+        let mut edge = edge::load(self.disk, options.sequencer_key.as_ref())?;
+        // Without a snapshot only genesis can be folded from: the edge is passed over, and has to be where the segments lead.
+        let passed = if resume.is_none() { edge.take() } else { None };
+        let mut passed_hash = None;
+        let mut scan = {
+            let mut look = |placed: &Placed<'_>| {
+                let sequence = placed.record.header.sequence;
+                if passed.as_ref().is_some_and(|edge| edge.last.sequence == sequence) {
+                    passed_hash = Some(placed.hash);
+                }
+                visit(placed);
+            };
+            match (self.scan(resume, edge.as_ref(), head, &mut look), &passed) {
+                (Err(error), Some(edge)) if edge::is_gap(&error, edge) => return Err(needs_restore(edge)),
+                (scan, _) => scan?,
+            }
+        };
+        if let Some(passed) = passed.as_ref().filter(|edge| passed_hash != Some(edge.last.hash)) {
+            return Err(match scan.end {
+                None => needs_restore(passed),
+                Some(_) => StoreError::Edge("the segments before it do not lead to it".to_owned()),
+            });
         }
-        let mut scan = self.scan(resume, edge.as_ref(), head, &mut visit)?;
         // Only now: until the snapshot is known to lead on, what was archived and is still here may be needed.
         if let Some(edge) = &edge {
             let left = edge::leftovers(self.disk, edge)?;
@@ -157,7 +178,11 @@ impl<D: Disk> Store<'_, D> {
         {
             scan.head_hash = Some(reader.read(head.sequence)?.hash());
         }
-        check_head(head, last, &header, scan.entries, scan.head_hash, first)?;
+        check_head(head, last, &header, scan.entries, scan.head_hash, edge.as_ref())?;
+        if passed.is_some() {
+            edge::drop(self.disk)?;
+            recovery.edge_dropped = true;
+        }
         recovery.above_head = last.sequence.0.saturating_sub(head.map_or(0, |head| head.sequence.0));
         // What the last process wrote and did not sync is about to be shown to readers: make it durable first. Written
         // anew, because after a failed sync the kernel takes these pages for clean and would not write them.
@@ -363,8 +388,11 @@ fn scan_groups<D: Disk>(
 }
 
 fn needs_restore(edge: &LogEdge) -> StoreError {
-    let places: Vec<&str> = edge.parts().iter().map(|part| part.place.as_str()).collect();
-    StoreError::NeedsRestore { first: edge.point().next_sequence, places: places.join(" ") }
+    StoreError::NeedsRestore { first: edge.point().next_sequence, places: places(edge) }
+}
+
+fn places(edge: &LogEdge) -> String {
+    edge.parts().iter().map(|part| part.place.as_str()).collect::<Vec<_>>().join(" ")
 }
 
 fn write_again<F: DiskFile>(file: &F, from: u64, end: u64) -> Result<(), StoreError> {
@@ -409,20 +437,22 @@ fn cut_tail<F: DiskFile>(
     segment.0.sync_data().map_err(wrap)
 }
 
-/// The log must reach the head and have the head's entry.
+/// The log must reach the head and have the head's entry. What lies before the edge cannot be looked for: only the entry
+/// that the edge stands behind is known.
 fn check_head(
     head: Option<AxiomRef>,
     last: AxiomRef,
     end: &SegmentHeader,
     entries: u64,
     head_hash: Option<Hash>,
-    first: Sequence,
+    edge: Option<&LogEdge>,
 ) -> Result<(), StoreError> {
     let name = segment_name(Sequence(end.entry_count));
     let fault = |cause| {
         let part = Part::Head;
         StoreError::Damaged(Fault { segment: name.clone(), offset: 0, part, cause, may_be_torn_tail: false })
     };
+    let before = |head: AxiomRef| edge.filter(|edge| head.sequence <= edge.last.sequence);
     match head {
         // Genesis is synced before the head's file is made: a crash between the two leaves this and nothing more.
         None if entries > 1 => Err(StoreError::HeadMissing { entries }),
@@ -430,9 +460,16 @@ fn check_head(
         Some(head) if head.sequence > last.sequence => {
             Err(fault(Cause::BelowHead { last: last.sequence, head }))
         }
-        Some(head) if head.sequence >= first && head_hash != Some(head.hash) => {
-            Err(fault(Cause::HeadMismatch { head }))
-        }
-        Some(_) => Ok(()),
+        Some(head) => match before(head) {
+            Some(edge) if edge.last == head => Ok(()),
+            Some(edge) if edge.last.sequence == head.sequence => Err(fault(Cause::HeadMismatch { head })),
+            Some(edge) => Err(StoreError::HeadArchived {
+                head,
+                first: edge.point().next_sequence,
+                places: places(edge),
+            }),
+            None if head_hash != Some(head.hash) => Err(fault(Cause::HeadMismatch { head })),
+            None => Ok(()),
+        },
     }
 }

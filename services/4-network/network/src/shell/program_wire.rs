@@ -3,7 +3,7 @@
 use std::{
     io,
     mem::MaybeUninit,
-    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, OwnedFd},
 };
 
 use contracts::{
@@ -17,21 +17,10 @@ use tokio::{
     net::UnixStream,
 };
 
-#[derive(Debug)]
-pub(super) struct Wire(pub(super) Channel);
+pub(super) type Wire = kit::Watched<Channel>;
 
-impl AsRawFd for Wire {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
-}
-
-#[expect(
-    deprecated,
-    reason = "the form without the warning is unsafe; this one owns its descriptor and never swaps it"
-)]
-pub(super) fn register(wire: Wire) -> io::Result<AsyncFd<Wire>> {
-    AsyncFd::new(wire)
+pub(super) fn register(channel: Channel) -> io::Result<AsyncFd<Wire>> {
+    kit::watch(channel, Interest::READABLE | Interest::WRITABLE)
 }
 
 pub(super) async fn hello(stream: &mut UnixStream) -> io::Result<wire::ProgramHello> {

@@ -68,7 +68,7 @@ impl Network {
                 let opened = async {
                     let (ours, theirs) = Channel::pair()?;
                     ours.set_nonblocking()?;
-                    let ours = register(Wire(ours))?;
+                    let ours = register(ours)?;
                     pass(&stream, &wire::ProgramWelcome::default(), Some(theirs.into())).await?;
                     Ok::<_, io::Error>(ours)
                 };

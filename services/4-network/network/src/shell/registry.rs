@@ -177,3 +177,33 @@ impl Drop for Transfer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_transfers_are_under_way_of_one_and_of_all() {
+        let registry = Arc::<Registry>::default();
+        let one = |n: u8| IdentityId([n; 32]);
+        let mut held: Vec<_> =
+            (0..TRANSFERS_OF_ONE_MAX).map(|_| registry.transfer(one(1)).ok().unwrap()).collect();
+        assert!(matches!(registry.transfer(one(1)), Err(NetError::TooMany(_))));
+        held.pop();
+        held.push(registry.transfer(one(1)).ok().unwrap());
+        for other in 2.. {
+            let room = TRANSFERS_MAX - held.len();
+            held.extend(
+                (0..TRANSFERS_OF_ONE_MAX.min(room)).map(|_| registry.transfer(one(other)).ok().unwrap()),
+            );
+            if held.len() == TRANSFERS_MAX {
+                break;
+            }
+        }
+        assert!(matches!(registry.transfer(one(99)), Err(NetError::TooMany(_))));
+        held.pop();
+        assert!(registry.transfer(one(99)).is_ok());
+        held.clear();
+        assert!(registry.transfers().is_empty());
+    }
+}

@@ -16,7 +16,7 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 
@@ -34,6 +34,12 @@ use crate::core::{
 
 /// On this host's loopback the other end is there at once.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// For one more relay, of all and of its program.
+fn room(all: &Arc<Semaphore>, own: &Arc<Semaphore>) -> Result<[OwnedSemaphorePermit; 2], Errno> {
+    let one = |of: &Arc<Semaphore>| Arc::clone(of).try_acquire_owned().map_err(|_| Errno::AGAIN);
+    Ok([one(all)?, one(own)?])
+}
 
 fn errno(error: &io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::CONNABORTED)
@@ -77,8 +83,7 @@ impl Network {
         wanted: &Wanted,
         relay: Relay,
     ) -> Result<(), Errno> {
-        let room = |of: &Arc<Semaphore>| Arc::clone(of).try_acquire_owned().map_err(|_| Errno::AGAIN);
-        let room = (room(&self.relays)?, room(&program.relays)?);
+        let room = room(&self.relays, &program.relays)?;
         let waits = !rustix::fs::fcntl_getfl(&wanted.socket)?.contains(OFlags::NONBLOCK);
         let to = wanted.shown;
         let reached = if waits {
@@ -246,7 +251,13 @@ async fn pump(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{core::BANDWIDTH_BURST, shell::live::Io};
+    use crate::{
+        core::{
+            BANDWIDTH_BURST,
+            limits::{RELAYS_MAX, RELAYS_OF_PROGRAM_MAX},
+        },
+        shell::live::Io,
+    };
 
     const FREE: Relay = Relay { names: Vec::new(), send: true, recv: true, bandwidth_limit: 0 };
 
@@ -325,6 +336,26 @@ mod tests {
         let bytes_before_last = 150_000 - RELAY_BUFFER_BYTES as u64;
         let least = Duration::from_nanos(bytes_before_last * 1_000_000_000 / 100_000) - BANDWIDTH_BURST;
         assert!(began.elapsed() >= least, "{:?}, at least {least:?}", began.elapsed());
+    }
+
+    #[test]
+    fn one_program_has_so_many_relays_and_all_together_have_so_many() {
+        let program = || Arc::new(Semaphore::new(RELAYS_OF_PROGRAM_MAX));
+        let (all, own) = (Arc::new(Semaphore::new(RELAYS_MAX)), program());
+        let mut held: Vec<_> = (0..RELAYS_OF_PROGRAM_MAX).map(|_| room(&all, &own).unwrap()).collect();
+        assert_eq!(room(&all, &own).err(), Some(Errno::AGAIN));
+        assert_eq!(all.available_permits(), RELAYS_MAX - RELAYS_OF_PROGRAM_MAX, "a refusal holds nothing");
+        held.pop();
+        held.push(room(&all, &own).unwrap());
+        while held.len() < RELAYS_MAX {
+            let other = program();
+            held.extend((0..RELAYS_OF_PROGRAM_MAX).map_while(|_| room(&all, &other).ok()));
+        }
+        assert_eq!(held.len(), RELAYS_MAX);
+        let other = program();
+        assert_eq!(room(&all, &other).err(), Some(Errno::AGAIN));
+        held.pop();
+        assert!(room(&all, &other).is_ok());
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ use super::{
     Effect, LaunchId, SUBSCRIBERS_MAX, ServiceSetup, SubscriberId, Supervisor, SupervisorError,
     boot::BootProgress,
     bounded,
-    service::{Goal, Instance, Service, Stage},
+    service::{Goal, Service, Stage},
 };
 use crate::{
     core::{catalogue, lifecycle::HealthStatus, state::ServiceState},
@@ -119,13 +119,20 @@ impl Supervisor {
     pub fn running_program(&self, name: &str) -> Result<LaunchId, SupervisorError> {
         let service = self.services.get(name).ok_or_else(|| SupervisorError::NotFound(name.to_owned()))?;
         if service.manifest().program.is_none() {
-            let text =
-                "it is a service of the node itself; only programs of the user take a command".to_owned();
-            return Err(SupervisorError::NotExecuted { service: name.to_owned(), text });
+            let text = "its manifest has no [program]: it is a service of the node itself, and those take no command";
+            return Err(SupervisorError::NotExecuted { service: name.to_owned(), text: text.to_owned() });
         }
-        let serves = |instance: &&Instance| instance.stage == Stage::Serving;
-        let instance = service.instance.as_ref().filter(serves);
-        instance.map(|it| it.launch).ok_or_else(|| SupervisorError::NotRunning(name.to_owned()))
+        match &service.instance {
+            Some(instance) if instance.stage == Stage::Serving => Ok(instance.launch),
+            None => Err(SupervisorError::NotRunning(name.to_owned())),
+            Some(instance) => {
+                let text = match instance.stage {
+                    Stage::Launching | Stage::Readying => "it is starting; ask again when it is ready",
+                    _ => "it is ending; start it first",
+                };
+                Err(SupervisorError::NotExecuted { service: name.to_owned(), text: text.to_owned() })
+            }
+        }
     }
 
     /// What this launch was started from.

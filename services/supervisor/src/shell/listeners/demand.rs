@@ -1,30 +1,12 @@
 //! Waits until somebody comes to one of a service's sockets. Looks only: what came stays in the socket's queue.
 
-use std::{
-    future::poll_fn,
-    os::fd::{AsRawFd, OwnedFd, RawFd},
-    sync::Arc,
-    task::Poll,
-};
+use std::{future::poll_fn, os::fd::OwnedFd, sync::Arc, task::Poll};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    sync::mpsc,
-    task::AbortHandle,
-};
+use tokio::{io::Interest, sync::mpsc, task::AbortHandle};
 
 use super::super::inputs::Input;
 use crate::core::supervisor::Event;
-
-/// A socket that others hold too, under a number of its own.
-struct Watched(OwnedFd);
-
-impl AsRawFd for Watched {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
-}
 
 /// Says once that something waits for `service`; whoever holds the handle can end the waiting.
 pub(in crate::shell) fn watch(
@@ -35,7 +17,9 @@ pub(in crate::shell) fn watch(
     let waited = anything_waits(sockets)?;
     let copies: Vec<OwnedFd> =
         sockets.iter().map(|socket| socket.try_clone()).collect::<std::io::Result<_>>()?;
-    let watched: Vec<AsyncFd<Watched>> = copies.into_iter().map(register).collect::<std::io::Result<_>>()?;
+    // Others hold the sockets too: each copy has a number of its own.
+    let watched = copies.into_iter().map(|copy| kit::watch(copy, Interest::READABLE));
+    let watched: Vec<_> = watched.collect::<std::io::Result<_>>()?;
     let task = tokio::spawn(async move {
         if !waited {
             let came = poll_fn(|context| {
@@ -49,14 +33,6 @@ pub(in crate::shell) fn watch(
         let _ = inputs.send(Input::Event(Event::Demanded { service, waited }));
     });
     Ok(task.abort_handle())
-}
-
-#[expect(
-    deprecated,
-    reason = "the form without the warning is unsafe; this one owns its descriptor and never swaps it"
-)]
-fn register(copy: OwnedFd) -> std::io::Result<AsyncFd<Watched>> {
-    AsyncFd::with_interest(Watched(copy), Interest::READABLE)
 }
 
 fn anything_waits(sockets: &[Arc<OwnedFd>]) -> std::io::Result<bool> {

@@ -5,6 +5,7 @@
 //! before the child is launched.
 
 mod edit;
+mod files;
 mod journal;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -13,6 +14,7 @@ use base::{CapabilityId, Hash, IdentityId};
 use serde::{Deserialize, Serialize};
 
 use self::edit::{Edit, Keyed};
+pub(super) use self::files::Files;
 pub(super) use self::journal::{Journal, Parts, read};
 use super::fd_store::FdStore;
 use crate::{
@@ -214,7 +216,7 @@ mod tests {
         supervisor::{LaunchId, Monotonic, RecordBody, Supervisor},
     };
 
-    fn remembered() -> Remembered {
+    pub(super) fn remembered() -> Remembered {
         let machine = Supervisor::new(Vec::new(), [7; 16]).unwrap().memory();
         assert_eq!(machine.booted_at, Monotonic(0));
         Remembered {

@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use base::IdentityId;
+use kit::env::IDENTITY_VARIABLE;
 use thiserror::Error;
 
 use super::host_file::{Bounds, open_within};
@@ -60,6 +62,18 @@ pub(super) fn environment(
         unless_given(&mut environment, "WATCHDOG_USEC", &watchdog.as_micros().to_string());
     }
     Ok(environment)
+}
+
+/// Who calls: only who may call somebody has to say so. The node's word, whatever the manifest says.
+pub(in crate::shell) fn identify(
+    environment: &mut Vec<(String, String)>,
+    manifest: &ServiceManifest,
+    identity: Option<IdentityId>,
+) {
+    environment.retain(|(name, _)| name != IDENTITY_VARIABLE);
+    if let Some(identity) = identity.filter(|_| !manifest.dependencies.is_empty()) {
+        environment.push((IDENTITY_VARIABLE.to_owned(), identity.to_string()));
+    }
 }
 
 fn unless_given(environment: &mut Vec<(String, String)>, variable: &str, value: &str) {
@@ -154,6 +168,29 @@ mod tests {
             ("G", "a b"),
         ];
         assert_eq!(parsed(text).unwrap(), pairs.map(|(n, v)| (n.to_owned(), v.to_owned())));
+    }
+
+    #[test]
+    fn who_may_call_somebody_is_told_who_it_is_once() {
+        let manifest = |dependencies: &str| {
+            let text = format!(
+                "version = 1\n[service]\nname = \"mine\"\nversion = \"1.0.0\"\nservice_type = \"User\"\n\
+                 {dependencies}[program]\nimage = \"/bin/true\"\n"
+            );
+            crate::manifest::parse("x.toml", &text).unwrap().manifest
+        };
+        let (alone, calls) =
+            (manifest(""), manifest("[[dependencies]]\nname = \"network\"\nrequired = false\n"));
+        let me = IdentityId([7; 32]);
+        let given = || vec![(IDENTITY_VARIABLE.to_owned(), "another".to_owned())];
+        for (manifest, identity, expected) in
+            [(&alone, Some(me), None), (&calls, None, None), (&calls, Some(me), Some(me.to_string()))]
+        {
+            let mut environment = given();
+            identify(&mut environment, manifest, identity);
+            let told: Vec<String> = environment.into_iter().map(|(_, value)| value).collect();
+            assert_eq!(told, Vec::from_iter(expected));
+        }
     }
 
     #[test]

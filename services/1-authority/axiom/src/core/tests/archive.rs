@@ -56,6 +56,29 @@ fn one_archiving_is_open_at_a_time_until_axiom_closes_it() {
     assert!(matches!(bed.one(unit(archive(18, 4, 0))), UnitReply::Accepted(_)));
 }
 
+/// What makes room is closed where there is none, or no other could be begun.
+#[test]
+fn an_archiving_is_decided_and_closed_from_the_reserve() {
+    let mut bed = Bed::new();
+    let reserve = Limits { reserve_only: true, ..ROOM };
+    bed.accepted(unit([allow(20, 1), act(21, 1, 5)]));
+    let archived = bed.batch(reserve, Source::Policy, vec![unit(archive(10, 2, 0))]).remove(0);
+    assert!(matches!(archived, UnitReply::Accepted(_)), "{archived:?}");
+    let entry = bed.sequencer.open_archive().unwrap().entry;
+    // Only axiom's own: those of others wait until there is room.
+    let other = AxiomRef { sequence: Sequence(0), hash: Hash::ZERO };
+    for source in [Source::Policy, Source::Supervisor] {
+        let reply = bed.batch(reserve, source, vec![unit([receipt_of(17, other)])]).remove(0);
+        assert!(!matches!(reply, UnitReply::Accepted(_)), "{source:?}");
+    }
+    let full = Limits { full: true, ..reserve };
+    let reply = bed.batch(full, Source::Own, vec![unit([receipt_of(18, entry)])]).remove(0);
+    assert!(matches!(reply, UnitReply::Rejected(_)), "behind the reserve there is nothing");
+    let reply = bed.batch(reserve, Source::Own, vec![unit([receipt_of(18, entry)])]).remove(0);
+    assert!(matches!(reply, UnitReply::Accepted(_)), "{reply:?}");
+    assert_eq!(bed.sequencer.open_archive(), None);
+}
+
 struct Left(Sequence);
 
 impl Past for Left {

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use chain::payload::{
-    network::{CallLimits, NetworkPolicyUpdate, ProcessClass, UrlRule},
+    network::{NetworkPolicyUpdate, ProcessClass, UrlRule},
     policy::{PolicyAction, ServiceOperation},
 };
-use contracts::network::v1 as wire;
+use contracts::{
+    convert::network::{class_name, class_of},
+    network::v1 as wire,
+};
 use kit::{Requestor, authority::Entry};
 use tonic::Status;
 
@@ -16,73 +19,11 @@ use crate::{
     shell::authorize::resource_of,
 };
 
-const NAMED: &str = "named:";
-
-fn class_name(class: &ProcessClass) -> String {
-    match class {
-        ProcessClass::System => "system".to_owned(),
-        ProcessClass::Runtime => "runtime".to_owned(),
-        ProcessClass::Application => "application".to_owned(),
-        ProcessClass::Named(name) => format!("{NAMED}{name}"),
-    }
-}
-
-fn class_of(name: &str) -> Option<ProcessClass> {
-    match name {
-        "system" => Some(ProcessClass::System),
-        "runtime" => Some(ProcessClass::Runtime),
-        "application" => Some(ProcessClass::Application),
-        _ => name.strip_prefix(NAMED).map(|name| ProcessClass::Named(name.to_owned())),
-    }
-}
-
-fn to_wire(policy: &NetworkPolicyUpdate) -> wire::NetworkPolicy {
-    let rule = |rule: &UrlRule| wire::UrlRule {
-        id: rule.id.clone(),
-        applies_to: class_name(&rule.applies_to),
-        url_pattern: rule.url_pattern.clone(),
-        allow: rule.allow,
-        priority: rule.priority,
-    };
-    let limits = policy.limits;
-    wire::NetworkPolicy {
-        rules: policy.rules.iter().map(rule).collect(),
-        limits: Some(wire::CallLimits {
-            process_requests: limits.process_requests,
-            process_window_ms: limits.process_window_ms,
-            host_requests: limits.host_requests,
-            host_window_ms: limits.host_window_ms,
-            request_bytes: limits.request_bytes,
-            response_bytes: limits.response_bytes,
-            header_bytes: limits.header_bytes,
-            message_bytes: limits.message_bytes,
-        }),
-        authorities: policy.authorities.clone(),
-    }
-}
-
 fn from_wire(policy: wire::NetworkPolicy, by: &Requestor) -> Result<NetworkPolicyUpdate, String> {
-    let rule = |rule: wire::UrlRule| {
-        let applies_to = class_of(&rule.applies_to).ok_or_else(|| {
-            let shown: String = base::visible(&rule.applies_to).chars().take(64).collect();
-            format!("{shown:?} is none of `system`, `runtime`, `application` and `named:SERVICE`")
-        })?;
-        let wire::UrlRule { id, url_pattern, allow, priority, .. } = rule;
-        Ok(UrlRule { id, applies_to, url_pattern, allow, priority })
-    };
-    let limits = policy.limits.unwrap_or_default();
+    let rules: Result<Vec<UrlRule>, _> = policy.rules.into_iter().map(UrlRule::try_from).collect();
     let mut read = NetworkPolicyUpdate {
-        rules: policy.rules.into_iter().map(rule).collect::<Result<_, String>>()?,
-        limits: CallLimits {
-            process_requests: limits.process_requests,
-            process_window_ms: limits.process_window_ms,
-            host_requests: limits.host_requests,
-            host_window_ms: limits.host_window_ms,
-            request_bytes: limits.request_bytes,
-            response_bytes: limits.response_bytes,
-            header_bytes: limits.header_bytes,
-            message_bytes: limits.message_bytes,
-        },
+        rules: rules.map_err(|error| error.to_string())?,
+        limits: (&policy.limits.unwrap_or_default()).into(),
         authorities: policy.authorities,
         by: by.id(),
     };
@@ -121,7 +62,7 @@ impl Network {
         };
         let decision = (!request.url.is_empty()).then(|| self.url_decision(&policy, &user, &request.url));
         Ok(wire::PolicyQueryReply {
-            policy: Some(to_wire(&policy)),
+            policy: Some((&policy).into()),
             updated_at: at.map(Into::into),
             process_class: class_name(&user.class),
             decision,

@@ -78,24 +78,29 @@ mod tests {
 
     #[test]
     fn the_last_fits_and_the_next_when_one_has_ended() {
-        let slots = Arc::<Slots>::default();
-        let me = IdentityId([1; 32]);
-        let mut mine: Vec<Slot> =
-            (0..FETCHES_OF_ONE_MAX).map(|_| slots.take(Kind::Fetch, me).unwrap()).collect();
-        assert!(slots.take(Kind::Fetch, me).is_err());
-        assert!(slots.take(Kind::WebSocket, me).is_ok(), "each kind has its own");
-        mine.pop();
-        assert!(slots.take(Kind::Fetch, me).is_ok());
-        let others: Vec<Slot> = (2..)
-            .map(|at| IdentityId([at; 32]))
-            .flat_map(|other| {
-                (0..FETCHES_OF_ONE_MAX).map_while(|_| slots.take(Kind::Fetch, other).ok()).collect::<Vec<_>>()
-            })
-            .take(FETCHES_MAX - mine.len())
-            .collect();
-        assert_eq!(others.len() + mine.len(), FETCHES_MAX);
-        assert!(slots.take(Kind::Fetch, IdentityId([99; 32])).is_err());
-        drop((mine, others));
-        assert!(lock(&slots.0).is_empty());
+        for (kind, of_one, of_all, other_kind) in [
+            (Kind::Fetch, FETCHES_OF_ONE_MAX, FETCHES_MAX, Kind::Upload),
+            (Kind::Upload, UPLOADS_OF_ONE_MAX, UPLOADS_MAX, Kind::WebSocket),
+            (Kind::WebSocket, WEB_SOCKETS_OF_ONE_MAX, WEB_SOCKETS_MAX, Kind::Fetch),
+        ] {
+            // One that takes all of its own leaves something for others.
+            assert!(of_one < of_all, "{kind:?}");
+            let slots = Arc::<Slots>::default();
+            let me = IdentityId([1; 32]);
+            let mut mine: Vec<Slot> = (0..of_one).map(|_| slots.take(kind, me).unwrap()).collect();
+            assert!(slots.take(kind, me).is_err(), "{kind:?}");
+            assert!(slots.take(other_kind, me).is_ok(), "each kind has its own");
+            mine.pop();
+            assert!(slots.take(kind, me).is_ok());
+            let others: Vec<Slot> = (2..)
+                .map(|at| IdentityId([at; 32]))
+                .flat_map(|other| (0..of_one).map_while(|_| slots.take(kind, other).ok()).collect::<Vec<_>>())
+                .take(of_all - mine.len())
+                .collect();
+            assert_eq!(others.len() + mine.len(), of_all);
+            assert!(slots.take(kind, IdentityId([99; 32])).is_err(), "{kind:?}");
+            drop((mine, others));
+            assert!(lock(&slots.0).is_empty());
+        }
     }
 }

@@ -25,9 +25,12 @@ use super::{
     reach::Wire,
     web_socket_open::{Opened, first_event},
 };
-use crate::core::{
-    CallError, NetError, SocketId,
-    limits::{CLOSE_REASON_BYTES_MAX, LAST_WORD_TIMEOUT, TIMEOUT_DEFAULT},
+use crate::{
+    core::{
+        CallError, NetError, SocketId,
+        limits::{CLOSE_REASON_BYTES_MAX, LAST_WORD_TIMEOUT, TIMEOUT_DEFAULT},
+    },
+    shell::registry::Transfer,
 };
 
 /// The peer named none, and it went without a word (RFC 6455, 7.4.1): said to callers, never sent.
@@ -181,9 +184,7 @@ impl Network {
             let text = format!("too large: {} bytes, at most {}", message.len(), socket.message_bytes);
             return Err(NetError::invalid("data", text));
         }
-        // Each that waits for a peer that does not read holds its message.
-        let _room = self.registry.transfer(socket.owner)?;
-        socket.say(message).await
+        socket.say_in(self.registry.transfer(socket.owner)?, message).await
     }
 
     pub(super) async fn web_socket_close(
@@ -210,6 +211,13 @@ impl Network {
 
 impl WebSocket {
     /// Waits for whoever sends at the same time, and for a peer that does not read, but not for ever.
+    /// Each that waits for a peer that does not read holds its message: `room` is held as long.
+    async fn say_in(&self, room: Transfer, message: Message) -> Result<(), NetError> {
+        let said = self.say(message).await;
+        drop(room);
+        said
+    }
+
     async fn say(&self, message: Message) -> Result<(), NetError> {
         let until = Instant::now() + TIMEOUT_DEFAULT;
         let saying = async {
