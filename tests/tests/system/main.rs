@@ -27,6 +27,7 @@ mod folds;
 mod generations;
 mod hostile;
 mod hostile_programs;
+mod image_services;
 mod images;
 mod imported;
 mod jobs;
