@@ -40,6 +40,7 @@ mod passkeys;
 mod policy;
 mod processes;
 mod prove;
+mod pull;
 mod recovery;
 mod rights;
 mod rotation;
