@@ -55,7 +55,7 @@ fn read(path: &Path, bytes_max: u64, secret: bool) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
