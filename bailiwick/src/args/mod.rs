@@ -20,7 +20,7 @@ use clap::{
 
 pub use capability::{Capability, CapabilityOperation, Limits};
 pub use identity::{Credential, CredentialKind, Identity, Passkey, PasskeyPage, TokenArgs};
-pub use image::{Image, ImportImage};
+pub use image::{Image, ImportImage, PullImage};
 pub use import::Import;
 pub use job::{Job, SubmitJob, VerifyJob};
 pub use key::{Key, Opens, Recovery, SealBy, SshAgent};

@@ -23,9 +23,9 @@ use crate::{
 };
 
 /// Bytes of one piece of an archive; below the contract's limit.
-const PIECE_BYTES: usize = 128 * 1024;
+pub(super) const PIECE_BYTES: usize = 128 * 1024;
 /// Pieces under way.
-const PIECES: usize = 4;
+pub(super) const PIECES: usize = 4;
 /// Digits that name an image, at least.
 const DIGITS_MIN: usize = 8;
 /// Digits of an owner in a list.
@@ -37,6 +37,7 @@ pub async fn run(node: &Node, output: Output, command: Image) -> Result<()> {
             let imported = import(node, &args).await?;
             output::show(output, &imported, || imported.to_text())
         }
+        Image::Pull(args) => super::pull::run(node, output, &args).await,
         Image::List => list(node, output).await,
         Image::Inspect { image } => {
             let found = Shown::of(find(node, &image).await?);
@@ -59,7 +60,7 @@ pub async fn run(node: &Node, output: Output, command: Image) -> Result<()> {
 
 /// An image as it is shown.
 #[derive(Serialize)]
-struct Shown {
+pub(super) struct Shown {
     id: String,
     name: String,
     entrypoint: Vec<String>,
@@ -84,7 +85,7 @@ struct Shown {
 }
 
 impl Shown {
-    fn of(tree: pb::Tree) -> Self {
+    pub(super) fn of(tree: pb::Tree) -> Self {
         Self {
             id: id_text(&tree.id),
             name: tree.name,
@@ -115,7 +116,7 @@ impl Shown {
         format!("{} ago", output::duration(u64::try_from(ns / 1_000_000).unwrap_or(u64::MAX)))
     }
 
-    fn to_text(&self) -> String {
+    pub(super) fn to_text(&self) -> String {
         let words =
             |words: &[String]| words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(" ");
         if self.missing {
@@ -152,7 +153,7 @@ impl Shown {
     }
 }
 
-fn id_text(id: &[u8]) -> String {
+pub(super) fn id_text(id: &[u8]) -> String {
     format!("sha256:{}", digits(id))
 }
 
@@ -160,7 +161,7 @@ fn digits(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-async fn all(node: &Node) -> Result<Vec<pb::Tree>> {
+pub(super) async fn all(node: &Node) -> Result<Vec<pb::Tree>> {
     let mut processes = node.processes("system.process_manager.list_trees").await?;
     Ok(processes.list_trees(pb::TreeFilter {}).await.map_err(failed)?.into_inner().trees)
 }
@@ -211,9 +212,17 @@ struct Source {
     tag: String,
 }
 
+/// What kind of source a text says itself.
+const KINDS: [&str; 3] = ["oci:", "oci-archive:", "docker-archive:"];
+
+/// A name of a registry has a `/` too.
+fn is_said_to_be_a_file(text: &str) -> bool {
+    KINDS.iter().any(|kind| text.starts_with(kind)) || text.starts_with(['.', '/'])
+}
+
 /// As other tools name it; a path alone is one with a `/`, or of what is there.
 fn source(text: &str) -> Option<Source> {
-    let rest = ["oci:", "oci-archive:", "docker-archive:"].iter().find_map(|kind| text.strip_prefix(kind));
+    let rest = KINDS.iter().find_map(|kind| text.strip_prefix(kind));
     let path = match rest {
         Some(rest) => rest,
         None if text.contains('/') || text.ends_with(".tar") => text,
@@ -329,10 +338,11 @@ fn pack(folder: &Path, pieces: &mut Pieces) -> io::Result<()> {
 
 /// What an image runs, as `podman run` has it: a command replaces the image's, behind its entry point.
 pub async fn program(node: &Node, image: &str, args: &Run) -> Result<Program> {
-    let (tree, imported) = match source(image) {
-        Some(from) => (send(node, &from, None).await?, true),
-        None => (find(node, image).await?, false),
-    };
+    let (tree, imported) =
+        match source(image).filter(|from| from.path.exists() || is_said_to_be_a_file(image)) {
+            Some(from) => (send(node, &from, None).await?, true),
+            None => (find(node, image).await?, false),
+        };
     let given = if args.command.is_empty() { &tree.cmd } else { &args.command };
     let mut words = tree.entrypoint.iter().chain(given).cloned();
     let name =
@@ -373,6 +383,10 @@ mod tests {
         assert_eq!(source("a.tar"), is("a.tar", ""));
         assert_eq!(source("alpine"), None);
         assert_eq!(source("alpine:3"), None);
+        for (text, is_file) in [("./x", true), ("/x", true), ("oci:x", true), ("a/b:1", false), ("x", false)]
+        {
+            assert_eq!(is_said_to_be_a_file(text), is_file, "{text}");
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod policy;
 mod process;
 mod publish;
 mod published;
+mod pull;
 mod recovery;
 mod reseal;
 mod rootfs;

@@ -81,7 +81,7 @@ async fn foresee(node: &Node, manifests: Vec<pb::ApplyManifestRequest>) -> Resul
         policy: matches!(planned.change.as_str(), "new" | "changed")
             .then(|| verdict(&planned.name))
             .flatten(),
-        diff: if planned.change == "changed" { diff(&planned.before, &asked.manifest) } else { Vec::new() },
+        diff: if planned.change == "changed" { diff(&planned.before, &planned.after) } else { Vec::new() },
         file: asked.file,
         service: planned.name,
         change: planned.change,

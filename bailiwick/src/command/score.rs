@@ -75,7 +75,8 @@ fn of_manifest(manifest: &ServiceManifest) -> Result<Subject> {
         cpu_limited: true,
         disk_limited: true,
         watched: sandbox.watch_refusals,
-        pinned: program.image.starts_with("blake3:"),
+        own_root: program.container().is_some(),
+        pinned: program.image.starts_with("blake3:") || program.container().is_some(),
         ..Subject::default()
     })
 }

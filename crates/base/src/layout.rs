@@ -136,6 +136,12 @@ impl Layout {
         self.config.join(NETWORK_SETTINGS)
     }
 
+    /// Who the node is to registries of container images; it need not be there.
+    #[must_use]
+    pub fn registries(&self) -> PathBuf {
+        self.config.join("registries.toml")
+    }
+
     /// What a service writes to its standard error.
     #[must_use]
     pub fn service_log(&self, service: &str) -> PathBuf {

@@ -41,7 +41,7 @@ fn counts(manifest: &Manifest) -> [(&'static str, usize, usize); 10] {
 
 fn commands(program: &Program) -> impl Iterator<Item = &Vec<String>> {
     let steps = program.before.iter().chain(&program.after).map(|step| &step.command);
-    steps.chain([&program.stop, &program.reload])
+    steps.chain([&program.stop, &program.reload, &program.entrypoint])
 }
 
 fn texts(program: &Program) -> impl Iterator<Item = &str> {

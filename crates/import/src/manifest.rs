@@ -46,6 +46,7 @@ pub struct Manifest {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Program {
     pub image: String,
+    pub entrypoint: Vec<String>,
     pub args: Vec<String>,
     pub env: Vec<(String, String)>,
     pub cwd: Option<String>,
@@ -363,6 +364,7 @@ impl Program {
     fn write(&self, out: &mut String) {
         let mut table = Table::new("[program]");
         table.text("image", Some(&self.image));
+        table.list("entrypoint", &self.entrypoint);
         table.list("args", &self.args);
         table.text("runs", self.runs);
         table.text("pid_file", self.pid_file.as_deref());

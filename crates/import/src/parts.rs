@@ -10,6 +10,8 @@ use crate::{
 const FOLDER_ROOTS: [&str; 4] = ["/run/", "/var/lib/", "/var/log/", "/var/cache/"];
 /// Size of the private `/tmp`, mebibytes.
 const TMP_MB: u64 = 512;
+/// Bytes of the name of a container image.
+const IMAGE_NAME_BYTES_MAX: usize = 256;
 /// What podman and docker wait between the signal and SIGKILL.
 pub(crate) const STOP_MS: u64 = 10_000;
 
@@ -20,24 +22,56 @@ pub(crate) fn begin(manifest: &mut Manifest) {
     manifest.health.stop_timeout_ms = Some(STOP_MS);
 }
 
-/// The program of an image that is none of a registry.
-pub(crate) fn image(text: &str) -> Result<String, String> {
-    if text.starts_with('/') && !text.split('/').any(|part| part == "..") {
-        return Ok(plain_path(text));
-    }
-    let hash = text.strip_prefix("blake3:");
-    if hash.is_some_and(|hash| hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit())) {
-        return Ok(text.to_owned());
-    }
-    Err(format!(
-        "{text:?} is an image of a registry, and images of containers cannot be run yet: install the program, and write its path"
-    ))
+/// What is told of a container image.
+pub(crate) const OF_STORE: &str =
+    "[program] image, a container image: it has to be in the node's store when the manifest is applied";
+
+/// What `image` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Image {
+    /// A program of the host, or a file of the node.
+    Program(String),
+    /// A container image, by name or digest.
+    Container(String),
 }
 
-/// Says in the head of a manifest that its image is none.
-pub(crate) fn lacks_image(manifest: &mut Manifest, reference: &str) {
+pub(crate) fn image(text: &str) -> Result<Image, String> {
+    if let Some(path) = host_program(text) {
+        return Ok(Image::Program(path));
+    }
+    let (name, digest) = text.split_once('@').map_or((text, None), |(name, digest)| (name, Some(digest)));
+    let is_digest = |digest: &str| hex_behind(digest, "sha256:");
+    let is_name =
+        !name.is_empty() && name.len() <= IMAGE_NAME_BYTES_MAX && !name.starts_with(['/', '.', '$', '%']);
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | ':');
+    let named =
+        is_name && name.chars().all(legal) && !name.starts_with("sha256:") && !name.starts_with("blake3:");
+    if is_digest(text) || (named && digest.is_none_or(is_digest)) {
+        return Ok(Image::Container(text.to_owned()));
+    }
+    Err(format!("{text:?} is no absolute path of a program of the host and no name of a container image"))
+}
+
+/// A program that the host has, or a file of the node.
+pub(crate) fn host_program(text: &str) -> Option<String> {
+    if text.starts_with('/') && !text.split('/').any(|part| part == "..") {
+        return Some(plain_path(text));
+    }
+    hex_behind(text, "blake3:").then(|| text.to_owned())
+}
+
+fn hex_behind(text: &str, prefix: &str) -> bool {
+    let digits = text.strip_prefix(prefix);
+    digits.is_some_and(|digits| {
+        digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    })
+}
+
+/// Says in the head of a manifest which image it needs, and what brings it in.
+pub(crate) fn needs_image(manifest: &mut Manifest, reference: &str) {
     manifest.head.push(format!(
-        "Not complete: {reference} is an image of a registry, which cannot be run yet. Write the path of the program as `image`."
+        "Needs the container image {reference} in the node's store: `bailiwick image list` shows what is there, \
+         `bailiwick image pull {reference}` or `bailiwick image import FILE --name {reference}` brings it in."
     ));
     manifest.program.image = reference.to_owned();
 }
@@ -177,10 +211,18 @@ mod tests {
     }
 
     #[test]
-    fn images_are_programs_of_the_host() {
-        assert_eq!(image("/usr/sbin/nginx").unwrap(), "/usr/sbin/nginx");
-        assert!(image(&format!("blake3:{}", "0".repeat(64))).is_ok());
-        for refused in ["docker.io/library/nginx:1", "nginx", "", "/a/../b", "blake3:0"] {
+    fn images_are_programs_of_the_host_or_container_images() {
+        let path = Image::Program("/usr/sbin/nginx".into());
+        assert_eq!(image("/usr/sbin/nginx"), Ok(path));
+        assert!(matches!(image(&format!("blake3:{}", "0".repeat(64))), Ok(Image::Program(_))));
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let longest = "n".repeat(IMAGE_NAME_BYTES_MAX);
+        for name in ["nginx", "docker.io/library/nginx:1", &format!("a:1@{digest}"), &digest, &longest] {
+            assert_eq!(image(name), Ok(Image::Container(name.into())), "{name}");
+        }
+        for refused in
+            ["", "/a/../b", "blake3:0", "sha256:0", "a@b", "a b", "./a", "$A", "%n", &format!("{longest}n")]
+        {
             assert!(image(refused).is_err(), "{refused}");
         }
     }

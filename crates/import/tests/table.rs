@@ -408,10 +408,18 @@ fn a_quadlet_container_is_a_program_of_the_host() {
     let registry = of(&[("web.container", "[Container]\nImage=docker.io/library/nginx:1\n")]);
     let made = registry.manifests.first().unwrap().to_toml();
     assert!(
-        made.contains("# Not complete") && made.contains("image = \"docker.io/library/nginx:1\""),
+        made.contains("# Needs the container image")
+            && made.contains("image = \"docker.io/library/nginx:1\""),
         "{made}"
     );
-    assert_eq!(fate(&registry, "Image"), Some(Refused));
+    assert_eq!(fate(&registry, "Image"), Some(Mapped));
+    let entered = of(&[("web.container", "[Container]\nImage=web:1\nEntrypoint=run\nExec=a b\n")]);
+    let made = entered.manifests.first().unwrap().to_toml();
+    assert!(made.contains("entrypoint = [\"run\"]") && made.contains("args = [\"a\", \"b\"]"), "{made}");
+    for wrong in ["web:1@sha256:12", "../web", "a b", "sha256:12", "${IMAGE}"] {
+        let refused = of(&[("web.container", &format!("[Container]\nImage={wrong}\nEntrypoint=/bin/x\n"))]);
+        assert_eq!(fate(&refused, "Image"), Some(Refused), "{wrong}");
+    }
     assert!(of(&[("web.container", "[Container]\nExec=x\n")]).manifests.is_empty());
 }
 

@@ -1,8 +1,9 @@
 //! A static program for images and roots made by tests: says what it sees, as one line of JSON.
 //!
-//!     shown [read=PATH | write=PATH | wait]...
+//!     shown [read=PATH | write=PATH | wait | stay]...
 //!
-//! Each word is done in order; `read` and `write` tell the text or the error, `wait` reads standard input to its end.
+//! Each word is done in order; `read` and `write` tell the text or the error, `wait` reads standard input to its end. With
+//! `stay` it does not end.
 
 #![allow(clippy::print_stdout, reason = "a program of tests")]
 
@@ -40,4 +41,7 @@ fn main() {
         "{}",
         json!({ "args": words, "done": done, "top": top, "cwd": cwd, "uid": uid, "gid": gid, "env": env })
     );
+    while words.iter().any(|word| word == "stay") {
+        std::thread::park();
+    }
 }

@@ -19,7 +19,7 @@ pub(crate) const USER: u32 = 23_457;
 /// A network of its own with servers of names and pages, and a node that lives in it.
 pub(crate) struct Site {
     pub(crate) node: TestNode,
-    network: Child,
+    pub(crate) network: Child,
     said: Arc<Mutex<Vec<String>>>,
 }
 

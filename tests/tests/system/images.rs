@@ -21,12 +21,12 @@ fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn program() -> Vec<u8> {
+pub(crate) fn program() -> Vec<u8> {
     fs::read(env!("CARGO_BIN_EXE_shown")).unwrap()
 }
 
 /// A layer: names that end in `/` are folders, `a -> b` is a link.
-fn layer(names: &[(&str, &[u8], u32)]) -> Vec<u8> {
+pub(crate) fn layer(names: &[(&str, &[u8], u32)]) -> Vec<u8> {
     let mut out = tar::Builder::new(Vec::new());
     for (name, data, mode) in names {
         let mut header = tar::Header::new_gnu();
@@ -46,7 +46,7 @@ fn layer(names: &[(&str, &[u8], u32)]) -> Vec<u8> {
 }
 
 /// An OCI layout in a folder, and its id: the digest of its configuration.
-fn layout(folder: &Path, layers: &[Vec<u8>], config: &Value) -> String {
+pub(crate) fn layout(folder: &Path, layers: &[Vec<u8>], config: &Value) -> String {
     let blobs = folder.join("blobs/sha256");
     fs::create_dir_all(&blobs).unwrap();
     let put = |bytes: &[u8], kind: &str| {
@@ -96,7 +96,7 @@ fn folders(node: &TestNode) -> usize {
     fs::read_dir(node.root().join("state/images/trees")).unwrap().count()
 }
 
-fn add_rule(node: &TestNode, id: &str, effect: &str, condition: &str) {
+pub(crate) fn add_rule(node: &TestNode, id: &str, effect: &str, condition: &str) {
     let text = format!(
         "[[rule]]\nid = \"{id}\"\nname = \"{id}\"\npriority = 950\neffect = \"{effect}\"\ncondition = {condition}\n"
     );
@@ -104,7 +104,7 @@ fn add_rule(node: &TestNode, id: &str, effect: &str, condition: &str) {
 }
 
 /// The actions of this kind that were decided, and their effects.
-fn decided(node: &TestNode, kind: &str) -> Vec<(Value, bool)> {
+pub(crate) fn decided(node: &TestNode, kind: &str) -> Vec<(Value, bool)> {
     let log = node.log(&["PolicyDecision"]);
     let of_kind = log.iter().filter(|entry| !entry["body"]["action"][kind].is_null());
     of_kind.map(|entry| (entry["body"]["action"][kind].clone(), entry["body"]["effect"] == "Allow")).collect()

@@ -283,6 +283,9 @@ pub struct PlannedChange {
     /// Why it is refused.
     #[prost(string, tag = "5")]
     pub why: ::prost::alloc::string::String,
+    /// The text that would be kept: with the id of its container image.
+    #[prost(string, tag = "6")]
+    pub after: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListGenerationsRequest {}
@@ -384,6 +387,18 @@ pub struct ReportLaggardRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReportLaggardReply {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImageUsersRequest {
+    /// 32 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub tree: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImageUsersReply {
+    /// Names.
+    #[prost(string, repeated, tag = "1")]
+    pub services: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ShutdownRequest {
     #[prost(string, tag = "1")]
@@ -886,6 +901,34 @@ pub mod supervisor_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// From process_manager alone: services that run in this container image, or would at their next start. It stays as long
+        /// as there is one.
+        pub async fn image_users(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ImageUsersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ImageUsersReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailiwick.supervisor.v1.Supervisor/ImageUsers",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("bailiwick.supervisor.v1.Supervisor", "ImageUsers"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// Runs one more command in the sandbox of a running service of the user, as its program could run it. A caller needs the
         /// decision `execute` on the service; ends with the command's end. When the call ends first, the command is killed. The
         /// node's own services run no command.
@@ -1043,6 +1086,12 @@ pub mod supervisor_server {
             tonic::Response<super::ReportLaggardReply>,
             tonic::Status,
         >;
+        /// From process_manager alone: services that run in this container image, or would at their next start. It stays as long
+        /// as there is one.
+        async fn image_users(
+            &self,
+            request: tonic::Request<super::ImageUsersRequest>,
+        ) -> std::result::Result<tonic::Response<super::ImageUsersReply>, tonic::Status>;
         /// Server streaming response type for the Execute method.
         type ExecuteStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::ExecuteOutput, tonic::Status>,
@@ -1845,6 +1894,51 @@ pub mod supervisor_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReportLaggardSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailiwick.supervisor.v1.Supervisor/ImageUsers" => {
+                    #[allow(non_camel_case_types)]
+                    struct ImageUsersSvc<T: Supervisor>(pub Arc<T>);
+                    impl<
+                        T: Supervisor,
+                    > tonic::server::UnaryService<super::ImageUsersRequest>
+                    for ImageUsersSvc<T> {
+                        type Response = super::ImageUsersReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ImageUsersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Supervisor>::image_users(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ImageUsersSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -5,7 +5,7 @@ use crate::{
     keys::{Key, Treat},
     limits::DURATION_MS_MAX,
     manifest::{Dependency, EnvFile},
-    parts,
+    parts::{self, Image},
     report::Fate,
     service::plain_path,
     unit::{value, words},
@@ -216,41 +216,43 @@ impl Work<'_> {
 
     /// `image`, `entrypoint` and `command` make one program.
     pub(super) fn program(&mut self, service: &Node) {
+        let mut in_container = false;
+        if let Some(node) = service.get("image") {
+            let reference = node.text().unwrap_or_default().to_owned();
+            match parts::image(&reference) {
+                Ok(Image::Program(path)) => {
+                    self.manifest.program.image = path;
+                    self.say("image", node, Fate::Mapped, "[program] image");
+                }
+                Ok(Image::Container(name)) => {
+                    in_container = true;
+                    parts::needs_image(&mut self.manifest, &name);
+                    self.say("image", node, Fate::Mapped, parts::OF_STORE);
+                }
+                Err(why) => self.say("image", node, Fate::Refused, why),
+            }
+        }
         let mut args = Vec::new();
         if let Some(node) = service.get("entrypoint") {
-            let words = command(node).and_then(|words| {
-                let (first, rest) = words.split_first().ok_or("it is empty")?;
-                Ok((
-                    parts::image(first).map_err(|_| "it is no absolute path of a program of the host")?,
-                    rest.to_vec(),
-                ))
-            });
-            let done = words.map(|(image, rest)| {
-                self.manifest.program.image = image;
-                args = rest;
-            });
-            self.outcome("entrypoint", node, "[program] image and args", done);
+            let words = command(node);
+            if in_container {
+                let done = words.map(|words| self.manifest.program.entrypoint = words);
+                self.outcome("entrypoint", node, "[program] entrypoint", done);
+            } else {
+                let done = words.and_then(|words| {
+                    let (first, rest) = words.split_first().ok_or("it is empty")?;
+                    let path = parts::host_program(first)
+                        .ok_or("it is no absolute path of a program of the host")?;
+                    self.manifest.program.image = path;
+                    args = rest.to_vec();
+                    Ok(())
+                });
+                self.outcome("entrypoint", node, "[program] image and args", done);
+            }
         }
         if let Some(node) = service.get("command") {
             let done = command(node).map(|words| args.extend(words));
             self.outcome("command", node, "[program] args", done);
-        }
-        if let Some(node) = service.get("image") {
-            let reference = node.text().unwrap_or_default().to_owned();
-            match parts::image(&reference) {
-                Ok(image) => {
-                    if self.manifest.program.image.is_empty() {
-                        self.manifest.program.image = image;
-                    }
-                    self.say("image", node, Fate::Mapped, "[program] image");
-                }
-                Err(why) => {
-                    self.say("image", node, Fate::Refused, why);
-                    if self.manifest.program.image.is_empty() && !reference.is_empty() {
-                        parts::lacks_image(&mut self.manifest, &reference);
-                    }
-                }
-            }
         }
         self.manifest.program.args = args;
     }

@@ -6,7 +6,7 @@ pub const KEYS: &[Key] = &[
     Key {
         names: &["image"],
         treat: Code(&[Mapped, Denied]),
-        text: "an absolute path of a program on the host, or `blake3:…`; an image of a registry is refused: images of containers cannot be run yet",
+        text: "an absolute path of a program on the host, `blake3:…`, or the name or digest of a container image, which is in the node's store when the manifest is applied; one with a variable is refused",
     },
     Key { names: &["build"], treat: Refused, text: "nothing is built here" },
     Key {
@@ -17,7 +17,7 @@ pub const KEYS: &[Key] = &[
     Key {
         names: &["entrypoint"],
         treat: Code(&[Mapped, Denied]),
-        text: "`image` and the first of `args`, if it begins with an absolute path",
+        text: "`entrypoint` of a container image; else `image` and the first of `args`, if it begins with an absolute path",
     },
     Key {
         names: &["environment"],

@@ -5,18 +5,18 @@ pub(crate) const CONTAINER: &[Key] = &[
     Key {
         names: &["Image"],
         treat: Code(&[Mapped, Denied]),
-        text: "an absolute path of a program on the host, or `blake3:…`, is `[program] image`; an image of a registry is refused: images of containers cannot be run yet",
+        text: "an absolute path of a program on the host, `blake3:…`, or the name or digest of a container image, which is in the node's store when the manifest is applied, is `[program] image`; one with a variable is refused",
     },
     Key {
         names: &["Rootfs"],
         treat: Refused,
-        text: "no other root is mounted; images of containers cannot be run yet",
+        text: "no folder is mounted as a root; `bailiwick run --rootfs` shows one to a program",
     },
     Key { names: &["Exec"], treat: Code(&[Mapped, Denied]), text: "`args`" },
     Key {
         names: &["Entrypoint"],
         treat: Code(&[Mapped, Denied]),
-        text: "`image`, if it is an absolute path",
+        text: "`entrypoint` of a container image; else `image`, if it is an absolute path",
     },
     Key {
         names: &["ContainerName", "HostName", "Label", "Annotation", "Timezone"],

@@ -5,7 +5,7 @@ use crate::{
     host::Host,
     limits::DURATION_MS_MAX,
     manifest::Manifest,
-    parts,
+    parts::{self, Image},
     report::Report,
     unit::{Setting, Unit, value},
 };
@@ -70,29 +70,33 @@ impl Work<'_> {
     }
 
     fn container_program(&mut self) -> bool {
-        let image = self.of_container("Image");
-        let reference = image.as_ref().map(|one| one.value.clone()).unwrap_or_default();
-        let entrypoint = self.of_container("Entrypoint");
-        if let Some(one) = &image {
+        let mut in_container = false;
+        if let Some(one) = self.of_container("Image") {
             match parts::image(&one.value) {
-                Ok(path) => {
+                Ok(Image::Program(path)) => {
                     self.manifest.program.image = path;
-                    self.mapped(one, "[program] image");
+                    self.mapped(&one, "[program] image");
                 }
-                Err(why) => self.refused(one, why),
+                Ok(Image::Container(name)) => {
+                    in_container = true;
+                    parts::needs_image(&mut self.manifest, &name);
+                    self.mapped(&one, parts::OF_STORE);
+                }
+                Err(why) => self.refused(&one, why),
             }
         }
-        if let Some(one) = &entrypoint {
-            match parts::image(&one.value) {
-                Ok(path) => {
-                    self.manifest.program.image = path;
-                    self.mapped(one, "[program] image");
+        if let Some(one) = self.of_container("Entrypoint") {
+            match parts::host_program(&one.value) {
+                _ if in_container && !one.value.is_empty() && !one.value.starts_with('[') => {
+                    self.manifest.program.entrypoint = vec![one.value.clone()];
+                    self.mapped(&one, "[program] entrypoint");
                 }
-                Err(_) => self.refused(one, "it is no absolute path of a program of the host"),
+                Some(path) if !in_container => {
+                    self.manifest.program.image = path;
+                    self.mapped(&one, "[program] image");
+                }
+                _ => self.refused(&one, "it is no absolute path of a program"),
             }
-        }
-        if self.manifest.program.image.is_empty() && !reference.is_empty() {
-            parts::lacks_image(&mut self.manifest, &reference);
         }
         if let Some(one) = self.of_container("Exec")
             && let Some(words) = self.words(&one)

@@ -5,6 +5,7 @@
 
 mod check;
 mod health;
+mod image;
 pub mod limits;
 mod load;
 mod locate;
@@ -19,6 +20,7 @@ mod trigger_limit;
 
 pub use chain::payload::service::ServiceType;
 pub use health::{HealthCheck, HealthConfig, HealthKind};
+pub use image::ProgramImage;
 pub use load::{LoadedManifest, Loading, ManifestError, load, parse};
 pub use program::{
     CommandConfig, CommandRole, ControlSignal, EnvFile, FolderConfig, FsGrant, NetworkSwitch, Octal,

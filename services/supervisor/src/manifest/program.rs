@@ -1,8 +1,9 @@
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
+use kit::images::Reference;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::limits::MODE_MAX;
+use super::{ProgramImage, limits::MODE_MAX};
 
 /// What every program sees of the host, read-only: the system's programs and libraries, and of `/etc` what the C
 /// library reads. Absent ones are left out.
@@ -30,14 +31,19 @@ pub const SYSTEM: [&str; 18] = [
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProgramConfig {
-    /// Absolute path on the host, or `blake3:` and the digest of an image of the node.
+    /// Absolute path on the host, `blake3:` and the digest of a file of the node, or a container image: its name, `sha256:` and
+    /// its id, or `NAME@sha256:ID`. Of a container image the node keeps the id when this is applied.
     pub image: String,
+    /// In the place of a container image's entry point and command; `args` follow.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub entrypoint: Vec<String>,
+    /// Of a container image: left out, its command's.
     #[serde(default)]
     pub args: Vec<String>,
     /// Nothing else is in the program's environment but what the node sets.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// Left out: `/`.
+    /// Left out: `/`, or the container image's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
     /// `PATH` or `PATH:rw`.
@@ -113,6 +119,12 @@ impl ProgramConfig {
         let after = self.after.iter().enumerate();
         let after = after.map(|(n, one)| (CommandRole::After(n), one.command.as_slice(), one.may_fail));
         before.chain(others).chain(after).collect()
+    }
+
+    /// The container image that is its root.
+    #[must_use]
+    pub fn container(&self) -> Option<Reference> {
+        ProgramImage::parse(&self.image).ok().and_then(ProgramImage::container)
     }
 
     /// Its place in the plan.

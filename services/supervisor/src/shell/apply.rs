@@ -65,6 +65,8 @@ pub(super) struct Applier {
 #[derive(Debug)]
 pub(super) struct Planned {
     pub(super) name: String,
+    /// As it would be kept.
+    pub(super) text: String,
     /// None: it is new.
     pub(super) before: Option<String>,
     pub(super) restarts: Vec<String>,
@@ -77,9 +79,11 @@ impl Applier {
 
     /// `by` is who asks; none for what the boot finds in the folder of manifests.
     pub(super) async fn apply(&self, by: Option<IdentityId>, file: &str, text: &str) -> Answer {
-        let manifest = Arc::new(self.read(file, text)?);
-        let name = manifest.name().to_owned();
+        // Before an image is asked for: what cannot be read is said first.
+        let name = self.read(file, text)?.name().to_owned();
         let _alone = self.turns.take(&name).await?;
+        let text = &self.pinned(by, text).await?;
+        let manifest = Arc::new(self.read(file, text)?);
         self.admit(&manifest)?;
         // First, because it is what fails most, and nothing has been asked for or recorded yet.
         self.listeners.open(&self.keeper, &self.house, &manifest.manifest).await?;
@@ -180,7 +184,9 @@ impl Applier {
 
     /// What a manifest would change: the text that it replaces, and which services would start anew.
     pub(super) async fn plan(&self, file: &str, text: &str) -> Result<Planned, SupervisorError> {
-        let manifest = Arc::new(self.read(file, text)?);
+        self.read(file, text)?;
+        let text = self.would_be_pinned(text).await?;
+        let manifest = Arc::new(self.read(file, &text)?);
         let name = manifest.name().to_owned();
         // Who it is does not matter to what it does to others.
         let identity = self.knowledge.own;
@@ -192,7 +198,7 @@ impl Applier {
                 machine.consequences(&setup).map(|restarts| (before, restarts))
             })
             .await??;
-        Ok(Planned { name, before, restarts })
+        Ok(Planned { name, text, before, restarts })
     }
 
     /// After a service was unregistered.

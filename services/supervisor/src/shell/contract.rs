@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, pin::Pin, sync::Arc};
 
-use base::{CapabilityId, IdentityId, ServiceId, limits::MESSAGE_BYTES_MAX};
+use base::{CapabilityId, IdentityId, ServiceId, TreeId, limits::MESSAGE_BYTES_MAX};
 use contracts::{
     lifecycle::v1::{ComponentHealth, HealthStatus},
     supervisor::v1::{
@@ -40,7 +40,7 @@ macro_rules! operation {
     };
 }
 
-static TABLE: [Operation; 18] = [
+static TABLE: [Operation; 19] = [
     operation!(acts, "StartService", Heavy, "start_service").long(),
     operation!(acts, "StopService", Heavy, "stop_service").long(),
     operation!(acts, "RestartService", Heavy, "restart_service").long(),
@@ -57,6 +57,7 @@ static TABLE: [Operation; 18] = [
     operation!(reads, "GetNode", Light, "get_node"),
     operation!(acts, "ReportMisuse", Medium, "report_misuse"),
     operation!(acts, "ReportLaggard", Light, "report_laggard").callers(Callers::Only(&["axiom"])),
+    operation!(reads, "ImageUsers", Light, "image_users").callers(Callers::Only(&["process_manager"])),
     operation!(acts, "Execute", Heavy, "execute").callers(Callers::Admin).long(),
     operation!(acts, "Shutdown", Light, "shutdown").callers(Callers::Admin),
 ];
@@ -471,6 +472,18 @@ impl Contract for Handlers {
         let service = request.into_inner().name;
         self.0.applier.inbox.tell(Event::Laggard { service });
         Ok(Response::new(ReportLaggardReply {}))
+    }
+
+    async fn image_users(
+        &self,
+        request: Request<ImageUsersRequest>,
+    ) -> Result<Response<ImageUsersReply>, Status> {
+        let tree = request.into_inner().tree;
+        let tree = TreeId::from_slice(&tree).ok_or_else(|| {
+            SupervisorError::InvalidManifest(format!("an image's id has {} bytes", TreeId::BYTES))
+        })?;
+        let services = self.0.applier.image_users(tree).await?;
+        Ok(Response::new(ImageUsersReply { services }))
     }
 
     type ExecuteStream = ReceiverStream<Result<ExecuteOutput, Status>>;

@@ -18,10 +18,11 @@ impl Applier {
                     name: planned.name,
                     change: match &planned.before {
                         None => "new",
-                        Some(before) if *before == manifest => "unchanged",
+                        Some(before) if *before == planned.text => "unchanged",
                         Some(_) => "changed",
                     }
                     .to_owned(),
+                    after: planned.text,
                     before: planned.before.unwrap_or_default(),
                     restarts: planned.restarts,
                     why: String::new(),

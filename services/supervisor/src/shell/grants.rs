@@ -144,7 +144,7 @@ impl Applier {
         peer.with(&context, None).map_err(|error| unavailable(error.to_string()))
     }
 
-    async fn wait_for_fold(&self, sequence: Sequence) {
+    pub(super) async fn wait_for_fold(&self, sequence: Sequence) {
         for _ in 0..FOLD_WAITS_MAX {
             if self.knowledge.feed().wait_for(sequence).await.is_ok() {
                 return;

@@ -9,17 +9,22 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use base::{AxiomTime, CapabilityId, IdentityId, KeyPath, ProcessId, key_paths};
+use base::{AxiomTime, CapabilityId, IdentityId, KeyPath, ProcessId, TreeId, key_paths};
 use chain::payload::{
     Body, Payload,
     capability::{CapabilityGrant, Permissions, Resource},
     identity::IdentityCreated,
+    image::{ImageImport, ImageRemove},
     policy::SignedDecision,
     process::{ProcessCreate, ProcessExit},
     service::{Genesis, ServiceStart},
 };
 use jiff::Timestamp;
-use kit::{AxiomClock, BoxError, Feed, FeedEntry, FeedPlan, Fold, snapshot::Parts, snapshot::Snapshots};
+use kit::{
+    AxiomClock, BoxError, Feed, FeedEntry, FeedPlan, Fold,
+    images::{ImageLedger, Reference},
+    snapshot::{Parts, Snapshots},
+};
 use minicbor::{Decode, Encode};
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -78,6 +83,8 @@ struct State {
     last_starts: HashMap<String, AxiomTime>,
     /// Taken back, and not granted again since.
     withdrawn: HashSet<(IdentityId, Resource)>,
+    /// Who has which name of a container image.
+    images: ImageLedger,
     /// Programs that run, where somebody wants to know of uses.
     running: BTreeSet<ProcessId>,
 }
@@ -150,7 +157,7 @@ impl Knowledge {
     /// use of the node, where somebody wants to know.
     pub(super) fn follow(&self, socket: PathBuf, folder: &Path, uses: Option<mpsc::UnboundedSender<Use>>) {
         let state = Arc::clone(&self.state);
-        let mut types = vec![ServiceStart::ENTRY_TYPE];
+        let mut types = vec![ServiceStart::ENTRY_TYPE, ImageImport::ENTRY_TYPE, ImageRemove::ENTRY_TYPE];
         types.extend(uses.iter().flat_map(|_| USES));
         let plan = FeedPlan::of_types(&types);
         let snapshots = Snapshots::open(folder, super::sockets::SUPERVISOR, saved::FOLD_VERSION, &plan);
@@ -176,6 +183,12 @@ impl Knowledge {
     #[must_use]
     pub(super) fn service(&self, name: &str) -> Option<IdentityId> {
         self.identity(&service_path(name)?)
+    }
+
+    /// The container image that somebody means, and a name of it.
+    #[must_use]
+    pub(super) fn image(&self, reference: &Reference, by: IdentityId) -> Option<(String, TreeId)> {
+        self.lock().images.said(reference, by).map(|(name, named)| (name, named.tree))
     }
 
     /// On what a capability is that was not revoked.
@@ -245,6 +258,9 @@ impl Fold for Knowing {
             Payload::Genesis(genesis) => state.begin(&genesis.body),
             Payload::IdentityCreated(created) => state.create(&created.body),
             Payload::CapabilityGrant(grant) => state.grant(&grant.body),
+            Payload::ImageImport(_) | Payload::ImageRemove(_) => {
+                state.images.apply(entry.reference(), entry.timestamp, payload);
+            }
             Payload::ServiceStart(start) => state.start(&start.body.name, entry.timestamp),
             // Of a subtree only the root is named; ids of what hung below it open nothing any more.
             Payload::CapabilityRevoke(revoke) => state.revoke(revoke.body.capability),

@@ -32,6 +32,7 @@ mod memory;
 mod noticed;
 mod notify;
 mod ownership;
+mod pin;
 mod plans;
 mod preparing;
 mod pressure;

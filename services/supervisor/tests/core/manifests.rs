@@ -315,7 +315,9 @@ fn programs_and_switches_are_checked() {
         let errors = parse("a", &format!("{HEAD}{text}\n")).expect_err(text);
         assert_eq!(errors[0].key, key, "{text}");
     };
-    wrong("[program]\nimage = \"sh\"", "program.image");
+    wrong("[program]\nimage = \"a shell\"", "program.image");
+    wrong("[program]\nimage = \"web@sha256:1\"", "program.image");
+    wrong("[program]\nimage = \"/bin/sh\"\nentrypoint = [\"/bin/sh\"]", "program.entrypoint");
     wrong("[program]\nimage = \"/x\"\ncwd = \"tmp\"", "program.cwd");
     wrong("[program]\nimage = \"/x\"\nenv = { \"A=B\" = \"x\" }", "program.env.A=B");
     wrong("[sandbox]\nnetwork = \"host\"", "sandbox.network");

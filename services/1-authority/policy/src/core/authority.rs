@@ -121,7 +121,13 @@ pub const TABLE: &[Row] = &[
     },
     Row {
         service: "supervisor",
-        actions: &[ActionKind::ControlService, ActionKind::UpgradeSystem, ActionKind::Execute],
+        actions: &[
+            ActionKind::ControlService,
+            ActionKind::UpgradeSystem,
+            ActionKind::Execute,
+            // For a service that runs in it.
+            ActionKind::UseImage,
+        ],
         acts: &[20, 21, 22],
         // The last two it does not append itself: what it notices has time.
         records: &[20, 21, 22, 23, 111, 112],

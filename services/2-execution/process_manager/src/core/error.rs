@@ -58,6 +58,10 @@ pub enum ProcessError {
     ImportsBusy,
     #[error("program {pid} runs in the image {tree}; stop it first")]
     TreeInUse { tree: TreeId, pid: ProcessId },
+    #[error(
+        "image {tree} is what these services run in: {services}; apply another or `bailiwick service remove` them first"
+    )]
+    TreeServes { tree: TreeId, services: String },
     #[error("a program is being started in the image {0}, or it is being removed; ask again")]
     TreeClaimed(TreeId),
     #[error("the image is refused: {0}; nothing of it is kept")]
@@ -79,6 +83,11 @@ pub enum ProcessError {
 }
 
 impl ProcessError {
+    /// Nobody has named an image so.
+    pub(crate) fn no_name(tree: base::TreeId, name: &str) -> Self {
+        Self::NoTree(if name.is_empty() { tree.to_string() } else { format!("{name} with the id {tree}") })
+    }
+
     pub(crate) fn invalid(field: &'static str, text: impl Into<String>) -> Self {
         Self::Invalid { field, text: text.into() }
     }
@@ -105,7 +114,7 @@ impl IntoRefusal for ProcessError {
             Self::NoTree(_) => "NoTree",
             Self::TreesFull => "TreesFull",
             Self::ImportsBusy | Self::NoTurn { .. } => "Busy",
-            Self::TreeInUse { .. } | Self::TreeClaimed(_) => "TreeInUse",
+            Self::TreeInUse { .. } | Self::TreeServes { .. } | Self::TreeClaimed(_) => "TreeInUse",
             Self::TreeRefused(_) => "TreeRefused",
             Self::Invalid { .. } => "InvalidRequest",
             Self::Unauthenticated(_) => "Unauthenticated",
@@ -155,6 +164,7 @@ impl IntoRefusal for ProcessError {
             | Self::Launch { .. }
             | Self::StillRuns(_)
             | Self::TreeInUse { .. }
+            | Self::TreeServes { .. }
             | Self::TreeClaimed(_)
             | Self::TreeRefused(_)
             | Self::Blocked { .. } => Code::FailedPrecondition,
@@ -248,6 +258,13 @@ mod tests {
             (ProcessError::NoTree(text()), "NoTree", refused, never, Code::NotFound),
             (ProcessError::TreesFull, "TreesFull", refused, never, Code::ResourceExhausted),
             (ProcessError::TreeInUse { tree, pid }, "TreeInUse", refused, never, Code::FailedPrecondition),
+            (
+                ProcessError::TreeServes { tree, services: text() },
+                "TreeInUse",
+                refused,
+                never,
+                Code::FailedPrecondition,
+            ),
             (ProcessError::ImportsBusy, "Busy", refused, Retry::After(1000), Code::ResourceExhausted),
             (
                 ProcessError::JobsFull,

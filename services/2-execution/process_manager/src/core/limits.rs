@@ -59,8 +59,7 @@ pub const TARGET_BYTES_MAX: usize = 1024;
 /// Least and most processor time at once, in thousandths of a core: what the kernel's quota can express.
 pub const CPU_MILLICORES_MIN: u32 = 10;
 pub const CPU_MILLICORES_MAX: u32 = 1_000_000;
-/// Names in the top of a root; each costs a mount.
-pub const ROOT_ENTRIES_MAX: usize = 64;
+pub use kit::images::ROOT_ENTRIES_MAX;
 /// Names of container images kept at once; the next one is refused until one is removed.
 pub const TREES_MAX: usize = 64;
 /// Images that are unpacked at once: each may take 768 MiB of memory and a core.
@@ -69,8 +68,7 @@ pub const IMPORTS_AT_ONCE: usize = 2;
 pub const IMPORT_TIME_MAX: Duration = Duration::from_secs(30 * 60);
 /// How long an import waits for the next piece of its archive.
 pub const PIECE_WAIT_MAX: Duration = Duration::from_secs(60);
-/// Bytes of an image's name.
-pub const TREE_NAME_BYTES_MAX: usize = 256;
+pub use kit::images::NAME_BYTES_MAX as TREE_NAME_BYTES_MAX;
 /// Jobs that are remembered here, the oldest finished ones given up first; the log has them all.
 pub const JOBS_MAX: usize = 1024;
 /// Jobs that wait or run; the next one is refused.

@@ -2,7 +2,6 @@
 
 mod error;
 mod execution;
-mod images;
 mod job_plan;
 mod jobs;
 mod layer;
@@ -20,10 +19,10 @@ mod watch;
 
 pub use error::ProcessError;
 pub use execution::Execution;
-pub use images::{ImageLedger, Named, image_name};
 pub use job_plan::{JobPlace, JobPlans, OUT_FOLDER, job_plans};
 pub(crate) use jobs::{DETERMINISM, OUTPUT_LIMIT, job_id};
 pub use jobs::{JobLedger, JobRecord, ended_as};
+pub use kit::images::{ImageLedger, NOT_SHOWN, Named, Tree, candidates, image_name, normalize};
 pub use layer::{JOB_SLOTS, Layer, copied, job_plan};
 pub use learn::{Learned, UsedPath, Uses};
 pub use ledger::{Ledger, Open, Started};
@@ -32,9 +31,10 @@ pub use plan::{
     layers_bytes_max, plans,
 };
 pub use request::{PathGrant, Spawn, WindowSize};
-pub use root::{NOT_SHOWN, Root, candidates};
+pub use root::Root;
 pub use secret::Secret;
 pub use state::{Event, ProcessState, next};
 pub use table::{Exit, Process, Table, Viewer};
-pub use tree::{TREE_SLOTS, Tree, trees_folder, unpack_plan};
-pub use watch::{Finding, Watch, normalize};
+pub(crate) use tree::show;
+pub use tree::{TREE_SLOTS, trees_folder, unpack_plan};
+pub use watch::{Finding, Watch};

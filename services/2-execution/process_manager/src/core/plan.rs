@@ -330,7 +330,7 @@ pub(super) const CAPABILITIES_VARIABLE: &str = "BAILIWICK_CAPABILITIES";
 
 /// Exactly what was given, the three without which nothing runs, and which capabilities came with it.
 fn environment(spawn: &Spawn) -> Vec<(String, String)> {
-    let usual = [("PATH", super::root::USUAL_PATH), ("HOME", home(spawn)), ("TMPDIR", "/tmp")];
+    let usual = [("PATH", kit::images::USUAL_PATH), ("HOME", home(spawn)), ("TMPDIR", "/tmp")];
     let mut environment = spawn.env.clone();
     for (name, value) in usual {
         if !environment.iter().any(|(given, _)| given == name) {

@@ -5,18 +5,14 @@
 
 use base::TreeId;
 use contracts::process_manager::v1 as pb;
+use kit::images;
 
 use super::{
     PathGrant, ProcessError,
     limits::{self, ROOT_ENTRIES_MAX},
-    normalize,
     request::{at_most, fixed},
 };
 
-/// Where programs are looked for, if nothing else is said.
-pub(super) const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// The sandbox's own: what a root has there is not shown.
-pub const NOT_SHOWN: [&str; 5] = ["proc", "dev", "sys", "tmp", "run"];
 /// Home of a program in a folder that says nothing about users: its own, and writable.
 const FOLDER_HOME: &str = "/tmp";
 
@@ -48,8 +44,9 @@ impl Root {
         at_most("root", wire.name.len(), limits::TREE_NAME_BYTES_MAX, "bytes")?;
         at_most("root", wire.folder.len(), sandbox::PATH_BYTES_MAX, "bytes")?;
         let links = wire.links.into_iter().map(|link| {
-            top_name(&link.name)?;
-            points_to(&link.points_to)?;
+            let refused = |text| ProcessError::invalid("root", text);
+            images::top_name(&link.name).map_err(refused)?;
+            images::points_to(&link.points_to).map_err(refused)?;
             Ok((link.name, link.points_to))
         });
         let links = links.collect::<Result<Vec<_>, ProcessError>>()?;
@@ -78,47 +75,9 @@ impl Root {
     }
 }
 
-/// A name that can stand in the top of a root.
-pub(super) fn top_name(name: &str) -> Result<(), ProcessError> {
-    let plain = !name.is_empty() && name.len() <= 255 && name != "." && name != "..";
-    if !plain || name.contains(['/', '\0']) || NOT_SHOWN.contains(&name) {
-        return Err(ProcessError::invalid("root", format!("{name:?} cannot stand in the top of a root")));
-    }
-    Ok(())
-}
-
-pub(super) fn points_to(target: &str) -> Result<(), ProcessError> {
-    at_most("root", target.len(), sandbox::PATH_BYTES_MAX, "bytes")?;
-    if target.is_empty() || target.contains('\0') {
-        return Err(ProcessError::invalid("root", "a link points to nothing"));
-    }
-    Ok(())
-}
-
-/// Where a program may stand, in the order in which it is looked for.
-#[must_use]
-pub fn candidates(name: &str, cwd: &str, path: Option<&str>) -> Vec<String> {
-    if name.starts_with('/') {
-        return vec![normalize(name)];
-    }
-    if name.contains('/') {
-        return vec![normalize(&format!("{cwd}/{name}"))];
-    }
-    let folders = path.unwrap_or(USUAL_PATH).split(':');
-    folders.map(|folder| normalize(&format!("{folder}/{name}"))).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_program_is_looked_for_as_a_shell_does() {
-        assert_eq!(candidates("/bin/../bin/a", "/x", None), ["/bin/a"]);
-        assert_eq!(candidates("./a", "/x", None), ["/x/a"]);
-        assert_eq!(candidates("a", "/x", Some("/b:/c/")), ["/b/a", "/c/a"]);
-        assert_eq!(candidates("a", "/x", None).len(), 6);
-    }
 
     #[test]
     fn a_root_brings_at_most_so_many_links_and_none_that_leads_elsewhere() {

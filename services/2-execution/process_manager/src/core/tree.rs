@@ -1,30 +1,15 @@
 //! An image that was imported: what is kept of it, and the sandbox of the process that unpacks one.
 
-use base::TreeId;
-use minicbor::{Decode, Encode};
+use kit::images::{Kind, Tree};
 use sandbox::{Descriptor, Executable, Guard, GuardSet, Mount, Plan, Resource, Rlimit, seccomp::Profile};
 
-use super::{
-    Host, PathGrant, ProcessError, Root,
-    limits::ROOT_ENTRIES_MAX,
-    root::{points_to, top_name},
-};
-use crate::unpack::{self, Kind};
+use super::{Host, PathGrant, Root};
+use crate::unpack;
 
 /// Slots of an unpacking: its own image, the job, where the report goes, its standard error, the archive.
 pub const TREE_SLOTS: u32 = 5;
 /// An unpacking holds one file's piece, tables of names and the window of a decompressor.
 const MEMORY_BYTES_MAX: u64 = 768 * 1024 * 1024;
-
-/// Kept beside the folder. By which names it is found, the log says.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(array)]
-pub struct Tree {
-    #[n(0)]
-    pub id: TreeId,
-    #[n(1)]
-    pub content: unpack::Content,
-}
 
 /// Where images lie, one folder for each, below the place of the node's images.
 #[must_use]
@@ -32,40 +17,22 @@ pub fn trees_folder(images: &str) -> String {
     format!("{images}/trees")
 }
 
-impl Tree {
-    /// What an unpacking reports is as little believed as what it unpacked.
-    pub fn check(&self) -> Result<(), ProcessError> {
-        let content = &self.content;
-        if content.top.len() > ROOT_ENTRIES_MAX {
-            let text = format!("{} names in the image's top; at most {ROOT_ENTRIES_MAX}", content.top.len());
-            return Err(ProcessError::invalid("root", text));
+/// Shows it to a program: folders copied or read-only, files read-only.
+pub(crate) fn show(tree: &Tree, root: &mut Root, host: &Host) {
+    let folder = format!("{}/sha256-{}/{}", trees_folder(&host.images), tree.id.to_hex(), unpack::ROOT);
+    for entry in &tree.content.top {
+        match &entry.kind {
+            Kind::Link(target) => root.links.push((entry.name.clone(), target.clone())),
+            kind => root.paths.push(PathGrant {
+                source: format!("{folder}/{}", entry.name),
+                inside: format!("/{}", entry.name),
+                writable: false,
+                copied: root.copied && *kind == Kind::Folder,
+            }),
         }
-        content.top.iter().try_for_each(|entry| {
-            top_name(&entry.name)?;
-            match &entry.kind {
-                Kind::Link(target) => points_to(target),
-                Kind::Folder | Kind::File => Ok(()),
-            }
-        })
     }
-
-    /// Shows it to a program: folders copied or read-only, files read-only.
-    pub fn show(&self, root: &mut Root, host: &Host) {
-        let folder = format!("{}/sha256-{}/{}", trees_folder(&host.images), self.id.to_hex(), unpack::ROOT);
-        for entry in &self.content.top {
-            match &entry.kind {
-                Kind::Link(target) => root.links.push((entry.name.clone(), target.clone())),
-                kind => root.paths.push(PathGrant {
-                    source: format!("{folder}/{}", entry.name),
-                    inside: format!("/{}", entry.name),
-                    writable: false,
-                    copied: root.copied && *kind == Kind::Folder,
-                }),
-            }
-        }
-        root.user = Some((self.content.uid, self.content.gid));
-        root.home.clone_from(&self.content.home);
-    }
+    root.user = Some((tree.content.uid, tree.content.gid));
+    root.home.clone_from(&tree.content.home);
 }
 
 /// The sandbox of an unpacking: the folder that it fills and nothing else. What it reads comes through a pipe.
@@ -91,7 +58,8 @@ pub fn unpack_plan(folder: &str) -> Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::unpack::{Content, Top};
+    use base::TreeId;
+    use kit::images::{Content, ROOT_ENTRIES_MAX, Top};
 
     fn tree(names: usize) -> Tree {
         let top = (0..names).map(|n| Top { name: format!("n{n}"), kind: Kind::Folder });
@@ -133,7 +101,7 @@ mod tests {
                 ..Default::default()
             };
             let mut root = Root::parse(wire).unwrap();
-            tree.show(&mut root, &host);
+            show(&tree, &mut root, &host);
             let seen: Vec<(&str, bool)> =
                 root.paths.iter().map(|grant| (grant.inside.as_str(), grant.copied)).collect();
             assert_eq!(seen, [("/n0", copied), ("/app", false)]);

@@ -43,20 +43,6 @@ pub(super) fn is_below(path: &str, folder: &str) -> bool {
     path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || folder == "/")
 }
 
-/// Without `.`, `..`, doubled and trailing slashes. Lexical: a link on the way is not followed.
-#[must_use]
-pub fn normalize(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
-}
-
 impl Watch {
     /// `path` is absolute and normalized.
     #[must_use]
@@ -98,6 +84,8 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
+    use kit::images::normalize;
+
     use super::*;
 
     #[test]

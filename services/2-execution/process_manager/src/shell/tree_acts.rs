@@ -75,7 +75,7 @@ impl Manager {
         requestor: Requestor,
     ) -> Result<Shown, Status> {
         self.ready().await?;
-        image_name(&name)?;
+        image_name(&name).map_err(|text| ProcessError::invalid("name", text))?;
         if tag.len() > TREE_NAME_BYTES_MAX {
             let text = format!("{} bytes; a tag has at most {TREE_NAME_BYTES_MAX}", tag.len());
             return Err(ProcessError::invalid("tag", text).into());
@@ -96,7 +96,7 @@ impl Manager {
                 let tree = Tree { id, content: *content };
                 match tree.check() {
                     Ok(()) => self.name_tree(name, &staged, tree, &requestor).await,
-                    Err(error) => Err(error.into()),
+                    Err(text) => Err(ProcessError::invalid("root", text).into()),
                 }
             }
             Ok(Report::Failed(text)) => Err(ProcessError::TreeRefused(text).into()),
@@ -178,7 +178,7 @@ impl Manager {
         let name = self.name_to_remove(id, name, &requestor)?;
         let names = self.state().images.all().filter(|(_, named)| named.tree == id).count();
         // With its last name it goes.
-        let _closed = if names == 1 { Some(self.close_tree(id)?) } else { None };
+        let _closed = if names == 1 { Some(self.close_tree(id).await?) } else { None };
         let (request, taken_from) = self.image_question(&name, Change::Remove, &requestor)?;
         let remove = ImageRemove { name, tree: id, by: requestor.id(), taken_from };
         let at = self.act_on_image(&request, remove).await?;
@@ -199,16 +199,25 @@ impl Manager {
             let text = format!("image {id} has the names {}; say which one is to go", names.join(", "));
             return Err(ProcessError::invalid("name", text));
         }
-        state.images.meant(id, name, requestor.id()).map(|(name, _)| name)
+        let meant = state.images.meant(id, name, requestor.id());
+        meant.map(|(name, _)| name).ok_or_else(|| ProcessError::no_name(id, name))
     }
 
     /// No program is in it, and from here on none comes.
-    fn close_tree(&self, id: TreeId) -> Result<Claim, ProcessError> {
+    async fn close_tree(&self, id: TreeId) -> Result<Claim, Status> {
         let closed = self.trees.close(id)?;
-        match self.state().runs_in(id) {
-            Some(pid) => Err(ProcessError::TreeInUse { tree: id, pid }),
-            None => Ok(closed),
+        if let Some(pid) = self.state().runs_in(id) {
+            return Err(ProcessError::TreeInUse { tree: id, pid }.into());
         }
+        // Of services the supervisor knows; if it does not answer, the image stays.
+        let services = kit::image_users(&self.node, id).await;
+        let services = services.map_err(|error| {
+            ProcessError::Internal(format!("asking the supervisor who uses the image: {error}"))
+        })?;
+        if !services.is_empty() {
+            return Err(ProcessError::TreeServes { tree: id, services: services.join(", ") }.into());
+        }
+        Ok(closed)
     }
 
     /// By name.

@@ -19,7 +19,7 @@ use tonic::Status;
 
 use super::{images::Piece, manager::Manager, trees::Claim};
 use crate::{
-    core::{ProcessError, Spawn, candidates, limits::CHUNK_BYTES_MAX},
+    core::{ProcessError, Spawn, candidates, limits::CHUNK_BYTES_MAX, show},
     unpack::ROOT,
 };
 
@@ -37,11 +37,12 @@ impl Manager {
         let Some(root) = &mut spawn.root else { return Ok(None) };
         let Some(id) = root.tree else { return Ok(None) };
         self.ready().await?;
-        let (name, _) = self.state().images.meant(id, &root.name, requestor.id())?;
+        let meant = self.state().images.meant(id, &root.name, requestor.id());
+        let (name, _) = meant.ok_or_else(|| ProcessError::no_name(id, &root.name))?;
         root.name = name;
         let claim = self.trees.enter(id)?;
         let tree = self.trees.find(id)?;
-        tree.show(root, &self.host);
+        show(&tree, root, &self.host);
         if let Some(request) = self.use_question(spawn, requestor)? {
             self.node.authority().preflight(&request).await?;
         }

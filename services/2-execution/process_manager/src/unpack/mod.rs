@@ -22,24 +22,24 @@ use std::{
 };
 
 use base::{TreeId, cbor};
-use chain::payload::image::ImageForm;
 use minicbor::{Decode, Encode};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, mkdirat, openat, readlinkat, statat};
 use sandbox::inherited::adopt_descriptor;
 
 use crate::layer::{entry, remove};
 
+pub use kit::images::{Content, Kind, ROOT, Top};
+
 /// Where the folder is mounted for this process.
 pub const FOLDER: &str = "/tree";
-/// In it: the image's files, and what came in the archive until they are made of it.
-pub const ROOT: &str = "root";
+/// In it, beside the image's files: what came in the archive until they are made of it.
 const BLOBS: &str = "blobs";
 
 /// Where the job stands.
 const JOB_FD: i32 = 3;
 const JOB_BYTES_MAX: u64 = 64 * 1024;
 /// Of a report, with room; its texts come from a configuration of at most [`JSON_BYTES_MAX`].
-pub const REPORT_BYTES_MAX: u64 = 2 * 1024 * 1024;
+pub const REPORT_BYTES_MAX: u64 = kit::images::RECORD_BYTES_MAX;
 /// Bytes of an archive, without compression.
 pub const ARCHIVE_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
 /// Files of an archive: blobs of several images.
@@ -64,69 +64,6 @@ pub enum Task {
     /// Empty the folder.
     #[n(1)]
     Remove,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub enum Kind {
-    #[n(0)]
-    Folder,
-    #[n(1)]
-    File,
-    #[n(2)]
-    Link(#[n(0)] String),
-}
-
-/// A name in the top of an image.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(array)]
-pub struct Top {
-    #[n(0)]
-    pub name: String,
-    #[n(1)]
-    pub kind: Kind,
-}
-
-/// What an image says of itself, and what became of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
-#[cbor(array)]
-pub struct Content {
-    #[n(0)]
-    pub entrypoint: Vec<String>,
-    #[n(1)]
-    pub cmd: Vec<String>,
-    /// `NAME=VALUE`.
-    #[n(2)]
-    pub env: Vec<String>,
-    #[n(3)]
-    pub working_dir: String,
-    /// As the image says it, and what it means by its own list of users.
-    #[n(4)]
-    pub user: String,
-    #[n(5)]
-    pub uid: u32,
-    #[n(6)]
-    pub gid: u32,
-    #[n(7)]
-    pub home: String,
-    #[n(8)]
-    pub top: Vec<Top>,
-    #[n(9)]
-    pub layers: u32,
-    #[n(10)]
-    pub entries: u64,
-    #[n(11)]
-    pub size_bytes: u64,
-    /// Devices and pipes.
-    #[n(12)]
-    pub left_out: u64,
-    /// Files that had a setuid or setgid bit.
-    #[n(13)]
-    pub set_id: u64,
-    #[n(14)]
-    pub form: ImageForm,
-    /// SHA-256 of the manifest that named it, where one did.
-    #[n(15)]
-    pub manifest: Option<TreeId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -228,7 +165,7 @@ fn top(root: &OwnedFd) -> io::Result<Vec<Top>> {
         let stat = statat(root, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW)?;
         let no_text = |_| refuse(format!("{:?} in its top is not UTF-8", String::from_utf8_lossy(&name)));
         let text = String::from_utf8(name.clone()).map_err(no_text)?;
-        if crate::core::NOT_SHOWN.contains(&text.as_str()) {
+        if kit::images::NOT_SHOWN.contains(&text.as_str()) {
             continue;
         }
         let kind = match FileType::from_raw_mode(stat.st_mode) {

@@ -5,6 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 use sha2::{Digest, Sha256};
 
 use super::*;
+use chain::payload::image::ImageForm;
 
 fn hex(bytes: &[u8]) -> String {
     TreeId(Sha256::digest(bytes).into()).to_hex()

@@ -141,7 +141,7 @@ mod tests {
         );
     }
 
-    /// covers: NET-65
+    /// covers: NET-65, PRC-42
     #[test]
     fn the_class_comes_from_what_was_registered_under_the_name_of_the_socket() {
         let mut fold = CallFold::default();

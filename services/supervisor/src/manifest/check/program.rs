@@ -7,7 +7,7 @@ use super::{
         AFTER_MAX, BEFORE_MAX, ENV_FILES_MAX, ENVIRONMENT_MAX, FOLDERS_MAX, FS_GRANTS_MAX, GROUPS_MAX,
         NAME_BYTES_MAX, SECRETS_MAX, TEXT_BYTES_MAX,
     },
-    super::{ControlSignal, ProgramConfig, Runs, ServiceType},
+    super::{ControlSignal, ProgramConfig, ProgramImage, Runs, ServiceType},
     Faults, arguments,
 };
 
@@ -21,15 +21,13 @@ pub(super) fn check(faults: &mut Faults, program: &ProgramConfig, service_type: 
         faults.add("program", "only a service of type User runs a foreign program");
     }
     faults.text("program.image", &program.image, TEXT_BYTES_MAX);
-    let is_path = program.image.starts_with('/');
-    if !is_path && program.image.parse::<base::Hash>().is_err() {
-        faults.add(
-            "program.image",
-            format!(
-                "an image is an absolute path or `blake3:` and 64 hexadecimal digits, not {:?}",
-                program.image
-            ),
-        );
+    let image = ProgramImage::parse(&program.image);
+    if let Err(text) = &image {
+        faults.add("program.image", text.clone());
+    }
+    arguments(faults, "program.entrypoint", &program.entrypoint);
+    if !program.entrypoint.is_empty() && matches!(image, Ok(ProgramImage::Path(_) | ProgramImage::File(_))) {
+        faults.add("program.entrypoint", "only a container image has one; a program has `args`");
     }
     arguments(faults, "program.args", &program.args);
     faults.count("program.env", program.env.len(), ENVIRONMENT_MAX);

@@ -7,12 +7,13 @@ use base::{
     cbor::{self, CborError},
 };
 use chain::payload::capability::Resource;
+use kit::images::ImageLedger;
 use minicbor::{Decode, Encode};
 
 use super::{Held, State};
 
 /// Of what these bytes mean: a fold that changes has another.
-pub(super) const FOLD_VERSION: u32 = 1;
+pub(super) const FOLD_VERSION: u32 = 2;
 
 #[derive(Debug, Encode, Decode)]
 #[cbor(array)]
@@ -30,6 +31,9 @@ struct Saved {
     withdrawn: BTreeSet<(IdentityId, Resource)>,
     #[n(5)]
     running: BTreeSet<ProcessId>,
+    /// As the ledger writes itself.
+    #[cbor(n(6), with = "minicbor::bytes")]
+    images: Vec<u8>,
 }
 
 impl State {
@@ -43,6 +47,7 @@ impl State {
             last_starts: self.last_starts.iter().map(|(name, at)| (name.clone(), *at)).collect(),
             withdrawn: self.withdrawn.iter().cloned().collect(),
             running: self.running.clone(),
+            images: self.images.save(),
         })
     }
 
@@ -55,6 +60,7 @@ impl State {
             last_starts: saved.last_starts.into_iter().collect(),
             withdrawn: saved.withdrawn.into_iter().collect(),
             running: saved.running,
+            images: ImageLedger::restore(&saved.images)?,
         })
     }
 }
@@ -62,7 +68,12 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use chain::payload::capability::{CapabilityGrant, ObjectType, Permissions};
+    use base::{AxiomRef, EntryKey, Hash, Sequence, TreeId};
+    use chain::payload::{
+        Envelope, Payload,
+        capability::{CapabilityGrant, ObjectType, Permissions},
+        image::{ImageForm, ImageImport},
+    };
 
     fn grant(number: u8, holder: u8) -> CapabilityGrant {
         CapabilityGrant {
@@ -78,9 +89,28 @@ mod tests {
 
     /// Grants, revocations, starts and programs in a mixed order.
     fn step(state: &mut State, number: u8) {
-        match number % 5 {
+        match number % 6 {
             0 | 1 => state.grant(&grant(number, number % 4)),
             2 => state.revoke(CapabilityId([number.saturating_sub(2); 16])),
+            4 => {
+                let name = format!("i{}", number % 5);
+                let by = IdentityId([number % 3; 32]);
+                let import = ImageImport {
+                    name,
+                    tree: TreeId([number % 7; 32]),
+                    form: ImageForm::OciLayout,
+                    manifest: None,
+                    size_bytes: 1,
+                    entries: 1,
+                    by,
+                    taken_from: None,
+                };
+                let envelope =
+                    Envelope { submitter: by, key: EntryKey([0; 16]), authorization: None, body: import };
+                let at = AxiomRef { sequence: Sequence(number.into()), hash: Hash::ZERO };
+                let payload = Payload::ImageImport(Box::new(envelope));
+                state.images.apply(at, AxiomTime(number.into()), &payload);
+            }
             3 => state.start(&format!("s{}", number % 7), AxiomTime(u64::from(number))),
             _ => {
                 state.running.insert(ProcessId(u64::from(number)));
@@ -100,11 +130,12 @@ mod tests {
             (cut..100).for_each(|number| step(&mut resumed, number));
             assert_eq!(resumed.save(), whole.save(), "cut at {cut}");
         }
-        let hash = base::Hash::of(&whole.save()).to_string();
+        let hash = Hash::of(&whole.save()).to_string();
         assert_eq!(
-            hash, "blake3:c4ad857c5cf8ccc85441e4d2567285853eb08b6adaa60df9781249ba2dbc3f51",
+            hash, "blake3:16c7eca17d80b3f4a0e487b5f000e8be07b76bfddea5aab5a0c42f986b80978c",
             "a fold that changes has another FOLD_VERSION"
         );
         assert!(!whole.withdrawn.is_empty() && !whole.running.is_empty() && !whole.grants.is_empty());
+        assert!(whole.images.len() > 3);
     }
 }

@@ -9,7 +9,10 @@ use base::IdentityId;
 use kit::env::IDENTITY_VARIABLE;
 use thiserror::Error;
 
-use super::host_file::{Bounds, open_within};
+use super::{
+    host_file::{Bounds, open_within},
+    image::ServiceImage,
+};
 use crate::{
     manifest::{
         EnvFile, HealthCheck, ProgramConfig, ServiceManifest,
@@ -36,6 +39,7 @@ pub(in crate::shell) enum EnvironmentFault {
 pub(super) fn environment(
     manifest: &ServiceManifest,
     program: &ProgramConfig,
+    root: Option<&ServiceImage>,
     sockets: &[Socket],
     hidden: &[String],
 ) -> Result<Vec<(String, String)>, EnvironmentFault> {
@@ -46,6 +50,9 @@ pub(super) fn environment(
         for (name, value) in of_file(file, Bounds { program, hidden })?.into_iter().rev() {
             unless_given(&mut environment, &name, &value);
         }
+    }
+    for (name, value) in root.into_iter().flat_map(ServiceImage::variables) {
+        unless_given(&mut environment, name, value);
     }
     unless_given(&mut environment, "PATH", PATH);
     unless_given(&mut environment, "HOME", kit::env::STATE_FOLDER);

@@ -25,11 +25,13 @@ const PARENT_MODE: u32 = 0o755;
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// A `/run` of its own, under both of its names, with the folders that the program wants there.
-pub(super) fn run(program: &ProgramConfig) -> Vec<Mount> {
+pub(super) fn run(program: &ProgramConfig, in_image: bool) -> Vec<Mount> {
     let mut mounts =
         vec![Mount::Tmpfs { target: RUN.to_owned(), size_bytes_max: RUN_BYTES_MAX, mode: 0o755 }];
-    // Where `/var` itself is the host's, so is the link in it.
-    if !program.fs.iter().any(|grant| matches!(grant.path.trim_end_matches('/'), "/var" | "/var/run")) {
+    // Where `/var` itself is the host's, or an image's, so is the link in it.
+    if !in_image
+        && !program.fs.iter().any(|grant| matches!(grant.path.trim_end_matches('/'), "/var" | "/var/run"))
+    {
         mounts.push(Mount::Symlink { target: "/var/run".to_owned(), points_to: RUN.to_owned() });
     }
     let own = program.folders.iter().filter(|folder| is_private(folder));

@@ -9,6 +9,7 @@ mod boundary;
 mod environment;
 mod folders;
 mod host_file;
+mod image;
 mod limits;
 mod program;
 mod secrets;

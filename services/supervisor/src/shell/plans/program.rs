@@ -17,7 +17,9 @@ use super::{
     account::{Account, AccountFault},
     bind,
     environment::{EnvironmentFault, environment},
-    folders, host_file, limits, ownership,
+    folders, host_file,
+    image::{ImageFault, ServiceImage},
+    limits, ownership,
     secrets::{self, SecretFault},
     slots::{FIRST_TARGET, Slots},
 };
@@ -41,6 +43,8 @@ pub(in crate::shell) enum ProgramFault {
     Environment(#[from] EnvironmentFault),
     #[error(transparent)]
     Secret(#[from] SecretFault),
+    #[error(transparent)]
+    ServiceImage(#[from] ImageFault),
     #[error("cannot read the program {}: {source}", path.display())]
     Image { path: PathBuf, source: io::Error },
     #[error("image {wanted} has the hash {found}; put the right one there")]
@@ -54,9 +58,12 @@ pub(in crate::shell) enum ProgramFault {
 /// What is started in the sandbox of a program: itself, or something beside it.
 struct Process {
     image: OwnedFd,
+    /// Where it stands in a container image.
+    path: Option<String>,
     arguments: Vec<String>,
     label: String,
     log: OwnedFd,
+    root: Option<ServiceImage>,
 }
 
 impl House {
@@ -67,16 +74,29 @@ impl House {
         handed_over: &[HandedOver],
     ) -> Result<Order, ProgramFault> {
         let program = manifest.program.as_ref().ok_or(ProgramFault::NoProgram)?;
-        let mut arguments = vec![program.image.clone()];
-        arguments.extend(program.args.iter().cloned());
-        let image = self.open_image(&program.image)?;
         let name = manifest.service.name.as_str();
-        let account = self.account(name, program)?;
+        let root = self.service_image(program)?;
+        let mut account = self.account(name, program)?;
+        let (path, arguments, image) = match &root {
+            Some(root) => {
+                if program.user.is_none() {
+                    (account.identity.uid, account.identity.gid) = root.user();
+                }
+                places(root, program)?;
+                let entry = root.entry(program)?;
+                (Some(entry.path), entry.words, entry.file.into())
+            }
+            None => {
+                let mut arguments = vec![program.image.clone()];
+                arguments.extend(program.args.iter().cloned());
+                (None, arguments, self.open_image(&program.image)?)
+            }
+        };
         self.prepare_folder(name, account.owner)?;
         self.give_sockets(name, sockets, &account)?;
         folders::make(program, account.owner, &self.hidden())?;
         let label = name.to_owned();
-        let process = Process { image, arguments, label, log: self.open_log(name)? };
+        let process = Process { image, path, arguments, label, log: self.open_log(name)?, root };
         let mut order = self.in_sandbox(manifest, sockets, program, account, process)?;
         hand_over(&mut order, handed_over);
         // Few programs are written to be PID 1.
@@ -100,14 +120,20 @@ impl House {
         process: Process,
     ) -> Result<Order, ProgramFault> {
         let name = manifest.service.name.as_str();
-        let Process { image, arguments, label, log } = process;
+        let Process { image, path, arguments, label, log, root } = process;
+        let root = root.as_ref();
         let hidden = self.hidden();
         let has_network = manifest.sandbox.network == NetworkSwitch::Host;
         let (executable, descriptors, stored, mut fds) = Slots::default().finish(image, log);
+        // In a container image its path leads to it: what looks for itself finds what it expects.
+        let executable = path.map_or(executable, Executable::Path);
         let mut plan = Plan::new(&label, executable, Profile::Program);
         plan.arguments = arguments;
-        plan.environment = environment(manifest, program, sockets, &hidden)?;
-        plan.working_directory = program.cwd.clone().unwrap_or_else(|| "/".to_owned());
+        plan.environment = environment(manifest, program, root, sockets, &hidden)?;
+        plan.working_directory = program
+            .cwd
+            .clone()
+            .unwrap_or_else(|| root.map_or("/", ServiceImage::working_directory).to_owned());
         plan.host_name = name.replace('_', "-");
         plan.identity = account.identity;
         plan.groups = account.groups;
@@ -125,7 +151,7 @@ impl House {
             plan.environment.retain(|(name, _)| name != CREDENTIALS_VARIABLE);
             plan.environment.push((CREDENTIALS_VARIABLE.to_owned(), target));
         }
-        plan = plan.with_mounts(self.mounts(manifest, sockets, program, has_network, own));
+        plan = plan.with_mounts(self.mounts(manifest, sockets, root, has_network, own));
         if let Some(landlock) = plan.landlock.as_mut() {
             // The network namespace is the limit: with its own there is only loopback to reach.
             landlock.tcp = true;
@@ -144,22 +170,30 @@ impl House {
         &self,
         manifest: &ServiceManifest,
         sockets: &[Socket],
-        program: &ProgramConfig,
+        root: Option<&ServiceImage>,
         has_network: bool,
         given: Vec<Mount>,
     ) -> Vec<Mount> {
+        let program = manifest.program.as_ref();
         let network: &[&str] = if has_network { &SYSTEM_WITH_NETWORK } else { &[] };
-        let system = SYSTEM.iter().chain(network).map(|path| Mount::Bind {
+        let usual: &[&str] = if root.is_none() { &SYSTEM } else { &[] };
+        // An image that has no such file reads none.
+        let network = network.iter().filter(|path| root.is_none_or(|root| root.has(path)));
+        let system = usual.iter().chain(network).map(|path| Mount::Bind {
             source: (*path).to_owned(),
             target: (*path).to_owned(),
             writable: false,
             optional: true,
         });
-        let granted =
-            program.fs.iter().map(|grant| bind(Path::new(&grant.path), &grant.path, grant.writable));
+        let granted = program
+            .iter()
+            .flat_map(|program| &program.fs)
+            .map(|grant| bind(Path::new(&grant.path), &grant.path, grant.writable));
         let base = [Mount::Proc, Mount::Dev];
-        let own = folders::run(program).into_iter().chain(self.own_mounts(manifest, sockets));
-        base.into_iter().chain(system).chain(own).chain(granted).chain(given).collect()
+        let run = program.into_iter().flat_map(|program| folders::run(program, root.is_some()));
+        let own = run.chain(self.own_mounts(manifest, sockets));
+        let of_image = root.map(ServiceImage::mounts).unwrap_or_default();
+        base.into_iter().chain(of_image).chain(system).chain(own).chain(granted).chain(given).collect()
     }
 
     /// A socket's file belongs to who connects; a manifest may have made that somebody else since it was bound.
@@ -201,6 +235,16 @@ impl House {
         let found = Hash::of_reader(&file).map_err(|source| ProgramFault::Image { path, source })?;
         if found == wanted { Ok(file.into()) } else { Err(ProgramFault::Mismatch { wanted, found }) }
     }
+}
+
+/// What is shown over an image has a place in it.
+fn places(root: &ServiceImage, program: &ProgramConfig) -> Result<(), ImageFault> {
+    let granted = program.fs.iter().map(|grant| grant.path.as_str());
+    let own = program.folders.iter().map(|folder| folder.path.as_str());
+    let mut shown = granted
+        .chain(own)
+        .filter(|path| !["/run", "/tmp"].iter().any(|top| Path::new(path).starts_with(top)));
+    shown.try_for_each(|path| root.check_place(path))
 }
 
 /// Where the check of its health stands in its plan: after all other commands.

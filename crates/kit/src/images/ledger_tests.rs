@@ -87,7 +87,7 @@ fn who_says_no_name_means_an_own_one_first() {
     let mut log = Log::new();
     log.import("a", ONE, ALICE, None);
     log.import("b", ONE, BOB, None);
-    let meant = |tree, name: &str, by| log.0.meant(tree, name, by).map(|(name, _)| name).ok();
+    let meant = |tree, name: &str, by| log.0.meant(tree, name, by).map(|(name, _)| name);
     assert_eq!(meant(ONE, "", BOB).as_deref(), Some("b"));
     assert_eq!(meant(ONE, "", IdentityId([7; 32])).as_deref(), Some("a"));
     assert_eq!(meant(ONE, "a", BOB).as_deref(), Some("a"));
@@ -95,14 +95,18 @@ fn who_says_no_name_means_an_own_one_first() {
 }
 
 #[test]
-fn a_name_is_no_id_and_has_so_many_bytes() {
-    let longest = "x".repeat(TREE_NAME_BYTES_MAX);
-    for name in ["web", "docker.io/library/alpine:3.20", "\u{e4}", longest.as_str()] {
-        assert!(image_name(name).is_ok(), "{name:?}");
-    }
-    for name in ["", "a b", "a@b", "a\n", "sha256:11", "blake3:11", &format!("{longest}x")] {
-        assert!(image_name(name).is_err(), "{name:?}");
-    }
+fn what_is_said_is_found_by_name_id_or_digest_also_when_its_name_went_elsewhere() {
+    let mut log = Log::new();
+    log.import("web", ONE, ALICE, None);
+    let said = |log: &Log, text: &str| {
+        log.0.said(&text.parse().unwrap(), ALICE).map(|(name, named)| (name, named.tree))
+    };
+    assert_eq!(said(&log, "web"), Some(("web".to_owned(), ONE)));
+    assert_eq!(said(&log, &format!("web@{ONE}")), Some(("web".to_owned(), ONE)));
+    assert_eq!((said(&log, "other"), said(&log, &TWO.to_string())), (None, None));
+    log.import("web", TWO, ALICE, None);
+    assert_eq!(said(&log, "web"), Some(("web".to_owned(), TWO)));
+    assert_eq!(said(&log, &format!("web@{ONE}")), Some((ONE.to_string(), ONE)));
 }
 
 fn step(log: &mut Log, number: u64) {

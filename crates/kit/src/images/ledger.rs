@@ -15,7 +15,7 @@ use chain::payload::{
 };
 use minicbor::{Decode, Encode};
 
-use super::{ProcessError, limits::TREE_NAME_BYTES_MAX};
+use super::Reference;
 
 /// What a name points to.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -116,36 +116,33 @@ impl ImageLedger {
         self.names.get(name).map(|named| named.owner).filter(|owner| *owner != requestor)
     }
 
-    /// The name by which somebody means an image: the one that was said, else the first of their own, else the first.
-    pub fn meant(&self, tree: TreeId, name: &str, by: IdentityId) -> Result<(String, Named), ProcessError> {
+    /// The name by which somebody means an image: the one that was said, else the first of their own, else the first. None
+    /// if it has no such name.
+    #[must_use]
+    pub fn meant(&self, tree: TreeId, name: &str, by: IdentityId) -> Option<(String, Named)> {
         let known = |(name, named): (&String, &Named)| (name.clone(), named.clone());
         let mut of_tree = self.names.iter().filter(|(_, named)| named.tree == tree);
         let found = match name {
             "" => of_tree.clone().find(|(_, named)| named.owner == by).or_else(|| of_tree.next()),
             _ => of_tree.find(|(known, _)| *known == name),
         };
-        let wanted = || if name.is_empty() { tree.to_string() } else { format!("{name} with the id {tree}") };
-        found.map(known).ok_or_else(|| ProcessError::NoTree(wanted()))
+        found.map(known)
     }
-}
 
-/// A name that can be given to an image. None looks like an id, and none holds the `@` behind which rules see the id.
-pub fn image_name(name: &str) -> Result<(), ProcessError> {
-    let wrong = |text: String| Err(ProcessError::invalid("name", text));
-    if name.is_empty() || name.len() > TREE_NAME_BYTES_MAX {
-        return wrong(format!("{} bytes; a name has 1 to {TREE_NAME_BYTES_MAX}", name.len()));
+    /// What somebody means who says a name, an id, or the digest that a registry has for it.
+    #[must_use]
+    pub fn said(&self, reference: &Reference, by: IdentityId) -> Option<(String, Named)> {
+        let Some(digest) = reference.digest else {
+            let named = self.names.get(&reference.name)?;
+            return Some((reference.name.clone(), named.clone()));
+        };
+        let of = |named: &&Named| named.tree == digest || named.manifest == Some(digest);
+        let tree = self.names.values().find(of)?.tree;
+        // Its name may have gone elsewhere since.
+        self.meant(tree, &reference.name, by).or_else(|| self.meant(tree, "", by))
     }
-    if name.chars().any(|one| one.is_control() || one.is_whitespace() || one == '@') {
-        return wrong(format!(
-            "{name:?} has an `@`, a space or a control character; give another with --name"
-        ));
-    }
-    if ["sha256:", "blake3:"].iter().any(|prefix| name.starts_with(prefix)) {
-        return wrong(format!("{name:?} looks like an id; give another with --name"));
-    }
-    Ok(())
 }
 
 #[cfg(test)]
-#[path = "images_tests.rs"]
+#[path = "ledger_tests.rs"]
 mod tests;

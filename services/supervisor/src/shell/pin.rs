@@ -1,0 +1,193 @@
+//! The container image of a manifest, fixed when the manifest is applied: what is kept, and what every later start runs, names
+//! its id beside the name, whatever the name comes to mean.
+
+use std::{ops::Range, time::Duration};
+
+use base::{IdentityId, TreeId};
+use chain::payload::policy::{PolicyAction, ResourceRef, ResourceType};
+use kit::{authority::AuthorityError, images::Reference};
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::apply::Applier;
+use crate::{core::supervisor::SupervisorError, manifest::ProgramImage};
+
+/// How long an image that was imported a moment ago may take to be known here.
+const IMPORT_WAIT: Duration = Duration::from_millis(1_000);
+const IMPORT_PAUSE: Duration = Duration::from_millis(50);
+/// How long the log may take to be read after the node has booted.
+const LOG_READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// A name that goes elsewhere between the question and its answer is asked for again so many times.
+const TRIES_MAX: usize = 4;
+
+/// Where the image stands in a text of any manifest.
+#[derive(Deserialize)]
+struct Outline {
+    program: Option<Program>,
+}
+
+#[derive(Deserialize)]
+struct Program {
+    image: Spanned<String>,
+}
+
+/// A container image, and the place of its name in the text.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    reference: Reference,
+    span: Range<usize>,
+}
+
+/// None for a manifest without one, and for a text that is no manifest: whoever reads it says so.
+fn place(text: &str) -> Option<Place> {
+    let image = toml::from_str::<Outline>(text).ok()?.program?.image;
+    let reference = ProgramImage::parse(image.get_ref()).ok()?.container()?;
+    Some(Place { reference, span: image.span() })
+}
+
+/// The same text with this image in the place of what it names; as it was if it says the same.
+fn with_image(text: &str, place: &Place, pinned: &Reference) -> Option<String> {
+    if place.reference.digest == pinned.digest {
+        return Some(text.to_owned());
+    }
+    // A name may hold what TOML escapes.
+    let quoted = toml::Value::String(pinned.to_string()).to_string();
+    Some(format!("{}{quoted}{}", text.get(..place.span.start)?, text.get(place.span.end..)?))
+}
+
+impl Applier {
+    /// The text that is applied, kept and compared: with the id of its container image, if it names one. `by` is who asks, and
+    /// whom policy decides about; none is the boot, which finds what was fixed before and decides nothing.
+    pub(super) async fn pinned(&self, by: Option<IdentityId>, text: &str) -> Result<String, SupervisorError> {
+        let Some(place) = place(text) else { return Ok(text.to_owned()) };
+        let Some(by) = by else {
+            return match place.reference.digest {
+                Some(_) => Ok(text.to_owned()),
+                None => Err(SupervisorError::InvalidManifest(format!(
+                    "its image {} has no id, so nobody has said what is to run: `bailiwick service apply FILE` fixes it",
+                    place.reference
+                ))),
+            };
+        };
+        for _ in 0..TRIES_MAX {
+            let (name, tree) = self.known_image(&place.reference, by).await?;
+            self.decide_use(by, &name, tree).await?;
+            // The decision is on record after every change of the name that was answered before it.
+            if self.known_image(&place.reference, by).await?.1 == tree {
+                return self.fixed(text, &place, tree);
+            }
+        }
+        Err(SupervisorError::Unavailable(format!("the name {} goes from image to image", place.reference)))
+    }
+
+    /// The same for who only wants to know.
+    pub(super) async fn would_be_pinned(&self, text: &str) -> Result<String, SupervisorError> {
+        let Some(place) = place(text) else { return Ok(text.to_owned()) };
+        let (_, tree) = self.known_image(&place.reference, self.knowledge.admin).await?;
+        self.fixed(text, &place, tree)
+    }
+
+    fn fixed(&self, text: &str, place: &Place, tree: TreeId) -> Result<String, SupervisorError> {
+        let pinned = Reference { name: place.reference.name.clone(), digest: Some(tree) };
+        let unplaced = || SupervisorError::InvalidManifest("its image has no place in the text".to_owned());
+        with_image(text, place, &pinned).ok_or_else(unplaced)
+    }
+
+    /// By which name, and which one it is.
+    async fn known_image(
+        &self,
+        reference: &Reference,
+        by: IdentityId,
+    ) -> Result<(String, TreeId), SupervisorError> {
+        let read = tokio::time::timeout(LOG_READ_TIMEOUT, self.knowledge.feed().caught_up()).await;
+        read.map_err(|_| SupervisorError::Unavailable("the log has not been read yet".to_owned()))?;
+        let known = async {
+            loop {
+                if let Some(found) = self.knowledge.image(reference, by) {
+                    return found;
+                }
+                tokio::time::sleep(IMPORT_PAUSE).await;
+            }
+        };
+        tokio::time::timeout(IMPORT_WAIT, known).await.map_err(|_| {
+            SupervisorError::InvalidManifest(format!(
+                "there is no container image {reference} on this node: `bailiwick image list` shows those that are there, \
+                 `bailiwick image pull {name}` or `bailiwick image import FILE --name {name}` brings one in; a program of the host \
+                 is named by its absolute path",
+                name = if reference.name.is_empty() { "NAME" } else { &reference.name }
+            ))
+        })
+    }
+
+    /// As for a program in an image (decision 0022): rules see its name and its id.
+    async fn decide_use(&self, by: IdentityId, name: &str, tree: TreeId) -> Result<(), SupervisorError> {
+        let unavailable = |error: AuthorityError| SupervisorError::Unavailable(error.to_string());
+        let action = PolicyAction::UseImage { name: name.to_owned(), tree };
+        let resource = ResourceRef { resource_type: ResourceType::Image, id: format!("{name}@{tree}") };
+        let request = self.authority.request(by, action, resource).map_err(unavailable)?;
+        match self.authority.evaluate(&request).await {
+            Ok(committed) => {
+                if let Some(at) = committed.decision {
+                    self.wait_for_fold(at.sequence).await;
+                }
+                Ok(())
+            }
+            Err(AuthorityError::Denied { decision }) => {
+                Err(SupervisorError::PolicyDenied { refusal: decision.sequence.0 })
+            }
+            Err(error) => Err(unavailable(error)),
+        }
+    }
+
+    /// Services that run in this image, or would at their next start.
+    pub(super) async fn image_users(&self, tree: TreeId) -> Result<Vec<String>, SupervisorError> {
+        self.inbox
+            .view(move |machine| {
+                let uses = |image: &str| {
+                    let reference = ProgramImage::parse(image).ok().and_then(ProgramImage::container);
+                    reference.is_some_and(|reference| reference.digest == Some(tree))
+                };
+                let users = machine.setups().filter(|setup| {
+                    setup.manifest.manifest.program.as_ref().is_some_and(|program| uses(&program.image))
+                });
+                users.map(|setup| setup.name().to_owned()).collect()
+            })
+            .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TREE: TreeId = TreeId([0xab; 32]);
+
+    fn pinned(text: &str) -> Option<String> {
+        let place = place(text)?;
+        with_image(text, &place, &Reference { name: place.reference.name.clone(), digest: Some(TREE) })
+    }
+
+    #[test]
+    fn an_id_is_put_behind_the_name_and_nothing_else_changes() {
+        let text = "# image = \"x\"\nversion = 1\n[program]\nimage = 'web:1'   # ours\nargs = [\"image = 'web:1'\"]\n";
+        let expected = text.replacen("'web:1'   # ours", &format!("\"web:1@{TREE}\"   # ours"), 1);
+        assert_eq!(pinned(text), Some(expected.clone()));
+        assert_eq!(pinned(&expected), Some(expected.clone()), "what is fixed stays");
+        let inline = "program = { args = [], image = \"web\" }\n";
+        assert_eq!(pinned(inline), Some(format!("program = {{ args = [], image = \"web@{TREE}\" }}\n")));
+        let other = expected.replace("ab", "cd");
+        assert_eq!(pinned(&other), Some(expected));
+        let odd = "program = { image = \"a\\\\b\\\"c\" }\n";
+        let kept: Outline = toml::from_str(&pinned(odd).unwrap()).unwrap();
+        assert_eq!(kept.program.unwrap().image.into_inner(), format!("a\\b\"c@{TREE}"));
+    }
+
+    #[test]
+    fn what_is_no_container_image_has_no_place() {
+        for text in
+            ["[program]\nimage = \"/bin/x\"\n", "version = 1\n", "[program\n", "[program]\nimage = 3\n"]
+        {
+            assert_eq!(place(text), None, "{text}");
+        }
+    }
+}
