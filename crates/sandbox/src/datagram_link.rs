@@ -177,13 +177,19 @@ fn ask(socket: &OwnedFd, message: Message) -> io::Result<()> {
     }
 }
 
-/// Makes it in the current network, with the rights on that. The socket on the second device: each read is one packet with its
-/// Ethernet header, and each write.
-pub(crate) fn make() -> io::Result<OwnedFd> {
+/// The two devices, in the current network.
+pub(crate) fn make_devices() -> io::Result<OwnedFd> {
     // Its protocol is the first, `NETLINK_ROUTE`.
     let flags = SocketFlags::CLOEXEC;
     let route = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
     ask(&route, new_pair())?;
+    Ok(route)
+}
+
+/// Makes it in the current network, with the rights on that. The socket on the second device: each read is one packet with its
+/// Ethernet header, and each write.
+pub(crate) fn make() -> io::Result<OwnedFd> {
+    let route = make_devices()?;
     // Neither can be up before the other is there.
     ask(&route, Message::new(NEW_LINK, 0).device(OWN_INDEX, UP))?;
     ask(&route, Message::new(NEW_LINK, 0).device(OTHER_INDEX, UP))?;

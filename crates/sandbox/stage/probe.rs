@@ -204,7 +204,7 @@ fn time_stamp() -> u64 {
     unsafe { std::arch::x86_64::_rdtsc() }
 }
 
-/// What comes out at a descriptor of packets when a datagram is sent there: its addresses and what follows the head of UDP.
+/// What comes out at a descriptor of packets when a datagram is sent there: from whom it is, and to whom.
 fn packet_of(number: &str, address: &str) -> io::Result<String> {
     let wrong = |text: &str| io::Error::other(text.to_owned());
     let number = number.parse().map_err(|_| wrong("no number"))?;
@@ -212,18 +212,18 @@ fn packet_of(number: &str, address: &str) -> io::Result<String> {
     let packets = fs::File::from(sandbox::inherited::adopt_descriptor(number)?);
     let socket = std::net::UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
     socket.send_to(b"hello", to)?;
-    let mut packet = vec![0; 70_000];
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    let heads = if to.is_ipv4() { [14, 26, 30, 4] } else { [14, 22, 38, 16] };
-    let [_, from_at, to_at, width] = heads;
-    while std::time::Instant::now() < until {
-        let Ok(length) = (&packets).read(&mut packet) else {
-            std::thread::sleep(std::time::Duration::from_millis(1));
+    let (from_at, to_at, width) = if to.is_ipv4() { (26, 30, 4) } else { (22, 38, 16) };
+    let until = Instant::now() + Duration::from_secs(20);
+    let mut buffer = vec![0; 70_000];
+    while Instant::now() < until {
+        let Ok(length) = (&packets).read(&mut buffer) else {
+            std::thread::sleep(Duration::from_millis(1));
             continue;
         };
-        let packet = &packet[..length];
+        let packet = buffer.get(..length).unwrap_or_default();
         if packet.ends_with(b"hello") {
-            return Ok(format!("{:?} {:?}", &packet[from_at..][..width], &packet[to_at..][..width]));
+            let part = |at: usize| packet.get(at..at + width).unwrap_or_default();
+            return Ok(format!("{:?} {:?}", part(from_at), part(to_at)));
         }
     }
     Err(wrong("nothing came out"))
