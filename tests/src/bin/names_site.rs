@@ -28,6 +28,8 @@ const NAMES: &str = "127.0.0.1:5353";
 const PAGES: [u16; 2] = [8080, 80];
 /// Where what comes first is told, and nothing is said.
 const SILENT: u16 = 443;
+/// Where datagrams come back from as they were sent; `elsewhere` comes back from another port.
+const ECHOES: [&str; 3] = ["192.0.2.10:7007", "192.0.2.11:7007", "[2001:db8::10]:7007"];
 /// What the neighbour is started as, and what it says when it has its addresses.
 const NEIGHBOUR: &str = "neighbour";
 const READY: &str = "ready";
@@ -63,6 +65,10 @@ fn neighbour() {
         serve(port, page);
     }
     serve(SILENT, first_bytes);
+    for place in ECHOES {
+        let socket = UdpSocket::bind(place).unwrap();
+        std::thread::spawn(move || echo(&socket));
+    }
     println!("{READY}");
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }
@@ -137,6 +143,19 @@ fn main() {
 fn reply(names: &UdpSocket, from: SocketAddr, question: &[u8], asked: &Asked) {
     if let Some(answer) = answer(question, asked, false) {
         let _ = names.send_to(&answer, from);
+    }
+}
+
+fn echo(socket: &UdpSocket) {
+    let at = socket.local_addr().unwrap();
+    let mut buffer = vec![0; 70_000];
+    while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+        println!("datagram {at} {length}");
+        let heard = &buffer[..length];
+        let _ = match heard {
+            b"elsewhere" => UdpSocket::bind((at.ip(), 0)).unwrap().send_to(heard, from),
+            _ => socket.send_to(heard, from),
+        };
     }
 }
 

@@ -14,11 +14,11 @@ use serde_json::Value;
 use system_tests::{TestNode, is_root, within};
 
 const LIMIT: Duration = Duration::from_secs(60);
-const USER: u32 = 23_457;
+pub(crate) const USER: u32 = 23_457;
 
 /// A network of its own with servers of names and pages, and a node that lives in it.
-struct Site {
-    node: TestNode,
+pub(crate) struct Site {
+    pub(crate) node: TestNode,
     network: Child,
     said: Arc<Mutex<Vec<String>>>,
 }
@@ -32,7 +32,7 @@ impl Drop for Site {
 
 impl Site {
     /// None where it cannot be made: only root can put a node of any user into it.
-    fn boot(user: Option<u32>) -> Option<Self> {
+    pub(crate) fn boot(user: Option<u32>) -> Option<Self> {
         let mut node = TestNode::empty()?;
         let tools = ["unshare", "nsenter", "setpriv", "ip", "curl", "getent"];
         let missing = tools.iter().find(|tool| {
@@ -75,12 +75,12 @@ impl Site {
         Some(Self { node, network, said })
     }
 
-    fn said(&self, begin: &str) -> usize {
+    pub(crate) fn said(&self, begin: &str) -> usize {
         self.said.lock().unwrap().iter().filter(|line| line.starts_with(begin)).count()
     }
 
     /// What a script says that was given these places, line by line.
-    fn script(&self, places: &[&str], script: &str) -> Vec<String> {
+    pub(crate) fn script(&self, places: &[&str], script: &str) -> Vec<String> {
         let mut all = vec!["run"];
         places.iter().for_each(|place| all.extend(["--egress", place]));
         all.extend(["--", "bash", "-c", script]);
