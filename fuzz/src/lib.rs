@@ -7,6 +7,7 @@
 pub mod cedar;
 mod check;
 pub mod context;
+pub mod datagram;
 pub mod dns;
 pub mod entry;
 pub mod evidence;
@@ -27,7 +28,7 @@ pub mod url;
 pub type Target = fn(&[u8]) -> bool;
 
 /// By the names of programs and folders of seeds.
-pub const TARGETS: [(&str, Target); 17] = [
+pub const TARGETS: [(&str, Target); 18] = [
     ("manifest", manifest::run),
     ("log_segment", log_segment::run),
     ("entry", entry::run),
@@ -45,4 +46,5 @@ pub const TARGETS: [(&str, Target); 17] = [
     ("dns", dns::run),
     ("url", url::run),
     ("first_bytes", first_bytes::run),
+    ("datagram", datagram::run),
 ];

@@ -231,9 +231,10 @@ pub struct Run {
     #[arg(long, value_name = "DIR[:ro|:cow]", conflicts_with = "image")]
     pub rootfs: Option<String>,
     /// Let it connect over TCP to a name or an address, if policy allows it too: api.example.com, *.example.com:8443,
-    /// 192.0.2.1:443, 203.0.113.0/24:*, [2001:db8::1]:443. A name is for port 443 unless it has one, and leads where it is
+    /// 192.0.2.1:443, 203.0.113.0/24:*, [2001:db8::1]:443. With `/udp` behind the port it may send datagrams there, and hear from
+    /// there: 192.0.2.53:53/udp, ntp.example.com:123/udp. A name is for port 443 unless it has one, and leads where it is
     /// resolved to for this program; never to a private or otherwise special address that is not given itself.
-    #[arg(long, value_name = "NAME[:PORT] | ADDRESS[/BITS]:PORT")]
+    #[arg(long, value_name = "NAME[:PORT][/udp] | ADDRESS[/BITS]:PORT[/udp]")]
     pub egress: Vec<String>,
     /// Show the program a file's content as the secret NAME in `$CREDENTIALS_DIRECTORY`; it is never recorded.
     #[arg(long = "secret", value_name = "NAME=FILE")]

@@ -93,7 +93,10 @@ async fn flows(node: &Node, output: Output) -> Result<()> {
                 flow.connection.map_or_else(|| "-".to_owned(), |connection| connection.to_string()),
                 flow.state.clone(),
                 text(flow.local),
-                text(flow.remote),
+                match flow.socket_type.as_str() {
+                    "datagram" => format!("{}/udp", text(flow.remote)),
+                    _ => text(flow.remote),
+                },
                 flow.name.clone().unwrap_or_else(|| "-".to_owned()),
                 output::size(flow.sent_bytes),
                 output::size(flow.received_bytes),

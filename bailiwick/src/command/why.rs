@@ -165,8 +165,12 @@ fn refusal(call: RefusedCall, grants: &[String]) -> Refusal {
         }
         ("resolve", None) => (format!("--egress {}", call.target.trim_end_matches('.')), None),
         ("connect", _) if call.target == "udp" => {
-            let note = "UDP does not go out; the addresses of a name are tried by it too, to sort them";
-            ("TCP".to_owned(), Some(note.to_owned()))
+            let note = "it was given no place for UDP; the addresses of a name are tried by it too, to sort them, and QUIC does \
+                        without it";
+            ("--egress ADDRESS:PORT/udp".to_owned(), Some(note.to_owned()))
+        }
+        ("sendto", _) if call.target.ends_with("/udp") => {
+            (format!("--egress {}", call.target), of_datagrams(&call, grants))
         }
         ("connect", _) if !call.target.starts_with('/') => {
             (format!("--egress {}", call.target), not_answered(grants))
@@ -182,6 +186,20 @@ fn refusal(call: RefusedCall, grants: &[String]) -> Refusal {
         allow,
         note,
     }
+}
+
+/// Why a datagram did not go out, if there is more to say than that its peer was not given.
+fn of_datagrams(call: &RefusedCall, grants: &[String]) -> Option<String> {
+    const AGAIN: i32 = 11;
+    let is_hidden = [":443/udp", ":80/udp"].iter().any(|port| call.target.ends_with(port));
+    if call.errno == AGAIN {
+        return Some(
+            "it begins to send to too many in a second, or from too many ports, and what is beyond the limit is dropped"
+                .to_owned(),
+        );
+    }
+    let quic = "nobody sees whom QUIC asks for, so no name leads there, only an address that is given itself";
+    if is_hidden { Some(quic.to_owned()) } else { not_answered(grants) }
 }
 
 /// Of a program that was given names: none of them had answered the address when it connected.

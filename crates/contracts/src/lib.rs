@@ -45,6 +45,7 @@ pub mod spiffe {
 }
 
 pub mod convert;
+pub mod datagram;
 pub mod message_codes;
 pub mod way_out;
 

@@ -47,6 +47,9 @@ pub struct Features {
     pub landlock_abi: u32,
     pub seccomp_filter: bool,
     pub seccomp_notify: bool,
+    /// It was tried, and no devices for a program's datagrams can be made in a network of its own (`veth`).
+    #[serde(default)]
+    pub lacks_datagrams: bool,
     pub memory: Option<Controller>,
     pub pids: Option<Controller>,
     pub cpu: Option<Controller>,
@@ -63,6 +66,7 @@ impl Features {
         let groups = cgroup::detect();
         Features {
             user_namespaces: user_namespace_works().unwrap_or(false),
+            lacks_datagrams: !datagrams_work().unwrap_or(true),
             memory: groups.memory,
             pids: groups.pids,
             cpu: groups.cpu,
@@ -94,6 +98,20 @@ impl Features {
 fn in_initial_user_namespace() -> bool {
     let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+/// Only to make the devices tells: their module is loaded when it is asked for. Unknown to whoever has threads.
+fn datagrams_work() -> io::Result<bool> {
+    if !sys::has_one_thread() || fs::metadata("/proc/self/ns/user").is_err() {
+        return Ok(true);
+    }
+    // SAFETY: there is one thread, so the child may do what it likes.
+    match unsafe { sys::fork((libc::CLONE_NEWUSER | libc::CLONE_NEWNET) as u64, None) } {
+        Ok(Forked::Child) => sys::exit_now(i32::from(crate::datagram_link::make_devices().is_err())),
+        Ok(Forked::Parent { pid, .. }) => Ok(sys::wait_for(pid)? == 0),
+        // Then it is user namespaces that are missing.
+        Err(error) => Err(error),
+    }
 }
 
 /// Some systems let a user namespace be made and give it no rights: only a mount inside of it tells.

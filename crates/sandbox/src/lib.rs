@@ -9,6 +9,7 @@
 pub mod attempts;
 mod capability;
 pub mod cgroup;
+pub mod datagram_link;
 pub mod determined;
 pub mod fdpass;
 mod features;

@@ -223,6 +223,27 @@ pub(crate) fn loopback_has_too(address: Ipv4Addr) -> io::Result<()> {
     Ok(())
 }
 
+/// A packet socket hears everything on this device from now on but what it says itself, and says it there.
+pub(crate) fn bind_packets(socket: BorrowedFd<'_>, index: i32) -> io::Result<()> {
+    const EVERYTHING: u16 = libc::ETH_P_ALL as u16;
+    const IGNORE_OUTGOING: libc::c_int = 23;
+    let on: libc::c_int = 1;
+    // SAFETY: sockaddr_ll is plain data, zero is valid; both calls read what they are given, of the size that they are told.
+    unsafe {
+        let mut address: libc::sockaddr_ll = std::mem::zeroed();
+        address.sll_family = libc::AF_PACKET as libc::sa_family_t;
+        address.sll_protocol = EVERYTHING.to_be();
+        address.sll_ifindex = index;
+        let (length, option) = (size_of::<libc::sockaddr_ll>(), (&raw const on).cast());
+        let socket = socket.as_raw_fd();
+        let size = size_of::<libc::c_int>() as libc::socklen_t;
+        check(libc::c_long::from(libc::setsockopt(socket, libc::SOL_PACKET, IGNORE_OUTGOING, option, size)))?;
+        let bound = libc::bind(socket, (&raw const address).cast(), length as libc::socklen_t);
+        check(libc::c_long::from(bound))?;
+    }
+    Ok(())
+}
+
 /// Loads a system call filter for this thread; the listener if one was asked for.
 pub(crate) fn load_filter(program: &[libc::sock_filter], listener: bool) -> io::Result<Option<OwnedFd>> {
     let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };

@@ -63,6 +63,7 @@ fn one(words: &[&str]) -> io::Result<String> {
         }
         ["host_name"] => Ok(rustix::system::uname().nodename().to_string_lossy().into_owned()),
         ["set_host_name"] => Ok(rustix::system::sethostname(b"changed").map(|()| String::new())?),
+        ["packet", number, address] => packet_of(number, address),
         ["connect", address] => TcpStream::connect(address).map(|_| String::new()),
         ["listen", address] => TcpListener::bind(address).map(|_| String::new()),
         ["abstract", name] => {
@@ -201,4 +202,29 @@ fn processes(count: usize) -> io::Result<String> {
 fn time_stamp() -> u64 {
     // SAFETY: reads a counter of the processor; every x86-64 has it.
     unsafe { std::arch::x86_64::_rdtsc() }
+}
+
+/// What comes out at a descriptor of packets when a datagram is sent there: from whom it is, and to whom.
+fn packet_of(number: &str, address: &str) -> io::Result<String> {
+    let wrong = |text: &str| io::Error::other(text.to_owned());
+    let number = number.parse().map_err(|_| wrong("no number"))?;
+    let to: std::net::SocketAddr = address.parse().map_err(|_| wrong("no address"))?;
+    let packets = fs::File::from(sandbox::inherited::adopt_descriptor(number)?);
+    let socket = std::net::UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+    socket.send_to(b"hello", to)?;
+    let (from_at, to_at, width) = if to.is_ipv4() { (26, 30, 4) } else { (22, 38, 16) };
+    let until = Instant::now() + Duration::from_secs(20);
+    let mut buffer = vec![0; 70_000];
+    while Instant::now() < until {
+        let Ok(length) = (&packets).read(&mut buffer) else {
+            std::thread::sleep(Duration::from_millis(1));
+            continue;
+        };
+        let packet = buffer.get(..length).unwrap_or_default();
+        if packet.ends_with(b"hello") {
+            let part = |at: usize| packet.get(at..at + width).unwrap_or_default();
+            return Ok(format!("{:?} {:?}", part(from_at), part(to_at)));
+        }
+    }
+    Err(wrong("nothing came out"))
 }

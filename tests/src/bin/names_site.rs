@@ -30,6 +30,8 @@ const PAGES: [u16; 2] = [8080, 80];
 const SILENT: [&str; 2] = ["192.0.2.10:443", "192.0.2.11:443"];
 /// What `web.test` leads to: ordinary servers are started there.
 const SERVERS: &str = "192.0.2.12/32";
+/// Where datagrams come back from as they were sent; `elsewhere` comes back from another port.
+const ECHOES: [&str; 3] = ["192.0.2.10:7007", "192.0.2.11:7007", "[2001:db8::10]:7007"];
 /// What the neighbour is started as, and what it says when it has its addresses.
 const NEIGHBOUR: &str = "neighbour";
 const READY: &str = "ready";
@@ -66,6 +68,10 @@ fn neighbour() {
     }
     for place in SILENT {
         serve(place, first_bytes);
+    }
+    for place in ECHOES {
+        let socket = UdpSocket::bind(place).unwrap();
+        std::thread::spawn(move || echo(&socket));
     }
     println!("{READY}");
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
@@ -141,6 +147,19 @@ fn main() {
 fn reply(names: &UdpSocket, from: SocketAddr, question: &[u8], asked: &Asked) {
     if let Some(answer) = answer(question, asked, false) {
         let _ = names.send_to(&answer, from);
+    }
+}
+
+fn echo(socket: &UdpSocket) {
+    let at = socket.local_addr().unwrap();
+    let mut buffer = vec![0; 70_000];
+    while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+        println!("datagram {at} {length}");
+        let heard = &buffer[..length];
+        let _ = match heard {
+            b"elsewhere" => UdpSocket::bind((at.ip(), 0)).unwrap().send_to(heard, from),
+            _ => socket.send_to(heard, from),
+        };
     }
 }
 

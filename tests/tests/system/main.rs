@@ -19,6 +19,7 @@ mod clock;
 mod credentials;
 mod daemons;
 mod egress;
+mod egress_datagrams;
 mod egress_names;
 mod evidence;
 mod exec;

@@ -514,7 +514,7 @@ pub struct ProgramWord {
     /// Of what is asked; 0 is none.
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    #[prost(oneof = "program_word::Word", tags = "2, 3, 4, 6")]
+    #[prost(oneof = "program_word::Word", tags = "2, 3, 4, 6, 7")]
     pub word: ::core::option::Option<program_word::Word>,
 }
 /// Nested message and enum types in `ProgramWord`.
@@ -533,6 +533,12 @@ pub mod program_word {
         /// It asks for a name.
         #[prost(message, tag = "6")]
         Question(super::ProgramQuestion),
+        /// The end of another channel comes with the answer. Each packet of it is one datagram that the program sends or hears, or says
+        /// why one did not go out: the family of the peer (one byte, 4 or 6), a number of the kernel's (two bytes, 0 for a datagram),
+        /// the program's port and the peer's port (two bytes each), the peer's address (4 or 16), all as the network has them; then at
+        /// most 65 507 bytes, or a reason of at most 256.
+        #[prost(bool, tag = "7")]
+        Datagrams(bool),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

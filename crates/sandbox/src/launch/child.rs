@@ -20,7 +20,7 @@ use crate::fdpass::{Channel, PassError};
 use crate::guard::Guard;
 use crate::plan::{CAPABILITIES_UNTOUCHED, DESCRIPTOR_TARGET_MAX, Executable, Plan, Resource};
 use crate::process::ExitStatus;
-use crate::{landlock, sys};
+use crate::{datagram_link, landlock, sys};
 
 /// Descriptors of the launcher stand above every number that a plan can name.
 const OWN_DESCRIPTORS_MIN: i32 = DESCRIPTOR_TARGET_MAX as i32 + 1;
@@ -163,10 +163,14 @@ fn carry_out(prepared: &Prepared<'_>, channel: &Channel) -> Result<Infallible, F
     if namespaces.net && plan.loopback {
         sys::loopback_up().at(Step::Loopback)?;
     }
-    let names = match plan.name_server.filter(|_| namespaces.net) {
+    let mut names = match plan.name_server.filter(|_| namespaces.net) {
         Some(first) => name_server(first).at(Step::Loopback)?,
         None => Vec::new(),
     };
+    if let Some(target) = plan.datagrams.filter(|_| namespaces.net) {
+        let packets = datagram_link::make().at(Step::Datagrams)?;
+        names.push((sys::duplicate_above(packets.as_fd(), OWN_DESCRIPTORS_MIN).at(Step::Datagrams)?, target));
+    }
     // In a user namespace the ids come before the mounts, which then belong to them; without one, root mounts.
     if namespaces.user {
         take_identity(prepared).at(Step::Identity)?;
@@ -447,10 +451,6 @@ fn duplicate_slots(prepared: &Prepared<'_>) -> Result<Vec<(OwnedFd, u32)>, Failu
     prepared.plan.descriptors.iter().enumerate().map(copy).collect()
 }
 
-/// The dummy address of RFC 7600. A C library that is asked for addresses of configured families alone (`AI_ADDRCONFIG`) takes
-/// a network of nothing but 127.0.0.1 for none, and asks for no name.
-const DUMMY: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
-
 /// Who asks for names in this network is answered here. Above the descriptors that a plan can place.
 fn name_server(first: u32) -> io::Result<Vec<(OwnedFd, u32)>> {
     const PLACE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 53);
@@ -461,7 +461,7 @@ fn name_server(first: u32) -> io::Result<Vec<(OwnedFd, u32)>> {
         rustix::net::bind(&socket, &PLACE)?;
         sys::duplicate_above(socket.as_fd(), OWN_DESCRIPTORS_MIN)
     };
-    sys::loopback_has_too(DUMMY)?;
+    sys::loopback_has_too(datagram_link::OWN_V4)?;
     let (udp, tcp) = (bound(SocketType::DGRAM)?, bound(SocketType::STREAM)?);
     rustix::net::listen(&tcp, WAITING_MAX)?;
     Ok(vec![(udp, first), (tcp, first.saturating_add(1))])

@@ -70,10 +70,11 @@ pub enum Step {
     Seccomp,
     Execute,
     Determinism,
+    Datagrams,
 }
 
 impl Step {
-    const ALL: [Step; 31] = [
+    const ALL: [Step; 32] = [
         Step::Fork,
         Step::Map,
         Step::Cgroup,
@@ -105,6 +106,7 @@ impl Step {
         Step::Seccomp,
         Step::Execute,
         Step::Determinism,
+        Step::Datagrams,
     ];
 
     #[must_use]
@@ -141,6 +143,7 @@ impl Step {
             Step::Seccomp => "load system call filter",
             Step::Execute => "execute",
             Step::Determinism => "fix what a job could see",
+            Step::Datagrams => "make devices for datagrams",
         }
     }
 }

@@ -36,7 +36,7 @@ pub(super) fn go_on(prepared: &Prepared<'_>, part: Part) -> io::Result<Infallibl
     sys::ignore_broken_pipes()?;
     let names = plan.name_server.map(|first| [first, first.saturating_add(1)]);
     let targets = plan.descriptors.iter().map(|descriptor| descriptor.target);
-    let mut placed: Vec<u32> = targets.chain(names.into_iter().flatten()).collect();
+    let mut placed: Vec<u32> = targets.chain(names.into_iter().flatten()).chain(plan.datagrams).collect();
     inherited::start_over();
     // The channel is among what it closes, by which the launcher knows that the part runs.
     close_all_but_numbers(&mut placed)?;

@@ -163,6 +163,12 @@ impl Plan {
                 return Err(PlanError::Contradiction("a name server without a loopback"));
             }
         }
+        if let Some(target) = self.datagrams {
+            take(target)?;
+            if self.name_server.is_none() {
+                return Err(PlanError::Contradiction("datagrams without a name server"));
+            }
+        }
         if let Executable::Slot(slot) = self.executable
             && slot as usize >= slots
         {
@@ -296,6 +302,20 @@ mod tests {
         assert!(matches!(with(10, false), Err(PlanError::Contradiction(_))));
         for first in [8, 9, DESCRIPTOR_TARGET_MAX, u32::MAX] {
             assert!(matches!(with(first, true), Err(PlanError::Target { .. })), "{first}");
+        }
+    }
+
+    #[test]
+    fn datagrams_have_a_descriptor_and_come_with_a_name_server() {
+        let with = |names: Option<u32>, target: u32| {
+            let mut plan = Plan::new("t", Executable::Slot(0), Profile::Program);
+            (plan.name_server, plan.loopback, plan.datagrams) = (names, true, Some(target));
+            plan.validate(1)
+        };
+        assert!(with(Some(9), 11).is_ok());
+        assert!(matches!(with(None, 11), Err(PlanError::Contradiction(_))));
+        for target in [9, 10, u32::MAX] {
+            assert!(matches!(with(Some(9), target), Err(PlanError::Target { .. })), "{target}");
         }
     }
 

@@ -256,6 +256,10 @@ pub struct Plan {
     /// its own, without which libraries do not ask.
     #[n(36)]
     pub name_server: Option<u32>,
+    /// In an own network with a name server: at this descriptor, everything that is sent out of it by the ways that it then has,
+    /// as packets; see `datagram_link.rs`.
+    #[n(37)]
+    pub datagrams: Option<u32>,
 }
 
 impl Plan {
@@ -304,6 +308,7 @@ impl Plan {
             part: false,
             deterministic: false,
             name_server: None,
+            datagrams: None,
         }
     }
 

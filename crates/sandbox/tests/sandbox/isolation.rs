@@ -171,6 +171,23 @@ fn a_name_server_has_the_port_that_its_process_has_no_right_to() {
 }
 
 #[test]
+fn what_is_sent_anywhere_comes_out_as_a_packet() {
+    let v6 = "[32, 1, 13, 184, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7]";
+    for launcher in launchers() {
+        for (to, own, seen) in [
+            ("203.0.113.7:9", "[192, 0, 0, 8]", "[203, 0, 113, 7]"),
+            ("[2001:db8::7]:9", "[253, 98, 108, 119, 107, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8]", v6),
+        ] {
+            let mut plan = probe(&format!("packet 22 {to}"));
+            (plan.loopback, plan.name_server, plan.datagrams) = (true, Some(20), Some(22));
+            plan.seccomp.as_mut().unwrap().sockets.inet = true;
+            let text = run(*launcher, &plan, &[]);
+            assert_eq!(line(&text, &format!("ok packet 22 {to}")), format!("{own} {seen}"), "{text}");
+        }
+    }
+}
+
+#[test]
 fn exactly_the_planned_descriptors_arrive_under_their_numbers() {
     for (launcher, init) in launchers().iter().flat_map(|launcher| [(launcher, false), (launcher, true)]) {
         let mut plan = probe("fds , list /proc/self/fd");

@@ -280,6 +280,10 @@ fn missing(features: &Features) -> Vec<String> {
         "landlock abi 4 (linux 6.7): programs get no way out (`run --egress`), whose connects nothing would hold beside the \
          filter",
     );
+    lacks(
+        features.lacks_datagrams,
+        "veth (CONFIG_VETH): programs with a place for datagrams (`run --egress ADDRESS:PORT/udp`) are not started",
+    );
     lacks(features.memory.is_none(), "cgroup memory: limits are held by rlimits, per process");
     lacks(features.pids.is_none(), "cgroup pids: limits are held by rlimits, per user");
     lacks(features.cpu.is_none(), "cgroup cpu: no shares between services");

@@ -1,5 +1,6 @@
 //! What process_manager decides, without doing any of it.
 
+pub mod datagram;
 mod error;
 mod execution;
 mod job_plan;
@@ -27,8 +28,8 @@ pub use layer::{JOB_SLOTS, Layer, copied, job_plan};
 pub use learn::{Learned, UsedPath, Uses};
 pub use ledger::{Ledger, Open, Started};
 pub use plan::{
-    Host, IMAGE_SLOT, LAYERS_FD, MONITOR_SLOTS, NAME_SERVERS_FILE, NAMES_FD, Plans, SECRETS_SLOT,
-    layers_bytes_max, plans,
+    DATAGRAMS_FD, Host, IMAGE_SLOT, LAYERS_FD, MONITOR_SLOTS, NAME_SERVERS_FILE, NAMES_FD, Plans,
+    SECRETS_SLOT, has_datagrams, layers_bytes_max, plans,
 };
 pub use request::{PathGrant, Spawn, WindowSize};
 pub use root::Root;

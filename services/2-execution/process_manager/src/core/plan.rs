@@ -27,6 +27,8 @@ pub const SECRETS_SLOT: u32 = MONITOR_SLOTS;
 pub const LAYERS_FD: u32 = 8;
 /// Where a monitor has the sockets on which its program asks for names, of UDP and behind it of TCP, if it has a way out.
 pub const NAMES_FD: u32 = 9;
+/// Where it has the packets that its program sends, if that has a place for datagrams.
+pub const DATAGRAMS_FD: u32 = 11;
 /// What a program with a way out has as its list of name servers, below the images.
 pub const NAME_SERVERS_FILE: &str = "resolv.conf";
 const NAME_SERVERS: &str = "/etc/resolv.conf";
@@ -125,6 +127,7 @@ pub fn plans(spawn: &Spawn, host: &Host, pid: ProcessId) -> Plans {
     }
     outer.loopback = true;
     outer.name_server = (!spawn.egress.is_empty()).then_some(NAMES_FD);
+    outer.datagrams = has_datagrams(spawn).then_some(DATAGRAMS_FD);
     outer.priority = spawn.priority;
     outer.limits = outer_limits(&spawn.limits);
     outer.disabled = spawn.disabled;
@@ -279,6 +282,13 @@ fn is_answered(spawn: &Spawn) -> bool {
     is_shown || !spawn.egress.is_empty()
 }
 
+/// Whether a place is for datagrams, which then leave its network as packets. `network` reads the places.
+#[must_use]
+pub fn has_datagrams(spawn: &Spawn) -> bool {
+    let is_own = !spawn.disabled.contains(Guard::Netns);
+    is_own && spawn.egress.iter().any(|place| place.ends_with("/udp"))
+}
+
 /// Calls that the monitor sees.
 fn shown(spawn: &Spawn) -> Vec<NotifyCall> {
     let mut shown = if spawn.notice_refused { NOTICED.to_vec() } else { Vec::new() };
@@ -414,6 +424,10 @@ mod tests {
                 plans.monitor.mounts.iter().filter(is_it).count()
             };
             assert_eq!((has_list(&open), has_list(&shut)), (1, 0));
+            assert_eq!((open.monitor.datagrams, shut.monitor.datagrams), (None, None));
+            let carried = with(&["192.0.2.1:443", "192.0.2.1:53/udp"]).monitor;
+            assert_eq!(carried.validate(MONITOR_SLOTS as usize), Ok(()));
+            assert_eq!(carried.datagrams, Some(DATAGRAMS_FD));
             let (open, shut) = (open.program, shut.program);
             let shown = |plan: &Plan| plan.seccomp.clone().unwrap().notify;
             // One without a way out may be handed a socket by one that has it.

@@ -36,6 +36,7 @@ use sandbox::{
 };
 
 use super::{
+    datagrams::Datagrams,
     egress_sweep::{self, copy_options},
     names::NameServer,
     refused::RefusedCalls,
@@ -92,13 +93,26 @@ pub(crate) struct WayOut {
     waiting: HashMap<u64, Waiting>,
     local: Vec<Local>,
     names: Option<NameServer>,
+    datagrams: Option<Datagrams>,
+    /// Under which number their channel was asked for.
+    datagrams_asked: Option<u64>,
 }
 
 impl WayOut {
-    pub(crate) fn new(leads_out: bool, names: Option<NameServer>) -> io::Result<Self> {
+    pub(crate) fn new(
+        leads_out: bool,
+        names: Option<NameServer>,
+        datagrams: Option<Datagrams>,
+    ) -> io::Result<Self> {
         let own = host_socket::own_network()?;
         let (waiting, local) = (HashMap::new(), Vec::new());
-        Ok(Self { leads_out, channel: None, own, next: 1, waiting, local, names })
+        let datagrams_asked = None;
+        Ok(Self { leads_out, channel: None, own, next: 1, waiting, local, names, datagrams, datagrams_asked })
+    }
+
+    /// Whether datagrams have a way; then they are not this file's to refuse.
+    pub(super) fn has_datagrams(&self) -> bool {
+        self.datagrams.is_some()
     }
 
     /// From process_manager, which has one only where `network` knows of none that lives.
@@ -109,6 +123,12 @@ impl WayOut {
         let channel = Channel::from(fd);
         channel.set_nonblocking()?;
         self.channel = Some(channel);
+        if self.datagrams.is_some() {
+            let id = self.next;
+            self.next += 1;
+            let asked = self.send(&wire::ProgramWord { id, word: Some(Word::Datagrams(true)) }, None);
+            self.datagrams_asked = asked.is_ok().then_some(id);
+        }
         Ok(())
     }
 
@@ -119,6 +139,9 @@ impl WayOut {
         polled.extend(self.local.iter().map(|local| PollFd::new(&local.socket, PollFlags::OUT)));
         if let Some(names) = &self.names {
             names.poll(polled);
+        }
+        if let Some(datagrams) = &self.datagrams {
+            datagrams.poll(polled);
         }
     }
 
@@ -147,6 +170,9 @@ impl WayOut {
             });
             (self.next, self.names) = (next, Some(names));
         }
+        if let Some(datagrams) = &mut self.datagrams {
+            datagrams.serve(refused);
+        }
         for local in std::mem::take(&mut self.local) {
             if is_writable(&local.socket, Duration::ZERO) {
                 let done = rustix::net::connect(&local.socket, &local.address);
@@ -170,6 +196,10 @@ impl WayOut {
         if let Some(names) = &mut self.names {
             names.lose();
         }
+        if let Some(datagrams) = &mut self.datagrams {
+            datagrams.lose();
+        }
+        self.datagrams_asked = None;
     }
 
     fn obey(
@@ -179,6 +209,14 @@ impl WayOut {
         refused: &mut RefusedCalls,
     ) -> io::Result<()> {
         match order.order {
+            Some(Order::Answer(_)) if self.datagrams_asked == Some(order.id) => {
+                self.datagrams_asked = None;
+                match (&mut self.datagrams, fd) {
+                    (Some(datagrams), Some(fd)) => datagrams.open(fd),
+                    // What is sent is not reached; `network` has no more to say about it.
+                    _ => Ok(()),
+                }
+            }
             Some(Order::Answer(answer)) => match self.waiting.remove(&order.id) {
                 Some(waiting) => self.answer(waiting, &answer, fd, refused),
                 None => {

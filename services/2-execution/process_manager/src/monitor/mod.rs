@@ -10,6 +10,7 @@
 
 mod command;
 mod connection;
+mod datagrams;
 mod disk;
 mod egress;
 mod egress_calls;
@@ -47,9 +48,10 @@ use sandbox::{
 };
 use thiserror::Error;
 
-use crate::core::{DETERMINISM, Execution, LAYERS_FD, Learned, NAMES_FD, OUTPUT_LIMIT};
+use crate::core::{DATAGRAMS_FD, DETERMINISM, Execution, LAYERS_FD, Learned, NAMES_FD, OUTPUT_LIMIT};
 use command::{COMMANDS_MAX, Command};
 use connection::Connection;
+use datagrams::Datagrams;
 use disk::Disk;
 use egress::WayOut;
 use job_calls::JobCalls;
@@ -131,9 +133,15 @@ fn start() -> Result<(), MonitorError> {
     };
     let features = Features::for_inner();
     let missing = prepare(&config.plan, &features, None).missing;
+    let datagrams_fd = i32::try_from(DATAGRAMS_FD).unwrap_or(0);
     let sees_sockets = (config.own_network && config.fixed.is_none()) || config.way_out;
     let way_out = match sees_sockets {
-        true => Some(WayOut::new(config.way_out, if config.way_out { name_server()? } else { None })?),
+        true => {
+            let names = if config.way_out { name_server()? } else { None };
+            let datagrams =
+                if config.datagrams { Some(Datagrams::new(inherit(datagrams_fd)?)) } else { None };
+            Some(WayOut::new(config.way_out, names, datagrams)?)
+        }
         false => None,
     };
     let learned = config.learn.then(|| Rc::new(RefCell::new(Learned::default())));

@@ -107,8 +107,11 @@ impl Notices {
                     continue;
                 }
                 let leads_out = way_out.as_ref().is_some_and(|way_out| way_out.leads_out);
+                let has_datagrams = way_out.as_ref().is_some_and(|way_out| way_out.has_datagrams());
                 let subject = self.listener.subject(&call);
-                let verdict = subject.and_then(|subject| self.judge(&call, &subject, refused, leads_out));
+                let verdict = subject
+                    .filter(|subject| !(has_datagrams && matches!(subject, Subject::Internet { .. })))
+                    .and_then(|subject| self.judge(&call, &subject, refused, leads_out));
                 match verdict {
                     Some(errno) => self.listener.refuse(&call, errno.raw_os_error())?,
                     None => self.listener.go_on(&call)?,

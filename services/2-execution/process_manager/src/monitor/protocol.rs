@@ -63,6 +63,10 @@ pub struct Config {
     /// Which files it uses is taken down.
     #[n(14)]
     pub learn: bool,
+    /// What it sends leaves its network as packets, which are inherited.
+    #[n(15)]
+    #[cbor(default)]
+    pub datagrams: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]

@@ -29,7 +29,7 @@ use super::{adopt::format_grant, egress, keeper::KeeperError, manager::Manager};
 use crate::{
     core::{
         Event, MONITOR_SLOTS, Plans, Process, ProcessError, ProcessState, Root, SECRETS_SLOT, Secret, Spawn,
-        Started, layers_bytes_max, plans,
+        Started, has_datagrams, layers_bytes_max, plans,
     },
     monitor::{
         output::OUTPUT_BYTES_MAX,
@@ -270,6 +270,7 @@ impl Manager {
             way_out: !spawn.egress.is_empty(),
             outputs_bytes_max: 0,
             learn: spawn.learn,
+            datagrams: has_datagrams(spawn),
         };
         let mut slots = self.usual_slots(pid, &config, image)?;
         if !spawn.secrets.is_empty() {

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use ::core::net::{IpAddr, SocketAddr};
 
 use super::{
-    HostName, NetError,
+    HostName, NetError, asks_by_name,
     name_place::{NamePlace, parse_port},
     special::{Special, special},
 };
@@ -26,7 +26,13 @@ struct Place {
 pub struct Places {
     addresses: Vec<Place>,
     names: Vec<NamePlace>,
+    /// The same for datagrams, if there are any.
+    datagrams: Option<Box<Places>>,
 }
+
+/// Behind a place for datagrams; one for TCP may say so too.
+const UDP: &str = "/udp";
+const TCP: &str = "/tcp";
 
 /// What a connect is to a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +55,10 @@ pub struct Decided {
     pub asks_for: Vec<HostName>,
 }
 
+/// Where one address serves many names, and what is sent is hidden from its first byte on.
+const QUIC: &str =
+    "nobody sees whom QUIC asks for, so no name leads there; name its address with --egress, or use TCP";
+
 /// Whether an address is this host's; each may be while it is not known which are. Its loopback is told by itself.
 fn is_hosts(ip: IpAddr, hosts: Option<&[IpAddr]>) -> bool {
     !ip.is_loopback() && hosts.is_none_or(|hosts| hosts.contains(&ip))
@@ -61,25 +71,74 @@ impl Places {
         }
         let mut places = Self::default();
         for text in texts {
-            match is_address(text) {
-                true => places.addresses.push(text.parse()?),
-                false => places.names.push(NamePlace::parse(text)?),
+            match text.strip_suffix(UDP) {
+                Some(place) => places.datagrams.get_or_insert_default().add_datagrams(place, text)?,
+                None => places.add(text.strip_suffix(TCP).unwrap_or(text))?,
             }
         }
         Ok(places)
     }
 
+    fn add(&mut self, text: &str) -> Result<(), NetError> {
+        match is_address(text) {
+            true => self.addresses.push(text.parse()?),
+            false => self.names.push(NamePlace::parse(text)?),
+        }
+        Ok(())
+    }
+
+    /// A name has to say its port, and not that of QUIC alone.
+    fn add_datagrams(&mut self, text: &str, whole: &str) -> Result<(), NetError> {
+        if !is_address(text) {
+            let wrong = |why: &str| Err(NetError::invalid("egress", format!("{whole:?}: {why}")));
+            match text.rsplit_once(':') {
+                None => return wrong("the port is missing; a name for datagrams is NAME:PORT/udp"),
+                Some((_, port)) if parse_port(port).is_some_and(asks_by_name) => return wrong(QUIC),
+                Some(_) => {}
+            }
+        }
+        self.add(text)
+    }
+
+    #[must_use]
+    pub fn has_datagrams(&self) -> bool {
+        self.datagrams.is_some()
+    }
+
+    /// What a datagram is to the program, to whom it has not sent before.
+    pub fn decide_datagram<'a>(
+        &self,
+        to: SocketAddr,
+        hosts: Option<&[IpAddr]>,
+        answered: impl IntoIterator<Item = &'a HostName>,
+    ) -> Decided {
+        let refused = |why: String| Decided { reach: Reach::Refused(why), name: None, asks_for: Vec::new() };
+        let Some(places) = self.datagrams.as_deref().filter(|_| to.ip() == to.ip().to_canonical()) else {
+            return refused(format!("{to} is not among the places of the program for datagrams"));
+        };
+        match places.decide(to, hosts, answered) {
+            Decided { asks_for, .. } if !asks_for.is_empty() && asks_by_name(to.port()) => {
+                refused(format!("{to}: {QUIC}"))
+            }
+            Decided { reach: Reach::Refused(why), .. } => refused(format!("by UDP: {why}")),
+            decided => decided,
+        }
+    }
+
     /// Whether the name may be asked for.
     #[must_use]
     pub fn has_name(&self, name: &HostName) -> bool {
-        self.names.iter().any(|place| place.has(name))
+        let datagrams = || self.datagrams.as_deref().is_some_and(|places| places.has_name(name));
+        self.names.iter().any(|place| place.has(name)) || datagrams()
     }
 
     /// Whether an address that a name has answered may be handed on: one that is special has to be named itself.
     #[must_use]
     pub fn takes(&self, ip: IpAddr, hosts: Option<&[IpAddr]>) -> bool {
         let (kind, is_hosts) = (special(ip), is_hosts(ip, hosts));
-        let is_named = || self.addresses.iter().any(|place| place.has(ip) && place.means(kind, is_hosts));
+        let datagrams = self.datagrams.iter().flat_map(|places| &places.addresses);
+        let mut all = self.addresses.iter().chain(datagrams);
+        let mut is_named = || all.any(|place| place.has(ip) && place.means(kind, is_hosts));
         ip == ip.to_canonical() && ((kind.is_none() && !is_hosts) || is_named())
     }
 
@@ -295,6 +354,45 @@ mod tests {
         assert_eq!(reach(&["127.0.0.1:80"], "127.0.0.1:80"), Reach::Ask);
         assert_eq!(reach(&["127.0.0.1:80"], "127.0.0.1:81"), Reach::Own);
         assert_eq!(reach(&["[::1]:80"], "[::1]:80"), Reach::Ask);
+    }
+
+    /// covers: NET-31
+    #[test]
+    fn datagrams_have_places_of_their_own() {
+        let decide = |texts: &[&str], to: &str, answered: &[&str]| {
+            let answered: Vec<HostName> = answered.iter().map(|name| name.parse().unwrap()).collect();
+            places(texts).unwrap().decide_datagram(to.parse().unwrap(), Some(&HOSTS), &answered)
+        };
+        let both = ["192.0.2.1:53/udp", "192.0.2.1:443/tcp", "[2001:db8::/32]:123/udp"];
+        assert_eq!(decide(&both, "192.0.2.1:53", &[]).reach, Reach::Ask);
+        assert_eq!(decide(&both, "[2001:db8::1]:123", &[]).reach, Reach::Ask);
+        assert_eq!(
+            (reach(&both, "192.0.2.1:443"), places(&both).unwrap().has_datagrams()),
+            (Reach::Ask, true)
+        );
+        // What is for one is not for the other.
+        assert!(matches!(reach(&both, "192.0.2.1:53"), Reach::Refused(_)));
+        for to in ["192.0.2.1:443", "192.0.2.2:53", "[::ffff:192.0.2.1]:53", "127.0.0.1:53"] {
+            assert_ne!(decide(&both, to, &[]).reach, Reach::Ask, "{to}");
+        }
+        assert!(matches!(decide(&["192.0.2.1:53"], "192.0.2.1:53", &[]).reach, Reach::Refused(_)));
+        assert!(matches!(decide(&["0.0.0.0/0:*/udp"], "10.0.0.1:53", &[]).reach, Reach::Refused(_)));
+        // A name leads there as by TCP, but not where it would be hidden.
+        let named = ["ntp.example.com:123/udp", "*.example.org:*/udp"];
+        let decided = decide(&named, "192.0.2.1:123", &["ntp.example.com"]);
+        assert_eq!((decided.reach, decided.name.unwrap().as_str()), (Reach::Ask, "ntp.example.com"));
+        assert!(matches!(decide(&named, "192.0.2.1:123", &[]).reach, Reach::Refused(_)));
+        assert_eq!(decide(&named, "192.0.2.1:5000", &["a.example.org"]).reach, Reach::Ask);
+        let Reach::Refused(why) = decide(&named, "192.0.2.1:443", &["a.example.org"]).reach else { panic!() };
+        assert!(why.contains("QUIC"), "{why}");
+        let with_address = ["*.example.org:*/udp", "192.0.2.1:443/udp"];
+        assert_eq!(decide(&with_address, "192.0.2.1:443", &["a.example.org"]).reach, Reach::Ask);
+        assert!(places(&named).unwrap().has_name(&"ntp.example.com".parse().unwrap()));
+        for wrong in
+            ["a.example.com/udp", "a.example.com:443/udp", "192.0.2.1/udp", "/udp", "192.0.2.1:53/icmp"]
+        {
+            assert!(places(&[wrong]).is_err(), "{wrong}");
+        }
     }
 
     fn decide(texts: &[&str], to: &str, answered: &[&str]) -> (Reach, Option<String>) {

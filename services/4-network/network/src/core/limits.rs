@@ -21,8 +21,8 @@ pub const PEERS_MAX: usize = 1_024;
 pub const PROGRAMS_MAX: usize = 512;
 /// Connects of one program that are being decided or are under way; the next is told to try again.
 pub const CONNECTS_OF_PROGRAM_MAX: usize = 256;
-/// The same of all programs together: each has a descriptor here meanwhile. With [`SOCKETS_MAX`], two for each program and three
-/// for each of [`RELAYS_MAX`] it stays below what the manifest gives (`open_files_max`).
+/// The same of all programs together: each has a descriptor here meanwhile. With [`SOCKETS_MAX`], three for each program, three
+/// for each of [`RELAYS_MAX`] and [`DATAGRAM_SOCKETS_MAX`] it stays below what the manifest gives (`open_files_max`).
 pub const CONNECTS_MAX: usize = 2_000;
 /// Connects that one program may ask for in a row, and a second from then on; the next is told to try again. Each that is
 /// permitted is three entries of the log.
@@ -45,6 +45,23 @@ pub const RELAY_BUFFER_BYTES_MAX: usize = 262_144;
 pub const RELAY_CONNECT_TIMEOUT: Duration = Duration::from_secs(127);
 /// Within this time a connection has said whom it asks for.
 pub const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(10);
+/// To how many one program sends datagrams at once, and to how many more it may begin to in a row, and a second from then on; what it
+/// sends to the next is dropped. Each that is permitted is three entries of the log.
+pub const PEERS_OF_PROGRAM_MAX: usize = 128;
+pub const NEW_PEERS_AT_ONCE_MAX: u32 = 100;
+pub const NEW_PEERS_A_SECOND_MAX: u32 = 50;
+/// Sockets for datagrams of one program, one for each of its ports and each peer, and of all.
+pub const DATAGRAM_SOCKETS_OF_PROGRAM_MAX: usize = 128;
+pub const DATAGRAM_SOCKETS_MAX: usize = 1_024;
+/// Without a datagram in either direction its socket is given up, and with the last of a peer what was authorised.
+pub const DATAGRAM_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+/// Datagrams to one peer that wait, for the decision or for their rate; bytes of them of one program, and of all.
+pub const WAITING_DATAGRAMS_MAX: usize = 64;
+pub const WAITING_BYTES_OF_PROGRAM_MAX: usize = 1024 * 1024;
+pub const WAITING_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// For how long policy is not asked again about a peer that it has refused, and how many of one program are remembered.
+pub const DENIED_FOR: Duration = Duration::from_secs(10);
+pub const DENIED_MAX: usize = 1_024;
 pub const BACKLOG_DEFAULT: u32 = 128;
 pub const BACKLOG_MAX: u32 = 4_096;
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
@@ -129,12 +146,13 @@ mod tests {
     #[test]
     fn descriptors_are_not_used_up() {
         /// `open_files_max` of the manifest, and what the runtime, the edges and the log have.
-        const OPEN_FILES_MAX: usize = 9_000;
+        const OPEN_FILES_MAX: usize = 11_000;
         const OTHERS: usize = 300;
         // A relay that is being made listens too.
-        let most = SOCKETS_MAX + 2 * PROGRAMS_MAX + 3 * RELAYS_MAX + CONNECTS_MAX + OTHERS;
+        let of_programs = 3 * PROGRAMS_MAX + 3 * RELAYS_MAX + CONNECTS_MAX + DATAGRAM_SOCKETS_MAX;
+        let most = SOCKETS_MAX + of_programs + OTHERS;
         assert!(most <= OPEN_FILES_MAX, "{most}");
-        assert!(include_str!("../../manifest.toml").contains("open_files_max = 9000"));
+        assert!(include_str!("../../manifest.toml").contains("open_files_max = 11000"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod address;
 mod call_error;
 mod call_fold;
+mod denied;
 pub mod dns;
 mod egress;
 mod error;
@@ -29,6 +30,7 @@ mod windows;
 pub use address::{from_wire, peer_from_wire, to_wire};
 pub use call_error::CallError;
 pub use call_fold::{CallFold, Update};
+pub use denied::Denied;
 pub use egress::{Decided, PLACES_MAX, Places, Reach};
 pub use error::NetError;
 pub use flow::{ANSWER_BYTES_MAX, Flow, Held, held};

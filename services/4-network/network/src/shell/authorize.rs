@@ -48,6 +48,19 @@ impl Wish {
     }
 }
 
+impl Wish {
+    /// What rules can ask for beside the address. Without a protocol it is TCP.
+    fn describe(&self, request: &mut PolicyRequest) {
+        let metadata = &mut request.context.metadata;
+        if let Some(name) = &self.name {
+            metadata.insert("name".to_owned(), name.clone());
+        }
+        if self.protocol == Protocol::Udp {
+            metadata.insert("protocol".to_owned(), "udp".to_owned());
+        }
+    }
+}
+
 fn taken_back() -> NetError {
     NetError::AuthorizationRequired("what allowed it was taken back meanwhile".to_owned())
 }
@@ -68,9 +81,7 @@ impl Network {
         if let (Direction::Inbound, Some(remote)) = (wish.direction, wish.remote) {
             request.context.metadata.insert("remote".to_owned(), remote.to_string());
         }
-        if let Some(name) = &wish.name {
-            request.context.metadata.insert("name".to_owned(), name.clone());
-        }
+        wish.describe(&mut request);
         self.authorize_request(request, wish, ProcessId(0)).await
     }
 
@@ -88,9 +99,7 @@ impl Network {
         let resource = resource_of(&action);
         let mut request = self.node.authority().request(identity, action, resource)?;
         request.context.process = process;
-        if let Some(name) = &wish.name {
-            request.context.metadata.insert("name".to_owned(), name.clone());
-        }
+        wish.describe(&mut request);
         self.authorize_request(request, wish, process).await
     }
 

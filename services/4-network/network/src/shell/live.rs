@@ -19,7 +19,7 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::program::Held;
+use super::{datagram_flow::Sources, program::Held};
 use crate::core::{Domain, NetError, Pace, SocketType};
 
 /// In which form a socket is: tokio's types change with what was done.
@@ -30,6 +30,8 @@ pub(super) enum Io {
     Listener(Arc<TcpListener>),
     Stream(Arc<TcpStream>),
     Datagram(Arc<UdpSocket>),
+    /// Of a program's datagrams to one peer.
+    Sources(Arc<Sources>),
     /// Of a program, which alone has it.
     Program(Held),
     /// In the hands of a call that will put it back, or cut.
@@ -273,6 +275,7 @@ impl Live {
         match io {
             Io::Stream(stream) => reset(&stream),
             Io::Program(held) => held.cut(),
+            Io::Sources(sources) => sources.cut(),
             _ => {}
         }
     }
@@ -280,8 +283,10 @@ impl Live {
     /// As its owner wants it: what was sent still arrives. A program's own socket cannot be closed for it, and is cut.
     pub(super) fn close(&self) {
         self.cut.send_replace(true);
-        if let Io::Program(held) = std::mem::replace(&mut *self.io(), Io::Away) {
-            held.cut();
+        match std::mem::replace(&mut *self.io(), Io::Away) {
+            Io::Program(held) => held.cut(),
+            Io::Sources(sources) => sources.cut(),
+            _ => {}
         }
     }
 }

@@ -3,6 +3,8 @@
 mod authorize;
 mod calls;
 mod contract;
+mod datagram_flow;
+mod datagrams;
 mod error;
 mod flows;
 mod interfaces;
@@ -48,7 +50,7 @@ use resolver::Resolver;
 
 use crate::core::{
     CallFold, FOLD_VERSION, Rules, SocketId,
-    limits::{CONNECTS_MAX, RELAYS_MAX},
+    limits::{CONNECTS_MAX, DATAGRAM_SOCKETS_MAX, RELAYS_MAX, WAITING_BYTES_MAX},
 };
 
 /// Becomes the process `network`.
@@ -133,6 +135,9 @@ pub struct Network {
     connects: Arc<Semaphore>,
     /// Room for connections that are relayed.
     relays: Arc<Semaphore>,
+    /// Sockets for datagrams of programs, and bytes of what waits for them.
+    datagram_sockets: Arc<Semaphore>,
+    waiting_datagrams: Arc<Semaphore>,
     /// Connections of programs that a relay has.
     relayed: Mutex<HashSet<SocketId>>,
     /// When everything was last looked through because there was no room.
@@ -174,6 +179,8 @@ impl Service for Network {
             kernel: Kernel::take(),
             connects: Arc::new(Semaphore::new(CONNECTS_MAX)),
             relays: Arc::new(Semaphore::new(RELAYS_MAX)),
+            datagram_sockets: Arc::new(Semaphore::new(DATAGRAM_SOCKETS_MAX)),
+            waiting_datagrams: Arc::new(Semaphore::new(WAITING_BYTES_MAX)),
             relayed: Mutex::default(),
             looked: Mutex::default(),
             programs: Mutex::default(),

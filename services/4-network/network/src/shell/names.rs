@@ -60,7 +60,7 @@ impl Names {
 }
 
 /// Since the machine started: a name does not live longer because the machine slept.
-fn now() -> Duration {
+pub(super) fn now() -> Duration {
     Duration::from_nanos(kit::boot_time_ns())
 }
 
@@ -73,6 +73,12 @@ impl Program {
         }
         let pins = self.names.pins();
         self.places.decide(to, hosts, pins.names(to.ip(), now()))
+    }
+
+    /// The same of a datagram to somebody new.
+    pub(super) fn decide_datagram(&self, to: SocketAddr, hosts: Option<&[IpAddr]>) -> Decided {
+        let pins = self.names.pins();
+        self.places.decide_datagram(to, hosts, pins.names(to.ip(), now()))
     }
 }
 

@@ -20,7 +20,7 @@ impl Live {
                 Io::Listener(listener) => listener.as_fd(),
                 Io::Stream(stream) => stream.as_fd(),
                 Io::Datagram(socket) => socket.as_fd(),
-                Io::Away | Io::Program(_) => {
+                Io::Away | Io::Program(_) | Io::Sources(_) => {
                     return Err(NetError::invalid("socket", "it is being connected, or closed"));
                 }
             };
