@@ -19,6 +19,7 @@ mod credentials;
 mod daemons;
 mod egress;
 mod egress_names;
+mod egress_races;
 mod evidence;
 mod exec;
 mod exec_service;
