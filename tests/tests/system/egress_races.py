@@ -2,7 +2,7 @@
 
 The standard library alone. A call by ctypes lets the other thread run while the kernel, or its deputy, reads what it was given."""
 
-import ctypes, os, socket, struct, sys, threading
+import ctypes, os, random, socket, struct, sys, threading
 from collections import Counter
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -37,12 +37,12 @@ def told(done):
 
 
 sys.setswitchinterval(1e-5)
+# By chance, not in turns: the interpreter's lock would keep the two threads in step.
 if what == "address":
     # The place that is asked for changes while it is looked at.
     memory = ctypes.create_string_buffer(allowed, 16)
     def rewrite():
-        ctypes.memmove(memory, other, 16)
-        ctypes.memmove(memory, allowed, 16)
+        ctypes.memmove(memory, random.choice((allowed, other)), 16)
     thread = beside(rewrite)
     for _ in range(rounds):
         with stream() as one:
@@ -56,8 +56,7 @@ elif what in ("dup2", "listen"):
     swapped = os.dup(innocent.fileno())
     memory = ctypes.create_string_buffer(other, 16)
     def swap():
-        libc.dup2(hosts.fileno(), swapped)
-        libc.dup2(innocent.fileno(), swapped)
+        libc.dup2(random.choice((hosts, innocent)).fileno(), swapped)
     thread = beside(swap)
     for _ in range(rounds):
         told(libc.connect(swapped, memory, 16) if what == "dup2" else libc.listen(swapped, 1))
