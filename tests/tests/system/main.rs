@@ -21,6 +21,7 @@ mod daemons;
 mod egress;
 mod egress_datagrams;
 mod egress_names;
+mod egress_races;
 mod evidence;
 mod exec;
 mod exec_service;
