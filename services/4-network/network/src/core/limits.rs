@@ -40,6 +40,8 @@ pub const RELAYS_MAX: usize = 512;
 pub const RELAY_BUFFER_BYTES: usize = 65_536;
 /// How long the relay tries, as the kernel would.
 pub const RELAY_CONNECT_TIMEOUT: Duration = Duration::from_secs(127);
+/// How long a relay goes on that nobody has the program's end of: what was sent before arrives, and an answer reaches nobody.
+pub const RELAY_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Within this time a connection has said whom it asks for.
 pub const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(10);
 pub const BACKLOG_DEFAULT: u32 = 128;

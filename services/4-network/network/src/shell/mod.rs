@@ -47,7 +47,7 @@ use registry::Registry;
 use resolver::Resolver;
 
 use crate::core::{
-    CallFold, FOLD_VERSION, Rules, SocketId,
+    CallFold, FOLD_VERSION, Rules,
     limits::{CONNECTS_MAX, RELAYS_MAX},
 };
 
@@ -133,8 +133,6 @@ pub struct Network {
     connects: Arc<Semaphore>,
     /// Room for connections that are relayed.
     relays: Arc<Semaphore>,
-    /// Connections of programs that a relay has.
-    relayed: Mutex<HashSet<SocketId>>,
     /// When everything was last looked through because there was no room.
     looked: Mutex<Option<std::time::Instant>>,
     /// Those that may connect, by their numbers.
@@ -174,7 +172,6 @@ impl Service for Network {
             kernel: Kernel::take(),
             connects: Arc::new(Semaphore::new(CONNECTS_MAX)),
             relays: Arc::new(Semaphore::new(RELAYS_MAX)),
-            relayed: Mutex::default(),
             looked: Mutex::default(),
             programs: Mutex::default(),
             claimed: Mutex::default(),
