@@ -43,6 +43,8 @@ pub const RELAY_BUFFER_BYTES: usize = 16_384;
 pub const RELAY_BUFFER_BYTES_MAX: usize = 262_144;
 /// How long the relay tries, as the kernel would.
 pub const RELAY_CONNECT_TIMEOUT: Duration = Duration::from_secs(127);
+/// How long a relay goes on that nobody has the program's end of: what was sent before arrives, and an answer reaches nobody.
+pub const RELAY_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Within this time a connection has said whom it asks for.
 pub const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(10);
 /// To how many one program sends datagrams at once, and to how many more it may begin to in a row, and a second from then on; what it

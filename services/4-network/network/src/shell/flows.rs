@@ -16,7 +16,10 @@ use rustix::net::{
     sockopt,
 };
 
-use super::{Network, program::Program};
+use super::{
+    Network,
+    program::{Open, Program},
+};
 use crate::core::{ANSWER_BYTES_MAX, Domain, Flow, Held, held};
 
 /// The socket that the supervisor has made, for `sock_diag`.
@@ -122,13 +125,25 @@ pub(super) fn flow_of(socket: &OwnedFd, domain: Domain, remote: SocketAddr) -> i
 impl Network {
     /// Forgets what nobody has any more.
     pub(super) fn close_gone(&self, program: &Program) {
-        for (inode, socket, flow) in program.open() {
-            // What a relay has goes on without the program's end of it, and is cut as any other.
-            if flow.is_some_and(|flow| !self.kernel.has(&flow)) && !self.is_relayed(socket) {
-                program.forget(inode, socket);
-                self.registry.remove(socket);
+        for open in program.open().into_iter().filter(|open| self.is_gone(open)) {
+            // What a relay has goes on without the program's end of it for a while, and is cut as any other.
+            open.live.drain();
+            if !open.live.is_relayed() {
+                program.forget(open.inode, open.socket);
+                self.registry.remove(open.socket);
             }
         }
+    }
+
+    /// Of a program that has ended: what it sent by a relay, and then closed, arrives. The relay takes it out of the table.
+    pub(super) fn drain_of(&self, program: &Program) {
+        let open = program.open().into_iter();
+        open.filter(|open| open.live.is_relayed() && self.is_gone(open)).for_each(|open| open.live.drain());
+    }
+
+    /// Nobody has the program's end. One that is just being connected is there.
+    fn is_gone(&self, open: &Open) -> bool {
+        open.live.flow.get().is_some_and(|flow| !self.kernel.has(flow))
     }
 
     /// The same of all programs.
@@ -148,21 +163,15 @@ impl Network {
 
     /// What was cut of a program and is still there: the kernel's numbers.
     fn cut_and_there(&self, program: &Program) -> Vec<u64> {
-        let open = program.open();
-        let is_cut = |socket| {
-            self.registry.read(|sockets, _| {
-                sockets.find(socket, program.identity).map_or(true, |record| record.cut.is_some())
-            })
-        };
         let mut there = Vec::new();
-        for (inode, socket, flow) in open.into_iter().filter(|(_, socket, _)| is_cut(*socket)) {
-            match flow {
-                Some(flow) if !self.kernel.has(&flow) && !self.is_relayed(socket) => {
-                    program.forget(inode, socket);
-                    self.registry.remove(socket);
+        for open in program.open().into_iter().filter(|open| open.live.is_cut()) {
+            match !open.live.is_relayed() && self.is_gone(&open) {
+                true => {
+                    program.forget(open.inode, open.socket);
+                    self.registry.remove(open.socket);
                 }
-                // One without a flow is just being connected, and hears of its end there.
-                _ => there.push(inode),
+                // One that is just being connected hears of its end there.
+                false => there.push(open.inode),
             }
         }
         there
@@ -177,7 +186,8 @@ impl Network {
             let left = programs.iter().map(|program| (program, self.cut_and_there(program)));
             let left: Vec<_> = left.filter(|(_, sockets)| !sockets.is_empty()).collect();
             let waited = began.elapsed();
-            if left.is_empty() {
+            // A relay may have what was a program's that has ended.
+            if left.is_empty() && !self.registry.has_cut_relayed() {
                 return true;
             }
             if waited >= GIVEN_UP_AFTER {
@@ -204,10 +214,9 @@ impl Network {
     pub(super) async fn end_outlived(&self, program: &Program) {
         for pause in OUTLIVED_PAUSES {
             tokio::time::sleep(pause).await;
-            let open = program.open();
-            let left =
-                open.into_iter().filter(|(_, _, flow)| flow.is_some_and(|flow| self.kernel.has(&flow)));
-            let sockets: Vec<u64> = left.map(|(inode, _, _)| inode).collect();
+            let open = program.open().into_iter();
+            let left = open.filter(|open| open.live.flow.get().is_some_and(|flow| self.kernel.has(flow)));
+            let sockets: Vec<u64> = left.map(|open| open.inode).collect();
             if sockets.is_empty() {
                 break;
             }

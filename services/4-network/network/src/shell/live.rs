@@ -6,8 +6,8 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{datagram_flow::Sources, program::Held};
-use crate::core::{Domain, NetError, Pace, SocketType};
+use crate::core::{Domain, Flow, NetError, Pace, SocketType};
 
 /// In which form a socket is: tokio's types change with what was done.
 #[derive(Debug)]
@@ -45,6 +45,10 @@ pub(super) struct Live {
     pub(super) received_bytes: AtomicU64,
     /// Of a connection with a bandwidth.
     pace: Mutex<Pace>,
+    /// What a program's socket is to the kernel, once the kernel's `connect` was called.
+    pub(super) flow: OnceLock<Flow>,
+    is_relayed: AtomicBool,
+    drains: watch::Sender<bool>,
 }
 
 impl fmt::Debug for Live {
@@ -96,6 +100,9 @@ impl Live {
             sent_bytes: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
             pace: Mutex::default(),
+            flow: OnceLock::new(),
+            is_relayed: AtomicBool::new(false),
+            drains: watch::Sender::new(false),
         }
     }
 
@@ -208,6 +215,36 @@ impl Live {
             Io::Fresh(socket) => socket.local_addr().ok(),
             _ => None,
         })
+    }
+
+    pub(super) fn is_cut(&self) -> bool {
+        *self.cut.borrow()
+    }
+
+    /// Whether a relay has it: then it is there, whatever its program does with its end.
+    pub(super) fn is_relayed(&self) -> bool {
+        self.is_relayed.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn set_relayed(&self, is_relayed: bool) {
+        self.is_relayed.store(is_relayed, Ordering::SeqCst);
+    }
+
+    /// Nobody has the program's end any more: its relay has a while for what was sent.
+    pub(super) fn drain(&self) {
+        self.drains.send_if_modified(|drains| !std::mem::replace(drains, true));
+    }
+
+    pub(super) fn drains(&self) -> bool {
+        *self.drains.borrow()
+    }
+
+    /// Comes when what was sent has had its time.
+    pub(super) async fn drained(&self, limit: Duration) {
+        let mut drains = self.drains.subscribe();
+        // Its sender is this.
+        drop(drains.wait_for(|drains| *drains).await);
+        time::sleep(limit).await;
     }
 
     /// Comes when the socket is cut.

@@ -49,7 +49,7 @@ use registry::Registry;
 use resolver::Resolver;
 
 use crate::core::{
-    CallFold, FOLD_VERSION, Rules, SocketId,
+    CallFold, FOLD_VERSION, Rules,
     limits::{CONNECTS_MAX, DATAGRAM_SOCKETS_MAX, RELAYS_MAX, WAITING_BYTES_MAX},
 };
 
@@ -138,8 +138,6 @@ pub struct Network {
     /// Sockets for datagrams of programs, and bytes of what waits for them.
     datagram_sockets: Arc<Semaphore>,
     waiting_datagrams: Arc<Semaphore>,
-    /// Connections of programs that a relay has.
-    relayed: Mutex<HashSet<SocketId>>,
     /// When everything was last looked through because there was no room.
     looked: Mutex<Option<std::time::Instant>>,
     /// Those that may connect, by their numbers.
@@ -181,7 +179,6 @@ impl Service for Network {
             relays: Arc::new(Semaphore::new(RELAYS_MAX)),
             datagram_sockets: Arc::new(Semaphore::new(DATAGRAM_SOCKETS_MAX)),
             waiting_datagrams: Arc::new(Semaphore::new(WAITING_BYTES_MAX)),
-            relayed: Mutex::default(),
             looked: Mutex::default(),
             programs: Mutex::default(),
             claimed: Mutex::default(),

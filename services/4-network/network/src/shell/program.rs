@@ -11,9 +11,9 @@ use base::{IdentityId, ProcessId};
 use contracts::network::v1::{self as wire, program_order::Order};
 use tokio::sync::{Semaphore, mpsc};
 
-use super::names::Names;
+use super::{live::Live, names::Names};
 use crate::core::{
-    Bucket, Flow, Places, SocketId,
+    Bucket, Places, SocketId,
     limits::{CONNECTS_A_SECOND_MAX, CONNECTS_AT_ONCE_MAX, CONNECTS_OF_PROGRAM_MAX, RELAYS_OF_PROGRAM_MAX},
 };
 
@@ -34,11 +34,12 @@ pub(super) struct Program {
     pub(super) names: Names,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Open {
-    socket: SocketId,
-    /// None before the kernel's `connect` was called.
-    flow: Option<Flow>,
+/// One that is known, by the kernel's number. What there is to know of it is in `live`, and nowhere else.
+#[derive(Clone, Debug)]
+pub(super) struct Open {
+    pub(super) inode: u64,
+    pub(super) socket: SocketId,
+    pub(super) live: Arc<Live>,
 }
 
 /// Who hears what process_manager is to do for it.
@@ -102,8 +103,8 @@ impl Program {
     }
 
     /// The table's number of one that is known; it is replaced by the new.
-    pub(super) fn remember(&self, inode: u64, socket: SocketId) -> Option<SocketId> {
-        self.flows().insert(inode, Open { socket, flow: None }).map(|before| before.socket)
+    pub(super) fn remember(&self, inode: u64, socket: SocketId, live: Arc<Live>) -> Option<SocketId> {
+        self.flows().insert(inode, Open { inode, socket, live }).map(|before| before.socket)
     }
 
     /// Its number in the table.
@@ -111,16 +112,9 @@ impl Program {
         self.flows().get(&inode).map(|flow| flow.socket)
     }
 
-    /// It is connected, or on its way.
-    pub(super) fn name(&self, inode: u64, socket: SocketId, flow: Flow) {
-        if let Some(open) = self.flows().get_mut(&inode).filter(|open| open.socket == socket) {
-            open.flow = Some(flow);
-        }
-    }
-
-    /// Everything that is known: the kernel's number, the table's, and what it is to the kernel.
-    pub(super) fn open(&self) -> Vec<(u64, SocketId, Option<Flow>)> {
-        self.flows().iter().map(|(inode, open)| (*inode, open.socket, open.flow)).collect()
+    /// Everything that is known.
+    pub(super) fn open(&self) -> Vec<Open> {
+        self.flows().values().cloned().collect()
     }
 
     pub(super) fn forget(&self, inode: u64, socket: SocketId) {

@@ -140,6 +140,13 @@ impl Wanted {
     }
 }
 
+#[cfg(test)]
+impl Wanted {
+    pub(super) fn for_test(socket: OwnedFd, domain: Domain, to: SocketAddr) -> Self {
+        Self { socket, domain, inode: 0, to, shown: to }
+    }
+}
+
 fn address_of(address: &wire::Address) -> Option<SocketAddr> {
     let port = u16::try_from(address.port).ok()?;
     if let Ok(v4) = <[u8; 4]>::try_from(address.ip.as_slice()) {
@@ -245,11 +252,11 @@ impl Network {
         name: Option<HostName>,
         connection: &Connection,
     ) -> Result<SocketId, NetError> {
+        let held = Held { orders: program.orders.clone(), inode: wanted.inode };
+        let live = Arc::new(Live::of(Io::Program(held)));
         let create = || {
-            let held = Held { orders: program.orders.clone(), inode: wanted.inode };
-            let live = Live::of(Io::Program(held));
             let (owner, client) = (program.identity, &program.client);
-            self.registry.create(owner, client, wanted.domain, SocketType::Stream, live)
+            self.registry.create(owner, client, wanted.domain, SocketType::Stream, Arc::clone(&live))
         };
         // What has been closed counts no longer.
         let id = create().or_else(|error| match error {
@@ -269,7 +276,7 @@ impl Network {
         })?;
         // Of a socket of before with the same number: a relay that still goes for it ends.
         if let Some(before) =
-            program.remember(wanted.inode, id).and_then(|before| self.registry.remove(before))
+            program.remember(wanted.inode, id, live).and_then(|before| self.registry.remove(before))
         {
             before.cut.send_replace(true);
         }
@@ -306,7 +313,7 @@ impl Network {
                 Ok::<(), NetError>(())
             });
             match (established, flow) {
-                (Ok(()), Ok(flow)) => program.name(wanted.inode, id, flow),
+                (Ok(()), Ok(flow)) => drop(live.flow.set(flow)),
                 // It was cut meanwhile, and the monitor may have looked before the kernel began.
                 (Err(error), _) => done = Err(error.into()),
                 // What cannot be found again is not let out.
@@ -421,7 +428,7 @@ mod tests {
     fn wanted(to: SocketAddr) -> Wanted {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = socket_with(AddressFamily::INET, KernelType::STREAM, flags, None).unwrap();
-        Wanted { socket, domain: Domain::Inet, inode: 0, to, shown: to }
+        Wanted::for_test(socket, Domain::Inet, to)
     }
 
     /// Takes no more connections: what asks for one hears nothing.

@@ -175,6 +175,7 @@ impl Network {
         heard.close();
         let (network, ended) = (Arc::clone(self), Arc::clone(program));
         tokio::spawn(async move { network.end_outlived(&ended).await });
+        self.drain_of(program);
         self.registry.remove_of(&program.client, "its program has ended");
         let mut programs = self.programs();
         if programs.get(&program.process.0).is_some_and(|known| Arc::ptr_eq(known, program)) {

@@ -54,11 +54,11 @@ impl Registry {
         client: &str,
         domain: Domain,
         socket_type: SocketType,
-        live: Live,
+        live: impl Into<Arc<Live>>,
     ) -> Result<SocketId, NetError> {
         let mut both = self.both();
         let id = both.sockets.create(owner, client, domain, socket_type)?;
-        both.live.insert(id, Arc::new(live));
+        both.live.insert(id, live.into());
         Ok(id)
     }
 
@@ -92,6 +92,20 @@ impl Registry {
         for id in which(&both.sockets) {
             both.cut(id, why);
         }
+    }
+
+    /// Ends one that nobody is to be told of who waits for cuts: no entry of the log took it away.
+    pub(super) fn cut_unasked(&self, id: SocketId, why: &str) {
+        let mut both = self.both();
+        both.sockets.cut(id, why);
+        if let Some(live) = both.live.get(&id) {
+            live.cut();
+        }
+    }
+
+    /// Whether a relay still has something that was cut.
+    pub(super) fn has_cut_relayed(&self) -> bool {
+        self.both().live.values().any(|live| live.is_relayed() && live.is_cut())
     }
 
     /// Ends connections: the sockets that live by them, and single peers of datagram sockets.
@@ -138,10 +152,13 @@ impl Registry {
         both.live.remove(&id)
     }
 
-    /// What was made on a channel whose service has ended: cut, and gone.
+    /// What was made on a channel whose service has ended: cut, and gone, but for what only drains.
     pub(super) fn remove_of(&self, client: &str, why: &str) {
         let mut both = self.both();
         for id in both.sockets.of_client(client) {
+            if both.live.get(&id).is_some_and(|live| live.drains() && live.is_relayed()) {
+                continue;
+            }
             both.cut(id, why);
             both.sockets.remove(id);
             both.live.remove(&id);

@@ -2,10 +2,9 @@
 //! the program's end of it, and what it may carry is held here.
 
 use std::{
-    collections::HashSet,
     io,
-    net::SocketAddr,
-    sync::{Arc, MutexGuard, PoisonError},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -29,7 +28,10 @@ use super::{
 use crate::core::{
     Domain, NetError, Relay, SocketId, burst_bytes,
     first_bytes::{FIRST_BYTES_MAX, Verdict, judge_all},
-    limits::{FIRST_BYTES_TIMEOUT, RELAY_BUFFER_BYTES, RELAY_BUFFER_BYTES_MAX, RELAY_CONNECT_TIMEOUT},
+    limits::{
+        FIRST_BYTES_TIMEOUT, RELAY_BUFFER_BYTES, RELAY_BUFFER_BYTES_MAX, RELAY_CONNECT_TIMEOUT,
+        RELAY_DRAIN_TIMEOUT,
+    },
 };
 
 /// On this host's loopback the other end is there at once.
@@ -49,30 +51,27 @@ fn errno(error: &io::Error) -> Errno {
 struct Relayed {
     network: Arc<Network>,
     id: SocketId,
+    live: Arc<Live>,
 }
 
 impl Relayed {
-    fn new(network: &Arc<Network>, id: SocketId) -> Self {
-        network.relayed().insert(id);
-        Self { network: Arc::clone(network), id }
+    fn new(network: &Arc<Network>, id: SocketId, live: &Arc<Live>) -> Self {
+        live.set_relayed(true);
+        Self { network: Arc::clone(network), id, live: Arc::clone(live) }
     }
 }
 
 impl Drop for Relayed {
     fn drop(&mut self) {
-        self.network.relayed().remove(&self.id);
+        self.live.set_relayed(false);
+        // Nobody else may be left to do it. One that begins to drain after this is looked at again (`remove_of`).
+        if self.live.drains() {
+            self.network.registry.remove(self.id);
+        }
     }
 }
 
 impl Network {
-    fn relayed(&self) -> MutexGuard<'_, HashSet<SocketId>> {
-        self.relayed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn is_relayed(&self, id: SocketId) -> bool {
-        self.relayed().contains(&id)
-    }
-
     /// As [`connect`], by way of the relay. One that waits hears how the connection to the place itself went; one that does not
     /// is connected to the relay, and reset if the place cannot be reached.
     pub(super) async fn connect_by_relay(
@@ -93,7 +92,7 @@ impl Network {
             None
         };
         let (here, said) = join(wanted).await?;
-        let (relayed, live) = (Relayed::new(self, id), Arc::clone(live));
+        let relayed = Relayed::new(self, id, live);
         tokio::spawn(async move {
             let _room = room;
             let reaching = async {
@@ -102,8 +101,9 @@ impl Network {
                     None => reach(to, RELAY_CONNECT_TIMEOUT).await.map_err(|_| NetError::ConnectionReset),
                 }
             };
+            let live = &*relayed.live;
             match live.until_cut(reaching).await {
-                Ok(there) => relayed.network.carry(id, &live, here, there, &relay).await,
+                Ok(there) => relayed.network.carry(id, live, here, there, &relay).await,
                 Err(_) => reset(&here),
             }
         });
@@ -114,21 +114,13 @@ impl Network {
         // Small messages are not held back, as the program's own socket would not.
         let _ = (here.set_nodelay(true), there.set_nodelay(true));
         let ((mut from, mut back), (mut answers, mut to)) = (here.into_split(), there.into_split());
-        let both = async {
-            let asks = async {
-                if !relay.names.is_empty() {
-                    first_bytes(live, &mut from, &mut to, relay).await?;
-                }
-                pump(&mut from, &mut to, relay.send, |bytes| live.count(bytes, 0), live, relay).await
-            };
-            let hears = pump(&mut answers, &mut back, relay.recv, |bytes| live.count(0, bytes), live, relay);
-            tokio::try_join!(asks, hears)
-        };
+        let both =
+            both_ways((&mut from, &mut back), (&mut answers, &mut to), live, relay, RELAY_DRAIN_TIMEOUT);
         // What ends by itself has said so to both sides; all else is not delivered any more.
         if let Err(error) = live.until_cut(both).await {
             if matches!(error, NetError::PermissionDenied(_)) {
                 tracing::warn!(socket = id.0, %error, "a program's connection is cut");
-                self.registry.cut_all(|_| vec![id], &error.to_string());
+                self.registry.cut_unasked(id, &error.to_string());
             }
             reset(from.as_ref());
             reset(to.as_ref());
@@ -143,15 +135,28 @@ async fn reach(to: SocketAddr, limit: Duration) -> Result<TcpStream, Errno> {
     }
 }
 
+/// Where a relay waits for the program's socket: in the family of the place, as the program would see its own end of it. A host
+/// may have no `::1`, and a socket of IPv6 goes to IPv4 there too.
+fn meeting(to: SocketAddr) -> SocketAddr {
+    match to.ip().to_canonical() {
+        IpAddr::V4(_) => SocketAddr::from(([127, 0, 0, 1], 0)),
+        IpAddr::V6(_) => SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 0)),
+    }
+}
+
+/// An address as a socket of this family writes it.
+fn written(address: SocketAddr, domain: Domain) -> SocketAddr {
+    match (domain, address) {
+        (Domain::Inet6, SocketAddr::V4(v4)) => (v4.ip().to_ipv6_mapped(), v4.port()).into(),
+        _ => address,
+    }
+}
+
 /// Connects the program's socket to this process. The other end, and what the kernel's `connect` said.
 async fn join(wanted: &Wanted) -> Result<(TcpStream, Result<(), Errno>), Errno> {
-    let place = match wanted.domain {
-        Domain::Inet => SocketAddr::from(([127, 0, 0, 1], 0)),
-        Domain::Inet6 => SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 0)),
-    };
-    let listener = TcpListener::bind(place).await.map_err(|error| errno(&error))?;
+    let listener = TcpListener::bind(meeting(wanted.shown)).await.map_err(|error| errno(&error))?;
     let place = listener.local_addr().map_err(|error| errno(&error))?;
-    let said = connect(&wanted.socket, place).await;
+    let said = connect(&wanted.socket, written(place, wanted.domain)).await;
     if let Err(errno) = said
         && errno != Errno::INPROGRESS
     {
@@ -162,7 +167,7 @@ async fn join(wanted: &Wanted) -> Result<(TcpStream, Result<(), Errno>), Errno> 
         loop {
             // Anybody on this host can come here; the program's socket is known by its address.
             match listener.accept().await {
-                Ok((here, peer)) if peer == own => return Ok(here),
+                Ok((here, peer)) if written(peer, wanted.domain) == own => return Ok(here),
                 Ok(_) => {}
                 Err(error) => return Err(errno(&error)),
             }
@@ -213,6 +218,28 @@ async fn first_bytes(
     Ok(())
 }
 
+/// Until both directions have ended. One that nobody has the program's end of has the time of `drain` more.
+async fn both_ways(
+    (from, back): (&mut OwnedReadHalf, &mut OwnedWriteHalf),
+    (answers, to): (&mut OwnedReadHalf, &mut OwnedWriteHalf),
+    live: &Live,
+    relay: &Relay,
+    drain: Duration,
+) -> Result<(), NetError> {
+    let asks = async {
+        if !relay.names.is_empty() {
+            first_bytes(live, from, to, relay).await?;
+        }
+        pump(from, to, relay.send, |bytes| live.count(bytes, 0), live, relay).await
+    };
+    let hears = pump(answers, back, relay.recv, |bytes| live.count(0, bytes), live, relay);
+    tokio::select! {
+        biased;
+        done = async { tokio::try_join!(asks, hears).map(drop) } => done,
+        () = live.drained(drain) => Err(NetError::ConnectionReset),
+    }
+}
+
 /// One direction, to its end.
 async fn pump(
     from: &mut OwnedReadHalf,
@@ -259,6 +286,7 @@ mod tests {
         shell::live::Io,
     };
 
+    const DRAIN: Duration = Duration::from_millis(300);
     const FREE: Relay = Relay { names: Vec::new(), send: true, recv: true, bandwidth_limit: 0 };
 
     /// A program's end and a server's, with the relay between them.
@@ -275,15 +303,7 @@ mod tests {
         let carried = Arc::clone(&live);
         let carrying = tokio::spawn(async move {
             let ((mut from, mut back), (mut answers, mut to)) = (here.into_split(), there.into_split());
-            let asks = async {
-                if !relay.names.is_empty() {
-                    first_bytes(&carried, &mut from, &mut to, &relay).await?;
-                }
-                pump(&mut from, &mut to, relay.send, |bytes| carried.count(bytes, 0), &carried, &relay).await
-            };
-            let hears =
-                pump(&mut answers, &mut back, relay.recv, |bytes| carried.count(0, bytes), &carried, &relay);
-            let both = async { tokio::try_join!(asks, hears).map(drop) };
+            let both = both_ways((&mut from, &mut back), (&mut answers, &mut to), &carried, &relay, DRAIN);
             carried.until_cut(both).await
         });
         (program, server, live, carrying)
@@ -375,6 +395,37 @@ mod tests {
         let Err(NetError::PermissionDenied(why)) = carrying.await.unwrap() else { panic!() };
         assert!(why.contains("other.org") && why.contains("api.example.org"), "{why}");
         assert!(!matches!(server.read(&mut heard).await, Ok(1..)));
+    }
+
+    /// A server that neither answers nor ends keeps no relay whose program is gone, and not before its time.
+    #[tokio::test]
+    async fn what_nobody_has_the_programs_end_of_is_drained_and_ends() {
+        let (mut program, mut server, live, carrying) = joined(FREE).await;
+        program.write_all(b"last words").await.unwrap();
+        drop(program);
+        let mut heard = Vec::new();
+        server.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, b"last words");
+        tokio::time::sleep(2 * DRAIN).await;
+        assert!(!carrying.is_finished(), "one end is closed, and somebody may have the other half of it");
+        live.drain();
+        let began = tokio::time::Instant::now();
+        assert_eq!(carrying.await.unwrap(), Err(NetError::ConnectionReset));
+        assert!(began.elapsed() >= DRAIN, "{:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_socket_of_ipv6_that_goes_to_ipv4_needs_no_ipv6_on_the_loopback() {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+        for to in ["192.0.2.1:80", "[::ffff:192.0.2.1]:80"] {
+            assert_eq!(meeting(to.parse().unwrap()).to_string(), "127.0.0.1:0");
+        }
+        assert_eq!(meeting("[2001:db8::1]:80".parse().unwrap()).to_string(), "[::1]:0");
+        let to: SocketAddr = "192.0.2.1:80".parse().unwrap();
+        let socket = socket_with(AddressFamily::INET6, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+        let wanted = Wanted::for_test(socket.unwrap(), Domain::Inet6, to);
+        let (here, said) = join(&wanted).await.unwrap();
+        assert_eq!((said, here.local_addr().unwrap().is_ipv4()), (Ok(()), true));
     }
 
     #[tokio::test]
