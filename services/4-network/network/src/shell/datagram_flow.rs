@@ -265,7 +265,7 @@ impl Carrier {
         match sent {
             Ok(bytes) => {
                 self.live.count(bytes, 0);
-                self.live.charge(bytes, limit).await;
+                self.live.charge(bytes, limit);
             }
             Err(error) => self.fail(port, Errno::from_io_error(&error).unwrap_or(Errno::IO), ""),
         }
@@ -361,7 +361,7 @@ impl Hearing {
         }
         let limit = self.grant.bandwidth_limit;
         self.live.room(limit).await;
-        self.live.charge(data.len(), limit).await;
+        self.live.charge(data.len(), limit);
         // Cut since: nothing of it is heard any more.
         if *self.live.cut.borrow() {
             return;

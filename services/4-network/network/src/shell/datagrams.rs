@@ -155,7 +155,7 @@ impl Network {
         }
         let opened = Channel::pair().and_then(|(ours, theirs)| {
             ours.set_nonblocking()?;
-            Ok((register(Wire(ours))?, OwnedFd::from(theirs)))
+            Ok((register(ours)?, OwnedFd::from(theirs)))
         });
         let Ok((ours, theirs)) = opened else { return refuse(libc_errno::NETDOWN) };
         let datagrams = Arc::new(Datagrams::new(ours));
