@@ -7,7 +7,7 @@ use ::core::net::{IpAddr, SocketAddr};
 use super::{
     HostName, NetError,
     name_place::{NamePlace, parse_port},
-    special::{Special, special},
+    special::{Special, is_hosts, special},
 };
 
 /// Places of one program.
@@ -47,11 +47,6 @@ pub struct Decided {
     pub name: Option<HostName>,
     /// Because of which alone it may be asked, if no address was given: the address can be many others'.
     pub asks_for: Vec<HostName>,
-}
-
-/// Whether an address is this host's; each may be while it is not known which are. Its loopback is told by itself.
-fn is_hosts(ip: IpAddr, hosts: Option<&[IpAddr]>) -> bool {
-    !ip.is_loopback() && hosts.is_none_or(|hosts| hosts.contains(&ip))
 }
 
 impl Places {
