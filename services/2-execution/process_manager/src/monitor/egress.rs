@@ -38,6 +38,7 @@ use sandbox::{
 use super::{
     egress_sweep::{self, copy_options},
     names::NameServer,
+    proxy::Proxy,
     refused::RefusedCalls,
 };
 
@@ -92,13 +93,14 @@ pub(crate) struct WayOut {
     waiting: HashMap<u64, Waiting>,
     local: Vec<Local>,
     names: Option<NameServer>,
+    proxy: Option<Proxy>,
 }
 
 impl WayOut {
-    pub(crate) fn new(leads_out: bool, names: Option<NameServer>) -> io::Result<Self> {
+    pub(crate) fn new(leads_out: bool, names: Option<NameServer>, proxy: Option<Proxy>) -> io::Result<Self> {
         let own = host_socket::own_network()?;
         let (waiting, local) = (HashMap::new(), Vec::new());
-        Ok(Self { leads_out, channel: None, own, next: 1, waiting, local, names })
+        Ok(Self { leads_out, channel: None, own, next: 1, waiting, local, names, proxy })
     }
 
     /// From process_manager, which has one only where `network` knows of none that lives.
@@ -119,6 +121,9 @@ impl WayOut {
         polled.extend(self.local.iter().map(|local| PollFd::new(&local.socket, PollFlags::OUT)));
         if let Some(names) = &self.names {
             names.poll(polled);
+        }
+        if let Some(proxy) = &self.proxy {
+            proxy.poll(polled);
         }
     }
 
@@ -146,6 +151,13 @@ impl WayOut {
                 self.send(&wire::ProgramWord { id, word: Some(Word::Question(question)) }, None).is_ok()
             });
             (self.next, self.names) = (next, Some(names));
+        }
+        if let Some(proxy) = &self.proxy {
+            proxy.serve(|socket| {
+                let word = wire::ProgramWord { id: 0, word: Some(Word::Proxied(wire::ProgramProxied {})) };
+                // Nobody is there to be asked: it is closed, and the program hears that.
+                let _ = self.send(&word, Some(socket.as_fd()));
+            });
         }
         for local in std::mem::take(&mut self.local) {
             if is_writable(&local.socket, Duration::ZERO) {
@@ -181,6 +193,12 @@ impl WayOut {
         match order.order {
             Some(Order::Answer(answer)) => match self.waiting.remove(&order.id) {
                 Some(waiting) => self.answer(waiting, &answer, fd, refused),
+                None if order.id == 0 => {
+                    if !answer.refused.is_empty() {
+                        refused.add("proxy", &answer.name, i32::try_from(answer.errno).unwrap_or(0));
+                    }
+                    Ok(())
+                }
                 None => {
                     if let Some(names) = &mut self.names {
                         names.answer(order.id, &answer, refused);

@@ -21,6 +21,7 @@ pub mod output;
 mod outputs;
 mod program;
 pub mod protocol;
+mod proxy;
 mod refused;
 
 use std::{
@@ -59,6 +60,7 @@ use output::{Output, PIECE_BYTES, READER_GRACE_MS};
 use outputs::{Outputs, Untaken};
 use program::{Program, Used};
 use protocol::{Config, Phase, Reply, Request, Status, Stream};
+use proxy::Proxy;
 use refused::RefusedCalls;
 
 /// Where the descriptors of a launch stand, in the order of its slots.
@@ -133,7 +135,11 @@ fn start() -> Result<(), MonitorError> {
     let missing = prepare(&config.plan, &features, None).missing;
     let sees_sockets = (config.own_network && config.fixed.is_none()) || config.way_out;
     let way_out = match sees_sockets {
-        true => Some(WayOut::new(config.way_out, if config.way_out { name_server()? } else { None })?),
+        true => {
+            let names = if config.way_out { name_server()? } else { None };
+            let proxy = (config.way_out && config.proxy).then(Proxy::new).transpose()?;
+            Some(WayOut::new(config.way_out, names, proxy)?)
+        }
         false => None,
     };
     let learned = config.learn.then(|| Rc::new(RefCell::new(Learned::default())));

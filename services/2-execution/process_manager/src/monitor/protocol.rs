@@ -63,6 +63,9 @@ pub struct Config {
     /// Which files it uses is taken down.
     #[n(14)]
     pub learn: bool,
+    /// Its proxy listens on its own loopback.
+    #[n(19)]
+    pub proxy: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]

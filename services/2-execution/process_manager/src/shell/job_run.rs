@@ -192,6 +192,7 @@ impl Manager {
             calls_pass: kit::is_broken("job-calls"),
             outputs: manifest.outputs.iter().map(|output| in_out(&output.path).to_owned()).collect(),
             way_out: false,
+            proxy: false,
             outputs_bytes_max: manifest.resources.output_limit,
             learn: false,
         };

@@ -270,6 +270,7 @@ impl Manager {
             way_out: !spawn.egress.is_empty(),
             outputs_bytes_max: 0,
             learn: spawn.learn,
+            proxy: spawn.proxy,
         };
         let mut slots = self.usual_slots(pid, &config, image)?;
         if !spawn.secrets.is_empty() {

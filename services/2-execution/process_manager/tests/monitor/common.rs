@@ -137,6 +137,7 @@ impl House {
             calls_pass: false,
             outputs: Vec::new(),
             way_out: false,
+            proxy: false,
             outputs_bytes_max: 0,
             learn: false,
         };

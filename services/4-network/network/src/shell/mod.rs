@@ -14,6 +14,7 @@ mod program;
 mod program_connect;
 mod program_wire;
 mod programs;
+mod proxy;
 mod registry;
 mod relay;
 mod resolver;
@@ -48,7 +49,7 @@ use resolver::Resolver;
 
 use crate::core::{
     CallFold, FOLD_VERSION, Rules, SocketId,
-    limits::{CONNECTS_MAX, RELAYS_MAX},
+    limits::{CONNECTS_MAX, PROXIED_MAX, RELAYS_MAX},
 };
 
 /// Becomes the process `network`.
@@ -133,6 +134,8 @@ pub struct Network {
     connects: Arc<Semaphore>,
     /// Room for connections that are relayed.
     relays: Arc<Semaphore>,
+    /// Room for connections to the proxies of programs.
+    proxied: Arc<Semaphore>,
     /// Connections of programs that a relay has.
     relayed: Mutex<HashSet<SocketId>>,
     /// When everything was last looked through because there was no room.
@@ -174,6 +177,7 @@ impl Service for Network {
             kernel: Kernel::take(),
             connects: Arc::new(Semaphore::new(CONNECTS_MAX)),
             relays: Arc::new(Semaphore::new(RELAYS_MAX)),
+            proxied: Arc::new(Semaphore::new(PROXIED_MAX)),
             relayed: Mutex::default(),
             looked: Mutex::default(),
             programs: Mutex::default(),

@@ -159,6 +159,7 @@ impl Network {
                         Some(Word::Socket(domain)) => self.make_socket(&program, word.id, &domain),
                         Some(Word::Connect(address)) => self.start_connect(&program, word.id, address, fd),
                         Some(Word::Question(question)) => self.start_question(&program, word.id, question),
+                        Some(Word::Proxied(_)) => self.start_proxied(&program, fd),
                     },
                     Err(_) => break,
                 },
