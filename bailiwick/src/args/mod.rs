@@ -236,6 +236,10 @@ pub struct Run {
     /// resolved to for this program; never to a private or otherwise special address that is not given itself.
     #[arg(long, value_name = "NAME[:PORT][/udp] | ADDRESS[/BITS]:PORT[/udp]")]
     pub egress: Vec<String>,
+    /// Give it a proxy (HTTP and SOCKS5) on its own loopback, 127.0.0.1:3128, and set HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and
+    /// NO_PROXY. It leads to the places of --egress; each request is decided by the rules by URL too, and counted.
+    #[arg(long, requires = "egress")]
+    pub proxy: bool,
     /// Show the program a file's content as the secret NAME in `$CREDENTIALS_DIRECTORY`; it is never recorded.
     #[arg(long = "secret", value_name = "NAME=FILE")]
     pub secrets: Vec<String>,

@@ -182,6 +182,7 @@ async fn start(
         disabled_guards: args.disable.clone(),
         terminal: (!args.detach && terminal::is_one()).then(terminal::size).transpose()?,
         egress: args.egress.clone(),
+        proxy: args.proxy,
         secrets: args.secrets.iter().map(|text| read_secret(text)).collect::<Result<_>>()?,
         root,
         learn: args.learn.is_some(),

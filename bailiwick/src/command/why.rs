@@ -163,6 +163,11 @@ fn refusal(call: RefusedCall, grants: &[String]) -> Refusal {
                 format!("{name} answers an address that no name can lead to, so it has to be named itself");
             (format!("--egress {place}:PORT"), Some(note))
         }
+        ("proxy", _) => {
+            let note =
+                "asked for at its proxy; the rules by URL have a say there too: `bailiwick network test URL`";
+            (format!("--egress {}", call.target), Some(note.to_owned()))
+        }
         ("resolve", None) => (format!("--egress {}", call.target.trim_end_matches('.')), None),
         ("connect", _) if call.target == "udp" => {
             let note = "it was given no place for UDP; the addresses of a name are tried by it too, to sort them, and QUIC does \

@@ -514,7 +514,7 @@ pub struct ProgramWord {
     /// Of what is asked; 0 is none.
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    #[prost(oneof = "program_word::Word", tags = "2, 3, 4, 6, 7")]
+    #[prost(oneof = "program_word::Word", tags = "2, 3, 4, 6, 7, 8")]
     pub word: ::core::option::Option<program_word::Word>,
 }
 /// Nested message and enum types in `ProgramWord`.
@@ -539,6 +539,10 @@ pub mod program_word {
         /// most 65 507 bytes, or a reason of at most 256.
         #[prost(bool, tag = "7")]
         Datagrams(bool),
+        /// It has connected to its proxy; the end of it that was accepted comes along. What it asks for there is answered there, and
+        /// what is refused is said in answers without a number.
+        #[prost(message, tag = "8")]
+        Proxied(super::ProgramProxied),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -550,6 +554,8 @@ pub struct ProgramQuestion {
     #[prost(bool, tag = "2")]
     pub stream: bool,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProgramProxied {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProgramSockets {
     #[prost(uint64, repeated, tag = "1")]

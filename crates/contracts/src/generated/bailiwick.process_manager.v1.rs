@@ -212,6 +212,9 @@ pub struct SpawnRequest {
     /// Take down which files it uses, to be told with its end. It sees and may what it would without; refused calls are noticed.
     #[prost(bool, tag = "22")]
     pub learn: bool,
+    /// A proxy (HTTP and SOCKS5) listens on its own loopback, 127.0.0.1:3128, and its environment says so. Needs a place in `egress`.
+    #[prost(bool, tag = "27")]
+    pub proxy: bool,
 }
 /// A root of its own: `/proc`, `/dev`, `/tmp` and `/run` are the sandbox's all the same.
 #[derive(Clone, PartialEq, ::prost::Message)]

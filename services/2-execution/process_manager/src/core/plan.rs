@@ -31,6 +31,8 @@ pub const NAMES_FD: u32 = 9;
 pub const DATAGRAMS_FD: u32 = 11;
 /// What a program with a way out has as its list of name servers, below the images.
 pub const NAME_SERVERS_FILE: &str = "resolv.conf";
+/// Where a program's proxy listens, on its own loopback: the port by which proxies are known.
+pub const PROXY_PORT: u16 = 3128;
 const NAME_SERVERS: &str = "/etc/resolv.conf";
 /// The last slot that becomes a descriptor.
 const ERROR_SLOT: u32 = MONITOR_SLOTS - 1;
@@ -338,6 +340,18 @@ fn program(spawn: &Spawn, label: &str, landlock: Landlock, image_path: Option<&s
 /// Ids of the capabilities that a program was given, separated by spaces; there if it was given any.
 pub(super) const CAPABILITIES_VARIABLE: &str = "BAILIWICK_CAPABILITIES";
 
+/// Programs read some of these in capitals, some in small letters, and some in both.
+fn proxy_variables() -> Vec<(String, String)> {
+    let http = format!("http://127.0.0.1:{PROXY_PORT}");
+    let socks = format!("socks5h://127.0.0.1:{PROXY_PORT}");
+    let own = "localhost,127.0.0.1,::1".to_owned();
+    let all = [("HTTP_PROXY", http.clone()), ("HTTPS_PROXY", http), ("ALL_PROXY", socks), ("NO_PROXY", own)];
+    let both = |(name, value): (&str, String)| {
+        [(name.to_owned(), value.clone()), (name.to_ascii_lowercase(), value)]
+    };
+    all.into_iter().flat_map(both).collect()
+}
+
 /// Exactly what was given, the three without which nothing runs, and which capabilities came with it.
 fn environment(spawn: &Spawn) -> Vec<(String, String)> {
     let usual = [("PATH", kit::images::USUAL_PATH), ("HOME", home(spawn)), ("TMPDIR", "/tmp")];
@@ -345,6 +359,13 @@ fn environment(spawn: &Spawn) -> Vec<(String, String)> {
     for (name, value) in usual {
         if !environment.iter().any(|(given, _)| given == name) {
             environment.push((name.to_owned(), value.to_owned()));
+        }
+    }
+    if spawn.proxy {
+        for (name, value) in proxy_variables() {
+            if !environment.iter().any(|(given, _)| *given == name) {
+                environment.push((name, value));
+            }
         }
     }
     if !spawn.secrets.is_empty() {
@@ -402,6 +423,30 @@ mod tests {
         assert_eq!(plans.monitor.limits.processes_max, Some(65));
         assert!(plans.program.no_new_privs && plans.program.capabilities_kept == 0);
         assert_eq!(plans.program.seccomp.unwrap().notify, ANSWERED);
+    }
+
+    #[test]
+    fn a_program_with_a_proxy_is_told_of_it_in_both_spellings_and_what_was_given_stays() {
+        let environment = |proxy| {
+            let given = [("ALL_PROXY".to_owned(), "mine".to_owned())];
+            let spawn = spawn(|r| {
+                (r.proxy, r.egress, r.env) = (proxy, vec!["192.0.2.1:443".to_owned()], given.into());
+            });
+            plans(&spawn, &host(), ProcessId(1)).program.environment
+        };
+        let has = |all: &[(String, String)], name: &str, value: &str| {
+            all.iter().filter(|(one, _)| one == name).map(|(_, value)| value.as_str()).eq([value])
+        };
+        let with = environment(true);
+        for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"] {
+            assert!(has(&with, name, "http://127.0.0.1:3128"), "{name}: {with:?}");
+        }
+        assert!(has(&with, "ALL_PROXY", "mine") && has(&with, "all_proxy", "socks5h://127.0.0.1:3128"));
+        assert!(
+            has(&with, "NO_PROXY", "localhost,127.0.0.1,::1")
+                && with.iter().any(|(one, _)| one == "no_proxy")
+        );
+        assert!(!environment(false).iter().any(|(name, _)| name.eq_ignore_ascii_case("http_proxy")));
     }
 
     #[test]

@@ -77,6 +77,8 @@ pub struct Spawn {
     pub root: Option<Root>,
     /// Whereto it may connect; `network` reads it.
     pub egress: Vec<String>,
+    /// A proxy listens on its own loopback.
+    pub proxy: bool,
 }
 
 pub(super) fn at_most(field: &'static str, size: usize, max: usize, what: &str) -> Result<(), ProcessError> {
@@ -146,6 +148,7 @@ impl Spawn {
             disabled,
             unpinned,
             root,
+            proxy: proxy(request.proxy, &request.egress)?,
             egress: egress(request.egress)?,
         })
     }
@@ -175,6 +178,13 @@ impl Spawn {
     pub fn logged_name(&self) -> String {
         let end = self.name.floor_char_boundary(LOGGED_NAME_BYTES_MAX);
         self.name.get(..end).unwrap_or_default().to_owned()
+    }
+}
+
+fn proxy(wanted: bool, egress: &[String]) -> Result<bool, ProcessError> {
+    match wanted && egress.is_empty() {
+        true => Err(ProcessError::invalid("proxy", "there is no place in `egress` that it could lead to")),
+        false => Ok(wanted),
     }
 }
 
@@ -378,6 +388,8 @@ mod tests {
         assert!(parse(|r| r.egress = vec![place(); EGRESS_MAX]).is_ok());
         assert_eq!(refused(|r| r.egress = vec![place(); EGRESS_MAX + 1]), "egress");
         assert!(parse(|r| r.egress = vec!["x".repeat(EGRESS_BYTES_MAX)]).is_ok());
+        assert_eq!(refused(|r| r.proxy = true), "proxy");
+        assert!(parse(|r| (r.proxy, r.egress) = (true, vec![place()])).unwrap().proxy);
         assert_eq!(refused(|r| r.egress = vec!["x".repeat(EGRESS_BYTES_MAX + 1)]), "egress");
         for broken in ["", "a b:1", "a\n:1"] {
             assert_eq!(refused(|r| r.egress = vec![broken.to_owned()]), "egress", "{broken:?}");

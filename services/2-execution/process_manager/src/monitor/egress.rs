@@ -39,6 +39,7 @@ use super::{
     datagrams::Datagrams,
     egress_sweep::{self, copy_options},
     names::NameServer,
+    proxy::Proxy,
     refused::RefusedCalls,
 };
 
@@ -96,6 +97,7 @@ pub(crate) struct WayOut {
     datagrams: Option<Datagrams>,
     /// Under which number their channel was asked for.
     datagrams_asked: Option<u64>,
+    proxy: Option<Proxy>,
 }
 
 impl WayOut {
@@ -103,11 +105,20 @@ impl WayOut {
         leads_out: bool,
         names: Option<NameServer>,
         datagrams: Option<Datagrams>,
+        proxy: Option<Proxy>,
     ) -> io::Result<Self> {
-        let own = host_socket::own_network()?;
-        let (waiting, local) = (HashMap::new(), Vec::new());
-        let datagrams_asked = None;
-        Ok(Self { leads_out, channel: None, own, next: 1, waiting, local, names, datagrams, datagrams_asked })
+        Ok(Self {
+            leads_out,
+            channel: None,
+            own: host_socket::own_network()?,
+            next: 1,
+            waiting: HashMap::new(),
+            local: Vec::new(),
+            names,
+            datagrams,
+            datagrams_asked: None,
+            proxy,
+        })
     }
 
     /// Whether datagrams have a way; then they are not this file's to refuse.
@@ -143,6 +154,9 @@ impl WayOut {
         if let Some(datagrams) = &self.datagrams {
             datagrams.poll(polled);
         }
+        if let Some(proxy) = &self.proxy {
+            proxy.poll(polled);
+        }
     }
 
     /// Takes what `network` has said, and what has come to its end by itself.
@@ -172,6 +186,13 @@ impl WayOut {
         }
         if let Some(datagrams) = &mut self.datagrams {
             datagrams.serve(refused);
+        }
+        if let Some(proxy) = &self.proxy {
+            proxy.serve(|socket| {
+                let word = wire::ProgramWord { id: 0, word: Some(Word::Proxied(wire::ProgramProxied {})) };
+                // Nobody is there to be asked: it is closed, and the program hears that.
+                let _ = self.send(&word, Some(socket.as_fd()));
+            });
         }
         for local in std::mem::take(&mut self.local) {
             if is_writable(&local.socket, Duration::ZERO) {
@@ -219,6 +240,12 @@ impl WayOut {
             }
             Some(Order::Answer(answer)) => match self.waiting.remove(&order.id) {
                 Some(waiting) => self.answer(waiting, &answer, fd, refused),
+                None if order.id == 0 => {
+                    if !answer.refused.is_empty() {
+                        refused.add("proxy", &answer.name, i32::try_from(answer.errno).unwrap_or(0));
+                    }
+                    Ok(())
+                }
                 None => {
                     if let Some(names) = &mut self.names {
                         names.answer(order.id, &answer, refused);

@@ -22,6 +22,7 @@ pub mod output;
 mod outputs;
 mod program;
 pub mod protocol;
+mod proxy;
 mod refused;
 
 use std::{
@@ -61,6 +62,7 @@ use output::{Output, PIECE_BYTES, READER_GRACE_MS};
 use outputs::{Outputs, Untaken};
 use program::{Program, Used};
 use protocol::{Config, Phase, Reply, Request, Status, Stream};
+use proxy::Proxy;
 use refused::RefusedCalls;
 
 /// Where the descriptors of a launch stand, in the order of its slots.
@@ -140,7 +142,8 @@ fn start() -> Result<(), MonitorError> {
             let names = if config.way_out { name_server()? } else { None };
             let datagrams =
                 if config.datagrams { Some(Datagrams::new(inherit(datagrams_fd)?)) } else { None };
-            Some(WayOut::new(config.way_out, names, datagrams)?)
+            let proxy = (config.way_out && config.proxy).then(Proxy::new).transpose()?;
+            Some(WayOut::new(config.way_out, names, datagrams, proxy)?)
         }
         false => None,
     };

@@ -67,6 +67,10 @@ pub struct Config {
     #[n(15)]
     #[cbor(default)]
     pub datagrams: bool,
+    /// Its proxy listens on its own loopback.
+    #[n(19)]
+    #[cbor(default)]
+    pub proxy: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]

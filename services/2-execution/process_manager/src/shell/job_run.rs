@@ -193,6 +193,7 @@ impl Manager {
             outputs: manifest.outputs.iter().map(|output| in_out(&output.path).to_owned()).collect(),
             way_out: false,
             datagrams: false,
+            proxy: false,
             outputs_bytes_max: manifest.resources.output_limit,
             learn: false,
         };

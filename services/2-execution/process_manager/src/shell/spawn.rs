@@ -271,6 +271,7 @@ impl Manager {
             outputs_bytes_max: 0,
             learn: spawn.learn,
             datagrams: has_datagrams(spawn),
+            proxy: spawn.proxy,
         };
         let mut slots = self.usual_slots(pid, &config, image)?;
         if !spawn.secrets.is_empty() {

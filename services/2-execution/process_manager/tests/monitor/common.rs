@@ -138,6 +138,7 @@ impl House {
             outputs: Vec::new(),
             way_out: false,
             datagrams: false,
+            proxy: false,
             outputs_bytes_max: 0,
             learn: false,
         };

@@ -7,7 +7,7 @@ use ::core::net::{IpAddr, SocketAddr};
 use super::{
     HostName, NetError, asks_by_name,
     name_place::{NamePlace, parse_port},
-    special::{Special, special},
+    special::{Special, is_hosts, special},
 };
 
 /// Places of one program.
@@ -58,11 +58,6 @@ pub struct Decided {
 /// Where one address serves many names, and what is sent is hidden from its first byte on.
 const QUIC: &str =
     "nobody sees whom QUIC asks for, so no name leads there; name its address with --egress, or use TCP";
-
-/// Whether an address is this host's; each may be while it is not known which are. Its loopback is told by itself.
-fn is_hosts(ip: IpAddr, hosts: Option<&[IpAddr]>) -> bool {
-    !ip.is_loopback() && hosts.is_none_or(|hosts| hosts.contains(&ip))
-}
 
 impl Places {
     pub fn parse(texts: &[String]) -> Result<Self, NetError> {

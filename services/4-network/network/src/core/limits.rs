@@ -21,8 +21,7 @@ pub const PEERS_MAX: usize = 1_024;
 pub const PROGRAMS_MAX: usize = 512;
 /// Connects of one program that are being decided or are under way; the next is told to try again.
 pub const CONNECTS_OF_PROGRAM_MAX: usize = 256;
-/// The same of all programs together: each has a descriptor here meanwhile. With [`SOCKETS_MAX`], three for each program, three
-/// for each of [`RELAYS_MAX`] and [`DATAGRAM_SOCKETS_MAX`] it stays below what the manifest gives (`open_files_max`).
+/// The same of all programs together: each has a descriptor here meanwhile.
 pub const CONNECTS_MAX: usize = 2_000;
 /// Connects that one program may ask for in a row, and a second from then on; the next is told to try again. Each that is
 /// permitted is three entries of the log.
@@ -33,6 +32,8 @@ pub const CONNECTS_A_SECOND_MAX: u32 = 500;
 pub const QUESTIONS_OF_PROGRAM_MAX: usize = 64;
 pub const QUESTIONS_AT_ONCE_MAX: u32 = 200;
 pub const QUESTIONS_A_SECOND_MAX: u32 = 50;
+/// Questions under way of all who ask, each with a socket; the next is told that it is busy.
+pub const QUESTIONS_MAX: usize = 256;
 /// Of one program, and no more than a part of all of them.
 pub const RELAYS_OF_PROGRAM_MAX: usize = 128;
 /// Connections of programs that go through the relay at once; each holds two descriptors and two buffers.
@@ -64,6 +65,9 @@ pub const WAITING_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// For how long policy is not asked again about a peer that it has refused, and how many of one program are remembered.
 pub const DENIED_FOR: Duration = Duration::from_secs(10);
 pub const DENIED_MAX: usize = 1_024;
+/// Connections to the proxy of one program, and of all; another is closed at once.
+pub const PROXIED_OF_PROGRAM_MAX: usize = 64;
+pub const PROXIED_MAX: usize = 512;
 pub const BACKLOG_DEFAULT: u32 = 128;
 pub const BACKLOG_MAX: u32 = 4_096;
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
@@ -145,16 +149,79 @@ pub fn time_limit_or_default(asked_ms: u32) -> Duration {
 mod tests {
     use super::*;
 
+    /// Named constant, how many there can be, and how many descriptors each holds at most.
+    macro_rules! descriptors {
+        ($($name:ident * $each:literal,)*) => { [$((stringify!($name), $name * $each)),*] };
+    }
+
+    /// What counts something that holds no descriptor of its own: it is a part of another, or not a number of things.
+    const NONE: [&str; 31] = [
+        "SOCKETS_OF_ONE_MAX",
+        "TRANSFERS_OF_ONE_MAX",
+        "TRANSFERS_MAX",
+        "TRANSFER_BYTES_MAX",
+        "DATAGRAM_BYTES_MAX",
+        "PEERS_MAX",
+        "CONNECTS_OF_PROGRAM_MAX",
+        "QUESTIONS_OF_PROGRAM_MAX",
+        "RELAYS_OF_PROGRAM_MAX",
+        "PROXIED_OF_PROGRAM_MAX",
+        "RELAY_BUFFER_BYTES_MAX",
+        "PEERS_OF_PROGRAM_MAX",
+        "DATAGRAM_SOCKETS_OF_PROGRAM_MAX",
+        "WAITING_DATAGRAMS_MAX",
+        "WAITING_BYTES_OF_PROGRAM_MAX",
+        "WAITING_BYTES_MAX",
+        "DENIED_MAX",
+        "REASON_BYTES_MAX",
+        "URL_BYTES_MAX",
+        "ADDRESSES_TRIED_MAX",
+        "HEADERS_MAX",
+        // Each goes over one of the sockets.
+        "FETCHES_OF_ONE_MAX",
+        "FETCHES_MAX",
+        "UPLOADS_OF_ONE_MAX",
+        "UPLOADS_MAX",
+        "WEB_SOCKETS_OF_ONE_MAX",
+        "WEB_SOCKETS_MAX",
+        "PROTOCOLS_MAX",
+        "CLOSE_REASON_BYTES_MAX",
+        "URL_RULES_MAX",
+        "URL_PATTERN_BYTES_MAX",
+    ];
+    const NONE_OF_CALLS: [&str; 4] =
+        ["AUTHORITIES_MAX", "AUTHORITY_BYTES_MAX", "WINDOWS_OF_PROCESSES_MAX", "WINDOWS_OF_HOSTS_MAX"];
+
     #[test]
     fn descriptors_are_not_used_up() {
-        /// `open_files_max` of the manifest, and what the runtime, the edges and the log have.
-        const OPEN_FILES_MAX: usize = 11_000;
+        /// What the runtime, the edges and the log have.
         const OTHERS: usize = 300;
-        // A relay that is being made listens too.
-        let of_programs = 3 * PROGRAMS_MAX + 3 * RELAYS_MAX + CONNECTS_MAX + DATAGRAM_SOCKETS_MAX;
-        let most = SOCKETS_MAX + of_programs + OTHERS;
-        assert!(most <= OPEN_FILES_MAX, "{most}");
-        assert!(include_str!("../../manifest.toml").contains("open_files_max = 11000"));
+        let held = descriptors![
+            SOCKETS_MAX * 1,
+            PROGRAMS_MAX * 3,
+            // One that is being made listens too.
+            RELAYS_MAX * 3,
+            CONNECTS_MAX * 1,
+            QUESTIONS_MAX * 1,
+            DATAGRAM_SOCKETS_MAX * 1,
+            // Where it leads to is one of the sockets.
+            PROXIED_MAX * 1,
+        ];
+        let most = OTHERS + held.iter().map(|(_, count)| count).sum::<usize>();
+        let manifest = include_str!("../../manifest.toml");
+        let given = manifest.lines().find_map(|line| line.strip_prefix("open_files_max = "));
+        let given: usize = given.unwrap().parse().unwrap();
+        assert!(most <= given, "{most} descriptors, the manifest gives {given}");
+
+        // A new number of things stands in one of the lists.
+        let text = include_str!("limits.rs");
+        let numbers =
+            text.lines().filter_map(|line| line.strip_prefix("pub const ")?.split_once("_MAX: usize"));
+        for name in numbers.map(|(name, _)| format!("{name}_MAX")) {
+            let counts = held.iter().any(|(one, _)| *one == name);
+            let none = NONE.iter().chain(&NONE_OF_CALLS).any(|one| *one == name);
+            assert!(counts != none, "{name}: how many descriptors does each hold?");
+        }
     }
 
     #[test]

@@ -47,6 +47,14 @@ pub fn special(ip: IpAddr) -> Option<Special> {
     }
 }
 
+/// Whether an address is this host's; each may be while it is not known which are. Its loopback is told by itself. A mapped one
+/// is judged as what it is.
+#[must_use]
+pub(super) fn is_hosts(ip: IpAddr, hosts: Option<&[IpAddr]>) -> bool {
+    let ip = ip.to_canonical();
+    !ip.is_loopback() && hosts.is_none_or(|hosts| hosts.contains(&ip))
+}
+
 const fn special_v4(v4: Ipv4Addr) -> Option<Special> {
     Some(match v4.octets() {
         [0, ..] => Special::Unspecified,

@@ -16,6 +16,7 @@ mod program;
 mod program_connect;
 mod program_wire;
 mod programs;
+mod proxy;
 mod registry;
 mod relay;
 mod resolver;
@@ -50,7 +51,7 @@ use resolver::Resolver;
 
 use crate::core::{
     CallFold, FOLD_VERSION, Rules,
-    limits::{CONNECTS_MAX, DATAGRAM_SOCKETS_MAX, RELAYS_MAX, WAITING_BYTES_MAX},
+    limits::{CONNECTS_MAX, DATAGRAM_SOCKETS_MAX, PROXIED_MAX, RELAYS_MAX, WAITING_BYTES_MAX},
 };
 
 /// Becomes the process `network`.
@@ -138,6 +139,8 @@ pub struct Network {
     /// Sockets for datagrams of programs, and bytes of what waits for them.
     datagram_sockets: Arc<Semaphore>,
     waiting_datagrams: Arc<Semaphore>,
+    /// Room for connections to the proxies of programs.
+    proxied: Arc<Semaphore>,
     /// When everything was last looked through because there was no room.
     looked: Mutex<Option<std::time::Instant>>,
     /// Those that may connect, by their numbers.
@@ -179,6 +182,7 @@ impl Service for Network {
             relays: Arc::new(Semaphore::new(RELAYS_MAX)),
             datagram_sockets: Arc::new(Semaphore::new(DATAGRAM_SOCKETS_MAX)),
             waiting_datagrams: Arc::new(Semaphore::new(WAITING_BYTES_MAX)),
+            proxied: Arc::new(Semaphore::new(PROXIED_MAX)),
             looked: Mutex::default(),
             programs: Mutex::default(),
             claimed: Mutex::default(),

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::{Network, program::Program, programs::libc_errno, resolver::ResolveError};
 use crate::core::{
-    Bucket, Decided, HostName, Reach,
+    Bucket, CallError, Decided, HostName, Reach,
     dns::Family,
     limits::{QUESTIONS_A_SECOND_MAX, QUESTIONS_AT_ONCE_MAX, QUESTIONS_OF_PROGRAM_MAX},
     pins::Pins,
@@ -135,6 +135,35 @@ impl Network {
             }
             Err(Instead::NoSuchName) => heard(question, Said::NoSuchName, stream),
             Err(Instead::Failed) => heard(question, Said::Failed, stream),
+        }
+    }
+
+    /// Of a name that it asks its proxy for: as if it had asked its name server.
+    pub(super) async fn addresses_of(
+        &self,
+        program: &Program,
+        name: &HostName,
+    ) -> Result<Vec<IpAddr>, CallError> {
+        if !is_allowed(program, name) {
+            let text = format!("{name} is not among the places of the program; name it with --egress");
+            return Err(CallError::PolicyDenied(text));
+        }
+        let place = Arc::clone(&program.names.questions).try_acquire_owned();
+        let (true, Ok(_place)) = (program.names.may_ask(), place) else {
+            return Err(CallError::RateLimitExceeded("too many names are asked for at once".to_owned()));
+        };
+        let (v4, v6) =
+            tokio::join!(self.ask_for(program, name, Family::V4), self.ask_for(program, name, Family::V6));
+        let mut refused = None;
+        let mut all = Vec::new();
+        for answered in [v4, v6].into_iter().flatten() {
+            all.extend(answered.addresses);
+            refused = refused.or(answered.refused);
+        }
+        match (all.is_empty(), refused) {
+            (false, _) => Ok(all),
+            (true, Some((_, why))) => Err(CallError::PolicyDenied(format!("{name}: {why}"))),
+            (true, None) => Err(CallError::Dns(format!("{name} has no address that could be asked for"))),
         }
     }
 

@@ -14,7 +14,10 @@ use tokio::sync::{Semaphore, mpsc};
 use super::{live::Live, names::Names};
 use crate::core::{
     Bucket, Places, SocketId,
-    limits::{CONNECTS_A_SECOND_MAX, CONNECTS_AT_ONCE_MAX, CONNECTS_OF_PROGRAM_MAX, RELAYS_OF_PROGRAM_MAX},
+    limits::{
+        CONNECTS_A_SECOND_MAX, CONNECTS_AT_ONCE_MAX, CONNECTS_OF_PROGRAM_MAX, PROXIED_OF_PROGRAM_MAX,
+        RELAYS_OF_PROGRAM_MAX,
+    },
 };
 
 /// One program.
@@ -27,6 +30,8 @@ pub(super) struct Program {
     pub(super) orders: mpsc::UnboundedSender<Said>,
     pub(super) connects: Arc<Semaphore>,
     pub(super) relays: Arc<Semaphore>,
+    /// Connections to its proxy.
+    pub(super) proxied: Arc<Semaphore>,
     flows: Mutex<HashMap<u64, Open>>,
     teller: Mutex<Told>,
     rate: Mutex<Bucket>,
@@ -85,6 +90,7 @@ impl Program {
             orders,
             connects: Arc::new(Semaphore::new(CONNECTS_OF_PROGRAM_MAX)),
             relays: Arc::new(Semaphore::new(RELAYS_OF_PROGRAM_MAX)),
+            proxied: Arc::new(Semaphore::new(PROXIED_OF_PROGRAM_MAX)),
             flows: Mutex::default(),
             teller: Mutex::default(),
             rate: Mutex::new(Bucket::new(CONNECTS_AT_ONCE_MAX, CONNECTS_A_SECOND_MAX)),

@@ -254,9 +254,28 @@ impl Network {
     ) -> Result<SocketId, NetError> {
         let held = Held { orders: program.orders.clone(), inode: wanted.inode };
         let live = Arc::new(Live::of(Io::Program(held)));
+        let id = self.enter_row(program, wanted.domain, wanted.shown, &live, name, connection)?;
+        // Of a socket of before with the same number: a relay that still goes for it ends.
+        if let Some(before) =
+            program.remember(wanted.inode, id, live).and_then(|before| self.registry.remove(before))
+        {
+            before.cut.send_replace(true);
+        }
+        Ok(id)
+    }
+
+    pub(super) fn enter_row(
+        &self,
+        program: &Program,
+        domain: Domain,
+        to: SocketAddr,
+        live: &Arc<Live>,
+        name: Option<HostName>,
+        connection: &Connection,
+    ) -> Result<SocketId, NetError> {
         let create = || {
             let (owner, client) = (program.identity, &program.client);
-            self.registry.create(owner, client, wanted.domain, SocketType::Stream, Arc::clone(&live))
+            self.registry.create(owner, client, domain, SocketType::Stream, Arc::clone(live))
         };
         // What has been closed counts no longer.
         let id = create().or_else(|error| match error {
@@ -269,17 +288,11 @@ impl Network {
         self.registry.change(|sockets| {
             let record = sockets.go(id, program.identity, Event::Connect)?;
             record.process = program.process;
-            record.remote = Some(wanted.shown);
+            record.remote = Some(to);
             record.name = name;
             record.connection = Some(connection.clone());
             Ok::<(), NetError>(())
         })?;
-        // Of a socket of before with the same number: a relay that still goes for it ends.
-        if let Some(before) =
-            program.remember(wanted.inode, id, live).and_then(|before| self.registry.remove(before))
-        {
-            before.cut.send_replace(true);
-        }
         Ok(id)
     }
 

@@ -160,6 +160,7 @@ impl Network {
                         Some(Word::Connect(address)) => self.start_connect(&program, word.id, address, fd),
                         Some(Word::Datagrams(_)) => self.open_datagrams(&program, word.id),
                         Some(Word::Question(question)) => self.start_question(&program, word.id, question),
+                        Some(Word::Proxied(_)) => self.start_proxied(&program, fd),
                     },
                     Err(_) => break,
                 },

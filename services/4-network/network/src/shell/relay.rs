@@ -10,7 +10,7 @@ use std::{
 
 use rustix::{fs::OFlags, io::Errno, net::sockopt};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf},
     net::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
@@ -48,14 +48,14 @@ fn errno(error: &io::Error) -> Errno {
 }
 
 /// That a relay has a connection: whatever its program does with its end, it is there until this is dropped.
-struct Relayed {
+pub(super) struct Relayed {
     network: Arc<Network>,
     id: SocketId,
     live: Arc<Live>,
 }
 
 impl Relayed {
-    fn new(network: &Arc<Network>, id: SocketId, live: &Arc<Live>) -> Self {
+    pub(super) fn new(network: &Arc<Network>, id: SocketId, live: &Arc<Live>) -> Self {
         live.set_relayed(true);
         Self { network: Arc::clone(network), id, live: Arc::clone(live) }
     }
@@ -69,6 +69,43 @@ impl Drop for Relayed {
             self.network.registry.remove(self.id);
         }
     }
+}
+
+/// The end of a relay on the program's side.
+pub(super) trait Side: Send {
+    type From: AsyncRead + Unpin + Send;
+    type Back: AsyncWrite + Unpin + Send;
+
+    fn halves(self) -> (Self::From, Self::Back);
+    /// Nothing that is queued is delivered any more.
+    fn reset(from: &Self::From);
+}
+
+impl Side for TcpStream {
+    type From = OwnedReadHalf;
+    type Back = OwnedWriteHalf;
+
+    fn halves(self) -> (OwnedReadHalf, OwnedWriteHalf) {
+        // As the program's own socket would not.
+        let _ = self.set_nodelay(true);
+        self.into_split()
+    }
+
+    fn reset(from: &OwnedReadHalf) {
+        reset(from.as_ref());
+    }
+}
+
+/// Whoever has the other end is in this process, and finds that this one has gone.
+impl Side for DuplexStream {
+    type From = ReadHalf<Self>;
+    type Back = WriteHalf<Self>;
+
+    fn halves(self) -> (ReadHalf<Self>, WriteHalf<Self>) {
+        tokio::io::split(self)
+    }
+
+    fn reset(_: &ReadHalf<Self>) {}
 }
 
 impl Network {
@@ -103,32 +140,41 @@ impl Network {
             };
             let live = &*relayed.live;
             match live.until_cut(reaching).await {
-                Ok(there) => relayed.network.carry(id, live, here, there, &relay).await,
+                Ok(there) => relayed.network.carry(id, live, here, there, &relay, Vec::new()).await,
                 Err(_) => reset(&here),
             }
         });
         said
     }
 
-    async fn carry(&self, id: SocketId, live: &Live, here: TcpStream, there: TcpStream, relay: &Relay) {
+    /// `begun`: what was heard of it already.
+    pub(super) async fn carry<S: Side>(
+        &self,
+        id: SocketId,
+        live: &Live,
+        here: S,
+        there: TcpStream,
+        relay: &Relay,
+        begun: Vec<u8>,
+    ) {
         // Small messages are not held back, as the program's own socket would not.
-        let _ = (here.set_nodelay(true), there.set_nodelay(true));
-        let ((mut from, mut back), (mut answers, mut to)) = (here.into_split(), there.into_split());
-        let both =
-            both_ways((&mut from, &mut back), (&mut answers, &mut to), live, relay, RELAY_DRAIN_TIMEOUT);
+        let _ = there.set_nodelay(true);
+        let ((mut from, mut back), (mut answers, mut to)) = (here.halves(), there.into_split());
+        let program = (begun, &mut from, &mut back);
+        let both = both_ways(program, (&mut answers, &mut to), live, relay, RELAY_DRAIN_TIMEOUT);
         // What ends by itself has said so to both sides; all else is not delivered any more.
         if let Err(error) = live.until_cut(both).await {
             if matches!(error, NetError::PermissionDenied(_)) {
                 tracing::warn!(socket = id.0, %error, "a program's connection is cut");
                 self.registry.cut_unasked(id, &error.to_string());
             }
-            reset(from.as_ref());
+            S::reset(&from);
             reset(to.as_ref());
         }
     }
 }
 
-async fn reach(to: SocketAddr, limit: Duration) -> Result<TcpStream, Errno> {
+pub(super) async fn reach(to: SocketAddr, limit: Duration) -> Result<TcpStream, Errno> {
     match timeout(limit, TcpStream::connect(to)).await {
         Ok(reached) => reached.map_err(|error| errno(&error)),
         Err(_) => Err(Errno::TIMEDOUT),
@@ -186,11 +232,13 @@ fn denied(text: &str) -> NetError {
 /// Lets the first bytes through when they ask for whom they may.
 async fn first_bytes(
     live: &Live,
-    from: &mut OwnedReadHalf,
+    begun: Vec<u8>,
+    from: &mut (impl AsyncRead + Unpin),
     to: &mut OwnedWriteHalf,
     relay: &Relay,
 ) -> Result<(), NetError> {
-    let mut heard = Vec::with_capacity(FIRST_BYTES_MAX);
+    let mut heard = begun;
+    heard.reserve(FIRST_BYTES_MAX.saturating_sub(heard.len()));
     let reading = async {
         loop {
             match judge_all(&heard, &relay.names) {
@@ -220,15 +268,15 @@ async fn first_bytes(
 
 /// Until both directions have ended. One that nobody has the program's end of has the time of `drain` more.
 async fn both_ways(
-    (from, back): (&mut OwnedReadHalf, &mut OwnedWriteHalf),
+    (begun, from, back): (Vec<u8>, &mut (impl AsyncRead + Unpin), &mut (impl AsyncWrite + Unpin)),
     (answers, to): (&mut OwnedReadHalf, &mut OwnedWriteHalf),
     live: &Live,
     relay: &Relay,
     drain: Duration,
 ) -> Result<(), NetError> {
     let asks = async {
-        if !relay.names.is_empty() {
-            first_bytes(live, from, to, relay).await?;
+        if !(relay.names.is_empty() && begun.is_empty()) {
+            first_bytes(live, begun, from, to, relay).await?;
         }
         pump(from, to, relay.send, |bytes| live.count(bytes, 0), live, relay).await
     };
@@ -242,8 +290,8 @@ async fn both_ways(
 
 /// One direction, to its end.
 async fn pump(
-    from: &mut OwnedReadHalf,
-    to: &mut OwnedWriteHalf,
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
     permitted: bool,
     count: impl Fn(usize),
     live: &Live,
@@ -303,7 +351,8 @@ mod tests {
         let carried = Arc::clone(&live);
         let carrying = tokio::spawn(async move {
             let ((mut from, mut back), (mut answers, mut to)) = (here.into_split(), there.into_split());
-            let both = both_ways((&mut from, &mut back), (&mut answers, &mut to), &carried, &relay, DRAIN);
+            let program = (Vec::new(), &mut from, &mut back);
+            let both = both_ways(program, (&mut answers, &mut to), &carried, &relay, DRAIN);
             carried.until_cut(both).await
         });
         (program, server, live, carrying)

@@ -22,11 +22,10 @@ use tokio::{
 use crate::core::{
     HostName,
     dns::{self, Disbelief, Family, Found},
+    limits::QUESTIONS_MAX,
     nameservers::{SETTINGS_BYTES_MAX, Settings, of_resolv_conf},
 };
 
-/// Questions under way of all who ask, each with a socket; the next is told that it is busy.
-const QUESTIONS_MAX: usize = 256;
 /// How often each server is asked.
 const ROUNDS: usize = 2;
 /// For how long one server is waited for, each time.

@@ -115,6 +115,23 @@ async fn a_url_that_cannot_be_read_is_so_before_any_rule() {
     }
 }
 
+/// Nobody has said here which addresses this host has.
+///
+/// covers: NET-52
+#[tokio::test]
+async fn an_address_that_may_be_this_hosts_is_reached_by_its_name_alone() {
+    let rig = Rig::with_defaults().await;
+    rig.rules(vec![here(), rule("wide", ProcessClass::Application, "*", true, 70)]).await;
+    let refused = rig.get("http://192.0.2.1/").await;
+    assert_eq!(refused.kind(), Kind::PolicyDenied);
+    assert!(refused.text().contains("is not known yet"), "{}", refused.text());
+    let server = answering(|_| sends_to("http://192.0.2.1/")).await;
+    let redirected = rig.get(&server.url("/")).await;
+    assert_eq!(redirected.kind(), Kind::PolicyDenied, "{redirected:?}");
+    assert!(redirected.text().contains("192.0.2.1"), "{}", redirected.text());
+    assert_eq!(rig.authorized().len(), 1, "of the redirecting server alone");
+}
+
 /// covers: NET-56, NET-57, NET-59
 #[tokio::test]
 async fn requests_are_counted_by_process_and_by_host() {

@@ -30,11 +30,12 @@ use kit::Requestor;
 use tokio_rustls::rustls::ClientConfig;
 
 use super::Network;
-use crate::core::{CallError, CallFold, SocketId, Target, User, Windows, decide, names_address};
+use crate::core::{CallError, CallFold, SocketId, Target, User, Windows, check_place, decide};
 use slots::Slots;
 use web_socket::WebSocket;
 
 pub(super) use fetch::FetchStream;
+pub(super) use reach::failed;
 pub(super) use web_socket_open::EventStream;
 
 /// On whose behalf a call is made.
@@ -49,6 +50,8 @@ struct Held {
     user: User,
     target: Target,
     ip: IpAddr,
+    /// The places of a program say which addresses it may reach, and what is special among them.
+    by_places: bool,
 }
 
 pub(super) struct Calls {
@@ -88,7 +91,7 @@ impl Calls {
         *lock(&self.fold) = fold;
     }
 
-    fn policy(&self) -> NetworkPolicyUpdate {
+    pub(super) fn policy(&self) -> NetworkPolicyUpdate {
         lock(&self.fold).policy()
     }
 
@@ -97,34 +100,51 @@ impl Calls {
     }
 
     /// Counts a request, or refuses it (NET-59).
-    fn count(&self, policy: &NetworkPolicyUpdate, user: &User, host: Option<&str>) -> Result<(), CallError> {
+    pub(super) fn count(
+        &self,
+        policy: &NetworkPolicyUpdate,
+        user: &User,
+        host: Option<&str>,
+    ) -> Result<(), CallError> {
         lock(&self.windows).take(self.began.elapsed(), &policy.limits, &user.name, host)
     }
 
     /// Whether the rules in force still let this connection be.
-    fn permits(policy: &NetworkPolicyUpdate, held: &Held) -> Result<(), CallError> {
+    fn permits(policy: &NetworkPolicyUpdate, held: &Held, hosts: Option<&[IpAddr]>) -> Result<(), CallError> {
         decide(&policy.rules, &held.user, &held.target).map_err(|(_, refused)| refused)?;
-        check_special(policy, &held.user, &held.target, held.ip)
+        match held.by_places {
+            true => Ok(()),
+            false => check_special(policy, &held.user, &held.target, held.ip, hosts),
+        }
+    }
+
+    /// Of a program, asked for at its proxy.
+    pub(super) fn hold(&self, id: SocketId, user: User, target: Target, ip: IpAddr) {
+        lock(&self.held).insert(id, Held { user, target, ip, by_places: true });
+    }
+
+    pub(super) fn release(&self, id: SocketId) {
+        lock(&self.held).remove(&id);
+    }
+
+    /// Whether the rules in force still let it be, of what stands in the table.
+    pub(super) fn still_held(&self, id: SocketId, hosts: Option<&[IpAddr]>) -> Result<(), CallError> {
+        let now = self.policy();
+        lock(&self.held).get(&id).map_or(Ok(()), |held| Self::permits(&now, held, hosts))
     }
 }
 
-/// A special address is reached where a rule names it, and nowhere else.
+/// As `check_place`, unless `prove` has switched it off.
 fn check_special(
     policy: &NetworkPolicyUpdate,
     user: &User,
     target: &Target,
     ip: IpAddr,
+    hosts: Option<&[IpAddr]>,
 ) -> Result<(), CallError> {
-    match crate::core::special(ip) {
-        Some(kind) if !kit::is_broken("special-urls") && !names_address(&policy.rules, user, target, ip) => {
-            let text = format!(
-                "{} is at {ip}, a {} address; a rule that allows it names the address",
-                target.host(),
-                kind.name()
-            );
-            Err(CallError::PolicyDenied(text))
-        }
-        _ => Ok(()),
+    match kit::is_broken("special-urls") {
+        true => Ok(()),
+        false => check_place(&policy.rules, user, target, ip, hosts),
     }
 }
 
@@ -136,8 +156,10 @@ impl Network {
             return;
         }
         *lock(&calls.tls) = None;
-        let policy = calls.policy();
-        let refused = |(id, held): (&SocketId, &Held)| Calls::permits(&policy, held).err().map(|_| *id);
+        let (policy, hosts) = (calls.policy(), self.interfaces.addresses());
+        let refused = |(id, held): (&SocketId, &Held)| {
+            Calls::permits(&policy, held, hosts.as_deref()).err().map(|_| *id)
+        };
         let ended: Vec<SocketId> = lock(&calls.held).iter().filter_map(refused).collect();
         self.registry.cut_all(|_| ended, "the network policy that allowed it was replaced");
     }

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tonic::{Code, Status};
 
-use super::{Asker, Calls, Held, Network, carried::Carried, check_special, lock};
+use super::{Asker, Held, Network, carried::Carried, check_special, lock};
 use crate::{
     core::{
         CallError, Connection, Domain, NetError, SocketId, SocketType, Target, User, decide,
@@ -37,7 +37,7 @@ pub(super) struct Peer {
 }
 
 /// What a refusal or a failure on the way is as a result.
-pub(super) fn failed(status: &Status) -> CallError {
+pub(in crate::shell) fn failed(status: &Status) -> CallError {
     let text = status.message().to_owned();
     match status.code() {
         Code::PermissionDenied => CallError::PolicyDenied(text),
@@ -59,7 +59,7 @@ impl Network {
     ) -> Result<(), CallError> {
         decide(&policy.rules, user, target).map_err(|(_, refused)| refused)?;
         match target.address() {
-            Some(ip) => check_special(policy, user, target, ip),
+            Some(ip) => check_special(policy, user, target, ip, self.interfaces.addresses().as_deref()),
             None => Ok(()),
         }
     }
@@ -78,10 +78,11 @@ impl Network {
             Some(ip) => vec![ip],
             None => self.lookup(target.host()).await?.into_iter().map(|known| known.ip).collect(),
         };
+        let hosts = self.interfaces.addresses();
         let mut last = None;
         let mut tried = 0;
         for ip in addresses {
-            if let Err(refused) = check_special(&policy, &asker.user, target, ip) {
+            if let Err(refused) = check_special(&policy, &asker.user, target, ip, hosts.as_deref()) {
                 last.get_or_insert(refused);
                 continue;
             }
@@ -113,12 +114,11 @@ impl Network {
             kit::uncancelled(async move { network.dial(&requestor, &client, to, name, deadline).await })
                 .await
                 .map_err(|status| failed(&status))?;
-        let held = Held { user: asker.user.clone(), target: target.clone(), ip };
+        let held = Held { user: asker.user.clone(), target: target.clone(), ip, by_places: false };
         // It stands in the table before it is asked: no change of the policy slips between.
         let id = carried.id();
         lock(&self.calls.held).insert(id, held);
-        let now = self.calls.policy();
-        let still = lock(&self.calls.held).get(&id).map_or(Ok(()), |held| Calls::permits(&now, held));
+        let still = self.calls.still_held(id, self.interfaces.addresses().as_deref());
         still.map(|()| carried)
     }
 

@@ -1,0 +1,306 @@
+//! HTTP: `CONNECT` is a tunnel, a plain request is read, decided and written anew, so that whoever reads it behind this reads what
+//! was read here. Each request of a kept connection is decided for itself.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use http_body_util::{Either, Full};
+use hyper::{
+    HeaderMap, Method, Request, Response, StatusCode, Version,
+    body::{Body, Bytes, Frame, Incoming, SizeHint},
+    client::conn::http1 as client,
+    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING},
+    server::conn::http1 as server,
+    service::service_fn,
+    upgrade::Upgraded,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{net::TcpStream, task::AbortHandle};
+
+use super::{Proxied, open::Opened, tunnel_to};
+use crate::core::{
+    CallError, Schemes, Target,
+    limits::{FIRST_BYTES_TIMEOUT, HEADER_BYTES_MIN, HEADERS_MAX, RELAY_BUFFER_BYTES, URL_BYTES_MAX},
+};
+
+/// About one connection, and not for the next.
+const HOP: [&str; 10] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "expect",
+];
+
+/// Ended when it is dropped.
+struct Task(AbortHandle);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The body of an answer, with what brings it: both end together.
+struct Passed {
+    body: Incoming,
+    _tasks: [Task; 2],
+}
+
+impl Body for Passed {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+type Answer = Response<Either<Full<Bytes>, Passed>>;
+
+fn refusal(error: &CallError) -> Answer {
+    let status = match error {
+        CallError::PolicyDenied(_) => StatusCode::FORBIDDEN,
+        CallError::Dns(_) | CallError::ConnectionFailed(_) | CallError::Other(_) => StatusCode::BAD_GATEWAY,
+        CallError::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
+        CallError::InvalidUrl(_) => StatusCode::BAD_REQUEST,
+        CallError::RateLimitExceeded(_) => StatusCode::TOO_MANY_REQUESTS,
+    };
+    let mut answer = Response::new(Either::Left(Full::from(format!("bailiwick: {error}\n"))));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    answer
+}
+
+fn wrong(text: &str) -> CallError {
+    CallError::InvalidUrl(text.to_owned())
+}
+
+/// Whom its one `Host` names; none where it may have none.
+fn host<B>(request: &Request<B>) -> Result<Option<&str>, CallError> {
+    let mut all = request.headers().get_all(HOST).iter();
+    match (all.next(), all.next()) {
+        (Some(one), None) => one.to_str().map(Some).map_err(|_| wrong("its Host cannot be read")),
+        (None, _) if request.version() == Version::HTTP_10 || request.method() == Method::CONNECT => Ok(None),
+        (None, _) => Err(wrong("it has no Host")),
+        (Some(_), Some(_)) => Err(wrong("it names two hosts")),
+    }
+}
+
+/// What is asked for. What its line and its `Host` say is the same, or nobody's.
+fn asked<B>(request: &Request<B>) -> Result<Target, CallError> {
+    let (uri, host) = (request.uri(), host(request)?);
+    if request.headers().contains_key(CONTENT_LENGTH) && request.headers().contains_key(TRANSFER_ENCODING) {
+        return Err(wrong("it says twice where its body ends"));
+    }
+    if request.method() == Method::CONNECT {
+        let authority = uri.authority().ok_or_else(|| wrong("it names nobody"))?;
+        let port = authority.port_u16().ok_or_else(|| wrong("CONNECT names a port"))?;
+        if authority.as_str().contains('@') {
+            return Err(wrong("a user is named before the host"));
+        }
+        let target = tunnel_to(authority.host(), port)?;
+        let same = host.is_none_or(|host| {
+            // Some leave the port out here.
+            host.eq_ignore_ascii_case(authority.as_str()) || host.eq_ignore_ascii_case(authority.host())
+        });
+        return if same { Ok(target) } else { Err(wrong("its line and its Host name two")) };
+    }
+    if uri.scheme_str() == Some("https") {
+        return Err(wrong("a proxy is asked for https by CONNECT"));
+    }
+    if uri.authority().is_none() {
+        return Err(wrong("this is a proxy: it is asked for whole URLs, http://HOST/…"));
+    }
+    let text = uri.to_string();
+    if text.len() > URL_BYTES_MAX {
+        return Err(wrong("its URL is too long"));
+    }
+    let target = Target::parse(&text, Schemes::Http)?;
+    if let Some(host) = host {
+        let said = Target::parse(&format!("http://{host}/"), Schemes::Http)?;
+        if said.authority() != target.authority() || said.path() != "/" {
+            return Err(wrong("its line and its Host name two"));
+        }
+    }
+    Ok(target)
+}
+
+/// Leaves what is for the next, and not what `Connection` says is for this one alone.
+fn strip(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        // Where the body ends is said by whoever writes it.
+        .filter(|name: &HeaderName| *name != CONTENT_LENGTH && *name != HOST)
+        .collect();
+    named.iter().for_each(|name| drop(headers.remove(name)));
+    HOP.iter().for_each(|name| drop(headers.remove(*name)));
+}
+
+impl Proxied {
+    pub(super) async fn http(&self, stream: TcpStream) {
+        let header_bytes = self.network.calls.policy().limits.header_bytes.max(HEADER_BYTES_MIN);
+        let service = service_fn(|request| async { Ok::<_, Infallible>(self.answer(request).await) });
+        let connection = server::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(FIRST_BYTES_TIMEOUT)
+            .max_buf_size(header_bytes as usize)
+            .max_headers(HEADERS_MAX)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        if let Err(error) = connection.await {
+            tracing::debug!(process = %self.program.process, %error, "a connection to the proxy");
+        }
+    }
+
+    async fn answer(&self, mut request: Request<Incoming>) -> Answer {
+        let target = match asked(&request) {
+            Ok(target) => target,
+            Err(error) => return refusal(&error),
+        };
+        let is_tunnel = request.method() == Method::CONNECT;
+        let answered = match self.open(&target).await {
+            Ok(opened) if is_tunnel => {
+                let (upgrade, held) = (hyper::upgrade::on(&mut request), self.clone());
+                tokio::spawn(async move { held.tunnel(opened, upgrade).await });
+                Ok(Response::new(Either::Left(Full::default())))
+            }
+            Ok(opened) => exchange(opened, request, &target).await,
+            Err(error) => Err(error),
+        };
+        answered.unwrap_or_else(|error| {
+            self.tell(&format!("{}:{}", target.host(), target.port()), &error);
+            refusal(&error)
+        })
+    }
+
+    async fn tunnel(self, opened: Opened, upgrade: impl Future<Output = hyper::Result<Upgraded>>) {
+        let carrying = async {
+            let Ok(upgraded) = upgrade.await else { return };
+            // What came right behind the request belongs into the tunnel.
+            if let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() {
+                opened.carry(parts.io.into_inner(), parts.read_buf.to_vec()).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.program.orders.closed() => {}
+            () = carrying => {}
+        }
+    }
+}
+
+/// The request to where it was asked for, over a connection of its own.
+async fn exchange(opened: Opened, request: Request<Incoming>, target: &Target) -> Result<Answer, CallError> {
+    let failed = |error: hyper::Error| CallError::ConnectionFailed(format!("{}: {error}", target.host()));
+    let (here, inside) = tokio::io::duplex(RELAY_BUFFER_BYTES);
+    let carrying = Task(tokio::spawn(opened.carry(inside, Vec::new())).abort_handle());
+    let (mut sender, connection) = client::Builder::new()
+        .max_headers(HEADERS_MAX)
+        .handshake::<_, Incoming>(TokioIo::new(here))
+        .await
+        .map_err(failed)?;
+    let driving = Task(tokio::spawn(connection).abort_handle());
+    let (mut parts, body) = request.into_parts();
+    strip(&mut parts.headers);
+    parts.uri = target.path().parse().map_err(|_| wrong("its path cannot be sent"))?;
+    parts.version = Version::HTTP_11;
+    parts.extensions.clear();
+    let host = HeaderValue::try_from(target.authority()).map_err(|_| wrong("its host cannot be sent"))?;
+    parts.headers.insert(HOST, host);
+    parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    let answer = sender.send_request(Request::from_parts(parts, body)).await.map_err(failed)?;
+    let (mut parts, body) = answer.into_parts();
+    strip(&mut parts.headers);
+    parts.version = Version::HTTP_11;
+    parts.extensions.clear();
+    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(CallError::Other("it answers in another protocol, which nobody asked for".to_owned()));
+    }
+    Ok(Response::from_parts(parts, Either::Right(Passed { body, _tasks: [carrying, driving] })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(request: hyper::http::request::Builder) -> String {
+        asked(&request.body(()).unwrap()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_names_two_or_nobody_is_refused() {
+        let of = |method: &str, uri: &str, hosts: &[&str]| {
+            hosts.iter().fold(Request::builder().method(method).uri(uri), |request, host| {
+                request.header("host", *host)
+            })
+        };
+        let ok = |method: &str, uri: &str, hosts: &[&str]| {
+            asked(&of(method, uri, hosts).body(()).unwrap()).map(|target| target.as_str().to_owned()).unwrap()
+        };
+        assert_eq!(ok("GET", "http://a.test/x", &["A.test"]), "http://a.test/x");
+        assert_eq!(ok("GET", "http://a.test:8080/", &["a.test:8080"]), "http://a.test:8080/");
+        assert_eq!(ok("CONNECT", "a.test:443", &["a.test:443"]), "https://a.test/");
+        assert_eq!(ok("CONNECT", "a.test:8443", &["a.test"]), "https://a.test:8443/");
+        assert_eq!(ok("CONNECT", "a.test:80", &[]), "http://a.test/");
+        for (method, uri, hosts, why) in [
+            ("GET", "http://a.test/", &["b.test"][..], "name two"),
+            ("GET", "http://a.test/", &["a.test", "a.test"], "two hosts"),
+            ("GET", "http://a.test/", &["a.test:81"], "name two"),
+            ("GET", "http://a.test/", &["a.test/x"], "name two"),
+            ("GET", "http://a.test/", &[], "no Host"),
+            ("GET", "https://a.test/", &["a.test"], "by CONNECT"),
+            ("GET", "/x", &["a.test"], "this is a proxy"),
+            ("CONNECT", "a.test:443", &["b.test:443"], "name two"),
+            ("CONNECT", "a.test:443", &["a.test:443", "b.test:443"], "two hosts"),
+        ] {
+            let text = refused(of(method, uri, hosts));
+            assert!(text.contains(why), "{method} {uri} {hosts:?}: {text}");
+        }
+        let twice = of("POST", "http://a.test/", &["a.test"]);
+        let twice = twice.header("content-length", "3").header("transfer-encoding", "chunked");
+        assert!(refused(twice).contains("twice"));
+    }
+
+    #[test]
+    fn what_is_about_one_connection_is_not_passed_on() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "x-own, close"),
+            ("x-own", "1"),
+            ("proxy-authorization", "secret"),
+            ("proxy-connection", "keep-alive"),
+            ("content-length", "3"),
+            ("accept", "a"),
+        ] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        strip(&mut headers);
+        let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["accept", "content-length"]);
+    }
+}

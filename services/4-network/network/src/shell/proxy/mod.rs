@@ -1,0 +1,92 @@
+//! The proxy of a program: HTTP (`CONNECT` and plain requests) and SOCKS5 on one port of its own loopback. Its monitor hands over
+//! what was accepted there, so whose connection it is, is known by the channel. Each request goes the way of [`open`].
+
+mod http;
+mod open;
+mod socks;
+
+use std::{os::fd::OwnedFd, sync::Arc};
+
+use contracts::network::v1 as wire;
+use rustix::net::{SocketType as KernelType, sockopt};
+use tokio::{net::TcpStream, sync::OwnedSemaphorePermit, time::timeout};
+
+use super::{Network, program::Program, programs::libc_errno};
+use crate::core::{
+    CallError, Schemes, Target,
+    limits::{FIRST_BYTES_TIMEOUT, URL_BYTES_MAX},
+    socks::VERSION,
+};
+
+/// That a connection to the proxy is counted, for as long as somebody has this.
+type Room = Arc<[OwnedSemaphorePermit; 2]>;
+
+/// One connection to the proxy.
+#[derive(Clone)]
+struct Proxied {
+    network: Arc<Network>,
+    program: Arc<Program>,
+    _room: Room,
+}
+
+impl Network {
+    /// One that there is no room for is closed at once.
+    pub(super) fn start_proxied(self: &Arc<Self>, program: &Arc<Program>, socket: Option<OwnedFd>) {
+        let Some(stream) = socket.and_then(stream_of) else { return };
+        let places = [&program.proxied, &self.proxied].map(|all| Arc::clone(all).try_acquire_owned());
+        let [Ok(one), Ok(of_all)] = places else { return };
+        let (network, program) = (Arc::clone(self), Arc::clone(program));
+        let proxied = Proxied { network, program, _room: Arc::new([one, of_all]) };
+        tokio::spawn(async move {
+            let gone = proxied.program.orders.clone();
+            tokio::select! {
+                biased;
+                () = gone.closed() => {}
+                () = proxied.serve(stream) => {}
+            }
+        });
+    }
+}
+
+fn stream_of(socket: OwnedFd) -> Option<TcpStream> {
+    if !matches!(sockopt::socket_type(&socket), Ok(KernelType::STREAM)) {
+        return None;
+    }
+    let stream = std::net::TcpStream::from(socket);
+    stream.set_nonblocking(true).ok()?;
+    TcpStream::from_std(stream).ok()
+}
+
+impl Proxied {
+    async fn serve(self, stream: TcpStream) {
+        let mut first = [0; 1];
+        match timeout(FIRST_BYTES_TIMEOUT, stream.peek(&mut first)).await {
+            Ok(Ok(1)) if first == [VERSION] => self.socks(stream).await,
+            Ok(Ok(1)) => self.http(stream).await,
+            // It said nothing.
+            _ => {}
+        }
+    }
+
+    /// For the operator: `why` shows it.
+    fn tell(&self, place: &str, error: &CallError) {
+        if let CallError::PolicyDenied(why) = error {
+            let refused = wire::ProgramAnswer {
+                errno: libc_errno::ACCESS,
+                refused: why.clone(),
+                name: place.to_owned(),
+                ..Default::default()
+            };
+            self.program.answer(0, refused, None);
+        }
+    }
+}
+
+/// Of a tunnel nothing is known but where it leads; rules by URL see it as what is usual there.
+fn tunnel_to(host: &str, port: u16) -> Result<Target, CallError> {
+    let scheme = if port == 80 { "http" } else { "https" };
+    if port == 0 || host.len() > URL_BYTES_MAX {
+        return Err(CallError::InvalidUrl("nobody listens there".to_owned()));
+    }
+    Target::parse(&format!("{scheme}://{host}:{port}/"), Schemes::Http)
+}

@@ -1,0 +1,205 @@
+//! The one way of what is asked of the proxy: rules by URL, then how often, then the places of the program, then policy and the
+//! record, and only then the first packet. It is held like what the program connects itself, and carried by the relay.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    os::fd::AsFd,
+    sync::Arc,
+    time::Duration,
+};
+
+use chain::payload::network::{Direction, Protocol};
+use tokio::net::TcpStream;
+
+use super::Proxied;
+use crate::{
+    core::{
+        CallError, Decided, Domain, Event, HostName, NetError, Reach, Relay, SocketId, Target, User,
+        asks_by_name, decide, limits::ADDRESSES_TRIED_MAX,
+    },
+    shell::{
+        Network,
+        authorize::Wish,
+        calls::failed,
+        flows::flow_of,
+        live::{Io, Live},
+        program::Program,
+        relay::{Relayed, Side, reach},
+    },
+};
+
+/// How long one address is tried.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A connection to where it was asked for, until it is dropped.
+pub(super) struct Opened {
+    network: Arc<Network>,
+    program: Arc<Program>,
+    id: SocketId,
+    inode: u64,
+    live: Arc<Live>,
+    there: Option<TcpStream>,
+    relay: Relay,
+    _relayed: Relayed,
+}
+
+impl Opened {
+    /// Both ways, until one has said all or it is cut. `begun`: what was said already.
+    pub(super) async fn carry(mut self, here: impl Side, begun: Vec<u8>) {
+        if let Some(there) = self.there.take() {
+            self.network.carry(self.id, &self.live, here, there, &self.relay, begun).await;
+        }
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.network.calls.release(self.id);
+        self.program.forget(self.inode, self.id);
+        self.network.registry.remove(self.id);
+    }
+}
+
+fn denied(text: impl Into<String>) -> CallError {
+    CallError::PolicyDenied(text.into())
+}
+
+impl Proxied {
+    pub(super) async fn open(&self, target: &Target) -> Result<Opened, CallError> {
+        let calls = &self.network.calls;
+        let (policy, user) = (calls.policy(), calls.fold().user(&self.program.client, false));
+        decide(&policy.rules, &user, target).map_err(|(_, refused)| refused)?;
+        calls.count(&policy, &user, Some(target.host()))?;
+        let (name, addresses) = match target.address() {
+            Some(ip) => (None, vec![ip]),
+            None => {
+                let name: HostName = target
+                    .host()
+                    .parse()
+                    .map_err(|error| CallError::InvalidUrl(format!("{:?}: {error}", target.host())))?;
+                let addresses = self.network.addresses_of(&self.program, &name).await?;
+                (Some(name), addresses)
+            }
+        };
+        let mut last = None;
+        for ip in addresses.into_iter().take(ADDRESSES_TRIED_MAX) {
+            let (this, user, target, name) = (self.clone(), user.clone(), target.clone(), name.clone());
+            // What is on record is carried through, whoever waits for it: who has gone lets go of what was made.
+            let opened = kit::uncancelled(async move { this.open_at(user, &target, name, ip).await }).await;
+            match opened {
+                Ok(opened) => return Ok(opened),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| CallError::Dns(format!("{} has no address", target.host()))))
+    }
+
+    async fn open_at(
+        &self,
+        user: User,
+        target: &Target,
+        name: Option<HostName>,
+        ip: IpAddr,
+    ) -> Result<Opened, CallError> {
+        let (network, program, to) = (&self.network, &self.program, SocketAddr::new(ip, target.port()));
+        let hosts = network.interfaces.addresses();
+        let Decided { reach: decided, name: answered, asks_for } = match &name {
+            Some(name) => program.places.decide(to, hosts.as_deref(), [name]),
+            None => program.decide(to, hosts.as_deref()),
+        };
+        match decided {
+            Reach::Ask => {}
+            Reach::Own => {
+                return Err(denied(format!("{to} is the program's own loopback, to which no proxy leads")));
+            }
+            Reach::Refused(why) => return Err(denied(why)),
+        }
+        let name = name.or(answered);
+        let wish = Wish {
+            direction: Direction::Outbound,
+            protocol: Protocol::Tcp,
+            local: None,
+            remote: Some(to),
+            name: name.as_ref().map(ToString::to_string),
+        };
+        let connection = network
+            .authorize_program(program.identity, program.process, wish)
+            .await
+            .map_err(|status| failed(&status))?;
+        // Who was asked for by name is asked for by name there, too, whatever place covers the address.
+        let asked = if target.address().is_none() { name.iter().cloned().collect() } else { asks_for };
+        let names = asked.iter().filter(|_| asks_by_name(to.port())).map(ToString::to_string).collect();
+        let grant = connection.grant;
+        let relay =
+            Relay { names, send: grant.send, recv: grant.recv, bandwidth_limit: grant.bandwidth_limit };
+        let domain = if to.is_ipv4() { Domain::Inet } else { Domain::Inet6 };
+        let live = Arc::new(Live::of(Io::Away));
+        let entered = network.enter_row(program, domain, to, &live, name, &connection);
+        let opened = match entered {
+            Ok(id) => {
+                let relayed = Relayed::new(network, id, &live);
+                // It stands in the table before it is asked: no change of the policy slips between.
+                network.calls.hold(id, user, target.clone(), ip);
+                let made = match network.stands(program.identity, &connection) {
+                    Ok(()) => self.connect(id, &live, domain, to).await,
+                    Err(error) => Err(error),
+                };
+                match made {
+                    Ok((there, inode)) => Ok(Opened {
+                        network: Arc::clone(network),
+                        program: Arc::clone(program),
+                        id,
+                        inode,
+                        live,
+                        there: Some(there),
+                        relay,
+                        _relayed: relayed,
+                    }),
+                    Err(error) => {
+                        network.calls.release(id);
+                        network.registry.remove(id);
+                        Err(error)
+                    }
+                }
+            }
+            Err(error) => Err(error),
+        };
+        network.close_act(connection.at, opened.is_ok());
+        if opened.is_ok() {
+            network.limit_duration(&connection);
+        }
+        opened.map_err(|error| failed(&error.into()))
+    }
+
+    async fn connect(
+        &self,
+        id: SocketId,
+        live: &Arc<Live>,
+        domain: Domain,
+        to: SocketAddr,
+    ) -> Result<(TcpStream, u64), NetError> {
+        let (network, program) = (&self.network, &self.program);
+        let hosts = network.interfaces.addresses();
+        let still = network.calls.still_held(id, hosts.as_deref());
+        still.map_err(|error| NetError::PermissionDenied(error.to_string()))?;
+        let io = |error: std::io::Error| NetError::of_io(&error, &to.to_string());
+        let connecting = async { reach(to, CONNECT_TIMEOUT).await.map_err(|errno| io(errno.into())) };
+        let there = live.until_cut(connecting).await?;
+        let socket = there.as_fd().try_clone_to_owned().map_err(io)?;
+        let flow = flow_of(&socket, domain, to).map_err(io)?;
+        let inode = rustix::fs::fstat(&socket).map_err(|errno| io(errno.into()))?.st_ino;
+        network.registry.change(|sockets| {
+            let record = sockets.go(id, program.identity, Event::Established)?;
+            record.local = Some(flow.local);
+            Ok::<(), NetError>(())
+        })?;
+        // Set once: this row is new.
+        let _ = live.flow.set(flow);
+        program.remember(inode, id, Arc::clone(live));
+        // It ended while this was made: who takes its rows away may have been here already.
+        match program.orders.is_closed() {
+            true => Err(NetError::ConnectionReset),
+            false => Ok((there, inode)),
+        }
+    }
+}
