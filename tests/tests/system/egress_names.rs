@@ -17,8 +17,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 const USER: u32 = 23_457;
 
 /// A network of its own with servers of names and pages, and a node that lives in it.
-struct Site {
-    node: TestNode,
+pub(crate) struct Site {
+    pub(crate) node: TestNode,
     network: Child,
     said: Arc<Mutex<Vec<String>>>,
 }
@@ -32,7 +32,7 @@ impl Drop for Site {
 
 impl Site {
     /// None where it cannot be made: only root can put a node of any user into it.
-    fn boot(user: Option<u32>) -> Option<Self> {
+    pub(crate) fn boot(user: Option<u32>) -> Option<Self> {
         let mut node = TestNode::empty()?;
         let tools = ["unshare", "nsenter", "setpriv", "ip", "curl", "getent"];
         let missing = tools.iter().find(|tool| {
@@ -75,7 +75,7 @@ impl Site {
         Some(Self { node, network, said })
     }
 
-    fn said(&self, begin: &str) -> usize {
+    pub(crate) fn said(&self, begin: &str) -> usize {
         self.said.lock().unwrap().iter().filter(|line| line.starts_with(begin)).count()
     }
 

@@ -38,6 +38,7 @@ mod network_calls;
 mod passkeys;
 mod policy;
 mod processes;
+mod program_proxy;
 mod prove;
 mod recovery;
 mod rights;
