@@ -42,6 +42,7 @@ mod network_calls;
 mod passkeys;
 mod policy;
 mod processes;
+mod program_proxy;
 mod prove;
 mod pull;
 mod recovery;
