@@ -108,18 +108,21 @@ fn read(states: &[Log], switches: &[usize], waits: bool) -> (Result<(), Fault>, 
     (outcome.map(|_| ()), seen, growing.reads.get())
 }
 
+/// What of a group a reader sees.
+type Part = fn(&[u8]) -> Vec<u8>;
+
 #[test]
 fn nothing_that_becomes_whole_is_called_damaged() {
-    let parts: [&dyn Fn(&[u8]) -> Vec<u8>; 4] = [
-        &|group| group[..GROUP_HEADER_BYTES].to_vec(),
-        &|group| group[..GROUP_HEADER_BYTES / 2].to_vec(),
-        &|group| group[..group.len() / 2].to_vec(),
+    let parts: [Part; 4] = [
+        |group| group[..GROUP_HEADER_BYTES].to_vec(),
+        |group| group[..GROUP_HEADER_BYTES / 2].to_vec(),
+        |group| group[..group.len() / 2].to_vec(),
         // Pages may come in any order.
-        &|group| [vec![0; group.len() / 2].as_slice(), &group[group.len() / 2..]].concat(),
+        |group| [vec![0; group.len() / 2].as_slice(), &group[group.len() / 2..]].concat(),
     ];
     let (mut torn, mut read_again) = (0, 0);
     for part in parts {
-        let states = states(part);
+        let states = states(&part);
         let whole = read(&states[4..], &[], false).1;
         assert_eq!(whole.len(), 8);
         let reads = read(&states, &[0, usize::MAX, usize::MAX, usize::MAX], false).2 + 4;
