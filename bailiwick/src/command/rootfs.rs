@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use contracts::process_manager::v1 as pb;
 use process_manager::core::{NOT_SHOWN, candidates};
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{OFlags, ResolveFlags};
 
 use super::process::{Program, environment};
 use crate::{
@@ -79,9 +79,7 @@ fn find(folder: &Path, wanted: &str, places: &[String]) -> Result<(String, PathB
     let mut code = NOT_FOUND;
     for place in places {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let Ok(found) =
-            openat2(&root, place.as_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
-        else {
+        let Ok(found) = sandbox::open_within(&root, place.as_str(), OFlags::PATH, resolve) else {
             continue;
         };
         let number = std::os::fd::AsRawFd::as_raw_fd(&found);

@@ -75,11 +75,16 @@ impl Message {
     }
 
     /// `struct ifinfomsg`: a device with these flags.
-    fn device(mut self, index: i32, flags: u32) -> Self {
+    fn device(self, index: i32, flags: u32) -> Self {
+        self.changed(index, flags, flags)
+    }
+
+    /// Of the flags only those in `mask` become as they are said.
+    fn changed(mut self, index: i32, flags: u32, mask: u32) -> Self {
         self.0.extend([0; 4]);
         self.0.extend(index.to_ne_bytes());
         self.0.extend(flags.to_ne_bytes());
-        self.0.extend(flags.to_ne_bytes());
+        self.0.extend(mask.to_ne_bytes());
         self
     }
 
@@ -190,9 +195,11 @@ pub(crate) fn make_devices() -> io::Result<OwnedFd> {
 /// Ethernet header, and each write.
 pub(crate) fn make() -> io::Result<OwnedFd> {
     let route = make_devices()?;
-    // Neither can be up before the other is there.
-    ask(&route, Message::new(NEW_LINK, 0).device(OWN_INDEX, UP))?;
-    ask(&route, Message::new(NEW_LINK, 0).device(OTHER_INDEX, UP))?;
+    // A device has its carrier once the other is up. One that was up before drops all that is sent until the kernel comes to tell it so,
+    // which takes a second when it has much to do; one that comes up behind the other sends at once. So each does so once.
+    for (index, flags) in [(OWN_INDEX, UP), (OTHER_INDEX, UP), (OWN_INDEX, 0), (OWN_INDEX, UP)] {
+        ask(&route, Message::new(NEW_LINK, 0).changed(index, flags, UP))?;
+    }
     ask(&route, new_route(OWN_V4.into()))?;
     // A kernel without IPv6 has no address for it, and no way either.
     if ask(&route, new_address(OWN_V6.into())).is_ok() {

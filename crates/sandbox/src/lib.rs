@@ -20,6 +20,7 @@ pub mod keeper_protocol;
 mod landlock;
 mod launch;
 pub mod notify;
+mod open_within;
 mod plan;
 pub mod process;
 pub mod random;
@@ -38,6 +39,7 @@ pub use launch::{
     EXECUTED_FROM, Effective, LAUNCH_TIMEOUT_MS, LaunchError, Launched, OF_THE_HOUSE, Part, Program, Step,
     Told, duplicate_all, inner, launch, launch_from, prepare,
 };
+pub use open_within::open_within;
 pub use plan::{
     ARGUMENT_BYTES_MAX, ARGUMENTS_MAX, Access, CAPABILITIES_UNTOUCHED, COMMANDS_MAX, Command,
     DESCRIPTOR_TARGET_MAX, DESCRIPTORS_MAX, Descriptor, EXECUTION_ARGUMENTS_MAX, EXECUTION_BYTES_MAX,

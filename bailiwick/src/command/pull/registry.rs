@@ -200,6 +200,9 @@ impl<'a> Registry<'a> {
             url: url.to_owned(),
             headers: all.map(|(name, value)| pb::Header { name: name.to_owned(), value }).collect(),
             timeout_ms: u32::try_from(REQUEST_TIMEOUT.as_millis()).unwrap_or(u32::MAX),
+            // What is compared with its digest may come from anywhere. All else is the registry's own word: a redirect could
+            // leave TLS behind.
+            no_redirects: !url.starts_with(&self.url("blobs/")),
             ..pb::FetchRequest::default()
         };
         let until = Instant::now() + TURN_WAIT_MAX;

@@ -20,7 +20,7 @@ use rustix::process::{Gid, Uid};
 use super::child::{At, Failure};
 use super::{Prepared, Step, overlay, sealed};
 use crate::plan::Mount;
-use crate::sys;
+use crate::{open_within::open_within, sys};
 
 /// The root holds folders and links only.
 const ROOT_OPTIONS: &str = "size=4m,mode=0755";
@@ -277,7 +277,7 @@ fn move_mount(tree: &OwnedFd, folder: impl AsFd, path: &str) -> Result<(), Errno
 /// Opens a path, not through a magic link. The working folder is the root.
 pub(super) fn open_inside(path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    rustix::fs::openat2(CWD, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+    open_within(CWD, path, flags, resolve)
 }
 
 /// A folder of the new root.

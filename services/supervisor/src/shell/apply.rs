@@ -219,6 +219,15 @@ impl Applier {
     /// The services of the user that the folder names, several at a time; a bad one does not stop the others. Those that
     /// name another service of the user come after all that do not, one after the other.
     pub(super) async fn apply_folder(self) {
+        // A log that is read from its beginning (the first start of a new build) takes longer than any apply waits.
+        let feed = self.knowledge.feed();
+        tokio::select! {
+            () = feed.caught_up() => {}
+            why = feed.stopped() => {
+                tracing::error!(why, "the log cannot be read, so no service of the user is started");
+                return;
+            }
+        }
         let (independent, others): (Vec<_>, Vec<_>) =
             read_folder(&self.folder()).into_iter().partition(|(file, text)| is_independent(file, text));
         let mut under_way = JoinSet::new();

@@ -260,7 +260,13 @@ impl Begun {
             Ok(ended) => {
                 let over_time = self.limit.is_some_and(|limit| limit.is_over.load(Ordering::Acquire));
                 let end = ExecutionEnd { end: Some(end_of(ended, over_time)) };
-                let _ = send.send(Ok(ExecuteOutput { output: Some(Output::End(end)) })).await;
+                let (mut streams, send) = (self.streams, send.clone());
+                // Whoever had it run may take their time to hear the rest; the record does not wait for them.
+                tokio::spawn(async move {
+                    if say_rest(&mut streams, &send).await.is_ok() {
+                        let _ = send.send(Ok(ExecuteOutput { output: Some(Output::End(end)) })).await;
+                    }
+                });
                 receipt_of(ended, over_time)
             }
             Err(why) => {
@@ -281,7 +287,7 @@ impl Begun {
     }
 }
 
-/// Until it has ended and what it said is told. An error is a caller who is gone, or who breaks the protocol.
+/// Until it has ended. An error is a caller who is gone, or who breaks the protocol.
 async fn carry(
     streams: &mut Streams,
     end: &mut oneshot::Receiver<Ended>,
@@ -308,7 +314,11 @@ async fn carry(
             () = send.closed() => return Err(None),
         }
     };
-    // What it left behind may have them open still; that is nothing that it says, and does not go on for ever.
+    Ok(ended)
+}
+
+/// What a command's streams still hold. What it left behind may have them open; that is nothing that it says, and does not go on for ever.
+async fn say_rest(streams: &mut Streams, send: &Sender) -> Result<(), Option<Status>> {
     for _ in 0..REST_PIECES_MAX {
         let Some(data) = streams.stdout.as_mut().and_then(Reader::rest) else { break };
         say(send, Output::Stdout(data)).await?;
@@ -317,7 +327,7 @@ async fn carry(
         let Some(data) = streams.stderr.as_mut().and_then(Reader::rest) else { break };
         say(send, Output::Stderr(data)).await?;
     }
-    Ok(ended)
+    Ok(())
 }
 
 async fn say(send: &Sender, output: Output) -> Result<(), Option<Status>> {

@@ -1,7 +1,7 @@
 //! The container image of a manifest, fixed when the manifest is applied: what is kept, and what every later start runs, names
 //! its id beside the name, whatever the name comes to mean.
 
-use std::{ops::Range, time::Duration};
+use std::{collections::BTreeSet, ops::Range, time::Duration};
 
 use base::{IdentityId, TreeId};
 use chain::payload::policy::{PolicyAction, ResourceRef, ResourceType};
@@ -139,7 +139,7 @@ impl Applier {
         }
     }
 
-    /// Services that run in this image, or would at their next start.
+    /// Services that run in this image, are about to, or would go back to it.
     pub(super) async fn image_users(&self, tree: TreeId) -> Result<Vec<String>, SupervisorError> {
         self.inbox
             .view(move |machine| {
@@ -147,10 +147,11 @@ impl Applier {
                     let reference = ProgramImage::parse(image).ok().and_then(ProgramImage::container);
                     reference.is_some_and(|reference| reference.digest == Some(tree))
                 };
-                let users = machine.setups().filter(|setup| {
+                let users = machine.all_setups().filter(|setup| {
                     setup.manifest.manifest.program.as_ref().is_some_and(|program| uses(&program.image))
                 });
-                users.map(|setup| setup.name().to_owned()).collect()
+                let names: BTreeSet<String> = users.map(|setup| setup.name().to_owned()).collect();
+                names.into_iter().collect()
             })
             .await
     }

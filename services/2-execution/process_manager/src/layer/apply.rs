@@ -5,7 +5,7 @@ use std::{collections::HashMap, fs::File, io, os::fd::OwnedFd};
 use rustix::{
     fs::{
         AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, fchmod, fsetxattr,
-        futimens, linkat, mkdirat, mknodat, openat, openat2, readlinkat, renameat, symlinkat, unlinkat,
+        futimens, linkat, mkdirat, mknodat, openat, readlinkat, renameat, symlinkat, unlinkat,
     },
     io::Errno,
 };
@@ -97,7 +97,7 @@ impl<'a> Apply<'a> {
         };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let folder = openat2(self.root, folder, flags, Mode::empty(), beneath)?;
+        let folder = sandbox::open_within(self.root, folder, flags, beneath)?;
         // On a file system that knows no second names it becomes a file of its own.
         let _ = visit;
         Ok(linkat(&folder, name, base, &self.new, AtFlags::empty()).is_ok())

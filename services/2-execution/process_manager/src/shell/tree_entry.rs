@@ -11,7 +11,7 @@ use base::Hash;
 use chain::payload::policy::{PolicyAction, PolicyRequest, ResourceRef, ResourceType};
 use kit::Requestor;
 use rustix::{
-    fs::{Mode, OFlags, ResolveFlags, openat2},
+    fs::{OFlags, ResolveFlags},
     io::Errno,
 };
 use tokio::sync::mpsc;
@@ -100,7 +100,7 @@ fn find_program(
     for place in places {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        match openat2(root.as_fd(), place.as_str(), flags, Mode::empty(), inside) {
+        match sandbox::open_within(root.as_fd(), place.as_str(), flags, inside) {
             Ok(file) => {
                 let mut file = File::from(file);
                 let data = file.metadata().map_err(|error| launch(error.to_string()))?;

@@ -13,7 +13,7 @@ use std::{
 use rustix::{
     fs::{
         AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, fchmod, futimens, linkat,
-        mkdirat, openat, openat2, statat, symlinkat,
+        mkdirat, openat, statat, symlinkat,
     },
     io::Errno,
 };
@@ -267,7 +267,7 @@ fn is_sparse<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<bool> {
 
 pub(super) fn open_inside(root: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+    sandbox::open_within(root, path, flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
 }
 
 fn make_folder(folder: &OwnedFd, name: &[u8], mode: u32) -> io::Result<()> {

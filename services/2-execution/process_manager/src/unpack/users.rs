@@ -7,7 +7,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{Mode, OFlags, ResolveFlags, openat2},
+    fs::{OFlags, ResolveFlags},
     io::Errno,
 };
 
@@ -30,7 +30,7 @@ pub(super) fn resolve(root: &OwnedFd, text: &str) -> io::Result<User> {
 fn read(root: &OwnedFd, path: &str) -> io::Result<String> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = match openat2(root, path, flags, Mode::empty(), resolve) {
+    let file = match sandbox::open_within(root, path, flags, resolve) {
         Ok(file) => File::from(file),
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(String::new()),
         Err(error) => return Err(error.into()),

@@ -68,6 +68,12 @@ pub const DENIED_MAX: usize = 1_024;
 /// Connections to the proxy of one program, and of all; another is closed at once.
 pub const PROXIED_OF_PROGRAM_MAX: usize = 64;
 pub const PROXIED_MAX: usize = 512;
+/// How long an answer by the proxy goes on when its program has said all that it had to.
+pub const PROXIED_HALF_OPEN_TIMEOUT: Duration = Duration::from_secs(300);
+/// Refusals by the proxy that a program's monitor is told, for `why`: in a row, and a second from then on; bytes of each.
+pub const TOLD_AT_ONCE_MAX: u32 = 100;
+pub const TOLD_A_SECOND_MAX: u32 = 5;
+pub const TOLD_BYTES_MAX: usize = 512;
 pub const BACKLOG_DEFAULT: u32 = 128;
 pub const BACKLOG_MAX: u32 = 4_096;
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
@@ -155,7 +161,7 @@ mod tests {
     }
 
     /// What counts something that holds no descriptor of its own: it is a part of another, or not a number of things.
-    const NONE: [&str; 31] = [
+    const NONE: [&str; 32] = [
         "SOCKETS_OF_ONE_MAX",
         "TRANSFERS_OF_ONE_MAX",
         "TRANSFERS_MAX",
@@ -166,6 +172,7 @@ mod tests {
         "QUESTIONS_OF_PROGRAM_MAX",
         "RELAYS_OF_PROGRAM_MAX",
         "PROXIED_OF_PROGRAM_MAX",
+        "TOLD_BYTES_MAX",
         "RELAY_BUFFER_BYTES_MAX",
         "PEERS_OF_PROGRAM_MAX",
         "DATAGRAM_SOCKETS_OF_PROGRAM_MAX",

@@ -207,7 +207,7 @@ impl Network {
         let live = Live::of(Io::Sources(Arc::clone(sources)));
         let (owner, client) = (program.identity, &program.client);
         let id = self.registry.create(owner, client, domain, SocketType::Datagram, live)?;
-        self.registry.change(|sockets| {
+        let entered = self.registry.change(|sockets| {
             sockets.go(id, owner, Event::Connect)?;
             let record = sockets.go(id, owner, Event::Established)?;
             record.process = program.process;
@@ -215,8 +215,10 @@ impl Network {
             record.name = name;
             record.connection = Some(connection.clone());
             Ok::<(), NetError>(())
-        })?;
-        let (_, live) = self.registry.find(id, owner)?;
+        });
+        let found = entered.and_then(|()| self.registry.find(id, owner));
+        // A row that nobody has would count for as long as the program lives.
+        let (_, live) = found.inspect_err(|_| drop(self.registry.remove(id)))?;
         Ok((id, live))
     }
 }
@@ -331,14 +333,17 @@ impl Hearing {
                 if *self.live.cut.borrow() {
                     return;
                 }
-                match self.socket.try_recv(&mut buffer) {
-                    Ok(bytes) if bytes <= DATAGRAM_BYTES_MAX => {
+                match self.socket.try_recv_from(&mut buffer) {
+                    // What came before the socket was connected may be anybody's.
+                    Ok((bytes, from)) if bytes <= DATAGRAM_BYTES_MAX && is_from(from, self.peer) => {
                         self.take(buffer.get(..bytes).unwrap_or_default()).await;
                     }
                     Ok(_) => {}
                     Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                     Err(error) => self.fail(&error),
                 }
+                // Whoever is flooded holds up nobody else.
+                tokio::task::yield_now().await;
             }
         }
     }
@@ -369,9 +374,11 @@ impl Hearing {
         self.used.store(now_ms(), Ordering::Relaxed);
         self.live.count(0, data.len());
         self.datagrams.deliver(self.port, self.peer, data);
-        // Whoever is flooded holds up nobody else.
-        tokio::task::yield_now().await;
     }
+}
+
+fn is_from(from: SocketAddr, peer: SocketAddr) -> bool {
+    (from.ip().to_canonical(), from.port()) == (peer.ip().to_canonical(), peer.port())
 }
 
 #[cfg(test)]

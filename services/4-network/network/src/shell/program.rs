@@ -16,7 +16,7 @@ use crate::core::{
     Bucket, Places, SocketId,
     limits::{
         CONNECTS_A_SECOND_MAX, CONNECTS_AT_ONCE_MAX, CONNECTS_OF_PROGRAM_MAX, PROXIED_OF_PROGRAM_MAX,
-        RELAYS_OF_PROGRAM_MAX,
+        RELAYS_OF_PROGRAM_MAX, TOLD_A_SECOND_MAX, TOLD_AT_ONCE_MAX,
     },
 };
 
@@ -35,6 +35,7 @@ pub(super) struct Program {
     flows: Mutex<HashMap<u64, Open>>,
     teller: Mutex<Told>,
     rate: Mutex<Bucket>,
+    told: Mutex<Bucket>,
     since: Instant,
     pub(super) names: Names,
 }
@@ -94,6 +95,7 @@ impl Program {
             flows: Mutex::default(),
             teller: Mutex::default(),
             rate: Mutex::new(Bucket::new(CONNECTS_AT_ONCE_MAX, CONNECTS_A_SECOND_MAX)),
+            told: Mutex::new(Bucket::new(TOLD_AT_ONCE_MAX, TOLD_A_SECOND_MAX)),
             since: Instant::now(),
             names: Names::new(),
         };
@@ -170,6 +172,12 @@ impl Program {
     pub(super) fn may_connect(&self) -> bool {
         let now = self.since.elapsed();
         self.rate.lock().unwrap_or_else(PoisonError::into_inner).take(now)
+    }
+
+    /// Whether its monitor is told of one more refusal that it did not ask about: what is told waits for the monitor in memory.
+    pub(super) fn may_tell(&self) -> bool {
+        let now = self.since.elapsed();
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).take(now)
     }
 }
 

@@ -285,14 +285,16 @@ impl Network {
             }
             other => Err(other),
         })?;
-        self.registry.change(|sockets| {
+        let entered = self.registry.change(|sockets| {
             let record = sockets.go(id, program.identity, Event::Connect)?;
             record.process = program.process;
             record.remote = Some(to);
             record.name = name;
             record.connection = Some(connection.clone());
             Ok::<(), NetError>(())
-        })?;
+        });
+        // A row that nobody has would count for as long as the program lives.
+        entered.inspect_err(|_| drop(self.registry.remove(id)))?;
         Ok(id)
     }
 

@@ -170,7 +170,8 @@ impl Both {
     fn cut(&mut self, id: SocketId, why: &str) {
         self.sockets.cut(id, why);
         if let Some(live) = self.live.get(&id) {
-            let is_programs = live.with(|io| matches!(io, Io::Program(_)));
+            // A relay has gone when its task has seen the cut.
+            let is_programs = live.is_relayed() || live.with(|io| matches!(io, Io::Program(_)));
             self.has_cut.fetch_or(is_programs, Ordering::Relaxed);
             live.cut();
         }

@@ -38,7 +38,7 @@ use crate::core::{
 const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// For one more relay, of all and of its program.
-fn room(all: &Arc<Semaphore>, own: &Arc<Semaphore>) -> Result<[OwnedSemaphorePermit; 2], Errno> {
+pub(super) fn room(all: &Arc<Semaphore>, own: &Arc<Semaphore>) -> Result<[OwnedSemaphorePermit; 2], Errno> {
     let one = |of: &Arc<Semaphore>| Arc::clone(of).try_acquire_owned().map_err(|_| Errno::AGAIN);
     Ok([one(all)?, one(own)?])
 }
@@ -139,29 +139,38 @@ impl Network {
                 }
             };
             let live = &*relayed.live;
+            // Nobody has the program's end any more: what it wanted to reach is not reached for it much later.
+            let reaching = async {
+                tokio::select! {
+                    biased;
+                    there = reaching => there,
+                    () = live.drained(RELAY_DRAIN_TIMEOUT) => Err(NetError::ConnectionReset),
+                }
+            };
             match live.until_cut(reaching).await {
-                Ok(there) => relayed.network.carry(id, live, here, there, &relay, Vec::new()).await,
+                Ok(there) => relayed.network.carry(id, live, (here, Vec::new()), there, &relay, None).await,
                 Err(_) => reset(&here),
             }
         });
         said
     }
 
-    /// `begun`: what was heard of it already.
+    /// `begun`: what was heard of it already. `half_open`: how long it goes on when the program's side has said all, where the kernel
+    /// cannot be asked whether that side is still there.
     pub(super) async fn carry<S: Side>(
         &self,
         id: SocketId,
         live: &Live,
-        here: S,
+        (here, begun): (S, Vec<u8>),
         there: TcpStream,
         relay: &Relay,
-        begun: Vec<u8>,
+        half_open: Option<Duration>,
     ) {
         // Small messages are not held back, as the program's own socket would not.
         let _ = there.set_nodelay(true);
         let ((mut from, mut back), (mut answers, mut to)) = (here.halves(), there.into_split());
         let program = (begun, &mut from, &mut back);
-        let both = both_ways(program, (&mut answers, &mut to), live, relay, RELAY_DRAIN_TIMEOUT);
+        let both = both_ways(program, (&mut answers, &mut to), live, relay, half_open);
         // What ends by itself has said so to both sides; all else is not delivered any more.
         if let Err(error) = live.until_cut(both).await {
             if matches!(error, NetError::PermissionDenied(_)) {
@@ -272,19 +281,23 @@ async fn both_ways(
     (answers, to): (&mut OwnedReadHalf, &mut OwnedWriteHalf),
     live: &Live,
     relay: &Relay,
-    drain: Duration,
+    half_open: Option<Duration>,
 ) -> Result<(), NetError> {
     let asks = async {
         if !(relay.names.is_empty() && begun.is_empty()) {
             first_bytes(live, begun, from, to, relay).await?;
         }
-        pump(from, to, relay.send, |bytes| live.count(bytes, 0), live, relay).await
+        pump(from, to, relay.send, |bytes| live.count(bytes, 0), live, relay).await?;
+        if half_open.is_some() {
+            live.drain();
+        }
+        Ok(())
     };
     let hears = pump(answers, back, relay.recv, |bytes| live.count(0, bytes), live, relay);
     tokio::select! {
         biased;
         done = async { tokio::try_join!(asks, hears).map(drop) } => done,
-        () = live.drained(drain) => Err(NetError::ConnectionReset),
+        () = live.drained(half_open.unwrap_or(RELAY_DRAIN_TIMEOUT)) => Err(NetError::ConnectionReset),
     }
 }
 
@@ -352,7 +365,7 @@ mod tests {
         let carrying = tokio::spawn(async move {
             let ((mut from, mut back), (mut answers, mut to)) = (here.into_split(), there.into_split());
             let program = (Vec::new(), &mut from, &mut back);
-            let both = both_ways(program, (&mut answers, &mut to), &carried, &relay, DRAIN);
+            let both = both_ways(program, (&mut answers, &mut to), &carried, &relay, Some(DRAIN));
             carried.until_cut(both).await
         });
         (program, server, live, carrying)

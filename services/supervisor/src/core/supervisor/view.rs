@@ -245,6 +245,14 @@ impl Supervisor {
         self.services.values().map(|service| &service.setup)
     }
 
+    /// What is in force, what takes its place next, and what a failed replacement goes back to.
+    pub fn all_setups(&self) -> impl Iterator<Item = &ServiceSetup> {
+        self.services.values().flat_map(|service| {
+            let next = service.replacement.as_ref().map(|(setup, _)| setup);
+            [Some(&service.setup), next, service.previous.as_ref()].into_iter().flatten()
+        })
+    }
+
     /// Those that their timer may start.
     pub fn armed_timers(&self) -> impl Iterator<Item = (&LoadedManifest, &TimerConfig)> {
         let armed = self.services.values().filter(|service| service.armed);

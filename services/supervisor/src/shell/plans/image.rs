@@ -13,7 +13,7 @@ use std::{
 use base::{TreeId, cbor};
 use kit::images::{self, Content, Kind, RECORD_BYTES_MAX, Reference, Tree};
 use rustix::{
-    fs::{Mode, OFlags, ResolveFlags, openat2},
+    fs::{Mode, OFlags, ResolveFlags},
     io::Errno,
 };
 use sandbox::Mount;
@@ -144,9 +144,9 @@ impl ServiceImage {
             OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
         )?;
-        let flags = flags | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let flags = flags | OFlags::NONBLOCK;
         let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        openat2(root, path, flags, Mode::empty(), inside).map(File::from)
+        sandbox::open_within(root, path, flags, inside).map(File::from)
     }
 
     #[must_use]

@@ -18,7 +18,7 @@ use hyper::{
     upgrade::Upgraded,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpStream, task::AbortHandle};
+use tokio::{net::TcpStream, task::AbortHandle, time::timeout};
 
 use super::{Proxied, open::Opened, tunnel_to};
 use crate::core::{
@@ -199,7 +199,8 @@ impl Proxied {
 
     async fn tunnel(self, opened: Opened, upgrade: impl Future<Output = hyper::Result<Upgraded>>) {
         let carrying = async {
-            let Ok(upgraded) = upgrade.await else { return };
+            // Who does not take the answer has no connection that nobody cuts.
+            let Ok(Ok(upgraded)) = timeout(FIRST_BYTES_TIMEOUT, upgrade).await else { return };
             // What came right behind the request belongs into the tunnel.
             if let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() {
                 opened.carry(parts.io.into_inner(), parts.read_buf.to_vec()).await;

@@ -14,7 +14,7 @@ use tokio::{net::TcpStream, sync::OwnedSemaphorePermit, time::timeout};
 use super::{Network, program::Program, programs::libc_errno};
 use crate::core::{
     CallError, Schemes, Target,
-    limits::{FIRST_BYTES_TIMEOUT, URL_BYTES_MAX},
+    limits::{FIRST_BYTES_TIMEOUT, TOLD_BYTES_MAX, URL_BYTES_MAX},
     socks::VERSION,
 };
 
@@ -70,11 +70,14 @@ impl Proxied {
 
     /// For the operator: `why` shows it.
     fn tell(&self, place: &str, error: &CallError) {
-        if let CallError::PolicyDenied(why) = error {
+        if let CallError::PolicyDenied(why) = error
+            && self.program.may_tell()
+        {
+            let shown = |text: &str| text.chars().take(TOLD_BYTES_MAX / 4).collect();
             let refused = wire::ProgramAnswer {
                 errno: libc_errno::ACCESS,
-                refused: why.clone(),
-                name: place.to_owned(),
+                refused: shown(why),
+                name: shown(place),
                 ..Default::default()
             };
             self.program.answer(0, refused, None);

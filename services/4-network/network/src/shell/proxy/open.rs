@@ -9,13 +9,14 @@ use std::{
 };
 
 use chain::payload::network::{Direction, Protocol};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
 
 use super::Proxied;
 use crate::{
     core::{
         CallError, Decided, Domain, Event, HostName, NetError, Reach, Relay, SocketId, Target, User,
-        asks_by_name, decide, limits::ADDRESSES_TRIED_MAX,
+        asks_by_name, decide,
+        limits::{ADDRESSES_TRIED_MAX, PROXIED_HALF_OPEN_TIMEOUT},
     },
     shell::{
         Network,
@@ -24,7 +25,7 @@ use crate::{
         flows::flow_of,
         live::{Io, Live},
         program::Program,
-        relay::{Relayed, Side, reach},
+        relay::{Relayed, Side, reach, room},
     },
 };
 
@@ -41,13 +42,23 @@ pub(super) struct Opened {
     there: Option<TcpStream>,
     relay: Relay,
     _relayed: Relayed,
+    _room: [OwnedSemaphorePermit; 2],
 }
 
 impl Opened {
     /// Both ways, until one has said all or it is cut. `begun`: what was said already.
     pub(super) async fn carry(mut self, here: impl Side, begun: Vec<u8>) {
         if let Some(there) = self.there.take() {
-            self.network.carry(self.id, &self.live, here, there, &self.relay, begun).await;
+            self.network
+                .carry(
+                    self.id,
+                    &self.live,
+                    (here, begun),
+                    there,
+                    &self.relay,
+                    Some(PROXIED_HALF_OPEN_TIMEOUT),
+                )
+                .await;
         }
     }
 }
@@ -102,6 +113,9 @@ impl Proxied {
         ip: IpAddr,
     ) -> Result<Opened, CallError> {
         let (network, program, to) = (&self.network, &self.program, SocketAddr::new(ip, target.port()));
+        let room = room(&network.relays, &program.relays).map_err(|_| {
+            CallError::Other("too many connections are carried for it, or for all".to_owned())
+        })?;
         let hosts = network.interfaces.addresses();
         let Decided { reach: decided, name: answered, asks_for } = match &name {
             Some(name) => program.places.decide(to, hosts.as_deref(), [name]),
@@ -134,6 +148,8 @@ impl Proxied {
             Relay { names, send: grant.send, recv: grant.recv, bandwidth_limit: grant.bandwidth_limit };
         let domain = if to.is_ipv4() { Domain::Inet } else { Domain::Inet6 };
         let live = Arc::new(Live::of(Io::Away));
+        // In the table it is one whose end is waited for, from the first moment on.
+        live.set_relayed(true);
         let entered = network.enter_row(program, domain, to, &live, name, &connection);
         let opened = match entered {
             Ok(id) => {
@@ -154,6 +170,7 @@ impl Proxied {
                         there: Some(there),
                         relay,
                         _relayed: relayed,
+                        _room: room,
                     }),
                     Err(error) => {
                         network.calls.release(id);

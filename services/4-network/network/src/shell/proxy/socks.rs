@@ -64,7 +64,9 @@ impl Proxied {
         };
         match opened {
             Ok(opened) => {
-                if stream.write_all(&Reply::Done.bytes()).await.is_ok() {
+                // Who does not take the answer has no connection that nobody cuts.
+                let done = Reply::Done.bytes();
+                if matches!(timeout(FIRST_BYTES_TIMEOUT, stream.write_all(&done)).await, Ok(Ok(()))) {
                     opened.carry(stream, heard).await;
                 }
             }
