@@ -29,8 +29,8 @@ use crate::core::{
     Domain, NetError, Relay, SocketId, burst_bytes,
     first_bytes::{FIRST_BYTES_MAX, Verdict, judge_all},
     limits::{
-        FIRST_BYTES_TIMEOUT, RELAY_BUFFER_BYTES, RELAY_BUFFER_BYTES_MAX, RELAY_CONNECT_TIMEOUT,
-        RELAY_DRAIN_TIMEOUT,
+        FIRST_BYTES_TIMEOUT, PROXIED_HALF_OPEN_TIMEOUT, RELAY_BUFFER_BYTES, RELAY_BUFFER_BYTES_MAX,
+        RELAY_CONNECT_TIMEOUT, RELAY_DRAIN_TIMEOUT,
     },
 };
 
@@ -69,6 +69,19 @@ impl Drop for Relayed {
             self.network.registry.remove(self.id);
         }
     }
+}
+
+/// How long a relay goes on that may have nobody on the program's side.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Drain {
+    /// From when that side has said all: where the kernel cannot be asked whether it is still there.
+    when_half_open: bool,
+    after: Duration,
+}
+
+impl Drain {
+    const GONE: Self = Self { when_half_open: false, after: RELAY_DRAIN_TIMEOUT };
+    pub(super) const PROXIED: Self = Self { when_half_open: true, after: PROXIED_HALF_OPEN_TIMEOUT };
 }
 
 /// The end of a relay on the program's side.
@@ -148,15 +161,16 @@ impl Network {
                 }
             };
             match live.until_cut(reaching).await {
-                Ok(there) => relayed.network.carry(id, live, (here, Vec::new()), there, &relay, None).await,
+                Ok(there) => {
+                    relayed.network.carry(id, live, (here, Vec::new()), there, &relay, Drain::GONE).await
+                }
                 Err(_) => reset(&here),
             }
         });
         said
     }
 
-    /// `begun`: what was heard of it already. `half_open`: how long it goes on when the program's side has said all, where the kernel
-    /// cannot be asked whether that side is still there.
+    /// `begun`: what was heard of it already.
     pub(super) async fn carry<S: Side>(
         &self,
         id: SocketId,
@@ -164,13 +178,13 @@ impl Network {
         (here, begun): (S, Vec<u8>),
         there: TcpStream,
         relay: &Relay,
-        half_open: Option<Duration>,
+        drain: Drain,
     ) {
         // Small messages are not held back, as the program's own socket would not.
         let _ = there.set_nodelay(true);
         let ((mut from, mut back), (mut answers, mut to)) = (here.halves(), there.into_split());
         let program = (begun, &mut from, &mut back);
-        let both = both_ways(program, (&mut answers, &mut to), live, relay, half_open);
+        let both = both_ways(program, (&mut answers, &mut to), live, relay, drain);
         // What ends by itself has said so to both sides; all else is not delivered any more.
         if let Err(error) = live.until_cut(both).await {
             if matches!(error, NetError::PermissionDenied(_)) {
@@ -281,14 +295,14 @@ async fn both_ways(
     (answers, to): (&mut OwnedReadHalf, &mut OwnedWriteHalf),
     live: &Live,
     relay: &Relay,
-    half_open: Option<Duration>,
+    Drain { when_half_open, after }: Drain,
 ) -> Result<(), NetError> {
     let asks = async {
         if !(relay.names.is_empty() && begun.is_empty()) {
             first_bytes(live, begun, from, to, relay).await?;
         }
         pump(from, to, relay.send, |bytes| live.count(bytes, 0), live, relay).await?;
-        if half_open.is_some() {
+        if when_half_open {
             live.drain();
         }
         Ok(())
@@ -297,7 +311,7 @@ async fn both_ways(
     tokio::select! {
         biased;
         done = async { tokio::try_join!(asks, hears).map(drop) } => done,
-        () = live.drained(half_open.unwrap_or(RELAY_DRAIN_TIMEOUT)) => Err(NetError::ConnectionReset),
+        () = live.drained(after) => Err(NetError::ConnectionReset),
     }
 }
 
@@ -347,7 +361,7 @@ mod tests {
         shell::live::Io,
     };
 
-    const DRAIN: Duration = Duration::from_millis(300);
+    const DRAIN: Drain = Drain { when_half_open: false, after: Duration::from_millis(300) };
     const FREE: Relay = Relay { names: Vec::new(), send: true, recv: true, bandwidth_limit: 0 };
 
     /// A program's end and a server's, with the relay between them.
@@ -365,7 +379,7 @@ mod tests {
         let carrying = tokio::spawn(async move {
             let ((mut from, mut back), (mut answers, mut to)) = (here.into_split(), there.into_split());
             let program = (Vec::new(), &mut from, &mut back);
-            let both = both_ways(program, (&mut answers, &mut to), &carried, &relay, Some(DRAIN));
+            let both = both_ways(program, (&mut answers, &mut to), &carried, &relay, DRAIN);
             carried.until_cut(both).await
         });
         (program, server, live, carrying)
@@ -468,12 +482,12 @@ mod tests {
         let mut heard = Vec::new();
         server.read_to_end(&mut heard).await.unwrap();
         assert_eq!(heard, b"last words");
-        tokio::time::sleep(2 * DRAIN).await;
+        tokio::time::sleep(2 * DRAIN.after).await;
         assert!(!carrying.is_finished(), "one end is closed, and somebody may have the other half of it");
         live.drain();
         let began = tokio::time::Instant::now();
         assert_eq!(carrying.await.unwrap(), Err(NetError::ConnectionReset));
-        assert!(began.elapsed() >= DRAIN, "{:?}", began.elapsed());
+        assert!(began.elapsed() >= DRAIN.after, "{:?}", began.elapsed());
     }
 
     #[tokio::test]

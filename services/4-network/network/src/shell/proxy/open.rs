@@ -15,8 +15,7 @@ use super::Proxied;
 use crate::{
     core::{
         CallError, Decided, Domain, Event, HostName, NetError, Reach, Relay, SocketId, Target, User,
-        asks_by_name, decide,
-        limits::{ADDRESSES_TRIED_MAX, PROXIED_HALF_OPEN_TIMEOUT},
+        asks_by_name, decide, limits::ADDRESSES_TRIED_MAX,
     },
     shell::{
         Network,
@@ -25,7 +24,7 @@ use crate::{
         flows::flow_of,
         live::{Io, Live},
         program::Program,
-        relay::{Relayed, Side, reach, room},
+        relay::{Drain, Relayed, Side, reach, room},
     },
 };
 
@@ -49,16 +48,7 @@ impl Opened {
     /// Both ways, until one has said all or it is cut. `begun`: what was said already.
     pub(super) async fn carry(mut self, here: impl Side, begun: Vec<u8>) {
         if let Some(there) = self.there.take() {
-            self.network
-                .carry(
-                    self.id,
-                    &self.live,
-                    (here, begun),
-                    there,
-                    &self.relay,
-                    Some(PROXIED_HALF_OPEN_TIMEOUT),
-                )
-                .await;
+            self.network.carry(self.id, &self.live, (here, begun), there, &self.relay, Drain::PROXIED).await;
         }
     }
 }
