@@ -19,12 +19,14 @@ url_pattern = "http*://*"
 allow = true
 priority = 60
 "#;
-/// `get …`: the page, or `status/status of CONNECT/how curl ended`. `raw`: what the proxy says to these bytes.
+/// `get …`: the page, or `status/status of CONNECT/how curl ended`. `raw`: what the proxy says to these bytes; 000 if it hangs up while they
+/// are being sent, which can take the answer away.
 const TOOLS: &str = r#"
 P=http://127.0.0.1:3128
 get() { curl -sS -k --max-time 40 -o /tmp/page -w '%{http_code}/%{http_connect}' "$@" >/tmp/said 2>/tmp/error; ended=$?
     if [ $ended = 0 ] && grep -q ^200 /tmp/said; then cat /tmp/page; else echo "$(cat /tmp/said)/$ended"; fi; }
-raw() { exec 3<>/dev/tcp/127.0.0.1/3128; printf "$1" >&3; timeout 30 cat <&3 | grep -a ^HTTP; exec 3>&-; }
+raw() { exec 3<>/dev/tcp/127.0.0.1/3128; (trap '' PIPE; printf "$1" >&3) 2>/dev/null
+    timeout 30 cat <&3 2>/dev/null | grep -a ^HTTP || echo HTTP/1.1 000; exec 3>&-; }
 "#;
 
 impl Site {
@@ -172,7 +174,8 @@ fn what_two_could_read_differently_is_refused_and_who_is_slow_is_left() {
     let codes = |part: &[String]| part.iter().map(|line| line[9..12].to_owned()).collect::<Vec<_>>();
     assert_eq!(codes(parts[0]), ["400", "400", "400"], "{said:?}");
     assert_eq!(codes(parts[1]), ["200", "403"], "{said:?}");
-    assert_eq!(codes(parts[2]), ["431", "431"], "{said:?}");
+    let too_much = codes(parts[2]);
+    assert!(too_much.len() == 2 && too_much.iter().all(|code| code == "431" || code == "000"), "{said:?}");
     assert_eq!(parts[3].last().unwrap(), "left", "{said:?}");
     assert_eq!(site.said("heard"), 1);
 }
@@ -199,14 +202,12 @@ fn the_limits_and_the_rules_by_url_hold_for_the_proxy_and_a_revocation_cuts_what
             "--egress",
             "api.test:8080",
             "--",
-            "curl",
-            "-sS",
-            "-p",
-            "-x",
-            "http://127.0.0.1:3128",
-            "telnet://api.test:8080",
+            "bash",
+            "-c",
+            // curl would read its standard input meanwhile, and hear of nothing.
+            "exec 3<>/dev/tcp/127.0.0.1/3128; printf 'CONNECT api.test:8080 HTTP/1.1\\r\\nHost: api.test:8080\\r\\n\\r\\n' >&3; cat <&3",
         ])
-        .stdin(Stdio::piped())
+        .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
