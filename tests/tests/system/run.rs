@@ -203,8 +203,21 @@ fn in_a_terminal_the_program_has_one_too() {
     tcsetwinsize(&terminal, window(12, 34)).unwrap();
     // The kernel tells whoever has it as the controlling terminal; here that is nobody.
     signal(&child, "-WINCH");
-    terminal.write_all(b"more\r").unwrap();
-    shown_until(&mut terminal, "12 34");
+    // The shell looks at its traps when a line has come; one that comes before the signal is no help, so there are more.
+    let (mut typist, shown) = (terminal.try_clone().unwrap(), std::sync::atomic::AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..200 {
+                if shown.load(std::sync::atomic::Ordering::Acquire) {
+                    break;
+                }
+                typist.write_all(b"more\r").unwrap();
+                std::thread::sleep(Duration::from_millis(300));
+            }
+        });
+        shown_until(&mut terminal, "12 34");
+        shown.store(true, std::sync::atomic::Ordering::Release);
+    });
     terminal.write_all(b"\x03").unwrap();
     shown_until(&mut terminal, "interrupted");
     assert_eq!(child.wait().unwrap().code(), Some(3));
