@@ -38,7 +38,7 @@ fn boot(user: Option<u32>) -> Option<Site> {
     Site::boot(user)
 }
 
-/// covers: NET-24, NET-30
+/// covers: NET-30
 #[test]
 fn a_program_sends_datagrams_to_whom_it_was_given_and_hears_from_them() {
     goes_out(None);
