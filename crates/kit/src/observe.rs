@@ -140,11 +140,16 @@ impl Metrics {
     }
 }
 
-/// JSON lines on standard error, which is the log pipe; for people when it is a terminal. `BAILIWICK_LOG` filters.
+/// JSON lines on standard error, which is the service's log file; for people when it is a terminal. `BAILIWICK_LOG` filters.
+/// A line that finds no room is lost, and nothing else.
 pub fn start_log(service: &'static str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("BAILIWICK_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Said on the same standard error, that a line was lost would end the process: `eprintln!` panics where it cannot write.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     // Fails only if a log was started before, which then stays.
     let started = if std::io::stderr().is_terminal() {
         builder.with_target(false).try_init()
@@ -163,6 +168,27 @@ mod tests {
 
     static TABLE: [Operation; 1] = [Operation::reads("/a.B/C", Cost::Light, "system.a.c")];
     static OWN: Counter = Counter::new("own_total", "own things");
+    /// Set in the process whose standard error takes nothing.
+    const FULL_VARIABLE: &str = "KIT_LOG_ON_A_FULL_DISK";
+
+    #[test]
+    fn a_line_that_finds_no_room_ends_nobody() {
+        if std::env::var_os(FULL_VARIABLE).is_some() {
+            start_log("kit");
+            tracing::error!("this goes nowhere");
+            return;
+        }
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let ended = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "observe::tests::a_line_that_finds_no_room_ends_nobody", "--nocapture"])
+            .env(FULL_VARIABLE, "yes")
+            .stdout(std::process::Stdio::piped())
+            .stderr(full)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&ended.stdout);
+        assert!(ended.status.success() && said.contains("1 passed"), "{}: {said}", ended.status);
+    }
 
     #[test]
     fn counts_appear_as_prometheus_text() {

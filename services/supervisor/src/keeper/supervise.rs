@@ -1,5 +1,6 @@
 //! The one child that the keeper starts by itself.
 
+use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -94,8 +95,9 @@ impl Supervised {
                 Verdict::Started
             }
             Err(error) => {
-                // The only voice that the keeper has; without a supervisor nobody else can say it.
-                eprintln!("keeper: starting the supervisor: {error}");
+                // The only voice that the keeper has; without a supervisor nobody else can say it. On a full disk it is lost:
+                // `eprintln!` would panic, and the node with it.
+                let _ = writeln!(std::io::stderr(), "keeper: starting the supervisor: {error}");
                 Verdict::Waiting
             }
         }
