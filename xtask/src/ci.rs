@@ -42,9 +42,18 @@ pub(crate) fn run(extent: Extent) -> Result<()> {
     // A process of its own: it must not inherit what the steps before it left running.
     let itself = std::env::current_exe().context("finding this executable")?;
     steps.run("tests", || {
-        proc::check(std::process::Command::new(itself).args(["test", "--judge-skips"]), LONG_LIMIT)
+        proc::check_telling(
+            std::process::Command::new(itself).args(["test", "--judge-skips"]),
+            LONG_LIMIT,
+            tells_of_tests,
+        )
     });
-    steps.run("prove", || cargo(&["run", "--release", "--", "prove"], LONG_LIMIT));
+    steps.run("prove", || {
+        let mut command = proc::cargo(&["run", "--release", "--", "prove"]);
+        proc::check_telling(command.current_dir(workspace::root()?), LONG_LIMIT, |line| {
+            line.contains(" missed ")
+        })
+    });
     steps.run("sim", || {
         cargo(&["run", "--release", "--package", "sim", "--", "path", "--seeds", SIM_SEEDS], LONG_LIMIT)
     });
@@ -57,6 +66,12 @@ pub(crate) fn run(extent: Extent) -> Result<()> {
         println!("ci: took longer than the {} minutes it may take", BUDGET.as_secs() / 60);
     }
     steps.finish()
+}
+
+/// Tests that did not hold, as nextest marks them, and steps of `xtask test` that failed.
+fn tells_of_tests(line: &str) -> bool {
+    let marked = [" FAIL [", " TIMEOUT [", " SIG", " LEAK-FAIL ["].iter().any(|mark| line.contains(mark));
+    marked && line.contains(']') || line.starts_with("test: ")
 }
 
 /// A million random events on the supervisor's core; every change rolls 20 000.

@@ -5,6 +5,7 @@
 //! orphans that end, as PID 1 would have; a test that waits for a process to be gone would otherwise see a zombie.
 
 use std::collections::HashMap;
+use std::io::BufRead as _;
 use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,6 +18,10 @@ use rustix::process::{
 
 /// Between the polite signal and the final one: nextest needs a moment to end its tests.
 const TERM_GRACE: Duration = Duration::from_secs(10);
+/// After the end of a command, between two lines of what it had still to say.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+/// Of what is picked for an error.
+const TOLD_LINES_MAX: usize = 40;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
@@ -66,6 +71,35 @@ pub(crate) fn check(command: &mut Command, limit: Duration) -> Result<()> {
         End::Success => Ok(()),
         end => bail!("`{line}` {end}"),
     }
+}
+
+/// The same, and an error names the lines of standard error that `tells` picks: of long output the end alone is looked at.
+pub(crate) fn check_telling(command: &mut Command, limit: Duration, tells: fn(&str) -> bool) -> Result<()> {
+    let (output, input) = std::io::pipe().context("making a pipe")?;
+    command.stderr(input);
+    let (send, picked) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for line in std::io::BufReader::new(output).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line);
+            eprintln!("{line}");
+            if tells(&line) && send.send(line.into_owned()).is_err() {
+                break;
+            }
+        }
+    });
+    let result = check(command, limit);
+    // Ours is closed; what the command left behind may hold the pipe for as long as it lives.
+    command.stderr(std::process::Stdio::inherit());
+    let mut lines = Vec::new();
+    while let Ok(line) = picked.recv_timeout(LAST_WORDS) {
+        if lines.len() < TOLD_LINES_MAX {
+            lines.push(line);
+        }
+    }
+    result.map_err(|error| match lines.is_empty() {
+        true => error,
+        false => anyhow::anyhow!("{error:#}\n{}", lines.join("\n")),
+    })
 }
 
 /// Runs with stdout kept in a file (a pipe would stay open in whatever a test leaves behind) and returns it.
@@ -227,6 +261,18 @@ mod tests {
     fn stdout_is_returned_and_failure_is_an_error() {
         assert_eq!(stdout_of(&mut shell("echo hello"), LIMIT).unwrap(), "hello\n");
         assert!(stdout_of(&mut shell("echo hello; exit 1"), LIMIT).is_err());
+    }
+
+    #[test]
+    fn a_failure_names_what_was_picked_of_standard_error() {
+        let picked = |script: &str| check_telling(&mut shell(script), LIMIT, |line| line.contains("missed"));
+        assert!(picked("echo 'missed nothing' >&2").is_ok());
+        let error = format!("{:#}", picked("echo fine >&2; echo 'x: missed this' >&2; exit 1").unwrap_err());
+        assert!(error.ends_with("ended with exit code 1\nx: missed this"), "{error}");
+        // Held open by what stays behind.
+        let started = Instant::now();
+        assert!(picked("(exec sleep 30 >/dev/null) & echo missed >&2; kill $!; exit 1").is_err());
+        assert!(started.elapsed() < LIMIT);
     }
 
     #[test]

@@ -61,6 +61,13 @@ impl Steps {
             };
             println!("  {name:width$}  {:>7.1} s  {text}", elapsed.as_secs_f64());
         }
+        // Last, where whoever sees the end alone sees it.
+        for (name, _, outcome) in &self.done {
+            let Outcome::Failed(why) = outcome else { continue };
+            for line in why.lines().skip(1) {
+                println!("  {name}: {}", line.trim());
+            }
+        }
         let failed = self.done.iter().filter(|(.., o)| matches!(o, Outcome::Failed(_))).count();
         let seconds = self.elapsed().as_secs_f64();
         if failed > 0 {
