@@ -120,6 +120,7 @@ fn inside(broken: bool) -> Result<Section> {
     fill(&filler)?;
     let args: &[&str] = if broken { &["--allow-break", "reserve"] } else { &[] };
     let mut site = Site::start("f", &[&["--name", "prove"], args].concat())?;
+    let before = site.pids()?;
     let node = site.node()?;
     let (runtime, rights) = (runtime()?, Rights { node: &node });
     let acknowledged = runtime.block_on(async {
@@ -142,6 +143,7 @@ fn inside(broken: bool) -> Result<Section> {
         runtime.block_on(grant(&rights, "/more", &mut more)).ok()?.ok()
     });
     section.check(back.is_some(), "with room on the disk again nothing is recorded");
+    section.check(site.pids()? == before, "a service ended for want of room");
     section.count("ms until it went on", u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
     section.count("acts acknowledged", acknowledged.len() as u64);
     let all = acknowledged.into_iter().chain(more).collect::<Acknowledged>();
