@@ -333,6 +333,7 @@ def parked(allowed, other):
     asks_broker(b"r")
     _, (fd,), _, _ = socket.recv_fds(held, 1, 1)
     one.one = socket.socket(fileno=fd)
+    one.one.settimeout(5)
     one.seen()
 
 
