@@ -18,6 +18,7 @@ pub mod job;
 pub mod key_path;
 pub mod log_segment;
 pub mod manifest;
+pub mod proxied;
 pub mod rules;
 pub mod ssh;
 pub mod svid;
@@ -28,7 +29,7 @@ pub mod url;
 pub type Target = fn(&[u8]) -> bool;
 
 /// By the names of programs and folders of seeds.
-pub const TARGETS: [(&str, Target); 18] = [
+pub const TARGETS: [(&str, Target); 19] = [
     ("manifest", manifest::run),
     ("log_segment", log_segment::run),
     ("entry", entry::run),
@@ -47,4 +48,5 @@ pub const TARGETS: [(&str, Target); 18] = [
     ("url", url::run),
     ("first_bytes", first_bytes::run),
     ("datagram", datagram::run),
+    ("proxied", proxied::run),
 ];

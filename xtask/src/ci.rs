@@ -42,11 +42,12 @@ pub(crate) fn run(extent: Extent) -> Result<()> {
     // A process of its own: it must not inherit what the steps before it left running.
     let itself = std::env::current_exe().context("finding this executable")?;
     steps.run("tests", || {
-        proc::check_telling(
-            std::process::Command::new(itself).args(["test", "--judge-skips"]),
-            LONG_LIMIT,
-            tells_of_tests,
-        )
+        let mut command = std::process::Command::new(itself);
+        if extent == Extent::Nightly {
+            // Connects that a program races against whoever decides them; each waits for the log.
+            command.env("EGRESS_RACES", "20000");
+        }
+        proc::check_telling(command.args(["test", "--judge-skips"]), LONG_LIMIT, tells_of_tests)
     });
     steps.run("prove", || {
         let mut command = proc::cargo(&["run", "--release", "--", "prove"]);

@@ -89,7 +89,7 @@ fn on_record_first(section: &mut Section, site: &Site) -> Result<()> {
 }
 
 /// Programs that run now.
-fn programs(site: &Site) -> Result<usize> {
+pub(super) fn programs(site: &Site) -> Result<usize> {
     let list = site.json(&["ps"])?;
     let rows = list.as_array().context("a list of programs")?;
     Ok(rows.iter().filter(|row| row["state"] == "running").count())

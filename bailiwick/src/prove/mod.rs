@@ -5,6 +5,7 @@
 
 mod authority;
 mod crash;
+mod datagrams;
 mod disk_full;
 mod egress;
 mod egress_names;
@@ -15,6 +16,7 @@ mod network;
 mod node;
 mod orphans;
 mod peer;
+mod proxy;
 mod refuse;
 mod replay;
 mod revoke;
@@ -42,7 +44,7 @@ const STILL_TIMEOUT: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// What `--break` knows, and the section that must notice.
-const BREAKS: [(&str, &str); 39] = [
+const BREAKS: [(&str, &str); 43] = [
     ("userns", "refuse"),
     ("mountns", "refuse"),
     ("pidns", "refuse"),
@@ -76,6 +78,10 @@ const BREAKS: [(&str, &str); 39] = [
     ("egress-list", "egress"),
     ("egress-record-first", "egress"),
     ("egress-pins", "egress"),
+    ("datagrams-list", "datagrams"),
+    ("datagrams-record-first", "datagrams"),
+    ("proxy-places", "proxy"),
+    ("proxy-rules", "proxy"),
     ("chain", "tamper"),
     ("tree", "verify"),
     ("checkpoint-signature", "verify"),
@@ -117,7 +123,7 @@ fn stands_still(pid: Pid) -> bool {
 
 type Run = fn(&mut Context) -> Result<Section>;
 
-const SECTIONS: [(&str, Run); 15] = [
+const SECTIONS: [(&str, Run); 17] = [
     ("node", node::run),
     ("work", work::run),
     ("jobs", jobs::run),
@@ -127,6 +133,8 @@ const SECTIONS: [(&str, Run); 15] = [
     ("refuse", refuse::run),
     ("network", network::run),
     ("egress", egress::run),
+    ("datagrams", datagrams::run),
+    ("proxy", proxy::run),
     ("crash", crash::run),
     ("tamper", tamper::run),
     ("verify", verify::run),

@@ -35,6 +35,7 @@ fn main() {
         ("svid", svids::all()),
         ("job", jobs::all()),
         ("url", texts::urls()),
+        ("proxied", texts::proxied()),
     ] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
         fs::create_dir_all(&folder).unwrap();

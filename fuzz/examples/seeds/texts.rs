@@ -183,3 +183,18 @@ pub(crate) fn tokens() -> Seeds {
         chosen("unchanged", 2, &[&[0, 9, 0], message.as_slice()].concat()),
     ]
 }
+
+/// What a program says to its proxy: SOCKS5 by name and by both kinds of address, and HTTP in parts.
+pub(crate) fn proxied() -> Seeds {
+    let socks = |kind: u8, host: &[u8]| [&[5, 1, 0, 5, 1, 0, kind], host, &[1, 187]].concat();
+    let v6 = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    vec![
+        chosen("socks_name", 0, &socks(3, b"\x0bexample.org")),
+        chosen("socks_v4", 0, &socks(1, &[192, 0, 2, 1])),
+        chosen("socks_v6", 0, &socks(4, &v6)),
+        chosen("connect", 1, b"CONNECT\nexample.org:443\nexample.org:443"),
+        chosen("connect_bare", 1, b"CONNECT\nexample.org:8443"),
+        chosen("get", 1, b"GET\nhttp://example.org:8080/a?b\nexample.org:8080"),
+        chosen("get_v6", 1, b"GET\nhttp://[2001:db8::1]/\n[2001:db8::1]"),
+    ]
+}

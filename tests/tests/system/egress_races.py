@@ -2,7 +2,7 @@
 
 The standard library alone. A call by ctypes lets the other thread run while the kernel, or its deputy, reads what it was given."""
 
-import ctypes, os, random, socket, struct, sys, threading
+import ctypes, errno, os, random, socket, struct, sys, threading, time
 from collections import Counter
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -16,7 +16,8 @@ def place(text):
 
 allowed, other = place(sys.argv[3]), place(sys.argv[4])
 over = threading.Event()
-heard, sneaked = Counter(), 0
+heard = Counter()
+THREADS = 16
 
 
 def beside(act):
@@ -39,14 +40,30 @@ def told(done):
 sys.setswitchinterval(1e-5)
 # By chance, not in turns: the interpreter's lock would keep the two threads in step.
 if what == "address":
-    # The place that is asked for changes while it is looked at.
-    memory = ctypes.create_string_buffer(allowed, 16)
+    # The place that is asked for changes while it is looked at. Many at once, since each that is let out waits for the log.
+    left = iter(range(rounds))
+    def race():
+        memory = ctypes.create_string_buffer(allowed, 16)
+        memories.append(memory)
+        while next(left, None) is not None:
+            done = errno.EAGAIN
+            while done == errno.EAGAIN:
+                with stream() as one:
+                    done = libc.connect(one.fileno(), memory, 16) and ctypes.get_errno()
+                # No more of them a second: it was not decided, and is no round.
+                if done == errno.EAGAIN:
+                    time.sleep(0.01)
+            heard["done" if done == 0 else os.strerror(done)] += 1
+    memories = []
     def rewrite():
-        ctypes.memmove(memory, random.choice((allowed, other)), 16)
+        for memory in memories[:]:
+            ctypes.memmove(memory, random.choice((allowed, other)), 16)
     thread = beside(rewrite)
-    for _ in range(rounds):
-        with stream() as one:
-            told(libc.connect(one.fileno(), memory, 16))
+    racing = [threading.Thread(target=race) for _ in range(THREADS)]
+    for one in racing:
+        one.start()
+    for one in racing:
+        one.join()
 elif what in ("dup2", "listen"):
     # The descriptor is now one that may be used as it likes, and now a socket of the host's.
     kind = socket.SOCK_DGRAM if what == "dup2" else socket.SOCK_STREAM

@@ -19,8 +19,8 @@ const PYTHON: &str = "/usr/bin/python3";
 const PROGRAM: &str = include_str!("egress_races.py");
 /// How often each is run.
 const ROUNDS: &str = "20000";
-/// A connect that is let out waits for the log. How often is said by `EGRESS_RACES` where there is time for more.
-const ROUNDS_ON_RECORD: &str = "500";
+/// A connect that is let out waits for the log. At night as often as the others (`EGRESS_RACES`).
+const ROUNDS_ON_RECORD: &str = "2000";
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Closes what comes, and counts it.

@@ -57,6 +57,10 @@ impl User {
         self.0.wait(self.stub("send").send(request)).map(drop)
     }
 
+    fn close(&self, socket: u64) -> Result<(), Status> {
+        self.0.wait(self.stub("close").close(pb::CloseRequest { socket })).map(drop)
+    }
+
     fn recv(&self, socket: u64) -> Result<Vec<u8>, Status> {
         let request = pb::RecvRequest { socket, max_bytes: 1024, timeout_ms: WAIT_MS };
         self.0.wait(self.stub("recv").recv(request)).map(|reply| reply.into_inner().data)
@@ -163,7 +167,7 @@ fn signal(pid: i64, signal: Signal) {
     pidfd_send_signal(pidfd_open(pid, PidfdFlags::empty()).unwrap(), signal).unwrap();
 }
 
-/// covers: SUP-75, NET-17
+/// covers: SUP-75, NET-15, NET-17
 #[test]
 fn an_application_finds_the_network_by_name_and_reaches_what_a_rule_allows() {
     let Some(node) = TestNode::boot() else { return };
@@ -278,7 +282,7 @@ fn a_connection_is_shown_and_cut() {
     assert!(!again.status.success());
 }
 
-/// covers: NET-21
+/// covers: NET-21, NET-36
 #[test]
 fn when_it_dies_nothing_goes_out_until_it_is_back_and_nobody_else_notices() {
     let Some(node) = TestNode::boot() else { return };
@@ -299,7 +303,13 @@ fn when_it_dies_nothing_goes_out_until_it_is_back_and_nobody_else_notices() {
     }));
     println!("a new socket {} ms after the kill", since.elapsed().as_millis());
     let back = back.unwrap();
-    assert_eq!(user.send(socket, b"x").map_err(reason), Err("SocketNotFound".to_owned()));
+    // Whatever is asked again of what it had: nothing is sent, connected or closed in the place of it.
+    let gone = || Err("SocketNotFound".to_owned());
+    assert_eq!(user.send(socket, b"x").map_err(reason), gone());
+    assert_eq!(user.connect(socket, place).map(drop).map_err(reason), gone());
+    assert_eq!((user.close(socket).map_err(reason), user.close(socket).map_err(reason)), (gone(), gone()));
+    assert!(accepted(&listener, QUIET).is_none(), "a connect was made again");
+    assert_eq!(node.log(&["ConnectionAuthorize"]).len(), 1);
     user.connect(back, place).unwrap();
     assert!(accepted(&listener, LIMIT).is_some());
     assert_eq!(others(), before);

@@ -1,6 +1,10 @@
 //! The proxy of a program: real curl in each way that it knows, and what it is not to lead to.
 
-use std::{process::Stdio, time::Duration};
+use std::{
+    io::{BufRead, BufReader},
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 use system_tests::within;
@@ -222,4 +226,24 @@ fn the_limits_and_the_rules_by_url_hold_for_the_proxy_and_a_revocation_cuts_what
     let connection = flow["connection"].as_str().unwrap().to_owned();
     site.node.ok(&["network", "revoke", &connection, "--reason", "enough"]);
     assert!(within(LIMIT, || held.try_wait().unwrap().is_some()), "it is still carried");
+}
+
+/// Connections on which nothing is said take the room of their program alone, and not for long.
+#[test]
+fn a_flood_of_connections_that_say_nothing_holds_up_its_own_program_alone() {
+    let Some(site) = Site::open_to(None, LIMITS) else { return };
+    let flood = "for i in $(seq 200); do exec {fd}<>/dev/tcp/127.0.0.1/3128 || break; done; echo flooded
+        until [ \"$(get -x $P http://api.test:8080/)\" = page ]; do sleep 0.5; done; echo back";
+    let script = [TOOLS, flood].concat();
+    let words = ["run", "--proxy", "--egress", "api.test:8080", "--", "bash", "-c", &script];
+    let mut flooding = site.node.command(&words).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(flooding.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "flooded");
+    let since = Instant::now();
+    let other = site.proxied(&["api.test:8080"], &["get -x $P http://api.test:8080/"]);
+    assert_eq!(other, ["page"]);
+    println!("another program was answered {} ms after the flood", since.elapsed().as_millis());
+    assert_eq!(lines.next().unwrap().unwrap(), "back");
+    println!("its own program was {} ms after it", since.elapsed().as_millis());
+    assert!(flooding.wait().unwrap().success());
 }

@@ -534,6 +534,36 @@ async fn a_peer_of_a_datagram_socket_has_its_own_limits_and_its_own_end() {
     assert_eq!(reason(send_to(&first).await), "PolicyDenied", "its time is over");
 }
 
+/// covers: NET-27
+#[tokio::test]
+async fn a_socket_is_shown_with_whose_it_is_where_it_goes_and_what_authorised_it() {
+    let rig = rig().await;
+    let (listener, address) = listener();
+    let socket = rig.socket("terminal", "stream").await;
+    let option = wire::SetOptionRequest { socket, name: "no_delay".to_owned(), value: 1 };
+    rig.client("terminal", "set_option").set_option(option).await.unwrap();
+    let [created] = &rig.list("terminal").await[..] else { panic!("one socket") };
+    let names = (created.domain.as_str(), created.socket_type.as_str(), created.state.as_str());
+    assert_eq!((created.socket, names), (socket, ("inet", "stream", "created")));
+    assert_eq!((&created.remote, &created.authorized, created.connection.len()), (&None, &None, 0));
+    let connected = rig.connect("terminal", socket, address).await.unwrap();
+    let peer = accepted(&listener).await;
+    let [shown] = &rig.list("terminal").await[..] else { panic!("one socket") };
+    assert_eq!((shown.socket, shown.state.as_str()), (socket, "connected"));
+    assert_eq!((&shown.local, &shown.remote), (&connected.local, &Some(to_wire(address))));
+    assert_eq!(shown.local, Some(to_wire(peer.peer_addr().unwrap())));
+    let [entry] = &rig.authorized()[..] else { panic!("one connection") };
+    assert_eq!(
+        (shown.owner.as_slice(), shown.connection.as_slice()),
+        (&entry.identity.0[..], &entry.connection.0[..])
+    );
+    assert_eq!(shown.connection, connected.connection);
+    assert!(shown.authorized.is_some(), "{shown:?}");
+    let option = wire::GetOptionRequest { socket, name: "no_delay".to_owned() };
+    let kept = rig.client("terminal", "get_option").get_option(option).await.unwrap().into_inner();
+    assert_eq!(kept.value, 1);
+}
+
 /// covers: NET-28
 #[tokio::test]
 async fn options_are_set_by_name() {

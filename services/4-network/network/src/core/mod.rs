@@ -17,6 +17,7 @@ pub mod names;
 pub mod nameservers;
 mod options;
 pub mod pins;
+pub mod proxied;
 pub mod query;
 mod rate;
 mod rules;

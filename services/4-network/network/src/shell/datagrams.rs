@@ -194,7 +194,7 @@ impl Network {
         let Decided { reach, name, .. } = program.decide_datagram(peer, hosts.as_deref());
         match reach {
             // What `prove` switched off: policy alone is asked.
-            Reach::Own | Reach::Refused(_) if kit::is_broken("egress-list") => {}
+            Reach::Own | Reach::Refused(_) if kit::is_broken("datagrams-list") => {}
             Reach::Own => return fail(Errno::ACCESS, "its own loopback is no way out"),
             Reach::Refused(why) => return fail(Errno::ACCESS, &why),
             Reach::Ask => {}

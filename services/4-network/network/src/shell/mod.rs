@@ -270,4 +270,20 @@ mod tests {
         let faults = kit::check_table(&["bailiwick.network.v1.Network"], &TABLE);
         assert_eq!(faults, Vec::<String>::new());
     }
+
+    /// Programs, rights, identities and files are others': it has no operation, no right and no entry about them.
+    ///
+    /// covers: NET-23
+    #[test]
+    fn it_is_the_way_out_and_nothing_else() {
+        for operation in &TABLE {
+            assert!(operation.path.starts_with("/bailiwick.network.v1.Network/"), "{}", operation.path);
+            assert!(operation.capability.starts_with("system.network."), "{}", operation.capability);
+        }
+        assert!(Network::PROVIDES.iter().all(|what| what.starts_with("network.")));
+        let manifest = include_str!("../../manifest.toml");
+        for other in ["process_manager", "identity", "capability_service", "keys", "filesystem"] {
+            assert!(!manifest.contains(&format!("name = \"{other}\"")), "{other}");
+        }
+    }
 }

@@ -132,3 +132,35 @@ async fn a_peer_that_hangs_holds_up_nobody_else() {
     drop(waiting);
     rig.gone().await;
 }
+
+/// Slow on purpose: a byte now and then, so that no read is ever late. The whole has an end all the same.
+#[tokio::test]
+async fn an_answer_that_trickles_ends_with_its_time() {
+    const TRICKLE: Duration = Duration::from_millis(20);
+    let rig = Rig::new().await;
+    rig.policy(vec![here()], |limits| limits.host_requests = 1_000, true).await;
+    let trickling = |begun: &'static [u8], byte: u8| {
+        listen(move |mut stream, _| async move {
+            read_request(&mut stream).await;
+            let _ = stream.write_all(begun).await;
+            while stream.write_all(&[byte]).await.is_ok() {
+                tokio::time::sleep(TRICKLE).await;
+            }
+        })
+    };
+    let of_head = trickling(b"HTTP/1.1 200 OK\r\nx: ", b'y').await;
+    let of_body = trickling(b"HTTP/1.1 200 OK\r\n\r\n", b'y').await;
+    let of_chunk = trickling(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", b'0').await;
+    let server = answering(|_| ok("well")).await;
+    let get = async |server: &crate::rig::Server| {
+        rig.fetch("terminal", wire::FetchRequest { timeout_ms: 1_000, ..fetched(&server.url("/")) }).await
+    };
+    let url = server.url("/");
+    let (head, body, chunk, other) =
+        tokio::join!(get(&of_head), get(&of_body), get(&of_chunk), rig.get(&url));
+    assert_eq!((head.kind(), body.kind()), (Kind::Timeout, Kind::Timeout), "{head:?} {body:?}");
+    // The size of a chunk has an end of its own.
+    assert!(matches!(chunk.kind(), Kind::Timeout | Kind::Other | Kind::ConnectionFailed), "{chunk:?}");
+    assert_eq!(other.body, b"well");
+    rig.gone().await;
+}

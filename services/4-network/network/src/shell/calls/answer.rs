@@ -43,3 +43,31 @@ pub(super) async fn last_event(out: &Events, event: Event) {
     let last = out.send(Ok(wire::WebSocketEvent { event: Some(event) }));
     drop(timeout(LAST_WORD_TIMEOUT, last).await);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// covers: NET-45
+    #[test]
+    fn what_brought_no_answer_has_one_of_the_eight_kinds_and_a_line() {
+        let text = || "one\ntwo".to_owned();
+        let said = [
+            (CallError::PolicyDenied(text()), "POLICY_DENIED"),
+            (CallError::Dns(text()), "DNS_ERROR"),
+            (CallError::ConnectionFailed(text()), "CONNECTION_FAILED"),
+            (CallError::Timeout(30_000), "TIMEOUT"),
+            (CallError::InvalidUrl(text()), "INVALID_URL"),
+            (CallError::RateLimitExceeded(text()), "RATE_LIMIT_EXCEEDED"),
+            (CallError::Other("x".repeat(600)), "OTHER"),
+        ];
+        for (error, kind) in said {
+            let wire = super::error(&error);
+            assert_eq!(wire.kind().as_str_name(), format!("NETWORK_ERROR_KIND_{kind}"));
+            assert!(!wire.text.contains('\n') && wire.text.chars().count() <= 512, "{}", wire.text);
+        }
+        // The eighth is there, and is said by nobody.
+        assert_eq!(NetworkErrorKind::CorsError as i32, 6);
+        assert!(NetworkErrorKind::try_from(9).is_err());
+    }
+}

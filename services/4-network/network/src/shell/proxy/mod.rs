@@ -13,8 +13,8 @@ use tokio::{net::TcpStream, sync::OwnedSemaphorePermit, time::timeout};
 
 use super::{Network, program::Program, programs::libc_errno};
 use crate::core::{
-    CallError, Schemes, Target,
-    limits::{FIRST_BYTES_TIMEOUT, TOLD_BYTES_MAX, URL_BYTES_MAX},
+    CallError,
+    limits::{FIRST_BYTES_TIMEOUT, TOLD_BYTES_MAX},
     socks::VERSION,
 };
 
@@ -83,13 +83,4 @@ impl Proxied {
             self.program.answer(0, refused, None);
         }
     }
-}
-
-/// Of a tunnel nothing is known but where it leads; rules by URL see it as what is usual there.
-fn tunnel_to(host: &str, port: u16) -> Result<Target, CallError> {
-    let scheme = if port == 80 { "http" } else { "https" };
-    if port == 0 || host.len() > URL_BYTES_MAX {
-        return Err(CallError::InvalidUrl("nobody listens there".to_owned()));
-    }
-    Target::parse(&format!("{scheme}://{host}:{port}/"), Schemes::Http)
 }

@@ -6,10 +6,11 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Proxied, tunnel_to};
+use super::Proxied;
 use crate::core::{
     CallError,
     limits::FIRST_BYTES_TIMEOUT,
+    proxied::tunnel_to,
     socks::{Reply, Step, greeting, request},
 };
 
