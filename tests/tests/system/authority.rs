@@ -107,7 +107,7 @@ fn every_act_was_decided_by_policy_and_has_its_place_in_one_order() {
 fn who_takes_something_away_hears_it_when_everybody_goes_by_it() {
     let Some(node) = TestNode::boot() else { return };
     node.ok(&["identity", "create", "bob"]);
-    let added = node.json(&["identity", "credential", "add", "--kind", "recovery-key", "--name", "spare"]);
+    let added = node.json(&["identity", "credential", "add", "--kind", "recovery-key", "spare"]);
     let spare = added["id"].as_str().unwrap().to_owned();
     let forbidden = RELEASE_RULE.replace("\"Allow\"", "\"Deny\"");
     let rule = node.file("rule.toml", forbidden);
