@@ -440,7 +440,9 @@ mod tests {
         let (shares, now) = (Shares::default(), now_ms());
         assert!(!shares.give_up_one());
         let [few, many, gone] = [(); 3].map(|()| Arc::new(Sources::default()));
-        [&few, &many, &gone].map(|sources| shares.join(sources));
+        for sources in [&few, &many, &gone] {
+            shares.join(sources);
+        }
         drop(gone);
         // Whoever has few keeps even what was not used for longest.
         few.add(1, source(peer, &room, 0).await);
