@@ -188,6 +188,7 @@ fn no_image_goes_between_a_decision_and_its_service() {
                 assert!(why.contains("mine"), "{why}");
                 assert!(is_there());
                 said_times(&node, 1);
+                node.ok(&["service", "stop", "mine"]);
                 node.ok(&["service", "remove", "mine"]);
             }
             other => panic!("{other:?}"),
