@@ -166,9 +166,11 @@ mod tests {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
         let mut datagrams = Datagrams::new(ours);
-        let mut send = |datagrams: &mut Datagrams| {
-            // What a peer would have sent is a packet like any other.
-            for packet in incoming("192.0.2.1:53".parse().unwrap(), 7, b"question", 1) {
+        let send = |datagrams: &mut Datagrams| {
+            // An answer with its addresses and ports turned round is what the program sends.
+            for mut packet in incoming("192.0.2.1:53".parse().unwrap(), 7, b"question", 1) {
+                packet[26..34].rotate_left(4);
+                packet[34..38].rotate_left(2);
                 rustix::io::write(&theirs, &packet).unwrap();
             }
             datagrams.serve(&mut RefusedCalls::default());
@@ -177,6 +179,7 @@ mod tests {
         send(&mut datagrams);
         assert!(!datagrams.misses_channel(), "nobody has given it one");
         let (far, near) = Channel::pair().unwrap();
+        far.set_nonblocking().unwrap();
         datagrams.open(near.into()).unwrap();
         send(&mut datagrams);
         assert!(far.receive(&mut [0; 1024], &mut Vec::new()).is_ok() && !datagrams.misses_channel());
