@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use base::{IdentityId, KeyPath, Sequence, TraceId, layout::Layout};
 use chain::payload::{Payload, identity::IdentityType, service::Genesis};
 use contracts::{
-    axiom::v1::{AwaitFoldedRequest, GetHeadRequest, axiom_client::AxiomClient},
+    axiom::v1::{GetHeadRequest, axiom_client::AxiomClient},
     capability_service::v1::capabilities_client::CapabilitiesClient,
     driver_manager::v1::devices_client::DevicesClient,
     identity::v1::{IssueTokenRequest, identities_client::IdentitiesClient},
@@ -39,8 +39,6 @@ const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
 /// A command asks how far the log goes before it asks a service; one that axiom keeps waiting goes on without.
 const HEAD_TIMEOUT: Duration = Duration::from_millis(500);
 const BOOT_LOOK: Duration = Duration::from_millis(10);
-/// A service that follows is there within milliseconds (DESIGN 2).
-const FOLD_TIMEOUT_MS: u32 = 500;
 /// Calls that follow or wait end only when the other side ends them.
 const LONG_TIMEOUT: Duration = Duration::from_secs(86_400);
 
@@ -265,15 +263,6 @@ impl Node {
 
     pub fn axiom(&self, capability: &str) -> Result<AxiomClient<Calls>> {
         Ok(AxiomClient::new(self.calls("axiom", capability, None, CALL_TIMEOUT)?))
-    }
-
-    /// Waits until every running service knows the log as it stands now; the names of those that took too long.
-    pub async fn laggards(&self) -> Result<Vec<String>> {
-        let head = self.axiom("system.axiom.get_head")?.get_head(GetHeadRequest {}).await;
-        let sequence = head.map_err(failed)?.into_inner().head.map_or(0, |head| head.sequence);
-        let request = AwaitFoldedRequest { sequence, timeout_ms: FOLD_TIMEOUT_MS };
-        let folded = self.axiom("system.axiom.await_folded")?.await_folded(request).await;
-        Ok(folded.map_err(failed)?.into_inner().laggards)
     }
 
     /// The supervisor answers without a token: it runs when nothing else does.

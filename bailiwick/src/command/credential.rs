@@ -138,11 +138,6 @@ pub async fn run(node: &Node, output: Output, command: Args) -> Result<()> {
             let request = pb::RevokeCredentialRequest { identity, credential, reason };
             let mut identities = node.identities_acting("system.identity.revoke_credential").await?;
             let revoked = identities.revoke_credential(request).await.map_err(failed)?.into_inner();
-            for laggard in node.laggards().await? {
-                eprintln!(
-                    "bailiwick: {laggard} has not taken notice yet; until then it goes by what was before"
-                );
-            }
             let entry = revoked.revoked_at.map_or(0, |at| at.sequence);
             output::show(output, &serde_json::json!({ "id": id, "revoked_at": entry }), || {
                 format!("{id} is revoked by entry {entry}\n")

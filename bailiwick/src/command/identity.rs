@@ -68,9 +68,6 @@ async fn status(node: &Node, output: Output, name: &str, status: &str, reason: S
     let mut identities = node.identities_acting("system.identity.update_status").await?;
     let request = pb::UpdateStatusRequest { id: id.0.to_vec(), status: status.to_owned(), reason };
     let identity = identities.update_status(request).await.map_err(failed)?.into_inner();
-    for laggard in node.laggards().await? {
-        eprintln!("bailiwick: {laggard} has not taken notice yet; until then it goes by what was before");
-    }
     show(output, &identity)
 }
 

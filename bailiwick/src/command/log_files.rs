@@ -20,10 +20,14 @@ use chain::{
 };
 use durable::{RealDisk, read_small};
 
+use super::log_writer;
 use crate::exit::{DAMAGED, Failure, USAGE};
 
 /// How often a group at the log's end that is not whole is looked at again: a node may be writing it, on a busy machine.
 const SETTLE_TRIES: u32 = 100;
+/// The same where no node is seen to have the log open: what a power cut has left stays as it is. Not none, because a node in
+/// another pid namespace is not seen.
+const SETTLE_TRIES_ALONE: u32 = 3;
 const SETTLE_PAUSE: Duration = Duration::from_millis(20);
 /// How often a log is read anew that is archived or brought back meanwhile.
 const MOVES_MAX: u32 = 4;
@@ -40,19 +44,23 @@ pub struct LogFiles {
 }
 
 /// A segment that a node may be writing.
-pub struct Written(File);
+pub struct Written {
+    file: File,
+    /// What its writer holds.
+    lock: PathBuf,
+}
 
 impl ReadAt for Written {
     fn size_bytes(&self) -> io::Result<u64> {
-        self.0.size_bytes()
+        self.file.size_bytes()
     }
 
     fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        ReadAt::read_exact_at(&self.0, offset, buffer)
+        ReadAt::read_exact_at(&self.file, offset, buffer)
     }
 
     fn settle(&self, tries: u32) -> bool {
-        let again = tries < SETTLE_TRIES;
+        let again = tries < SETTLE_TRIES_ALONE || tries < SETTLE_TRIES && log_writer::is_held(&self.lock);
         if again {
             std::thread::sleep(SETTLE_PAUSE);
         }
@@ -246,8 +254,8 @@ impl LogSource for LogFiles {
     /// The first folder that has it: where two have it, either is verified like the other.
     fn open(&self, name: &str) -> io::Result<Written> {
         let mut found = Err(io::ErrorKind::NotFound.into());
-        for folder in &self.folders {
-            found = folder.open(name).map(Written);
+        for (folder, path) in self.folders.iter().zip(&self.paths) {
+            found = folder.open(name).map(|file| Written { file, lock: log_writer::lock_of(path) });
             match &found {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 _ => break,

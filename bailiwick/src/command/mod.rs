@@ -17,6 +17,7 @@ mod learn;
 mod lock;
 mod log;
 mod log_files;
+mod log_writer;
 mod logs;
 mod network;
 mod passkey;

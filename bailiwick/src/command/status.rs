@@ -54,6 +54,8 @@ struct Status {
     services: Vec<Service>,
     not_installed: Vec<String>,
     missing: Vec<String>,
+    /// What keeps the node from doing all it should, each with what to do next.
+    troubles: Vec<String>,
 }
 
 fn limited(health: &HealthStatus) -> Vec<String> {
@@ -101,6 +103,7 @@ pub async fn show(node: &Node, output: Output) -> Result<()> {
         services: services.into_iter().map(service).collect(),
         not_installed: status.not_installed,
         missing: status.missing,
+        troubles: status.troubles,
     };
     output::show(output, &status, || text(&status))
 }
@@ -116,6 +119,9 @@ fn text(status: &Status) -> String {
         status.keeper_pid,
         status.supervisor_pid
     );
+    for trouble in &status.troubles {
+        text.push_str(&format!("{} {trouble}\n\n", output::bad("trouble:")));
+    }
     text.push_str(&table(&status.services));
     for service in &status.services {
         for limited in &service.limited {

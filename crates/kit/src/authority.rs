@@ -61,6 +61,19 @@ pub struct Committed {
     /// The same key and bytes stood in the log before; the references are the first ones.
     pub duplicate: bool,
     pub timestamp: AxiomTime,
+    /// Services that may still go by what was before; only of what takes something away.
+    pub laggards: Vec<String>,
+}
+
+/// What takes something away is no success while somebody goes by what was before.
+pub fn noticed(what: &str, at: Sequence, laggards: &[String]) -> Result<(), tonic::Status> {
+    if laggards.is_empty() {
+        return Ok(());
+    }
+    let who = laggards.join(", ");
+    Err(tonic::Status::unavailable(format!(
+        "{what} (entry {at}), and something may still go by what was before: {who}; look at `bailiwick status`"
+    )))
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -307,6 +320,7 @@ fn read_reply(result: Option<WireResult>) -> Result<Committed, AuthorityError> {
             signed_decision: committed.signed_decision,
             duplicate: committed.duplicate,
             timestamp: AxiomTime(committed.timestamp_ns),
+            laggards: committed.laggards,
         }),
         WireResult::Denied(denied) => Err(AuthorityError::Denied {
             decision: read_ref(denied.decision)?
@@ -321,6 +335,7 @@ fn read_reply(result: Option<WireResult>) -> Result<Committed, AuthorityError> {
             signed_decision: Vec::new(),
             duplicate: false,
             timestamp: AxiomTime::ZERO,
+            laggards: Vec::new(),
         }),
         WireResult::BusyRetryAfterMs(retry_after_ms) => Err(AuthorityError::Busy { retry_after_ms }),
     }

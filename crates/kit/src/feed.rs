@@ -212,6 +212,12 @@ impl Feed {
         reason.unwrap_or_default()
     }
 
+    /// Why the feed has stopped for good, if it has.
+    #[must_use]
+    pub fn why_stopped(&self) -> Option<String> {
+        self.progress.stopped.borrow().clone()
+    }
+
     /// Waits until `sequence` is folded here, at most `FEED_WAIT_MAX`.
     pub async fn wait_for(&self, sequence: Sequence) -> Result<(), KitError> {
         self.wait_within(sequence, FEED_WAIT_MAX).await

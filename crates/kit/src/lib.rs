@@ -53,7 +53,7 @@ pub use context::{ActorType, ContextFields, OperationContext, Origin};
 pub use error::{CallError, ERROR_METADATA, Guilty, IntoRefusal, KitError, Retry, error_info};
 pub use feed::{FEED_SILENCE_MAX, FEED_WAIT_MAX, FEED_WAIT_OPERATOR_MAX, Feed, FeedEntry, FeedPlan, Fold};
 pub use http_error::{HTTP_CODES, HttpCode, http_code};
-pub use image_users::image_users;
+pub use image_users::{ClosedImage, close_image};
 pub use laggard::report_laggard;
 pub use local::LocalState;
 pub use misuse::{Misuse, REFUSED_USES_MAX, REFUSED_USES_WINDOW, misuse};

@@ -429,10 +429,10 @@ fn raced(handed: &OwnedFd, to: SocketAddr) -> Result<(), Errno> {
     rustix::net::getpeername(handed).map(drop)
 }
 
-/// A server and its client in the program's own network.
+/// A server and its client in the program's own network; the last one is bound first, and stays so.
 fn own() -> Result<String, Errno> {
     let mut said = Vec::new();
-    for place in ["127.0.0.1:0", "[::1]:0"] {
+    for (place, is_bound) in [("127.0.0.1:0", false), ("[::1]:0", false), ("127.0.0.1:0", true)] {
         let listener = TcpListener::bind(place).map_err(|error| errno(&error))?;
         let place = listener.local_addr().map_err(|error| errno(&error))?;
         let answering = std::thread::spawn(move || {
@@ -440,8 +440,17 @@ fn own() -> Result<String, Errno> {
             peer.read_exact(&mut [0; 8])?;
             peer.write_all(b"answer")
         });
-        let mut stream = TcpStream::connect(place).map_err(|error| errno(&error))?;
-        said.push(talk(&mut stream)?);
+        let one = socket(place, SocketFlags::empty())?;
+        if is_bound {
+            rustix::net::bind(&one, &SocketAddr::from(([127, 0, 0, 1], 0)))?;
+        }
+        let before = rustix::net::getsockname(&one)?;
+        connect(&one, &place)?;
+        let is_kept = rustix::net::getsockname(&one)? == before;
+        said.push(talk(&mut TcpStream::from(one))?);
+        if is_bound && !is_kept {
+            said.push("from elsewhere".to_owned());
+        }
         let _ = answering.join();
     }
     Ok(said.join(" "))

@@ -191,6 +191,7 @@ fn a_log_goes_on_from_its_edge_and_is_whole_again_with_its_archive() {
     let running = site.node.run(&["log", "restore", &moved]);
     assert!(said(&running).contains("stop the node first"), "{}", said(&running));
     site.node.down();
+    who_needs_the_archive_says_so(&mut site);
     let name = format!("{moved}/{}", segments(Path::new(&moved))[0]);
     let sound = fs::read(&name).unwrap();
     let mut damaged = sound.clone();
@@ -206,6 +207,21 @@ fn a_log_goes_on_from_its_edge_and_is_whole_again_with_its_archive() {
     up(&mut site.node);
     acts_go_on(&site.node, "restored");
     assert_eq!(site.node.json(&["log", "replay"])["mismatches"], serde_json::json!([]));
+}
+
+/// The supervisor's fold, as after a build that changed it: what is needed and what stands still without it is in `status`, not
+/// in a log alone.
+fn who_needs_the_archive_says_so(site: &mut Site) {
+    let node = &mut site.node;
+    fs::remove_file(node.root().join("state/supervisor/fold.snapshot")).unwrap();
+    node.try_up(&[("BAILIWICK_SEGMENT_BYTES", Path::new(SEGMENT_BYTES))]).unwrap();
+    let status = || node.json(&["status"]);
+    assert!(within(SOON, || status()["troubles"] != serde_json::json!([])), "{}", status());
+    let text = node.ok(&["status"]);
+    for part in ["degraded", "no service of the user is started", "log restore"] {
+        assert!(text.contains(part), "{text}");
+    }
+    node.down();
 }
 
 /// What lies before the edge cannot be looked for, and the edge's word for its key is its own.

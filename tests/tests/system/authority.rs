@@ -100,6 +100,44 @@ fn every_act_was_decided_by_policy_and_has_its_place_in_one_order() {
     assert_eq!(node.json(&["log", "replay"])["mismatches"], serde_json::json!([]));
 }
 
+/// A service that stands still goes by what was before: it is replaced before anybody hears that something was taken away.
+///
+/// covers: IDN-40
+#[test]
+fn who_takes_something_away_hears_it_when_everybody_goes_by_it() {
+    let Some(node) = TestNode::boot() else { return };
+    node.ok(&["identity", "create", "bob"]);
+    let added = node.json(&["identity", "credential", "add", "--kind", "recovery-key", "spare"]);
+    let spare = added["id"].as_str().unwrap().to_owned();
+    let forbidden = RELEASE_RULE.replace("\"Allow\"", "\"Deny\"");
+    let rule = node.file("rule.toml", forbidden);
+    // Each is replaced once a minute at most, so each act has another.
+    for (stopped, act) in [
+        ("network", &["identity", "suspend", "bob"][..]),
+        ("driver_manager", &["identity", "credential", "revoke", &spare, "--reason", "lost"]),
+        ("process_manager", &["policy", "add", &rule]),
+    ] {
+        let old = node.pid(stopped);
+        let process = rustix::process::Pid::from_raw(i32::try_from(old).unwrap()).unwrap();
+        rustix::process::kill_process(process, rustix::process::Signal::STOP).unwrap();
+        let output = node.run(act);
+        let stat = fs::read_to_string(format!("/proc/{old}/stat")).unwrap_or_default();
+        // The keeper may not have taken it in yet.
+        let is_there = !stat.is_empty() && !stat.contains(") Z");
+        // A busy machine may take longer than axiom waits: that is told, and is no success.
+        match output.status.success() {
+            true => assert!(!is_there, "{act:?} was answered while {stopped} stood still"),
+            false => {
+                let text = String::from_utf8(output.stderr).unwrap();
+                assert!(text.contains("may still go by what was before"), "{text}");
+            }
+        }
+        let is_replaced = || node.pids().into_iter().any(|(name, pid)| name == stopped && pid != old);
+        assert!(within(Duration::from_secs(20), is_replaced), "{stopped} is not replaced");
+        node.settled();
+    }
+}
+
 /// covers: AX-08, KEY-01
 #[test]
 fn a_signature_leaves_an_entry_and_its_reference_is_the_receipt() {

@@ -266,3 +266,31 @@ fn what_was_given_up_while_the_init_stood_still_never_runs() {
         assert_eq!(node.run(&["exec", "served", "--", "test", "-e", &mark]).status.code(), Some(1), "{name}");
     }
 }
+
+/// The same of the keeper, by whom the init is asked.
+#[test]
+fn what_was_given_up_while_the_keeper_stood_still_never_runs() {
+    use rustix::process::Signal;
+    let Some(node) = served() else { return };
+    let keeper = node.json(&["status"])["keeper_pid"].as_i64().unwrap();
+    let before = decisions(&node).len();
+    signal(keeper, Signal::STOP);
+    let late = node.run(&["exec", "served", "--timeout", "100ms", "--", "touch", "/tmp/late"]);
+    let closed = late.status.code() == Some(137);
+    let mut child = node.command(&["exec", "served", "--", "touch", "/tmp/cancelled"]).spawn().unwrap();
+    let decided = within(SOON, || decisions(&node).len() == before + 2);
+    // Longer than its answer is waited for.
+    std::thread::sleep(Duration::from_secs(2));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let last = decisions(&node).pop().unwrap();
+    let is_closed = within(SOON, || self::closed(&node, &last) == Some("cancelled".into()));
+    // Before anything is asserted: a keeper that stands still ends nothing.
+    signal(keeper, Signal::CONT);
+    assert!(closed, "{late:?}");
+    assert!(decided && is_closed, "it is on record only when the keeper goes on");
+    for name in ["late", "cancelled"] {
+        let mark = format!("/tmp/{name}");
+        assert_eq!(node.run(&["exec", "served", "--", "test", "-e", &mark]).status.code(), Some(1), "{name}");
+    }
+}

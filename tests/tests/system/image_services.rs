@@ -2,8 +2,11 @@
 
 use std::{fs, path::Path, time::Duration};
 
+use base::TreeId;
+use contracts::process_manager::v1::{RemoveTreeRequest, processes_client::ProcessesClient};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use system_tests::{TestNode, kill, within};
+use system_tests::{TestNode, client::Client, kill, within};
 
 use super::images::{add_rule, decided, layer, layout, program};
 
@@ -117,4 +120,78 @@ fn who_may_not_use_an_image_applies_no_service_in_it() {
     assert!(node.ok(&["why", "last"]).contains("no-web"));
     assert!(node.log(&["ServiceRegister"]).iter().all(|entry| entry["body"]["name"] != "mine"));
     assert!(!node.root().join("config/manifests/mine.toml").exists());
+}
+
+/// An image that the folder of manifests names stays, whether this boot has come to that manifest or not; and of a removal and
+/// an apply that meet on their way only one goes through.
+#[test]
+fn no_image_goes_between_a_decision_and_its_service() {
+    let Some(node) = TestNode::boot() else { return };
+    let id = import(&node, "web", "one");
+    let file = manifest(&node, "web");
+    let found = node.root().join("config/manifests/later.toml");
+    fs::create_dir_all(found.parent().unwrap()).unwrap();
+    fs::write(&found, format!("[program]\nimage = \"web@{id}\"\n")).unwrap();
+    let in_use = refused(&node, &["image", "rm", &id]);
+    assert!(in_use.contains("later"), "{in_use}");
+    fs::remove_file(found).unwrap();
+
+    let client = Client::operator(&node);
+    let token = client.issue(&[]);
+    let client = client.with_token(Some(&token));
+    let policy = Pid::from_raw(i32::try_from(node.pid("policy")).unwrap()).unwrap();
+    let digits = id.trim_start_matches("sha256:");
+    let tree = TreeId::from_hex(digits).unwrap();
+    let remove = || {
+        let mut processes =
+            ProcessesClient::new(client.calls("process_manager", "system.process_manager.remove_tree"));
+        let request = RemoveTreeRequest { id: tree.0.to_vec(), name: String::new() };
+        client.wait(processes.remove_tree(request)).map_err(|status| status.message().to_owned())
+    };
+    let apply = || {
+        let output = node.run(&["service", "apply", &file]);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() { Ok(()) } else { Err(text) }
+    };
+    let is_there = || node.root().join("state/images/trees").join(id.replace(':', "-")).exists();
+    // Neither is decided as long as policy stands still, and each has asked for all else by then.
+    for removal_first in [false, true] {
+        if !is_there() {
+            import(&node, "web", "one");
+        }
+        kill_process(policy, Signal::STOP).unwrap();
+        let (removed, applied) = std::thread::scope(|scope| {
+            let spawn_removal = || scope.spawn(remove);
+            let spawn_apply = || scope.spawn(apply);
+            let (removing, applying) = match removal_first {
+                true => {
+                    let removing = spawn_removal();
+                    std::thread::sleep(Duration::from_millis(700));
+                    (removing, spawn_apply())
+                }
+                false => {
+                    let applying = spawn_apply();
+                    std::thread::sleep(Duration::from_millis(700));
+                    (spawn_removal(), applying)
+                }
+            };
+            std::thread::sleep(Duration::from_millis(700));
+            kill_process(policy, Signal::CONT).unwrap();
+            (removing.join().unwrap(), applying.join().unwrap())
+        });
+        match (&removed, &applied) {
+            (Ok(_), Err(why)) => {
+                assert!(why.contains("is being removed") || why.contains("no container image"), "{why}");
+                assert!(!is_there());
+            }
+            (Err(why), Ok(())) => {
+                assert!(why.contains("mine"), "{why}");
+                assert!(is_there());
+                said_times(&node, 1);
+                node.ok(&["service", "stop", "mine"]);
+                node.ok(&["service", "remove", "mine"]);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }

@@ -1,13 +1,14 @@
 //! The proxy of a program: real curl in each way that it knows, and what it is not to lead to.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, ErrorKind, Read},
+    net::TcpListener,
     process::Stdio,
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
-use system_tests::within;
+use system_tests::{TestNode, within};
 
 use crate::egress_names::Site;
 
@@ -246,4 +247,38 @@ fn a_flood_of_connections_that_say_nothing_holds_up_its_own_program_alone() {
     assert_eq!(lines.next().unwrap().unwrap(), "back");
     println!("its own program was {} ms after it", since.elapsed().as_millis());
     assert!(flooding.wait().unwrap().success());
+}
+
+/// What is on its way to a peer that does not read does not arrive after the program.
+#[test]
+fn what_the_proxy_carries_is_reset_when_its_program_ends() {
+    let Some(node) = TestNode::boot() else { return };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let place = listener.local_addr().unwrap().to_string();
+    let script = format!(
+        "exec 3<>/dev/tcp/127.0.0.1/3128; printf 'CONNECT {place} HTTP/1.1\\r\\nHost: {place}\\r\\n\\r\\n' >&3; head -c 12 <&3 >/dev/null; cat /dev/zero >&3"
+    );
+    let pid = node.ok(&["run", "--detach", "--proxy", "--egress", &place, "--", "bash", "-c", &script]);
+    let mut peer = None;
+    assert!(within(LIMIT, || {
+        peer = listener.accept().ok();
+        peer.is_some()
+    }));
+    let (mut peer, _) = peer.unwrap();
+    peer.set_nonblocking(false).unwrap();
+    peer.set_read_timeout(Some(LIMIT)).unwrap();
+    peer.read_exact(&mut [0; 1]).unwrap();
+    // Until everything on the way is full.
+    let carried = || node.json(&["network", "flows"])[0]["sent_bytes"].clone();
+    let mut last = carried();
+    assert!(within(LIMIT, || {
+        std::thread::sleep(Duration::from_millis(300));
+        let before = std::mem::replace(&mut last, carried());
+        before == last
+    }));
+    node.ok(&["kill", "--signal", "kill", pid.trim()]);
+    assert!(within(LIMIT, || node.json(&["network", "flows"]) == serde_json::json!([])));
+    let end = peer.read_to_end(&mut Vec::new());
+    assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
 }

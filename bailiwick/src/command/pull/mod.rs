@@ -31,7 +31,10 @@ use crate::{
 
 /// Of a blob that one request asks for: below what the node lets an answer have as it is delivered (16 MiB).
 const RANGE_BYTES: u64 = 8 * 1024 * 1024;
-/// Requests in a row that bring nothing of a blob.
+/// What a request that is cut must bring to be no failure. Each is three entries of the log: a registry that answers byte by
+/// byte would fill it.
+const PROGRESS_BYTES: u64 = 256 * 1024;
+/// Requests in a row that bring less than that, and not what they asked for.
 const TRIES_MAX: u32 = 5;
 const TRY_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
 /// What an archive is made of.
@@ -249,22 +252,22 @@ async fn fill(
 /// A blob, piece by piece; where a connection breaks, the rest of it is asked for.
 async fn fetch(registry: &mut Registry<'_>, blob: &Blob, archive: &Archive) -> Result<()> {
     let mut hasher = Sha256::new();
-    let (mut at, mut tries) = (0, 0);
+    let (mut at, mut tries) = (0, Tries::default());
     while at < blob.size {
         let before = at;
         let trouble = match range(registry, blob, &mut at, &mut hasher, archive).await {
-            Ok(()) if at == before => format!("it ends after {at} of {} bytes", blob.size),
-            Ok(()) => String::new(),
+            Ok(()) => format!("an answer ends after {at} of {} bytes", blob.size),
             Err(Trouble::Passing(text)) => text,
             Err(Trouble::Lasting(error)) => return Err(error),
         };
-        if at > before {
-            tries = 0;
+        if tries.count(before, at, blob.size) {
             continue;
         }
-        tries += 1;
-        if tries >= TRIES_MAX {
-            bail!("after {at} of {} bytes nothing more came in {TRIES_MAX} requests: {trouble}", blob.size);
+        if tries.0 >= TRIES_MAX {
+            bail!(
+                "after {at} of {} bytes next to nothing came in {TRIES_MAX} requests in a row: {trouble}",
+                blob.size
+            );
         }
         tokio::time::sleep(TRY_PAUSE).await;
     }
@@ -273,6 +276,20 @@ async fn fetch(registry: &mut Registry<'_>, blob: &Blob, archive: &Archive) -> R
         bail!("what came is {found}: the registry has something else under this digest");
     }
     Ok(())
+}
+
+/// Requests in a row that were not worth their entries.
+#[derive(Debug, Default)]
+struct Tries(u32);
+
+impl Tries {
+    /// Whether a request was worth it that brought a blob of that size from `before` to `at`.
+    fn count(&mut self, before: u64, at: u64, size: u64) -> bool {
+        let is_all = at >= before.saturating_add(RANGE_BYTES).min(size);
+        let is_worth_it = is_all || at.saturating_sub(before) >= PROGRESS_BYTES;
+        self.0 = if is_worth_it { 0 } else { self.0.saturating_add(1) };
+        is_worth_it
+    }
 }
 
 /// From where the blob has been fetched to, at most as much as one request asks for.
@@ -325,6 +342,24 @@ mod tests {
         for wrong in [None, Some("bytes 4-9/10"), Some("bytes */10"), Some("5-9/10"), Some("")] {
             assert!(!begins_at(wrong, 5), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn next_to_nothing_is_no_progress() {
+        let size = 3 * RANGE_BYTES;
+        let mut tries = Tries::default();
+        assert!(!tries.count(0, PROGRESS_BYTES - 1, size) && !tries.count(7, 7, size));
+        assert_eq!(tries.0, 2);
+        assert!(tries.count(7, 7 + PROGRESS_BYTES, size));
+        assert_eq!(tries.0, 0, "only those in a row count");
+        assert!(tries.count(size - 1, size, size), "the last byte is all that was asked for");
+        assert!(tries.count(0, RANGE_BYTES, size));
+        // One byte for each request comes to its end.
+        let asked = (0..).take_while(|at| {
+            tries.count(*at, at + 1, size);
+            tries.0 < TRIES_MAX
+        });
+        assert_eq!(asked.count() + 1, TRIES_MAX as usize);
     }
 
     #[test]

@@ -110,6 +110,10 @@ pub struct Committed {
     pub duplicate: bool,
     #[prost(uint64, tag = "5")]
     pub timestamp_ns: u64,
+    /// Of an entry that takes something away (a status, a token, a credential, a rule): services that may still go by what
+    /// was before. It is answered when all have taken notice, or when these took too long.
+    #[prost(string, repeated, tag = "6")]
+    pub laggards: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Denied {

@@ -368,6 +368,9 @@ pub struct Node {
     pub missing: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, tag = "9")]
     pub root: ::prost::alloc::string::String,
+    /// What keeps the node from doing all it should, each with what to do next.
+    #[prost(string, repeated, tag = "10")]
+    pub troubles: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReportMisuseRequest {
@@ -929,6 +932,34 @@ pub mod supervisor_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// From process_manager alone, before it removes the image. The first message is the same answer; where it names nobody, no
+        /// service is taken in that would run in this image, as long as the call lasts.
+        pub async fn close_image(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ImageUsersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ImageUsersReply>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailiwick.supervisor.v1.Supervisor/CloseImage",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("bailiwick.supervisor.v1.Supervisor", "CloseImage"),
+                );
+            self.inner.server_streaming(req, path, codec).await
+        }
         /// Runs one more command in the sandbox of a running service of the user, as its program could run it. A caller needs the
         /// decision `execute` on the service; ends with the command's end. When the call ends first, the command is killed. The
         /// node's own services run no command.
@@ -1092,6 +1123,18 @@ pub mod supervisor_server {
             &self,
             request: tonic::Request<super::ImageUsersRequest>,
         ) -> std::result::Result<tonic::Response<super::ImageUsersReply>, tonic::Status>;
+        /// Server streaming response type for the CloseImage method.
+        type CloseImageStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ImageUsersReply, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// From process_manager alone, before it removes the image. The first message is the same answer; where it names nobody, no
+        /// service is taken in that would run in this image, as long as the call lasts.
+        async fn close_image(
+            &self,
+            request: tonic::Request<super::ImageUsersRequest>,
+        ) -> std::result::Result<tonic::Response<Self::CloseImageStream>, tonic::Status>;
         /// Server streaming response type for the Execute method.
         type ExecuteStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::ExecuteOutput, tonic::Status>,
@@ -1950,6 +1993,52 @@ pub mod supervisor_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailiwick.supervisor.v1.Supervisor/CloseImage" => {
+                    #[allow(non_camel_case_types)]
+                    struct CloseImageSvc<T: Supervisor>(pub Arc<T>);
+                    impl<
+                        T: Supervisor,
+                    > tonic::server::ServerStreamingService<super::ImageUsersRequest>
+                    for CloseImageSvc<T> {
+                        type Response = super::ImageUsersReply;
+                        type ResponseStream = T::CloseImageStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ImageUsersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Supervisor>::close_image(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CloseImageSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

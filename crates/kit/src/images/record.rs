@@ -131,6 +131,23 @@ impl Tree {
     }
 }
 
+impl Content {
+    /// That what lies in the top of an image's files is of the kind on record: a link where a folder was would show what it leads
+    /// to, of the host.
+    pub fn check_top(&self, folder: &Path) -> Result<(), String> {
+        self.top.iter().try_for_each(|Top { name, kind }| {
+            let found = folder.join(name).symlink_metadata();
+            let found = found.map_err(|error| format!("{name:?} in its top cannot be looked at: {error}"))?;
+            let (is_that, expected) = match kind {
+                Kind::Folder => (found.is_dir(), "folder"),
+                Kind::File => (found.is_file(), "file"),
+                Kind::Link(_) => (found.is_symlink(), "link"),
+            };
+            if is_that { Ok(()) } else { Err(format!("{name:?} in its top is no {expected} any more")) }
+        })
+    }
+}
+
 /// A name that can stand in the top of a root.
 pub fn top_name(name: &str) -> Result<(), String> {
     let plain = !name.is_empty() && name.len() <= 255 && name != "." && name != "..";
@@ -181,6 +198,43 @@ pub fn candidates(name: &str, cwd: &str, path: Option<&str>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_lies_in_the_top_is_what_the_record_says() {
+        use std::{fs, os::unix::fs::symlink};
+
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| folder.path().join(name);
+        fs::create_dir(place("usr")).unwrap();
+        fs::write(place("app"), "").unwrap();
+        symlink("usr/bin", place("bin")).unwrap();
+        let kinds = [("usr", Kind::Folder), ("app", Kind::File), ("bin", Kind::Link("usr/bin".to_owned()))];
+        let top = kinds.map(|(name, kind)| Top { name: name.to_owned(), kind }).to_vec();
+        let content = Content { top, ..Content::default() };
+        assert_eq!(content.check_top(folder.path()), Ok(()));
+        let remove = |name: &str| {
+            let gone = fs::remove_file(place(name)).or_else(|_| fs::remove_dir(place(name)));
+            gone.unwrap();
+        };
+        for (name, points_to) in [("usr", "/etc"), ("app", "/etc/passwd")] {
+            let before = place(name).is_dir();
+            remove(name);
+            let refused = || content.check_top(folder.path()).unwrap_err();
+            assert!(refused().contains(&format!("{name:?} in its top cannot be looked at")), "{}", refused());
+            symlink(points_to, place(name)).unwrap();
+            assert!(refused().contains(&format!("{name:?} in its top is no ")), "{}", refused());
+            remove(name);
+            if before {
+                fs::create_dir(place(name)).unwrap()
+            } else {
+                fs::write(place(name), "").unwrap()
+            }
+            assert_eq!(content.check_top(folder.path()), Ok(()));
+        }
+        remove("bin");
+        fs::create_dir(place("bin")).unwrap();
+        assert_eq!(content.check_top(folder.path()).unwrap_err(), "\"bin\" in its top is no link any more");
+    }
 
     #[test]
     fn a_program_is_looked_for_as_a_shell_does() {

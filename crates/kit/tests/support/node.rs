@@ -212,6 +212,7 @@ impl Land {
                             decision: Some(decision.into()),
                             entry: Some(at.into()),
                             signed_decision: cbor::encode(&signed),
+                            laggards: world.laggards.clone(),
                             ..Committed::default()
                         })
                     }

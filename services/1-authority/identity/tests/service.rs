@@ -282,6 +282,51 @@ async fn revocation_and_suspension_end_tokens() {
     assert_eq!(reason(update.update_status(suspend()).await), "InvalidStatus");
 }
 
+/// What stands in the log stands there; but nobody hears success while a service goes by what was before.
+///
+/// covers: IDN-40
+#[tokio::test]
+async fn what_takes_something_away_is_no_success_while_somebody_has_not_noticed() {
+    let node = start().await;
+    let mut identities = client(&node, "terminal", "issue_token", None);
+    let token = identities.issue_token(wire::IssueTokenRequest::default()).await.unwrap().into_inner();
+    let admin_token = admin_token(&node).await.token;
+    let mut adding = client(&node, "admin", "add_credential", Some(&admin_token));
+    let request = wire::AddCredentialRequest {
+        identity: admin().0.to_vec(),
+        name: "spare".to_owned(),
+        kind: Some(wire::add_credential_request::Kind::RecoveryKey(Default::default())),
+    };
+    let credential = adding.add_credential(request).await.unwrap().into_inner().credential.unwrap().id;
+    node.world.set_laggards(&["filesystem", "network"]);
+    let late = |status: Status, what: &str| {
+        assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}");
+        let text = status.message();
+        assert!(text.starts_with(what) && text.contains(": filesystem, network;"), "{text}");
+    };
+
+    let mut revoke = client(&node, "admin", "revoke_token", Some(&admin_token));
+    let refused = revoke.revoke_token(wire::RevokeTokenRequest { id: token.id }).await.unwrap_err();
+    let at = node.world.payloads(89).pop().unwrap().0.sequence;
+    late(refused, &format!("the token is revoked (entry {at})"));
+    assert_eq!(reason(verify(&node, &token.token, "").await), "InvalidToken", "it is revoked all the same");
+
+    let mut revoke = client(&node, "admin", "revoke_credential", Some(&admin_token));
+    let request =
+        wire::RevokeCredentialRequest { identity: admin().0.to_vec(), credential, reason: "lost".to_owned() };
+    late(revoke.revoke_credential(request).await.unwrap_err(), "the credential is revoked (entry");
+
+    let mut update = client(&node, "admin", "update_status", Some(&admin_token));
+    let change = |status: &str| wire::UpdateStatusRequest {
+        id: service_id("terminal").0.to_vec(),
+        status: status.to_owned(),
+        reason: "odd".to_owned(),
+    };
+    late(update.update_status(change("Suspended")).await.unwrap_err(), "the status is changed (entry");
+    node.world.set_laggards(&[]);
+    assert_eq!(update.update_status(change("Active")).await.unwrap().into_inner().status, "Active");
+}
+
 #[tokio::test]
 async fn with_a_key_that_genesis_does_not_pin_it_does_not_start() {
     let other = chain::genesis::GenesisPlan { identity_key: base::PublicKey([1; 32]), ..genesis_plan() };

@@ -13,6 +13,7 @@ use super::{
     execute::Executions,
     fd_store,
     history::History,
+    image_holds::ImageHolds,
     inputs::{Answer, Inbox, Input},
     keeper_client::Keeper,
     knowledge::Knowledge,
@@ -59,6 +60,7 @@ pub(super) struct Applier {
     pub(super) history: History,
     pub(super) authority: Authority,
     pub(super) executions: Executions,
+    pub(super) image_holds: ImageHolds,
 }
 
 /// See [`Applier::plan`].
@@ -82,7 +84,9 @@ impl Applier {
         // Before an image is asked for: what cannot be read is said first.
         let name = self.read(file, text)?.name().to_owned();
         let _alone = self.turns.take(&name).await?;
-        let text = &self.pinned(by, text).await?;
+        // Held until the service is registered or was refused.
+        let (text, _image) = self.pinned(by, &name, text).await?;
+        let text = &text;
         let manifest = Arc::new(self.read(file, text)?);
         self.admit(&manifest)?;
         // First, because it is what fails most, and nothing has been asked for or recorded yet.
@@ -223,8 +227,8 @@ impl Applier {
         let feed = self.knowledge.feed();
         tokio::select! {
             () = feed.caught_up() => {}
-            why = feed.stopped() => {
-                tracing::error!(why, "the log cannot be read, so no service of the user is started");
+            _ = feed.stopped() => {
+                tracing::error!("{}", self.knowledge.trouble().unwrap_or_default());
                 return;
             }
         }

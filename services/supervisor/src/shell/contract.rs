@@ -12,6 +12,7 @@ use contracts::{
 };
 use jiff::Timestamp;
 use kit::{BoxError, Callers, ChannelKind, Cost, Feed, FeedPlan, InitContext, Operation, Service};
+use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming, service::Routes};
 
@@ -40,7 +41,7 @@ macro_rules! operation {
     };
 }
 
-static TABLE: [Operation; 19] = [
+static TABLE: [Operation; 20] = [
     operation!(acts, "StartService", Heavy, "start_service").long(),
     operation!(acts, "StopService", Heavy, "stop_service").long(),
     operation!(acts, "RestartService", Heavy, "restart_service").long(),
@@ -58,6 +59,7 @@ static TABLE: [Operation; 19] = [
     operation!(acts, "ReportMisuse", Medium, "report_misuse"),
     operation!(acts, "ReportLaggard", Light, "report_laggard").callers(Callers::Only(&["axiom"])),
     operation!(reads, "ImageUsers", Light, "image_users").callers(Callers::Only(&["process_manager"])),
+    operation!(reads, "CloseImage", Light, "close_image").callers(Callers::Only(&["process_manager"])).long(),
     operation!(acts, "Execute", Heavy, "execute").callers(Callers::Admin).long(),
     operation!(acts, "Shutdown", Light, "shutdown").callers(Callers::Admin),
 ];
@@ -424,13 +426,14 @@ impl Contract for Handlers {
         self.refuse_programs(&request)?;
         use std::sync::atomic::Ordering::Acquire;
         let view = self.0.applier.inbox.view(core::Supervisor::node).await?;
+        let troubles: Vec<String> = self.0.applier.knowledge.trouble().into_iter().collect();
         let state = match view.state {
             NodeState::Booting => "booting",
             NodeState::Running | NodeState::Degraded if self.0.progress.is_recovery.load(Acquire) => {
                 "recovery"
             }
-            NodeState::Running => "running",
-            NodeState::Degraded => "degraded",
+            NodeState::Running if troubles.is_empty() => "running",
+            NodeState::Running | NodeState::Degraded => "degraded",
             NodeState::Stopping => "stopping",
         };
         Ok(Response::new(Node {
@@ -443,6 +446,7 @@ impl Contract for Handlers {
             not_installed: view.not_installed,
             missing: self.0.facts.missing.clone(),
             root: self.0.facts.root.clone(),
+            troubles,
         }))
     }
 
@@ -478,12 +482,27 @@ impl Contract for Handlers {
         &self,
         request: Request<ImageUsersRequest>,
     ) -> Result<Response<ImageUsersReply>, Status> {
-        let tree = request.into_inner().tree;
-        let tree = TreeId::from_slice(&tree).ok_or_else(|| {
-            SupervisorError::InvalidManifest(format!("an image's id has {} bytes", TreeId::BYTES))
-        })?;
-        let services = self.0.applier.image_users(tree).await?;
+        let services = self.0.applier.image_users(tree_of(&request.into_inner().tree)?).await?;
         Ok(Response::new(ImageUsersReply { services }))
+    }
+
+    type CloseImageStream = ReceiverStream<Result<ImageUsersReply, Status>>;
+
+    async fn close_image(
+        &self,
+        request: Request<ImageUsersRequest>,
+    ) -> Result<Response<Self::CloseImageStream>, Status> {
+        let (services, closed) = self.0.applier.close_image(tree_of(&request.into_inner().tree)?).await?;
+        let (send, answer) = mpsc::channel(1);
+        // There is room for it.
+        let _ = send.try_send(Ok(ImageUsersReply { services }));
+        tokio::spawn(async move {
+            if closed.is_some() {
+                // Until who removes it is done, or is gone.
+                send.closed().await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(answer)))
     }
 
     type ExecuteStream = ReceiverStream<Result<ExecuteOutput, Status>>;
@@ -508,6 +527,11 @@ impl Contract for Handlers {
         self.0.applier.inbox.call(by, event).await?;
         Ok(Response::new(ShutdownReply {}))
     }
+}
+
+fn tree_of(bytes: &[u8]) -> Result<TreeId, SupervisorError> {
+    let invalid = || SupervisorError::InvalidManifest(format!("an image's id has {} bytes", TreeId::BYTES));
+    TreeId::from_slice(bytes).ok_or_else(invalid)
 }
 
 #[cfg(test)]

@@ -41,6 +41,8 @@ const REST_PIECES_MAX: usize = 64;
 const STDIN_BYTES_MAX: usize = 64 * 1024;
 /// What is killed is gone within milliseconds; where it takes longer somebody may want to know.
 const END_SOON: Duration = Duration::from_secs(60);
+/// How long the keeper may take to pass a command on before its caller is listened to again, who may give it up.
+const KEEPER_PATIENCE: Duration = Duration::from_secs(1);
 /// Between two attempts to record how it ended.
 const RECORD_PAUSE_MIN: Duration = Duration::from_millis(100);
 const RECORD_PAUSE_MAX: Duration = Duration::from_secs(10);
@@ -165,11 +167,24 @@ impl Applier {
         let run = self.keeper.next_run();
         let end = self.executions.begin(run, launch);
         let order = Arc::new(Order { applier: self.clone(), launch, run, token });
-        let started = self.keeper.execute(launch.0, run, wanted.encoded.clone(), theirs, its).await;
-        if let Err(error) = started {
-            order.give_up().await;
-            self.executions.forget(run);
-            return Err(refuse(error.to_string()));
+        let mut starting = Box::pin(self.keeper.execute(launch.0, run, wanted.encoded.clone(), theirs, its));
+        match tokio::time::timeout(KEEPER_PATIENCE, &mut starting).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                order.give_up().await;
+                self.executions.forget(run);
+                return Err(refuse(error.to_string()));
+            }
+            // It stands still. What it says in the end matters only if nobody has given the command up by then.
+            Err(_) => {
+                let order = Arc::clone(&order);
+                tokio::spawn(async move {
+                    if let Err(error) = starting.await {
+                        tracing::warn!(%error, launch = %order.launch, "a command was not started");
+                        order.give_up().await;
+                    }
+                });
+            }
         }
         let limit = wanted.timeout.map(|timeout| TimeLimit::new(&order, timeout));
         Ok(Begun { order, streams, end, limit })
@@ -235,11 +250,18 @@ impl Order {
     /// still for as long as it likes, and finds nothing to start then.
     async fn give_up(&self) {
         let Self { applier, launch, run, token } = self;
+        let (launch, ending) = (*launch, applier.keeper.end_executed(launch.0, *run));
+        let ending = async move {
+            if let Err(error) = ending.await {
+                tracing::debug!(%error, %launch, "a command is not ended: its service has");
+            }
+        };
         if token.withdraw() {
             applier.executions.ended(*run, ExitStatus::Code(NOT_EXECUTABLE));
-        }
-        if let Err(error) = applier.keeper.end_executed(launch.0, *run).await {
-            tracing::debug!(%error, %launch, "a command is not ended: its service has");
+            // The keeper may stand still, too.
+            tokio::spawn(ending);
+        } else {
+            ending.await;
         }
     }
 }

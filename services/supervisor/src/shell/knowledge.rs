@@ -169,6 +169,15 @@ impl Knowledge {
         &self.feed
     }
 
+    /// Why the log is not folded any more, and what stands still for it; none while it is.
+    #[must_use]
+    pub(super) fn trouble(&self) -> Option<String> {
+        let why = self.feed.why_stopped()?;
+        Some(format!(
+            "the supervisor cannot read the log, so no service of the user is started or taken in: {why}"
+        ))
+    }
+
     #[must_use]
     pub(super) fn now(&self) -> Option<AxiomTime> {
         self.clock.now()

@@ -19,6 +19,7 @@ mod grants;
 mod history;
 mod host_manager;
 mod idle;
+mod image_holds;
 mod inputs;
 mod keeper_client;
 mod knowledge;

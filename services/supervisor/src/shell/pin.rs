@@ -1,7 +1,7 @@
 //! The container image of a manifest, fixed when the manifest is applied: what is kept, and what every later start runs, names
 //! its id beside the name, whatever the name comes to mean.
 
-use std::{collections::BTreeSet, ops::Range, time::Duration};
+use std::{collections::BTreeSet, ops::Range, path::Path, time::Duration};
 
 use base::{IdentityId, TreeId};
 use chain::payload::policy::{PolicyAction, ResourceRef, ResourceType};
@@ -9,7 +9,10 @@ use kit::{authority::AuthorityError, images::Reference};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::apply::Applier;
+use super::{
+    apply::{Applier, read_folder},
+    image_holds::{Closed, Held},
+};
 use crate::{core::supervisor::SupervisorError, manifest::ProgramImage};
 
 /// How long an image that was imported a moment ago may take to be known here.
@@ -56,13 +59,18 @@ fn with_image(text: &str, place: &Place, pinned: &Reference) -> Option<String> {
 }
 
 impl Applier {
-    /// The text that is applied, kept and compared: with the id of its container image, if it names one. `by` is who asks, and
-    /// whom policy decides about; none is the boot, which finds what was fixed before and decides nothing.
-    pub(super) async fn pinned(&self, by: Option<IdentityId>, text: &str) -> Result<String, SupervisorError> {
-        let Some(place) = place(text) else { return Ok(text.to_owned()) };
+    /// The text that is applied, kept and compared: with the id of its container image, if it names one, and that image held.
+    /// `by` is who asks, and whom policy decides about; none is the boot, which finds what was fixed before and decides nothing.
+    pub(super) async fn pinned(
+        &self,
+        by: Option<IdentityId>,
+        service: &str,
+        text: &str,
+    ) -> Result<(String, Option<Held>), SupervisorError> {
+        let Some(place) = place(text) else { return Ok((text.to_owned(), None)) };
         let Some(by) = by else {
             return match place.reference.digest {
-                Some(_) => Ok(text.to_owned()),
+                Some(tree) => Ok((text.to_owned(), Some(self.image_holds.hold(tree, service)?))),
                 None => Err(SupervisorError::InvalidManifest(format!(
                     "its image {} has no id, so nobody has said what is to run: `bailiwick service apply FILE` fixes it",
                     place.reference
@@ -71,10 +79,12 @@ impl Applier {
         };
         for _ in 0..TRIES_MAX {
             let (name, tree) = self.known_image(&place.reference, by).await?;
+            // From here on no removal begins; one that is on record already is seen below.
+            let held = self.image_holds.hold(tree, service)?;
             self.decide_use(by, &name, tree).await?;
             // The decision is on record after every change of the name that was answered before it.
             if self.known_image(&place.reference, by).await?.1 == tree {
-                return self.fixed(text, &place, tree);
+                return Ok((self.fixed(text, &place, tree)?, Some(held)));
             }
         }
         Err(SupervisorError::Unavailable(format!("the name {} goes from image to image", place.reference)))
@@ -99,8 +109,16 @@ impl Applier {
         reference: &Reference,
         by: IdentityId,
     ) -> Result<(String, TreeId), SupervisorError> {
-        let read = tokio::time::timeout(LOG_READ_TIMEOUT, self.knowledge.feed().caught_up()).await;
-        read.map_err(|_| SupervisorError::Unavailable("the log has not been read yet".to_owned()))?;
+        let feed = self.knowledge.feed();
+        tokio::select! {
+            () = feed.caught_up() => {}
+            _ = feed.stopped() => {
+                return Err(SupervisorError::Unavailable(self.knowledge.trouble().unwrap_or_default()));
+            }
+            () = tokio::time::sleep(LOG_READ_TIMEOUT) => {
+                return Err(SupervisorError::Unavailable("the log has not been read yet".to_owned()));
+            }
+        }
         let known = async {
             loop {
                 if let Some(found) = self.knowledge.image(reference, by) {
@@ -139,8 +157,31 @@ impl Applier {
         }
     }
 
-    /// Services that run in this image, are about to, or would go back to it.
+    /// Closes an image that nobody uses: from here on no service is taken in that would run in it.
+    pub(super) async fn close_image(
+        &self,
+        tree: TreeId,
+    ) -> Result<(Vec<String>, Option<Closed>), SupervisorError> {
+        let closed = match self.image_holds.close(tree) {
+            Ok(closed) => closed,
+            Err(services) => return Ok((services, None)),
+        };
+        // In this order: what was taken in before it was closed is registered by now.
+        let services = self.image_users(tree).await?;
+        Ok(if services.is_empty() { (services, Some(closed)) } else { (services, None) })
+    }
+
+    /// Services that run in this image, are about to, would go back to it, or whose manifest the next boot finds: of those this
+    /// boot may not have come to all yet.
     pub(super) async fn image_users(&self, tree: TreeId) -> Result<Vec<String>, SupervisorError> {
+        let folder = self.house.layout.manifests();
+        let found = tokio::task::spawn_blocking(move || found_users(&folder, tree)).await;
+        let mut users = found.map_err(|error| SupervisorError::Unavailable(error.to_string()))?;
+        users.extend(self.registered_users(tree).await?);
+        Ok(users.into_iter().collect())
+    }
+
+    async fn registered_users(&self, tree: TreeId) -> Result<BTreeSet<String>, SupervisorError> {
         self.inbox
             .view(move |machine| {
                 let uses = |image: &str| {
@@ -150,11 +191,18 @@ impl Applier {
                 let users = machine.all_setups().filter(|setup| {
                     setup.manifest.manifest.program.as_ref().is_some_and(|program| uses(&program.image))
                 });
-                let names: BTreeSet<String> = users.map(|setup| setup.name().to_owned()).collect();
-                names.into_iter().collect()
+                users.map(|setup| setup.name().to_owned()).collect()
             })
             .await
     }
+}
+
+/// Each manifest is kept under its service's name.
+fn found_users(folder: &Path, tree: TreeId) -> BTreeSet<String> {
+    let uses = |text: &str| place(text).is_some_and(|place| place.reference.digest == Some(tree));
+    let found = read_folder(folder).into_iter().filter(|(_, text)| uses(text));
+    let name = |file: &str| Some(Path::new(file).file_stem()?.to_string_lossy().into_owned());
+    found.filter_map(|(file, _)| name(&file)).collect()
 }
 
 #[cfg(test)]
@@ -181,6 +229,20 @@ mod tests {
         let odd = "program = { image = \"a\\\\b\\\"c\" }\n";
         let kept: Outline = toml::from_str(&pinned(odd).unwrap()).unwrap();
         assert_eq!(kept.program.unwrap().image.into_inner(), format!("a\\b\"c@{TREE}"));
+    }
+
+    #[test]
+    fn what_the_next_boot_would_run_uses_its_image() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write("web.toml", &format!("[program]\nimage = \"web@{TREE}\"\n"));
+        write("api.toml", &format!("[program]\nimage = \"{TREE}\"\n"));
+        write("other.toml", &format!("[program]\nimage = \"web@{}\"\n", TreeId([1; 32])));
+        write("unfixed.toml", "[program]\nimage = \"web\"\n");
+        write("broken.toml", "[program");
+        write("web.toml.old", &format!("[program]\nimage = \"web@{TREE}\"\n"));
+        let users: Vec<String> = found_users(folder.path(), TREE).into_iter().collect();
+        assert_eq!(users, ["api", "web"]);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use super::{
     execute::Executions,
     history::History,
     idle,
+    image_holds::ImageHolds,
     inputs::Inbox,
     keeper_client::{Keeper, KeeperError, Notice},
     knowledge::{GenesisFault, Knowledge, read_genesis},
@@ -148,6 +149,7 @@ async fn with_keeper(
         history: History::new(&house.layout),
         authority: authority.clone(),
         executions: Executions::default(),
+        image_holds: ImageHolds::default(),
     };
     let append = house.layout.socket("append", SUPERVISOR);
     let records = records::start(append, applier.knowledge.own, inputs.clone());

@@ -160,7 +160,8 @@ impl wire::identities_server::Identities for Handlers {
         let status = from_name("status", &status).map_err(|error| misuse(&error))?;
         let wanted = UpdateStatusRequest { requestor: requestor.id(), identity, status, reason };
         kit::uncancelled(async move {
-            service.runner.run(requestor, trace, |id| Event::UpdateStatus { id, request: wanted }).await?;
+            let update = |id| Event::UpdateStatus { id, request: wanted };
+            service.runner.withdraw(requestor, trace, "the status is changed", update).await?;
             // The fold may be a moment behind; what was committed is known.
             let changed = |found: &Identity| wire::Identity::from(&Identity { status, ..found.clone() });
             let changed = service.runner.read(|registry| registry.get(&identity).map(changed));
@@ -226,7 +227,8 @@ impl wire::identities_server::Identities for Handlers {
         kit::uncancelled(async move {
             let by = requestor.id();
             let revoke = |id| Event::RevokeToken { id, requestor: by, token };
-            let (_, revoked_at) = service.runner.run(requestor, trace, revoke).await?;
+            let revoked_at =
+                service.runner.withdraw(requestor, trace, "the token is revoked", revoke).await?;
             Ok(Response::new(wire::RevokeTokenReply { revoked_at: revoked_at.map(Into::into) }))
         })
         .await
@@ -284,7 +286,8 @@ impl wire::identities_server::Identities for Handlers {
         };
         kit::uncancelled(async move {
             let revoke = |id| Event::RevokeCredential { id, request: wanted };
-            let (_, revoked_at) = service.runner.run(requestor, trace, revoke).await?;
+            let what = "the credential is revoked";
+            let revoked_at = service.runner.withdraw(requestor, trace, what, revoke).await?;
             Ok(Response::new(wire::RevokeCredentialReply { revoked_at: revoked_at.map(Into::into) }))
         })
         .await

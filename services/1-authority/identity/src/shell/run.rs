@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use base::{AxiomRef, AxiomTime, KeyPath, PublicKey, TraceId};
+use base::{AxiomRef, AxiomTime, KeyPath, PublicKey, Sequence, TraceId};
 use chain::payload::identity::{IdentityChange, IdentityUpdated};
 use contracts::keys::v1::{DerivePublicKeyRequest, keys_client::KeysClient};
 use kit::{
@@ -27,11 +27,19 @@ const DERIVE_CAPABILITY: &str = "system.keys.derive_public_key";
 /// A request's result, and the entry that it left in the log.
 pub(super) type Outcome = (Reply, Option<AxiomRef>);
 
+/// A request's result, the entry that it left in the log, and who may not go by that entry yet.
+struct Done {
+    reply: Reply,
+    committed: Option<AxiomRef>,
+    laggards: Vec<String>,
+}
+
 struct Waiting {
     requestor: Requestor,
     trace: TraceId,
-    reply: oneshot::Sender<Result<Outcome, Status>>,
+    reply: oneshot::Sender<Result<Done, Status>>,
     committed: Option<AxiomRef>,
+    laggards: Vec<String>,
     /// Why an act never reached policy or was not carried out there, where that is more than the core knows.
     fault: Option<Status>,
 }
@@ -99,6 +107,31 @@ impl Runner {
         trace: TraceId,
         event: impl FnOnce(RequestId) -> Event,
     ) -> Result<Outcome, Status> {
+        let Done { reply, committed, .. } = self.finish(requestor, trace, event).await?;
+        Ok((reply, committed))
+    }
+
+    /// Runs one request that takes something away: no success while somebody goes by what was before. `what` has
+    /// happened all the same.
+    pub(super) async fn withdraw(
+        self: &Arc<Self>,
+        requestor: Requestor,
+        trace: TraceId,
+        what: &str,
+        event: impl FnOnce(RequestId) -> Event,
+    ) -> Result<Option<AxiomRef>, Status> {
+        let Done { committed, laggards, .. } = self.finish(requestor, trace, event).await?;
+        let at = committed.map_or(Sequence(0), |at| at.sequence);
+        kit::authority::noticed(what, at, &laggards)?;
+        Ok(committed)
+    }
+
+    async fn finish(
+        self: &Arc<Self>,
+        requestor: Requestor,
+        trace: TraceId,
+        event: impl FnOnce(RequestId) -> Event,
+    ) -> Result<Done, Status> {
         // Everything that expires is stamped with it.
         let now = self.node.clock().now().ok_or(IdentityError::TimeUnknown)?;
         let (reply, answer) = oneshot::channel();
@@ -106,17 +139,18 @@ impl Runner {
             let mut state = self.state();
             state.last_id += 1;
             let id = RequestId(state.last_id);
-            state.waiting.insert(id, Waiting { requestor, trace, reply, committed: None, fault: None });
+            let waiting =
+                Waiting { requestor, trace, reply, committed: None, laggards: Vec::new(), fault: None };
+            state.waiting.insert(id, waiting);
             state.core.step(now, event(id))
         };
         self.perform(effects);
-        let (reply, committed) =
-            answer.await.unwrap_or_else(|_| Err(Status::internal("the request was lost")))?;
-        if let Some(committed) = committed {
+        let done = answer.await.unwrap_or_else(|_| Err(Status::internal("the request was lost")))?;
+        if let Some(committed) = done.committed {
             // So that the caller's next question finds it; if the feed is late, the act stands all the same.
             let _ = self.node.feed().wait_for(committed.sequence).await;
         }
-        Ok((reply, committed))
+        Ok(done)
     }
 
     pub(super) async fn drain(&self) {
@@ -155,8 +189,9 @@ impl Runner {
                 }
                 Effect::Reply { id, result } => {
                     let Some(waiting) = self.state().waiting.remove(&id) else { continue };
+                    let (committed, laggards) = (waiting.committed, waiting.laggards);
                     let result = match (result, waiting.fault) {
-                        (Ok(reply), _) => Ok((reply, waiting.committed)),
+                        (Ok(reply), _) => Ok(Done { reply, committed, laggards }),
                         (Err(_), Some(fault)) => Err(fault),
                         (Err(error), None) => Err(error.into()),
                     };
@@ -179,9 +214,10 @@ impl Runner {
 
     async fn act(&self, id: RequestId, act: Act) -> Result<AxiomRef, ActFailure> {
         match self.commit(id, act).await {
-            Ok(entry) => {
+            Ok((entry, laggards)) => {
                 if let Some(waiting) = self.state().waiting.get_mut(&id) {
                     waiting.committed = Some(entry);
+                    waiting.laggards = laggards;
                 }
                 Ok(entry)
             }
@@ -207,7 +243,7 @@ impl Runner {
         }
     }
 
-    async fn commit(&self, id: RequestId, act: Act) -> Result<AxiomRef, Fault> {
+    async fn commit(&self, id: RequestId, act: Act) -> Result<(AxiomRef, Vec<String>), Fault> {
         let Act { requestor, action, resource, proposal } = act;
         let by_credential = matches!(&proposal, Proposal::Updated(update)
             if update.identity == requestor && matches!(update.change, IdentityChange::Authenticated { .. }));
@@ -228,7 +264,8 @@ impl Runner {
             Proposal::CredentialRevoked(revoked) => Entry::for_request(submitter, &request, revoked),
         }?;
         let committed = self.node.authority().act(&request, entry).await?;
-        Ok(committed.entry.ok_or_else(|| Status::internal("an act without an entry"))?)
+        let entry = committed.entry.ok_or_else(|| Status::internal("an act without an entry"))?;
+        Ok((entry, committed.laggards))
     }
 }
 

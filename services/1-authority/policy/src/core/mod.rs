@@ -23,6 +23,7 @@ mod state;
 pub mod trial;
 mod validate;
 pub mod verify;
+mod withdrawal;
 
 use base::RuleId;
 use thiserror::Error;
@@ -41,6 +42,7 @@ pub use rule_set::{Match, RuleSet, StoredRule};
 pub use seal::{SealedUnit, seal};
 pub use state::{FOLD_VERSION, Pinned, PolicyState, StateError};
 pub use validate::validate;
+pub use withdrawal::withdraws;
 
 /// Why the engine did not decide, or did not change its rules (POL open point 12).
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

@@ -309,6 +309,8 @@ impl PolicyEngine for Contract {
         let body = PolicyRuleAdded { rule: rule.clone(), created_by: caller.id() };
         let id = rule.id.to_string();
         let committed = self.change(&caller, rule, body).await?;
+        // Never success while something is still allowed that the rule forbids.
+        noticed("the rule is added", &committed)?;
         Ok(Response::new(wire::AddRuleReply { id, created_at: committed.entry }))
     }
 
@@ -325,19 +327,9 @@ impl PolicyEngine for Contract {
         let rule = rule.ok_or_else(missing)?;
         let body = PolicyRuleRemoved { rule: id, removed_by: caller.id() };
         let committed = self.change(&caller, rule, body).await?;
-        let at = Sequence(committed.entry.as_ref().map_or(0, |at| at.sequence));
         // Never success before what it allowed is cut.
-        let who = match log::await_folded(&self.0.node, at).await {
-            Ok(laggards) if laggards.is_empty() => {
-                return Ok(Response::new(wire::RemoveRuleReply { removed_at: committed.entry }));
-            }
-            Ok(laggards) => laggards.join(" "),
-            Err(error) => format!("who has folded it is not known ({error})"),
-        };
-        let text = format!(
-            "the rule is removed (entry {at}), and something may still go by it: {who}; look at `bailiwick status`"
-        );
-        Err(Status::unavailable(text))
+        noticed("the rule is removed", &committed)?;
+        Ok(Response::new(wire::RemoveRuleReply { removed_at: committed.entry }))
     }
 
     async fn list_rules(&self, request: Request<wire::RuleFilter>) -> Result<Response<wire::Rules>, Status> {
@@ -379,6 +371,11 @@ impl PolicyEngine for Contract {
         let explanation = explain(self.0.desk.engine().confirmed(), &asked, body.timestamp);
         Ok(Response::new(explained(sequence, body, explanation)))
     }
+}
+
+fn noticed(what: &str, committed: &wire::Committed) -> Result<(), Status> {
+    let at = committed.entry.as_ref().map_or(0, |at| at.sequence);
+    kit::authority::noticed(what, Sequence(at), &committed.laggards)
 }
 
 /// Bounded before it is recorded; axiom checks what it says.

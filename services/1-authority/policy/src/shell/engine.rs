@@ -27,7 +27,7 @@ use tonic::{Status, Streaming};
 
 use super::{log, saved};
 use crate::core::{
-    Engine, Entry, Item, Outcome, PolicyState, SealedUnit, Unit, authority::identity_of, seal,
+    Engine, Entry, Item, Outcome, PolicyState, SealedUnit, Unit, authority::identity_of, seal, withdraws,
 };
 
 /// Messages of items that wait for the engine from all channels together; beyond it a channel reads no further. Each has
@@ -348,7 +348,7 @@ impl Task {
                         timestamp_ns: now.0,
                         ..wire::Committed::default()
                     };
-                    outbox.put(&asked, wire::authority_reply::Result::Committed(committed));
+                    self.committed(&asked, committed, &mut outbox);
                 }
                 Outcome::Refused { refusal, record } => {
                     outbox.refuse(&asked, refusal.reason(), &refusal.to_string());
@@ -474,19 +474,43 @@ impl Task {
             *self.shared.last_denial.lock().unwrap_or_else(PoisonError::into_inner) = Some(decision.sequence);
         }
         let Some(asked) = &waiter.asked else { return };
-        let answer = match settled.decision {
+        match settled.decision {
             Some(decision) if !settled.allowed => {
-                wire::authority_reply::Result::Denied(wire::Denied { decision: Some(decision.into()) })
+                let denied = wire::Denied { decision: Some(decision.into()) };
+                outbox.put(asked, wire::authority_reply::Result::Denied(denied));
             }
-            _ => wire::authority_reply::Result::Committed(wire::Committed {
-                decision: settled.decision.map(Into::into),
-                entry: settled.entry.map(Into::into),
-                signed_decision: waiter.signed_decision,
-                duplicate: result.duplicate,
-                timestamp_ns: result.timestamp_ns,
-            }),
+            _ => {
+                let committed = wire::Committed {
+                    decision: settled.decision.map(Into::into),
+                    entry: settled.entry.map(Into::into),
+                    signed_decision: waiter.signed_decision,
+                    duplicate: result.duplicate,
+                    timestamp_ns: result.timestamp_ns,
+                    laggards: Vec::new(),
+                };
+                self.committed(asked, committed, outbox);
+            }
+        }
+    }
+
+    /// What takes something away is answered when everybody has taken notice, or with who has not.
+    fn committed(&self, asked: &Asked, mut committed: wire::Committed, outbox: &mut Outbox) {
+        let withdrawn = match &asked.item {
+            Item::Act { entry, .. } | Item::Redeem { entry, .. } | Item::Record { entry } => withdraws(entry),
+            Item::Evaluate { .. } | Item::Preflight { .. } => false,
         };
-        outbox.put(asked, answer);
+        let at = committed.entry.as_ref().map(|at| Sequence(at.sequence)).filter(|_| withdrawn);
+        let Some(at) = at else {
+            return outbox.put(asked, wire::authority_reply::Result::Committed(committed));
+        };
+        // As many as the channels have room for in flight; others are decided and answered meanwhile.
+        let (node, replies, id) = (self.node.clone(), asked.replies.clone(), asked.id);
+        tokio::spawn(async move {
+            committed.laggards = log::laggards(&node, at).await;
+            let result = Some(wire::authority_reply::Result::Committed(committed));
+            // A channel that has gone asks again on its next connection.
+            let _ = replies.send(vec![wire::AuthorityReply { id, result }]);
+        });
     }
 
     /// The log said no. A request that was decided before a connection broke has its decision there already.

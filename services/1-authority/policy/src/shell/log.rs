@@ -15,6 +15,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 const FOLD_WAIT_MS: u32 = 500;
 /// With the time in which laggards are replaced.
 const FOLD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Stands for everyone when axiom does not tell who has folded it.
+const NOT_CONFIRMED: &str = "axiom";
 
 /// An entry as the engine folds it.
 pub(super) struct Logged {
@@ -41,8 +43,19 @@ fn logged(entry: contracts::axiom::v1::Entry) -> Result<Option<Logged>, BoxError
     }
 }
 
-/// Returns when every running service has folded this entry, and what it took away is away; or who has not.
-pub(super) async fn await_folded(node: &Node, sequence: Sequence) -> Result<Vec<String>, BoxError> {
+/// Returns when every running service has folded this entry, and what it took away is away; or who may still go by
+/// what was before.
+pub(super) async fn laggards(node: &Node, sequence: Sequence) -> Vec<String> {
+    match await_folded(node, sequence).await {
+        Ok(laggards) => laggards,
+        Err(error) => {
+            tracing::warn!(%error, %sequence, "axiom does not tell who has folded what takes something away");
+            vec![NOT_CONFIRMED.to_owned()]
+        }
+    }
+}
+
+async fn await_folded(node: &Node, sequence: Sequence) -> Result<Vec<String>, BoxError> {
     let mut axiom = client(node, "system.axiom.await_folded", FOLD_TIMEOUT)?;
     let request = AwaitFoldedRequest { sequence: sequence.0, timeout_ms: FOLD_WAIT_MS };
     Ok(axiom.await_folded(request).await?.into_inner().laggards)

@@ -32,6 +32,10 @@ const BUFFER_BYTES: usize = {
 pub(crate) struct Datagrams {
     packets: OwnedFd,
     channel: Option<Channel>,
+    /// `network` has given one: one that is lost is asked for again.
+    was_open: bool,
+    /// Something was to go out since, and found none.
+    is_missed: bool,
     reader: Reader,
     /// Of the last one that was written in pieces.
     number: u32,
@@ -40,7 +44,15 @@ pub(crate) struct Datagrams {
 
 impl Datagrams {
     pub(crate) fn new(packets: OwnedFd) -> Self {
-        Self { packets, channel: None, reader: Reader::default(), number: 0, buffer: vec![0; BUFFER_BYTES] }
+        Self {
+            packets,
+            channel: None,
+            was_open: false,
+            is_missed: false,
+            reader: Reader::default(),
+            number: 0,
+            buffer: vec![0; BUFFER_BYTES],
+        }
     }
 
     /// From `network`.
@@ -48,7 +60,18 @@ impl Datagrams {
         let channel = Channel::from(fd);
         channel.set_nonblocking()?;
         self.channel = Some(channel);
+        (self.was_open, self.is_missed) = (true, false);
         Ok(())
+    }
+
+    /// `network` gives none.
+    pub(super) fn refuse(&mut self) {
+        self.was_open = false;
+    }
+
+    /// Whether its channel is to be asked for again: once for each answer, and only while the program sends something.
+    pub(super) fn misses_channel(&mut self) -> bool {
+        std::mem::take(&mut self.is_missed) && self.was_open && self.channel.is_none()
     }
 
     pub(super) fn lose(&mut self) {
@@ -101,6 +124,7 @@ impl Datagrams {
             Ok(()) | Err(PassError::Full) => {}
             Err(_) => {
                 self.lose();
+                self.is_missed = true;
                 self.write(&unreachable(*to, *port, Unreachable::Network));
             }
         }
@@ -129,5 +153,43 @@ impl Datagrams {
     /// What does not fit into the program's queue is lost.
     fn write(&self, packet: &[u8]) {
         let _ = rustix::io::write(&self.packets, packet);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    #[test]
+    fn a_channel_that_is_lost_is_missed_as_soon_as_something_is_to_go_out() {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        let mut datagrams = Datagrams::new(ours);
+        let send = |datagrams: &mut Datagrams| {
+            // An answer with its addresses and ports turned round is what the program sends.
+            for mut packet in incoming("192.0.2.1:53".parse().unwrap(), 7, b"question", 1) {
+                packet[26..34].rotate_left(4);
+                packet[34..38].rotate_left(2);
+                rustix::io::write(&theirs, &packet).unwrap();
+            }
+            datagrams.serve(&mut RefusedCalls::default());
+            let _ = rustix::io::read(&theirs, &mut [0; 1024]);
+        };
+        send(&mut datagrams);
+        assert!(!datagrams.misses_channel(), "nobody has given it one");
+        let (far, near) = Channel::pair().unwrap();
+        far.set_nonblocking().unwrap();
+        datagrams.open(near.into()).unwrap();
+        send(&mut datagrams);
+        assert!(far.receive(&mut [0; 1024], &mut Vec::new()).is_ok() && !datagrams.misses_channel());
+        drop(far);
+        send(&mut datagrams);
+        assert!(datagrams.misses_channel() && !datagrams.misses_channel(), "it is asked for once");
+        send(&mut datagrams);
+        assert!(datagrams.misses_channel());
+        datagrams.refuse();
+        send(&mut datagrams);
+        assert!(!datagrams.misses_channel(), "`network` gives none");
     }
 }

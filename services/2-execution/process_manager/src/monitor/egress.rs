@@ -72,6 +72,11 @@ pub(super) enum What {
     MoveOut {
         address: SocketAddr,
     },
+    /// It has one, and names a loopback: its own, or that of the host, if it was given that.
+    Leads {
+        socket: OwnedFd,
+        address: SocketAddr,
+    },
 }
 
 /// A connect in the program's own network that is under way.
@@ -121,6 +126,11 @@ impl WayOut {
         })
     }
 
+    /// Whether there is somebody who knows which places the program was given. Without, its own loopback is still its own.
+    pub(super) fn can_ask(&self) -> bool {
+        self.leads_out && self.channel.is_some()
+    }
+
     /// Whether datagrams have a way; then they are not this file's to refuse.
     pub(super) fn has_datagrams(&self) -> bool {
         self.datagrams.is_some()
@@ -135,12 +145,16 @@ impl WayOut {
         channel.set_nonblocking()?;
         self.channel = Some(channel);
         if self.datagrams.is_some() {
-            let id = self.next;
-            self.next += 1;
-            let asked = self.send(&wire::ProgramWord { id, word: Some(Word::Datagrams(true)) }, None);
-            self.datagrams_asked = asked.is_ok().then_some(id);
+            self.ask_datagrams();
         }
         Ok(())
+    }
+
+    fn ask_datagrams(&mut self) {
+        let id = self.next;
+        self.next += 1;
+        let asked = self.send(&wire::ProgramWord { id, word: Some(Word::Datagrams(true)) }, None);
+        self.datagrams_asked = asked.is_ok().then_some(id);
     }
 
     pub(crate) fn poll<'a>(&'a self, polled: &mut Vec<PollFd<'a>>) {
@@ -186,6 +200,9 @@ impl WayOut {
         }
         if let Some(datagrams) = &mut self.datagrams {
             datagrams.serve(refused);
+            if datagrams.misses_channel() && self.datagrams_asked.is_none() {
+                self.ask_datagrams();
+            }
         }
         if let Some(proxy) = &self.proxy {
             proxy.serve(|socket| {
@@ -235,7 +252,11 @@ impl WayOut {
                 match (&mut self.datagrams, fd) {
                     (Some(datagrams), Some(fd)) => datagrams.open(fd),
                     // What is sent is not reached; `network` has no more to say about it.
-                    _ => Ok(()),
+                    (Some(datagrams), None) => {
+                        datagrams.refuse();
+                        Ok(())
+                    }
+                    (None, _) => Ok(()),
                 }
             }
             Some(Order::Answer(answer)) => match self.waiting.remove(&order.id) {
@@ -295,6 +316,10 @@ impl WayOut {
                 self.connect_own(listener, call, address, refused)
             }
             (What::Connect { .. }, _) => listener.give(&call, &[], 0),
+            (What::Leads { socket, address }, _) if answer.own => {
+                self.connect_local(listener, call, socket, address, refused)
+            }
+            (What::Leads { address, .. }, _) => self.ask_move_out(listener, call, address),
             (What::Socket { .. } | What::MoveOut { .. }, None) => {
                 listener.refuse(&call, Errno::NETDOWN.raw_os_error())
             }

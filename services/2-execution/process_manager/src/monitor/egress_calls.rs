@@ -196,6 +196,11 @@ impl WayOut {
         let ip = address.ip().to_canonical();
         let (listener, call) = (Rc::clone(listener), *call);
         match found.is_own {
+            // Bound before it was said where it is to go: that 127.0.0.1 may be the host's is for `network` to say.
+            true if ip.is_loopback() && self.can_ask() => {
+                let waiting = Waiting { listener, call, what: What::Leads { socket: found.socket, address } };
+                self.ask(waiting, Word::Leads(to_wire(address)), None)?;
+            }
             true if ip.is_loopback() || ip.is_unspecified() => {
                 self.connect_local(listener, call, found.socket, address, refused)?;
             }
@@ -205,14 +210,23 @@ impl WayOut {
                 refused.add("connect", &canonical(address).to_string(), errno);
                 listener.refuse(&call, errno)?;
             }
-            true => {
-                let name = if found.family == AddressFamily::INET { "inet" } else { "inet6" };
-                let waiting = Waiting { listener, call, what: What::MoveOut { address } };
-                self.ask(waiting, Word::Socket(name.to_owned()), None)?;
-            }
+            true => self.ask_move_out(listener, call, address)?,
             false => self.ask_connect(listener, call, address, found.socket.as_fd())?,
         }
         Ok(true)
+    }
+
+    /// A socket of the host's is to take the place of one of its own network.
+    pub(super) fn ask_move_out(
+        &mut self,
+        listener: Rc<Listener>,
+        call: Notification,
+        address: SocketAddr,
+    ) -> io::Result<()> {
+        // The socket's own family: the address fits it.
+        let name = if address.is_ipv4() { "inet" } else { "inet6" };
+        let waiting = Waiting { listener, call, what: What::MoveOut { address } };
+        self.ask(waiting, Word::Socket(name.to_owned()), None)
     }
 
     pub(super) fn ask_connect(

@@ -9,7 +9,7 @@ use chain::payload::{
     policy::{PolicyAction, PolicyRequest, ResourceRef, ResourceType},
 };
 use kit::{
-    Requestor,
+    ClosedImage, Requestor,
     authority::{Entry, random_16},
 };
 use tokio::sync::mpsc;
@@ -203,21 +203,21 @@ impl Manager {
         meant.map(|(name, _)| name).ok_or_else(|| ProcessError::no_name(id, name))
     }
 
-    /// No program is in it, and from here on none comes.
-    async fn close_tree(&self, id: TreeId) -> Result<Claim, Status> {
+    /// No program and no service is in it, and from here on none comes.
+    async fn close_tree(&self, id: TreeId) -> Result<(Claim, ClosedImage), Status> {
         let closed = self.trees.close(id)?;
         if let Some(pid) = self.state().runs_in(id) {
             return Err(ProcessError::TreeInUse { tree: id, pid }.into());
         }
         // Of services the supervisor knows; if it does not answer, the image stays.
-        let services = kit::image_users(&self.node, id).await;
-        let services = services.map_err(|error| {
+        let asked = kit::close_image(&self.node, id).await;
+        let asked = asked.map_err(|error| {
             ProcessError::Internal(format!("asking the supervisor who uses the image: {error}"))
         })?;
-        if !services.is_empty() {
-            return Err(ProcessError::TreeServes { tree: id, services: services.join(", ") }.into());
+        if !asked.services.is_empty() {
+            return Err(ProcessError::TreeServes { tree: id, services: asked.services.join(", ") }.into());
         }
-        Ok(closed)
+        Ok((closed, asked))
     }
 
     /// By name.

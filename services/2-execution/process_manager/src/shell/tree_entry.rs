@@ -5,6 +5,7 @@ use std::{
     io,
     os::{fd::AsFd, unix::fs::PermissionsExt},
     path::Path,
+    sync::Arc,
 };
 
 use base::Hash;
@@ -46,6 +47,10 @@ impl Manager {
         if let Some(request) = self.use_question(spawn, requestor)? {
             self.node.authority().preflight(&request).await?;
         }
+        let (tree, files) = (Arc::clone(&tree), self.trees.folder(id).join(ROOT));
+        let looked = tokio::task::spawn_blocking(move || tree.content.check_top(&files)).await;
+        let looked = looked.map_err(|error| ProcessError::Internal(error.to_string()))?;
+        looked.map_err(|text| ProcessError::invalid("root", format!("image {id} cannot be used: {text}")))?;
         if spawn.image == Hash::ZERO {
             self.find_in_tree(spawn, &self.trees.folder(id).join(ROOT)).await?;
         }

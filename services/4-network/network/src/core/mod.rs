@@ -1,6 +1,7 @@
 //! Sockets and authorisations, without any of the system's.
 
 mod address;
+mod address_place;
 mod call_error;
 mod call_fold;
 mod call_place;

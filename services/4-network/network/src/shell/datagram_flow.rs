@@ -6,7 +6,7 @@ use std::{
     io::{self, ErrorKind},
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -115,6 +115,27 @@ impl Sources {
     }
 }
 
+/// The flows of one program, which share what it may have of sockets.
+#[derive(Default)]
+pub(super) struct Shares(Mutex<Vec<Weak<Sources>>>);
+
+impl Shares {
+    /// As many as a program has peers.
+    fn join(&self, sources: &Arc<Sources>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|other| other.strong_count() > 0);
+        all.push(Arc::downgrade(sources));
+    }
+
+    /// Of the peer that has most of them the one that was not used for longest is given up: a client with a new port for each
+    /// question leaves every other peer of the program its own.
+    fn give_up_one(&self) -> bool {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let most = all.iter().filter_map(Weak::upgrade).max_by_key(|sources| sources.open().by_port.len());
+        most.is_some_and(|sources| sources.give_up_one())
+    }
+}
+
 /// What carries one flow.
 struct Carrier {
     network: Arc<Network>,
@@ -138,6 +159,7 @@ impl Network {
                 drop(deciding);
                 let (network, datagrams) = (Arc::clone(&self), Arc::clone(&datagrams));
                 let grant = connection.grant;
+                datagrams.shares.join(&sources);
                 let carrier = Carrier { network, datagrams, sources, live, peer, grant };
                 carrier.carry(queue).await;
                 self.registry.remove(id);
@@ -289,7 +311,7 @@ impl Carrier {
             let own = Arc::clone(&self.datagrams.sockets).try_acquire_owned().ok()?;
             Some((own, Arc::clone(&self.network.datagram_sockets).try_acquire_owned().ok()?))
         };
-        let room = acquire().or_else(|| self.sources.give_up_one().then(acquire).flatten());
+        let room = acquire().or_else(|| self.datagrams.shares.give_up_one().then(acquire).flatten());
         let room = room.ok_or((Errno::AGAIN, FULL))?;
         let failed = |error: io::Error| (Errno::from_io_error(&error).unwrap_or(Errno::IO), "");
         let any: SocketAddr =
@@ -416,6 +438,31 @@ mod tests {
         assert_eq!(server.recv(&mut heard).await.unwrap(), 6);
         assert_eq!(server.try_recv(&mut heard).unwrap_err().kind(), ErrorKind::WouldBlock);
         assert_eq!(room.available_permits(), 4);
+    }
+
+    #[tokio::test]
+    async fn who_has_most_gives_one_up() {
+        let (peer, room) = ("127.0.0.1:9".parse().unwrap(), Arc::new(Semaphore::new(8)));
+        let (shares, now) = (Shares::default(), now_ms());
+        assert!(!shares.give_up_one());
+        let [few, many, gone] = [(); 3].map(|()| Arc::new(Sources::default()));
+        for sources in [&few, &many, &gone] {
+            shares.join(sources);
+        }
+        drop(gone);
+        // Whoever has few keeps even what was not used for longest.
+        few.add(1, source(peer, &room, 0).await);
+        for port in 1..=3 {
+            many.add(port, source(peer, &room, now + u64::from(port)).await);
+        }
+        assert!(shares.give_up_one());
+        assert!(many.find(1).is_none() && many.find(2).is_some() && few.find(1).is_some());
+        assert!(shares.give_up_one());
+        assert_eq!((few.open().by_port.len(), many.open().by_port.len()), (1, 1));
+        assert_eq!(room.available_permits(), 4);
+        drop(many);
+        shares.join(&few);
+        assert_eq!(shares.0.lock().unwrap().len(), 2, "who has gone is forgotten");
     }
 
     #[tokio::test]

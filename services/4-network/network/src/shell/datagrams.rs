@@ -25,6 +25,7 @@ use tokio::{
 
 use super::{
     Network,
+    datagram_flow::Shares,
     names::now,
     program::Program,
     program_wire::{Wire, register},
@@ -52,6 +53,7 @@ pub(super) struct Datagrams {
     /// Room for what waits, in bytes.
     waiting: Arc<Semaphore>,
     pub(super) sockets: Arc<Semaphore>,
+    pub(super) shares: Shares,
 }
 
 struct State {
@@ -96,6 +98,7 @@ impl Datagrams {
             state: Mutex::new(State { flows: HashMap::new(), sent: 0, denied: Denied::default(), rate }),
             waiting: Arc::new(Semaphore::new(WAITING_BYTES_OF_PROGRAM_MAX)),
             sockets: Arc::new(Semaphore::new(DATAGRAM_SOCKETS_OF_PROGRAM_MAX)),
+            shares: Shares::default(),
         }
     }
 

@@ -1,14 +1,11 @@
 //! Is there a way at all, and which addresses are this host's: what `driver_manager` says.
 
-use std::{
-    net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use base::TraceId;
 use contracts::driver_manager::v1::{InterfaceList, WatchInterfacesRequest, devices_client::DevicesClient};
 use kit::{BoxError, Component, Node, OperationContext};
+use tokio::sync::watch;
 
 const DRIVER_MANAGER: &str = "driver_manager";
 const WATCH: &str = "system.driver_manager.watch_interfaces";
@@ -17,7 +14,7 @@ const HEARD_MAX: Duration = Duration::from_secs(3600);
 /// Between two attempts to hear from it.
 const PAUSE: Duration = Duration::from_secs(1);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Heard {
     /// Interfaces beside the loopback that can be used.
     usable: usize,
@@ -35,7 +32,7 @@ impl Heard {
 
 /// None before anything was heard.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Interfaces(Arc<Mutex<Option<Heard>>>);
+pub(super) struct Interfaces(Arc<watch::Sender<Option<Heard>>>);
 
 impl Interfaces {
     /// Needs a running tokio runtime.
@@ -61,25 +58,47 @@ impl Interfaces {
         let request = WatchInterfacesRequest { only_usable: false };
         let mut lists = DevicesClient::new(calls).watch_interfaces(request).await?.into_inner();
         while let Some(list) = lists.message().await? {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Heard::of(&list));
+            self.take(Heard::of(&list));
         }
         Ok(())
     }
 
+    fn take(&self, heard: Heard) {
+        self.0.send_if_modified(|known| {
+            let is_other = known.as_ref() != Some(&heard);
+            *known = Some(heard);
+            is_other
+        });
+    }
+
     /// Every address of this host; none before anything was heard.
     pub(super) fn addresses(&self) -> Option<Arc<[IpAddr]>> {
-        let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.as_ref().map(|heard| Arc::clone(&heard.addresses))
+        self.0.borrow().as_ref().map(|heard| Arc::clone(&heard.addresses))
+    }
+
+    /// Tells whenever they are others.
+    pub(super) fn changes(&self) -> Changes {
+        Changes(self.0.subscribe())
     }
 
     /// Without an interface this service is as it should be, and reaches nobody but this host.
     pub(super) fn health(&self) -> Component {
-        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &*self.0.borrow() {
             Some(Heard { usable: 0, .. }) => {
                 Component::degraded("interfaces", "no interface of this host can be used but its loopback")
             }
             _ => Component::healthy("interfaces"),
         }
+    }
+}
+
+/// What was heard since it was looked at last is not missed.
+pub(super) struct Changes(watch::Receiver<Option<Heard>>);
+
+impl Changes {
+    /// False if nobody can change them any more.
+    pub(super) async fn next(&mut self) -> bool {
+        self.0.changed().await.is_ok()
     }
 }
 
@@ -105,5 +124,26 @@ mod tests {
         assert_eq!(heard.usable, 1);
         let addresses: Vec<String> = heard.addresses.iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["127.0.0.1", "192.0.2.1", "2001:db8::1"]);
+    }
+
+    #[tokio::test]
+    async fn other_addresses_are_told_once_and_the_same_ones_not_at_all() {
+        use std::{future::Future, task::Poll};
+
+        let heard = |address: &str| Heard { usable: 1, addresses: [address.parse().unwrap()].into() };
+        let interfaces = Interfaces::default();
+        let mut changes = interfaces.changes();
+        let mut is_told = || {
+            let next = std::pin::pin!(changes.next());
+            let waker = std::task::Waker::noop();
+            matches!(next.poll(&mut std::task::Context::from_waker(waker)), Poll::Ready(true))
+        };
+        assert!(!is_told());
+        interfaces.take(heard("192.0.2.1"));
+        assert!(is_told() && !is_told());
+        interfaces.take(heard("192.0.2.1"));
+        assert!(!is_told());
+        interfaces.take(heard("192.0.2.2"));
+        assert!(is_told());
     }
 }

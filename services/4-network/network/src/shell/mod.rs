@@ -148,7 +148,7 @@ pub struct Network {
     /// Sockets of programs on which a `connect` is being decided or carried out, by the kernel's numbers.
     claimed: Mutex<HashSet<u64>>,
     resolver: Arc<Resolver>,
-    calls: Calls,
+    calls: Arc<Calls>,
 }
 
 impl Service for Network {
@@ -173,9 +173,12 @@ impl Service for Network {
 
     async fn init(context: InitContext) -> Result<Self, BoxError> {
         let interfaces = Interfaces::follow(context.node.clone());
+        let registry = Arc::new(Registry::since(kit::boot_time_ns()));
+        let calls = Arc::new(Calls::new());
+        tokio::spawn(Arc::clone(&calls).follow_addresses(Arc::clone(&registry), interfaces.clone()));
         Ok(Self {
             node: context.node,
-            registry: Arc::new(Registry::since(kit::boot_time_ns())),
+            registry,
             interfaces,
             kernel: Kernel::take(),
             connects: Arc::new(Semaphore::new(CONNECTS_MAX)),
@@ -187,7 +190,7 @@ impl Service for Network {
             programs: Mutex::default(),
             claimed: Mutex::default(),
             resolver: Resolver::new(resolver::settings()?),
-            calls: Calls::new(),
+            calls,
         })
     }
 

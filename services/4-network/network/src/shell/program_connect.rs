@@ -171,6 +171,20 @@ impl Network {
         }
     }
 
+    /// Whose an address of a loopback is. Nothing is decided: who connects there asks for that.
+    pub(super) fn tell_leads(&self, program: &Program, id: u64, address: &wire::Address) {
+        let mut answer = wire::ProgramAnswer::default();
+        match address_of(address) {
+            Some(to) => {
+                let shown = SocketAddr::new(to.ip().to_canonical(), to.port());
+                let hosts = self.interfaces.addresses();
+                answer.own = matches!(program.decide(shown, hosts.as_deref()).reach, Reach::Own);
+            }
+            None => answer.errno = libc_errno::INVAL,
+        }
+        program.answer(id, answer, None);
+    }
+
     fn claimed(&self) -> MutexGuard<'_, HashSet<u64>> {
         self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
     }

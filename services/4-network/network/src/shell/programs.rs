@@ -158,6 +158,7 @@ impl Network {
                         Some(Word::Alive(_)) | None => {}
                         Some(Word::Socket(domain)) => self.make_socket(&program, word.id, &domain),
                         Some(Word::Connect(address)) => self.start_connect(&program, word.id, address, fd),
+                        Some(Word::Leads(address)) => self.tell_leads(&program, word.id, &address),
                         Some(Word::Datagrams(_)) => self.open_datagrams(&program, word.id),
                         Some(Word::Question(question)) => self.start_question(&program, word.id, question),
                         Some(Word::Proxied(_)) => self.start_proxied(&program, fd),

@@ -80,7 +80,10 @@ impl House {
         }
         let folder = images::tree_folder(&self.layout.images(), tree);
         match folder.symlink_metadata() {
-            Ok(data) if data.is_dir() => Ok(Some(ServiceImage { tree, content: record.content, folder })),
+            Ok(data) if data.is_dir() => {
+                record.content.check_top(&folder).map_err(invalid)?;
+                Ok(Some(ServiceImage { tree, content: record.content, folder }))
+            }
             Ok(_) => Err(invalid("its files are no folder".to_owned())),
             Err(error) => Err(absent(error)),
         }
@@ -310,6 +313,9 @@ mod tests {
         assert!(matches!(climbing, ImageFault::Record { .. }));
         let other = refused("", |tree| tree.id = TreeId([1; 32]));
         assert!(matches!(other, ImageFault::Record { .. }));
+        // On disk it is a link, which would be followed.
+        let link = refused("", |tree| tree.content.top[2].kind = Kind::Folder);
+        assert!(matches!(link, ImageFault::Record { .. }), "{link}");
     }
 
     #[test]

@@ -15,3 +15,4 @@ mod saved;
 mod support;
 mod trial;
 mod validate;
+mod withdrawal;

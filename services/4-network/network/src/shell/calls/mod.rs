@@ -17,7 +17,7 @@ mod web_socket_open;
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Instant,
 };
 
@@ -29,7 +29,7 @@ use chain::payload::{
 use kit::Requestor;
 use tokio_rustls::rustls::ClientConfig;
 
-use super::Network;
+use super::{Network, interfaces::Interfaces, program::Program, registry::Registry};
 use crate::core::{CallError, CallFold, SocketId, Target, User, Windows, check_place, decide};
 use slots::Slots;
 use web_socket::WebSocket;
@@ -50,8 +50,8 @@ struct Held {
     user: User,
     target: Target,
     ip: IpAddr,
-    /// The places of a program say which addresses it may reach, and what is special among them.
-    by_places: bool,
+    /// Whose places say which addresses it may reach, and what is special among them; none is a call, for which rules do.
+    program: Option<Weak<Program>>,
 }
 
 pub(super) struct Calls {
@@ -112,15 +112,40 @@ impl Calls {
     /// Whether the rules in force still let this connection be.
     fn permits(policy: &NetworkPolicyUpdate, held: &Held, hosts: Option<&[IpAddr]>) -> Result<(), CallError> {
         decide(&policy.rules, &held.user, &held.target).map_err(|(_, refused)| refused)?;
-        match held.by_places {
-            true => Ok(()),
-            false => check_special(policy, &held.user, &held.target, held.ip, hosts),
+        match held.program.as_ref().map(Weak::upgrade) {
+            None => check_special(policy, &held.user, &held.target, held.ip, hosts),
+            Some(Some(program)) if !program.places.takes(held.ip, hosts) => {
+                Err(CallError::PolicyDenied(format!(
+                    "{} is a special address or this host's, and not among the places of the program",
+                    held.ip
+                )))
+            }
+            // One that has gone has no connections: they end with it.
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// What the rules and the addresses of today do not let be.
+    fn refused_by_now(&self, hosts: Option<&[IpAddr]>) -> Vec<SocketId> {
+        let policy = self.policy();
+        let refused = |(id, held): (&SocketId, &Held)| Self::permits(&policy, held, hosts).err().map(|_| *id);
+        lock(&self.held).iter().filter_map(refused).collect()
+    }
+
+    /// Cuts what has become this host's own as its addresses change. Ends with the process.
+    pub(super) async fn follow_addresses(self: Arc<Self>, registry: Arc<Registry>, interfaces: Interfaces) {
+        let mut changes = interfaces.changes();
+        while changes.next().await {
+            for id in self.refused_by_now(interfaces.addresses().as_deref()) {
+                registry.cut_unasked(id, "its address is this host's own by now");
+            }
         }
     }
 
     /// Of a program, asked for at its proxy.
-    pub(super) fn hold(&self, id: SocketId, user: User, target: Target, ip: IpAddr) {
-        lock(&self.held).insert(id, Held { user, target, ip, by_places: true });
+    pub(super) fn hold(&self, id: SocketId, user: User, target: Target, ip: IpAddr, program: &Arc<Program>) {
+        let program = Some(Arc::downgrade(program));
+        lock(&self.held).insert(id, Held { user, target, ip, program });
     }
 
     pub(super) fn release(&self, id: SocketId) {
@@ -156,11 +181,40 @@ impl Network {
             return;
         }
         *lock(&calls.tls) = None;
-        let (policy, hosts) = (calls.policy(), self.interfaces.addresses());
-        let refused = |(id, held): (&SocketId, &Held)| {
-            Calls::permits(&policy, held, hosts.as_deref()).err().map(|_| *id)
-        };
-        let ended: Vec<SocketId> = lock(&calls.held).iter().filter_map(refused).collect();
+        let ended = calls.refused_by_now(self.interfaces.addresses().as_deref());
         self.registry.cut_all(|_| ended, "the network policy that allowed it was replaced");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{Schemes, default_policy};
+    use chain::payload::network::ProcessClass;
+
+    #[test]
+    fn what_has_become_this_hosts_own_is_refused_by_then() {
+        let calls = Calls::new();
+        assert_eq!(calls.policy(), default_policy());
+        let hold = |id: u64, ip: &str| {
+            let held = Held {
+                user: User { class: ProcessClass::System, name: "web".to_owned() },
+                target: Target::parse("https://a.example/", Schemes::Http).unwrap(),
+                ip: ip.parse().unwrap(),
+                program: None,
+            };
+            lock(&calls.held).insert(SocketId(id), held);
+        };
+        hold(1, "192.0.2.1");
+        hold(2, "192.0.2.2");
+        // One of a program that has gone, which takes its connections with it.
+        hold(3, "192.0.2.2");
+        lock(&calls.held).get_mut(&SocketId(3)).unwrap().program = Some(Weak::new());
+        let now = |hosts: &[&str]| {
+            let hosts: Vec<IpAddr> = hosts.iter().map(|ip| ip.parse().unwrap()).collect();
+            calls.refused_by_now(Some(&hosts))
+        };
+        assert_eq!(now(&["198.51.100.1"]), []);
+        assert_eq!(now(&["198.51.100.1", "192.0.2.2"]), [SocketId(2)]);
     }
 }

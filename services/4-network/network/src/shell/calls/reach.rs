@@ -114,7 +114,7 @@ impl Network {
             kit::uncancelled(async move { network.dial(&requestor, &client, to, name, deadline).await })
                 .await
                 .map_err(|status| failed(&status))?;
-        let held = Held { user: asker.user.clone(), target: target.clone(), ip, by_places: false };
+        let held = Held { user: asker.user.clone(), target: target.clone(), ip, program: None };
         // It stands in the table before it is asked: no change of the policy slips between.
         let id = carried.id();
         lock(&self.calls.held).insert(id, held);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use chain::payload::network::{Direction, Protocol};
-use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
+use tokio::{net::TcpStream, sync::OwnedSemaphorePermit, task::AbortHandle};
 
 use super::Proxied;
 use crate::{
@@ -46,9 +46,30 @@ pub(super) struct Opened {
 
 impl Opened {
     /// Both ways, until one has said all or it is cut. `begun`: what was said already.
-    pub(super) async fn carry(mut self, here: impl Side, begun: Vec<u8>) {
-        if let Some(there) = self.there.take() {
+    pub(super) async fn carry(mut self, here: impl Side + 'static, begun: Vec<u8>) {
+        let Some(there) = self.there.take() else { return };
+        let (program, live) = (Arc::clone(&self.program), Arc::clone(&self.live));
+        let carrying = tokio::spawn(async move {
             self.network.carry(self.id, &self.live, (here, begun), there, &self.relay, Drain::PROXIED).await;
+        });
+        let _ends = Ends { program, live, carrying: carrying.abort_handle() };
+        let _ = carrying.await;
+    }
+}
+
+/// Ends what is carried when nobody waits for it any more.
+struct Ends {
+    program: Arc<Program>,
+    live: Arc<Live>,
+    carrying: AbortHandle,
+}
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        match self.program.orders.is_closed() {
+            // Its program has ended: as of what it connects itself, nothing that is queued is delivered any more.
+            true => self.live.cut(),
+            false => self.carrying.abort(),
         }
     }
 }
@@ -151,7 +172,7 @@ impl Proxied {
             Ok(id) => {
                 let relayed = Relayed::new(network, id, &live);
                 // It stands in the table before it is asked: no change of the policy slips between.
-                network.calls.hold(id, user, target.clone(), ip);
+                network.calls.hold(id, user, target.clone(), ip, program);
                 let made = match network.stands(program.identity, &connection) {
                     Ok(()) => self.connect(id, &live, domain, to).await,
                     Err(error) => Err(error),
