@@ -1,7 +1,8 @@
 //! Which rule decided last about what: the next act about the same is made for what that rule allows, and policy says if another
 //! one decides by then. A guess that is wrong costs a second question, and allows nothing.
 
-use std::{collections::HashMap, net::SocketAddr};
+use ::core::net::SocketAddr;
+use std::collections::HashMap;
 
 use base::{IdentityId, ProcessId, RuleId};
 use chain::payload::network::{Direction, Protocol};
