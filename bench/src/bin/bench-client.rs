@@ -131,11 +131,12 @@ impl ByProxy {
     fn requests(&self, count: usize) -> io::Result<()> {
         let mut kept = None;
         for _ in 0..count {
-            let connection = match kept.take() {
-                Some(connection) => connection,
-                None => TcpStream::connect(self.proxy)?,
+            // One that was kept can have been closed meanwhile, without a word.
+            let again = kept.take().and_then(|connection| self.ask(connection, "").ok());
+            let (connection, keeps) = match again {
+                Some(answered) => answered,
+                None => self.ask(TcpStream::connect(self.proxy)?, "")?,
             };
-            let (connection, keeps) = self.ask(connection, "")?;
             kept = Some(connection).filter(|_| keeps);
         }
         Ok(())
