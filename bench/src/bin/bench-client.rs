@@ -3,7 +3,8 @@
 //! `ADDRESS flows N MEBIBYTES` sends so much over N connections and says how many megabytes a second arrived at the other
 //! end. `ADDRESS latency N` connects N times, one after the other, waits for one byte each time, and says half of which
 //! time they took, in microseconds. `ADDRESS connects CLIENTS N` does the same from several threads, and says how many came about in a
-//! second.
+//! second. `ADDRESS@PROXY requests CLIENTS N` makes requests of HTTP by a proxy, and says the same; `ADDRESS@PROXY page MEBIBYTES` asks for
+//! one large page, and says how many megabytes of it came in a second.
 
 use std::{
     error::Error,
@@ -40,7 +41,18 @@ fn run() -> Result<f64, Box<dyn Error + Send + Sync>> {
         [address, "flows", count, mebibytes] => flows(address.parse()?, count.parse()?, mebibytes.parse()?),
         [address, "latency", count] => Ok(latency(address.parse()?, count.parse()?)?),
         [address, "connects", clients, count] => connects(address.parse()?, clients.parse()?, count.parse()?),
-        _ => Err("usage: ADDRESS flows N MEBIBYTES | ADDRESS latency N | ADDRESS connects CLIENTS N".into()),
+        [to, "requests", clients, count] => {
+            let to = ByProxy::parse(to)?;
+            let each = count.parse::<usize>()? / clients.parse::<usize>()?.max(1);
+            let clients = vec![each; clients.parse()?];
+            let all = each * clients.len();
+            let seconds = together(clients, |count| to.requests(count))?;
+            Ok(all as f64 / seconds)
+        }
+        [to, "page", mebibytes] => Ok(ByProxy::parse(to)?.page(mebibytes.parse()?)?),
+        _ => Err("usage: ADDRESS flows N MEBIBYTES | ADDRESS latency N | ADDRESS connects CLIENTS N | \
+                  ADDRESS@PROXY requests CLIENTS N | ADDRESS@PROXY page MEBIBYTES"
+            .into()),
     }
 }
 
@@ -102,4 +114,72 @@ fn connects(address: SocketAddr, clients: usize, count: usize) -> Result<f64, Bo
     let each = count / clients.max(1);
     let seconds = together(vec![each; clients], |count| (0..count).try_for_each(|_| once(address)))?;
     Ok((each * clients) as f64 / seconds)
+}
+
+struct ByProxy {
+    to: SocketAddr,
+    proxy: SocketAddr,
+}
+
+impl ByProxy {
+    fn parse(text: &str) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let (to, proxy) = text.split_once('@').ok_or("ADDRESS@PROXY")?;
+        Ok(Self { to: to.parse()?, proxy: proxy.parse()? })
+    }
+
+    /// One after the other, over one connection for as long as the proxy keeps it.
+    fn requests(&self, count: usize) -> io::Result<()> {
+        let mut kept = None;
+        for _ in 0..count {
+            // One that was kept can have been closed meanwhile, without a word.
+            let again = kept.take().and_then(|connection| self.ask(connection, "").ok());
+            let (connection, keeps) = match again {
+                Some(answered) => answered,
+                None => self.ask(TcpStream::connect(self.proxy)?, "")?,
+            };
+            kept = Some(connection).filter(|_| keeps);
+        }
+        Ok(())
+    }
+
+    fn page(&self, mebibytes: usize) -> io::Result<f64> {
+        let since = Instant::now();
+        self.ask(TcpStream::connect(self.proxy)?, &mebibytes.to_string())?;
+        Ok((mebibytes * 1024 * 1024) as f64 / 1e6 / since.elapsed().as_secs_f64())
+    }
+
+    /// Whether the connection can be used again.
+    fn ask(&self, mut connection: TcpStream, path: &str) -> io::Result<(TcpStream, bool)> {
+        let to = self.to;
+        write!(connection, "GET http://{to}/{path} HTTP/1.1\r\nHost: {to}\r\n\r\n")?;
+        let mut buffer = vec![0; PIECE_BYTES];
+        let mut heard = Vec::new();
+        let end = loop {
+            if let Some(at) = heard.windows(4).position(|four| four == b"\r\n\r\n") {
+                break at + 4;
+            }
+            match connection.read(&mut buffer)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                read => heard.extend(buffer.iter().take(read)),
+            }
+        };
+        let head = String::from_utf8_lossy(heard.get(..end).unwrap_or_default()).to_ascii_lowercase();
+        let mut lines = head.lines();
+        if lines.next().and_then(|line| line.split(' ').nth(1)) != Some("200") {
+            return Err(io::Error::other(head.clone()));
+        }
+        let value = |name: &str| head.lines().find_map(|line| line.strip_prefix(name));
+        let length = value("content-length:").and_then(|value| value.trim().parse::<usize>().ok());
+        let length = length.ok_or_else(|| io::Error::other("an answer of unknown length"))?;
+        let mut left = length.saturating_sub(heard.len() - end);
+        while left > 0 {
+            match connection.read(&mut buffer)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                read => left = left.saturating_sub(read),
+            }
+        }
+        let keeps =
+            head.starts_with("http/1.1") && value("connection:").is_none_or(|value| value.trim() != "close");
+        Ok((connection, keeps))
+    }
 }

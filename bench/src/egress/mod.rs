@@ -2,6 +2,7 @@
 //!
 //! Everywhere the same program goes to the same server, which is a thread of this process on the host.
 
+mod proxies;
 mod server;
 mod ways;
 
@@ -14,6 +15,7 @@ use crate::{
     report::{Part, Row, Subject, Unit},
     site::{self, Folder, Site},
 };
+use proxies::{Proxy, SQUID};
 use server::Server;
 use ways::{Neighbour, Way};
 
@@ -77,6 +79,19 @@ pub(crate) fn run(parent: &Path, quick: bool) -> Result<Part> {
     let what = format!("connections with one byte, {CLIENTS} clients");
     part.rows.push(row(&ways, what, Unit::PerSecond, rounds, &words)?.against(ways::DIRECT, 0.5));
     drop(ways);
+    let proxies = Proxy::all(folder.path(), &mut part);
+    let mut ways = vec![proxies::ours(&plain, folder.path(), &client, server.port())?];
+    ways.extend(proxies.iter().map(|proxy| proxy.way(&client, server.port())));
+    let words = ["requests".to_owned(), CLIENTS.to_string(), CONNECTS.to_string()];
+    let what = format!("requests through an HTTP proxy, {CLIENTS} clients");
+    part.rows.push(row(&ways, what, Unit::PerSecond, rounds, &words)?.against(SQUID, 1.7));
+    let words = ["page".to_owned(), mebibytes.to_string()];
+    let what = format!("a page of {mebibytes} MiB through an HTTP proxy");
+    part.rows.push(row(&ways, what, Unit::MegabytesPerSecond, rounds, &words)?.against(SQUID, 3.0));
+    drop(ways);
+    for proxy in proxies {
+        proxy.end()?;
+    }
     for neighbour in neighbours {
         neighbour.end()?;
     }

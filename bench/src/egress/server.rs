@@ -1,4 +1,4 @@
-//! The other end, on the host: takes bytes, or gives one.
+//! The other end, on the host: takes bytes, or gives one; or answers HTTP, a page of so many mebibytes as its path says.
 
 use std::{
     io::{self, Read, Write},
@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 /// As many connections are served at once: more than any row opens.
 const THREADS: usize = 24;
 const PIECE_BYTES: usize = 256 * 1024;
+const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// Ends with the bench.
 pub(super) struct Server {
@@ -44,9 +45,41 @@ impl Server {
 fn answer(mut connection: TcpStream) -> io::Result<()> {
     let mut wish = [0];
     connection.read_exact(&mut wish)?;
+    if wish == *b"G" {
+        return pages(connection);
+    }
     if wish == *b"t" {
         let mut piece = vec![0; PIECE_BYTES];
         while connection.read(&mut piece)? > 0 {}
     }
     connection.write_all(b"x")
+}
+
+/// One after the other, until its client has enough.
+fn pages(mut connection: TcpStream) -> io::Result<()> {
+    let piece = vec![b'x'; PIECE_BYTES];
+    let (mut head, mut byte) = (b"G".to_vec(), [0]);
+    loop {
+        while !head.ends_with(b"\r\n\r\n") {
+            if head.len() > HEAD_BYTES_MAX || connection.read(&mut byte)? == 0 {
+                return Ok(());
+            }
+            head.extend(byte);
+        }
+        let text = String::from_utf8_lossy(&head);
+        let path = text.split_whitespace().nth(1).and_then(|target| target.rsplit('/').next());
+        let mebibytes: usize = path.and_then(|path| path.parse().ok()).unwrap_or(0);
+        let length = if mebibytes == 0 { 1 } else { mebibytes * 1024 * 1024 };
+        write!(
+            connection,
+            "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {length}\r\n\r\n"
+        )?;
+        let mut left = length;
+        while left > 0 {
+            let part = piece.get(..left.min(PIECE_BYTES)).unwrap_or_default();
+            connection.write_all(part)?;
+            left -= part.len();
+        }
+        head.clear();
+    }
 }

@@ -43,12 +43,32 @@ impl<'a> Way<'a> {
     }
 
     pub(super) fn direct(client: &'a Path, port: u16) -> Self {
+        Self::bare(DIRECT, client, format!("127.0.0.1:{port}"))
+    }
+
+    /// On the host, in no sandbox.
+    pub(super) fn bare(name: &'static str, client: &'a Path, to: String) -> Self {
         let command = move || {
             let mut command = Command::new(client);
-            command.arg(format!("127.0.0.1:{port}"));
+            command.arg(&to);
             command
         };
-        Self { name: DIRECT, is_ours: false, command: Box::new(command) }
+        Self { name, is_ours: false, command: Box::new(command) }
+    }
+
+    pub(super) fn by_own_proxy(
+        name: &'static str,
+        site: &'a Site,
+        client: &'a Path,
+        port: u16,
+        proxy: &str,
+    ) -> Self {
+        let place = format!("127.0.0.1:{port}");
+        let shown = client.parent().unwrap_or(client).to_string_lossy().into_owned();
+        let (client, to) = (client.to_string_lossy().into_owned(), format!("{place}@{proxy}"));
+        let command =
+            move || site.command(&["run", "--proxy", "--fs", &shown, "--egress", &place, "--", &client, &to]);
+        Self { name, is_ours: true, command: Box::new(command) }
     }
 
     pub(super) fn through(neighbour: &Neighbour, client: &'a Path, port: u16) -> Self {
@@ -137,7 +157,7 @@ impl Neighbour {
     }
 }
 
-fn need(program: &str, package: &str) -> Result<std::path::PathBuf> {
+pub(super) fn need(program: &str, package: &str) -> Result<std::path::PathBuf> {
     process::installed(program).with_context(|| process::missing(program, package))
 }
 
@@ -165,7 +185,7 @@ fn gateway(inside: Option<&Tree>) -> Result<Option<String>> {
     Ok(routes.split_whitespace().nth(2).map(str::to_owned))
 }
 
-fn until<T>(what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+pub(super) fn until<T>(what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let since = Instant::now();
     loop {
         if let Some(found) = look()? {

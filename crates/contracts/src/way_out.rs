@@ -10,6 +10,9 @@ pub const HELLO_BYTES_MAX: usize = 32 * 1024;
 /// Bytes of a packet on the channel: as many sockets as one identity may have.
 pub const PACKET_BYTES_MAX: usize = 16 * 1024;
 
+/// Sockets that a monitor keeps for calls that are still to come, of each family, and that it asks for at once.
+pub const SPARE_MAX: usize = 8;
+
 /// A message of the beginning, with its length before it.
 #[must_use]
 pub fn with_length(message: &impl Message) -> Vec<u8> {

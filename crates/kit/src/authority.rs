@@ -8,7 +8,7 @@ mod driver;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use base::{
-    AxiomRef, AxiomTime, EntryKey, Hash, IdentityId, Nonce, ProcessId, Sequence, cbor,
+    AxiomRef, AxiomTime, EntryKey, Hash, IdentityId, Nonce, ProcessId, RuleId, Sequence, cbor,
     limits::MESSAGE_BYTES_MAX,
 };
 use chain::payload::{
@@ -63,6 +63,8 @@ pub struct Committed {
     pub timestamp: AxiomTime,
     /// Services that may still go by what was before; only of what takes something away.
     pub laggards: Vec<String>,
+    /// Of the last entry that changed what this was decided by; none if nobody knows.
+    pub decided_by: Option<Sequence>,
 }
 
 /// What takes something away is no success while somebody goes by what was before.
@@ -74,6 +76,16 @@ pub fn noticed(what: &str, at: Sequence, laggards: &[String]) -> Result<(), toni
     Err(tonic::Status::unavailable(format!(
         "{what} (entry {at}), and something may still go by what was before: {who}; look at `bailiwick status`"
     )))
+}
+
+impl Committed {
+    /// Who has folded this has folded all rules, identities and rights that it was decided by. What else came before it, which
+    /// can be much on a busy node, need not be waited for.
+    #[must_use]
+    pub fn decided_by(&self) -> Sequence {
+        let last = self.entry.or(self.decision).map_or(Sequence(0), |at| at.sequence);
+        self.decided_by.unwrap_or(last)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -96,6 +108,17 @@ pub enum AuthorityError {
     MalformedReply(&'static str),
     #[error("this service is ending")]
     Ended,
+}
+
+/// What policy says of an act that another rule decides than it was made for.
+const RULE_DIFFERS: &str = "RuleDiffers";
+
+impl AuthorityError {
+    /// Nothing was recorded: the act was made for what another rule allows.
+    #[must_use]
+    pub fn is_of_another_rule(&self) -> bool {
+        matches!(self, Self::Refused { reason, .. } if reason == RULE_DIFFERS)
+    }
 }
 
 impl IntoRefusal for AuthorityError {
@@ -242,7 +265,19 @@ impl Authority {
     /// Decides and, if allowed, records decision and entry together.
     pub async fn act(&self, request: &PolicyRequest, entry: Entry) -> Result<Committed, AuthorityError> {
         let request = cbor::encode(request);
-        self.submit(Item::Act(wire::Act { request, entry: Some(entry.into_wire()) })).await
+        self.submit(Item::Act(wire::Act { request, entry: Some(entry.into_wire()), rule: None })).await
+    }
+
+    /// The same if this rule decides, for what the entry was made. If another one does, nothing is recorded
+    /// ([`AuthorityError::is_of_another_rule`]).
+    pub async fn act_by(
+        &self,
+        request: &PolicyRequest,
+        entry: Entry,
+        rule: &RuleId,
+    ) -> Result<Committed, AuthorityError> {
+        let (request, rule) = (cbor::encode(request), Some(rule.to_string()));
+        self.submit(Item::Act(wire::Act { request, entry: Some(entry.into_wire()), rule })).await
     }
 
     /// Whether the act would be allowed now; to be asked before an effect is prepared at some cost. A yes leaves no trace
@@ -295,7 +330,9 @@ fn item_bytes(item: &Item) -> usize {
     let proposal = |entry: &Option<wire::Proposal>| entry.as_ref().map_or(0, |entry| entry.payload.len());
     FRAMING_BYTES
         + match item {
-            Item::Act(act) => act.request.len() + proposal(&act.entry),
+            Item::Act(act) => {
+                act.request.len() + proposal(&act.entry) + act.rule.as_ref().map_or(0, String::len)
+            }
             Item::Evaluate(request) | Item::Preflight(request) => request.request.len(),
             Item::Redeem(redeem) => proposal(&redeem.entry),
             Item::Record(entry) => entry.payload.len(),
@@ -321,6 +358,7 @@ fn read_reply(result: Option<WireResult>) -> Result<Committed, AuthorityError> {
             duplicate: committed.duplicate,
             timestamp: AxiomTime(committed.timestamp_ns),
             laggards: committed.laggards,
+            decided_by: committed.decided_by.map(Sequence),
         }),
         WireResult::Denied(denied) => Err(AuthorityError::Denied {
             decision: read_ref(denied.decision)?
@@ -336,6 +374,7 @@ fn read_reply(result: Option<WireResult>) -> Result<Committed, AuthorityError> {
             duplicate: false,
             timestamp: AxiomTime::ZERO,
             laggards: Vec::new(),
+            decided_by: None,
         }),
         WireResult::BusyRetryAfterMs(retry_after_ms) => Err(AuthorityError::Busy { retry_after_ms }),
     }

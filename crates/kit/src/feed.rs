@@ -148,6 +148,8 @@ struct Progress {
     /// The next sequence that has not been folded.
     next: watch::Sender<u64>,
     caught_up: watch::Sender<bool>,
+    /// The highest sequence that somebody waits for.
+    awaited: watch::Sender<u64>,
     /// Why nothing is folded any more.
     stopped: watch::Sender<Option<String>>,
     /// How often the fold was asked to be written down, and how many of these were answered.
@@ -175,6 +177,7 @@ impl Feed {
             progress: Arc::new(Progress {
                 next: watch::Sender::new(0),
                 caught_up: watch::Sender::new(false),
+                awaited: watch::Sender::new(0),
                 stopped: watch::Sender::new(None),
                 save_asked: watch::Sender::new(0),
                 save_done: watch::Sender::new(0),
@@ -225,6 +228,15 @@ impl Feed {
 
     pub(crate) async fn wait_within(&self, sequence: Sequence, patience: Duration) -> Result<(), KitError> {
         let mut watcher = self.progress.next.subscribe();
+        if *watcher.borrow() > sequence.0 {
+            return Ok(());
+        }
+        // Axiom says so at once then, and not when it would next have told of entries that nobody here wants.
+        self.progress.awaited.send_if_modified(|awaited| {
+            let is_more = sequence.0 > *awaited;
+            *awaited = sequence.0.max(*awaited);
+            is_more
+        });
         let reached = watcher.wait_for(|next| *next > sequence.0);
         match tokio::time::timeout(patience, reached).await {
             Ok(Ok(_)) => Ok(()),

@@ -37,6 +37,7 @@ struct Script {
     /// The next follow is refused: the log has not what its follower has seen.
     truncated: bool,
     acks: Vec<u64>,
+    awaited: Vec<u64>,
     open: Option<mpsc::Sender<Result<FeedBatch, Status>>>,
 }
 
@@ -70,6 +71,7 @@ impl Feed for FakeAxiom {
                     }
                     Step::Folded(sequence) => script.acks.push(sequence),
                     Step::Saved(_) => {}
+                    Step::Awaited(sequence) => script.awaited.push(sequence),
                 }
             }
         });
@@ -167,6 +169,39 @@ async fn a_gap_is_asked_for_again_and_nothing_is_skipped() {
     assert_eq!(axiom.0.lock().unwrap().starts[1].from, 1);
     axiom.say(&[1, 2], 2, false).await;
     until("all is folded", || *folded.lock().unwrap() == [0, 1, 2]).await;
+}
+
+#[tokio::test]
+async fn axiom_hears_what_is_waited_for_once_and_again_when_it_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let axiom = FakeAxiom::default();
+    let _server = axiom.serve(&folder.path().join("feed.sock"));
+    let feed = kit::Feed::new();
+    feed.follow(folder.path().join("feed.sock"), FeedPlan::of_types(&[30]), AxiomClock::new(), |_| Ok(()));
+    axiom.say(&[0], 0, false).await;
+    until("it follows", || !axiom.0.lock().unwrap().starts.is_empty()).await;
+    let waits: Vec<_> = [5, 4, 5]
+        .into_iter()
+        .map(|sequence| {
+            let feed = feed.clone();
+            tokio::spawn(async move { while feed.wait_for(Sequence(sequence)).await.is_err() {} })
+        })
+        .collect();
+    until("it is said", || axiom.0.lock().unwrap().awaited.last() == Some(&5)).await;
+    let before = axiom.0.lock().unwrap().awaited.clone();
+    assert!(before.is_sorted() && before.iter().filter(|it| **it == 5).count() == 1, "{before:?}");
+    axiom.hang_up();
+    until("it is said again", || axiom.0.lock().unwrap().awaited.len() > before.len()).await;
+    // Of entries that nobody wants nothing comes but that they are there.
+    axiom.say(&[], 5, false).await;
+    for wait in waits {
+        wait.await.unwrap();
+    }
+    let said = axiom.0.lock().unwrap().awaited.len();
+    feed.wait_for(Sequence(3)).await.unwrap();
+    axiom.say(&[], 6, false).await;
+    until("the next is folded", || feed.folded() == Sequence(6)).await;
+    assert_eq!(axiom.0.lock().unwrap().awaited.len(), said, "what is folded is not waited for");
 }
 
 #[tokio::test]

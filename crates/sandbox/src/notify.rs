@@ -121,6 +121,14 @@ impl AsFd for Listener {
 }
 
 impl Listener {
+    /// Whoever calls waits for the reader, and the reader for the caller: the kernel may run one where the other stops
+    /// (Linux 6.6). An error on an older one, where each is woken as any other.
+    pub fn wake_on_same_processor(&self) -> io::Result<()> {
+        /// `SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP`
+        const SYNC_WAKE_UP: u64 = 1;
+        sys::notify_flags(self.as_fd(), SYNC_WAKE_UP)
+    }
+
     /// The next call. Blocks unless the descriptor was polled readable; `None` when the caller went away meanwhile.
     pub fn receive(&self) -> io::Result<Option<Notification>> {
         // SAFETY: plain numbers; the kernel requires zeroes.

@@ -458,6 +458,15 @@ pub(crate) unsafe fn notify_ioctl<T>(
     Ok(())
 }
 
+/// Sets the flags of a listener (`SECCOMP_IOCTL_NOTIF_SET_FLAGS`, Linux 6.6), which go by value.
+pub(crate) fn notify_flags(fd: BorrowedFd<'_>, flags: u64) -> io::Result<()> {
+    /// `SECCOMP_IOW(4, __u64)`
+    const SET_FLAGS: libc::Ioctl = 0x4008_2104;
+    // SAFETY: this request reads no memory of ours.
+    check(libc::c_long::from(unsafe { libc::ioctl(fd.as_raw_fd(), SET_FLAGS, flags) }))?;
+    Ok(())
+}
+
 /// Reads up to `buffer.len()` bytes at an address of another process; may be short at the end of a mapping.
 pub(crate) fn read_memory(pid: i32, address: u64, buffer: &mut [u8]) -> io::Result<usize> {
     let local = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };

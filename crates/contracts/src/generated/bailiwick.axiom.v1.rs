@@ -142,7 +142,7 @@ pub struct UnitResult {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FollowRequest {
-    #[prost(oneof = "follow_request::Step", tags = "1, 2, 3")]
+    #[prost(oneof = "follow_request::Step", tags = "1, 2, 3, 4")]
     pub step: ::core::option::Option<follow_request::Step>,
 }
 /// Nested message and enum types in `FollowRequest`.
@@ -157,6 +157,10 @@ pub mod follow_request {
         /// Highest sequence that is in what the follower has written down durably: its next process goes on behind it.
         #[prost(uint64, tag = "3")]
         Saved(u64),
+        /// Somebody waits there until this is folded: that the log has grown so far is told at once, also where the follower wants
+        /// none of the entries.
+        #[prost(uint64, tag = "4")]
+        Awaited(u64),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -514,7 +514,7 @@ pub struct ProgramWord {
     /// Of what is asked; 0 is none.
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    #[prost(oneof = "program_word::Word", tags = "2, 3, 4, 6, 7, 8, 16")]
+    #[prost(oneof = "program_word::Word", tags = "2, 3, 4, 6, 7, 8, 9")]
     pub word: ::core::option::Option<program_word::Word>,
 }
 /// Nested message and enum types in `ProgramWord`.
@@ -543,11 +543,19 @@ pub mod program_word {
         /// what is refused is said in answers without a number.
         #[prost(message, tag = "8")]
         Proxied(super::ProgramProxied),
-        /// Whether this address of a loopback is the program's own (`own` in the answer) or was named to it as the host's. Of a
-        /// socket of its own network, which was bound before it was said where it is to go; nothing is decided.
-        #[prost(message, tag = "16")]
-        Leads(super::Address),
+        /// Sockets of TCP for calls that are still to come. They come with the answer, as many as there are to be had.
+        #[prost(message, tag = "9")]
+        Spare(super::ProgramSpare),
     }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProgramSpare {
+    /// `inet` or `inet6`.
+    #[prost(string, tag = "1")]
+    pub domain: ::prost::alloc::string::String,
+    /// At most 8.
+    #[prost(uint32, tag = "2")]
+    pub count: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProgramQuestion {

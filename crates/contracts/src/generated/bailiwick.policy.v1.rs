@@ -53,6 +53,9 @@ pub struct Act {
     pub request: ::prost::alloc::vec::Vec<u8>,
     #[prost(message, optional, tag = "2")]
     pub entry: ::core::option::Option<Proposal>,
+    /// The entry is made for what this rule allows. If another one decides, nothing is recorded, and the answer is `RuleDiffers`.
+    #[prost(string, optional, tag = "3")]
+    pub rule: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Redeem {
@@ -110,10 +113,10 @@ pub struct Committed {
     pub duplicate: bool,
     #[prost(uint64, tag = "5")]
     pub timestamp_ns: u64,
-    /// Of an entry that takes something away (a status, a token, a credential, a rule): services that may still go by what
-    /// was before. It is answered when all have taken notice, or when these took too long.
-    #[prost(string, repeated, tag = "6")]
-    pub laggards: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Of the last entry before these that changed what is decided by (rules, identities, rights): who has folded it knows all that
+    /// this was decided by, however much has come since. Absent: nobody knows.
+    #[prost(uint64, optional, tag = "6")]
+    pub decided_by: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Denied {
@@ -122,7 +125,7 @@ pub struct Denied {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Refused {
-    /// `InvalidSignature`, `Unauthorized`, `InvalidPayload`, `PolicyMismatch`, `AxiomUnavailable`, …
+    /// `InvalidSignature`, `Unauthorized`, `InvalidPayload`, `PolicyMismatch`, `RuleDiffers`, `AxiomUnavailable`, …
     #[prost(string, tag = "1")]
     pub reason: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]

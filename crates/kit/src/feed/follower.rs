@@ -72,6 +72,7 @@ pub(super) struct Follower<F> {
     found: Option<Snapshot>,
     keeper: Keeper,
     asked: watch::Receiver<u64>,
+    awaited: watch::Receiver<u64>,
     /// The last entry that is accounted for, whether it was wanted or not.
     at: Option<AxiomRef>,
 }
@@ -86,9 +87,9 @@ impl<F: Fold> Follower<F> {
         snapshots: Option<Snapshots>,
     ) -> Self {
         let found = snapshots.as_ref().and_then(Snapshots::take);
-        let asked = progress.save_asked.subscribe();
+        let (asked, awaited) = (progress.save_asked.subscribe(), progress.awaited.subscribe());
         let (began, keeper) = (plan.clone(), Keeper::new(snapshots, plan.from.0));
-        Self { progress, plan, began, clock, fold, socket, found, keeper, asked, at: None }
+        Self { progress, plan, began, clock, fold, socket, found, keeper, asked, awaited, at: None }
     }
 
     pub(super) async fn run(&mut self) {
@@ -165,11 +166,21 @@ impl<F: Fold> Follower<F> {
             Ok(Ok(response)) => response.into_inner(),
         };
         self.take_up()?;
+        // Said on this connection too.
+        self.awaited.mark_changed();
         loop {
             let message = tokio::select! {
                 message = tokio::time::timeout(FEED_SILENCE_MAX, batches.message()) => message,
                 _ = self.asked.changed() => {
                     self.save_now().await;
+                    continue;
+                }
+                _ = self.awaited.changed() => {
+                    let awaited = *self.awaited.borrow_and_update();
+                    if awaited >= self.next() {
+                        let told = FollowRequest { step: Some(Step::Awaited(awaited)) };
+                        acks.send(told).await.map_err(|_| FeedFault::Ended)?;
+                    }
                     continue;
                 }
             };

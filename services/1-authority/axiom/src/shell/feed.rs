@@ -22,9 +22,9 @@ use crate::store::{Follow, Follower};
 
 /// Axiom time goes on without entries: followers hear it at least so often, well within their 5 s of patience.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// That the log has grown by entries which a follower does not want is told at most so often: it changes nothing there,
-/// and with many acts under way each group would wake every service of the node.
-const PROGRESS_EVERY: Duration = Duration::from_millis(5);
+/// That the log has grown by entries which a follower does not want is told at most so often, where nobody waits for it: it changes
+/// nothing there, and with many acts under way each group would wake every service of the node.
+const PROGRESS_EVERY: Duration = Duration::from_millis(50);
 /// Entries of one message; with payloads of the largest size they are split further by `MESSAGE_BYTES`.
 const BATCH_ENTRIES_MAX: usize = 1024;
 /// Bytes of payloads after which a message is sent.
@@ -60,11 +60,15 @@ impl Feed for Feeds {
         let (send, receive) = mpsc::channel(MESSAGES_QUEUED_MAX);
         let service = Arc::clone(&self.0);
         service.followers.join(&name);
+        let awaited = watch::Sender::new(0);
         let telling = Telling {
             follower: Follower::new(service.reader.clone(), Sequence(start.from)),
             wanted: start.entry_types.into_iter().collect(),
             grown: service.grown.clone(),
             service: Arc::clone(&service),
+            awaited: awaited.subscribe(),
+            awaited_of_all: service.followers.awaited(),
+            told_to: 0,
             up_to_hash: before,
             replay_to: None,
             told_at: Instant::now(),
@@ -74,7 +78,7 @@ impl Feed for Feeds {
         tokio::spawn(async move {
             tokio::select! {
                 () = telling.run(&send) => {}
-                () = listen(&service, &name, steps) => {}
+                () = listen(&service, &name, steps, &awaited) => {}
             }
             service.followers.leave(&name);
         });
@@ -113,11 +117,17 @@ fn hash_before(service: &AxiomService, from: u64) -> Vec<u8> {
 }
 
 /// Takes in what the follower has folded, until it goes away.
-async fn listen(service: &AxiomService, name: &str, mut steps: Streaming<FollowRequest>) {
+async fn listen(
+    service: &AxiomService,
+    name: &str,
+    mut steps: Streaming<FollowRequest>,
+    awaited: &watch::Sender<u64>,
+) {
     while let Ok(Some(FollowRequest { step })) = steps.message().await {
         match step {
             Some(Step::Folded(sequence)) => service.followers.folded(name, sequence),
             Some(Step::Saved(sequence)) => service.followers.saved(name, sequence),
+            Some(Step::Awaited(sequence)) => drop(awaited.send_replace(sequence)),
             _ => {}
         }
     }
@@ -128,6 +138,12 @@ struct Telling {
     follower: Follower<RealDisk>,
     wanted: BTreeSet<u32>,
     grown: watch::Receiver<u64>,
+    /// Somebody there waits until this is folded.
+    awaited: watch::Receiver<u64>,
+    /// Somebody waits until all have folded this.
+    awaited_of_all: watch::Receiver<u64>,
+    /// Up to where the follower was told.
+    told_to: u64,
     /// Of the last entry that was looked at.
     up_to_hash: Vec<u8>,
     /// What was there when the follow began ends here.
@@ -153,6 +169,7 @@ impl Telling {
                     if batch.entries.is_empty()
                         && !batch.replay
                         && !batch.save
+                        && !self.is_awaited()
                         && self.told_at.elapsed() < PROGRESS_EVERY
                     {
                         self.owes_progress = true;
@@ -161,7 +178,7 @@ impl Telling {
                     batch
                 }
                 // Told at once when the replay is over: until then a service does not serve.
-                Ok(Follow::CaughtUp) if silent || self.replay_to.take().is_some() => {
+                Ok(Follow::CaughtUp) if silent || self.is_awaited() || self.replay_to.take().is_some() => {
                     self.replay_to = None;
                     self.batch(&[])
                 }
@@ -171,8 +188,15 @@ impl Telling {
                         // All followers at the same moment: one wake-up of this process is enough for them.
                         false => kit::until_next(HEARTBEAT),
                     };
-                    let grown = tokio::time::timeout(patience, self.grown.changed()).await;
-                    silent = grown.is_err();
+                    let news = async {
+                        tokio::select! {
+                            _ = self.grown.changed() => {}
+                            // What ends it ends this task too.
+                            Ok(()) = self.awaited.changed() => {}
+                            Ok(()) = self.awaited_of_all.changed() => {}
+                        }
+                    };
+                    silent = tokio::time::timeout(patience, news).await.is_err();
                     continue;
                 }
                 Err(error) => {
@@ -182,6 +206,7 @@ impl Telling {
             };
             silent = false;
             self.told_at = Instant::now();
+            self.told_to = batch.up_to;
             self.owes_progress = false;
             for message in split(batch) {
                 if send.send(Ok(message)).await.is_err() {
@@ -189,6 +214,12 @@ impl Telling {
                 }
             }
         }
+    }
+
+    /// Whether somebody waits for what has come and was not told there yet.
+    fn is_awaited(&self) -> bool {
+        let untold = self.told_to.saturating_add(1)..self.follower.next_sequence().0;
+        untold.contains(&self.awaited.borrow()) || untold.contains(&self.awaited_of_all.borrow())
     }
 
     fn batch(&mut self, entries: &[Arc<chain::Entry>]) -> FeedBatch {

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 #[derive(Clone, Copy, Debug)]
 struct Progress {
@@ -24,6 +24,8 @@ struct Progress {
 pub(super) struct Followers {
     progress: Mutex<BTreeMap<Arc<str>, Progress>>,
     changed: Notify,
+    /// The highest sequence that somebody waits for until all have folded it.
+    awaited: watch::Sender<u64>,
     /// How often followers were asked to write their folds down.
     save_asked: AtomicU64,
 }
@@ -98,8 +100,18 @@ impl Followers {
         behind.map(|(name, _)| name.to_string()).collect()
     }
 
+    pub(super) fn awaited(&self) -> watch::Receiver<u64> {
+        self.awaited.subscribe()
+    }
+
     /// Waits until nobody is behind; names those that are when the time is over.
     pub(super) async fn wait(&self, sequence: u64, timeout: std::time::Duration) -> Vec<String> {
+        // Those who want none of the entries up to there are told of them at once.
+        self.awaited.send_if_modified(|awaited| {
+            let is_more = sequence > *awaited;
+            *awaited = sequence.max(*awaited);
+            is_more
+        });
         let all = async {
             loop {
                 let changed = self.changed.notified();

@@ -26,6 +26,8 @@ pub enum Refusal {
     InvalidPayload(String),
     #[error("the entry is not what the decision allows")]
     PolicyMismatch,
+    #[error("it was made for what another rule allows than {0}, which decides it")]
+    RuleDiffers(RuleId),
     #[error("{0} is no allowed decision of the last {seconds} s", seconds = DECISION_VALIDITY_NS / 1_000_000_000)]
     DecisionNotFound(Sequence),
     #[error("the decision is older than {seconds} s", seconds = DECISION_VALIDITY_NS / 1_000_000_000)]
@@ -51,6 +53,7 @@ impl Refusal {
             Self::InvalidRequest(_) => "InvalidRequest",
             Self::InvalidPayload(_) => "InvalidPayload",
             Self::PolicyMismatch => "PolicyMismatch",
+            Self::RuleDiffers(_) => "RuleDiffers",
             Self::DecisionNotFound(_) => "DecisionNotFound",
             Self::DecisionExpired => "PolicyDecisionExpired",
             Self::DecisionUsed => "DecisionUsed",

@@ -11,7 +11,9 @@ use std::{
     sync::Arc,
 };
 
-use base::{AxiomRef, AxiomTime, EntryKey, Hash, IdentityId, Sequence, cbor, limits::DECISION_VALIDITY_NS};
+use base::{
+    AxiomRef, AxiomTime, EntryKey, Hash, IdentityId, RuleId, Sequence, cbor, limits::DECISION_VALIDITY_NS,
+};
 use chain::payload::{
     Envelope, Payload,
     identity::{IdentityChange, IdentityStatus, IdentityUpdated},
@@ -47,6 +49,12 @@ pub enum Item {
     Act {
         request: Vec<u8>,
         entry: Entry,
+    },
+    /// The same for an entry that is made for what this rule allows: if another one decides, nothing happens.
+    ActBy {
+        request: Vec<u8>,
+        entry: Entry,
+        rule: RuleId,
     },
     Evaluate {
         request: Vec<u8>,
@@ -138,7 +146,8 @@ fn using(request: Hash, entry: &Entry) -> Option<(Hash, Hash)> {
 /// What a decision is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum For<'a> {
-    Act(&'a Entry),
+    /// With the rule that it was made for, if it was made for one.
+    Act(&'a Entry, Option<&'a RuleId>),
     /// A redeeming, or a service that is given it.
     Later,
     Preflight,
@@ -210,7 +219,10 @@ impl Engine {
             return Outcome::Busy { retry_after_ms: RETRY_AFTER_MS };
         }
         let planned = match item {
-            Item::Act { request, entry } => self.decide(channel, request, For::Act(entry), now),
+            Item::Act { request, entry } => self.decide(channel, request, For::Act(entry, None), now),
+            Item::ActBy { request, entry, rule } => {
+                self.decide(channel, request, For::Act(entry, Some(rule)), now)
+            }
             Item::Evaluate { request } => self.decide(channel, request, For::Later, now),
             Item::Preflight { request } => self.decide(channel, request, For::Preflight, now),
             Item::Redeem { decision, entry } => self.redeem(channel, *decision, entry, now),
@@ -232,7 +244,10 @@ impl Engine {
         purpose: For<'_>,
         now: AxiomTime,
     ) -> Result<Outcome, Refusal> {
-        let entry = if let For::Act(entry) = purpose { Some(entry) } else { None };
+        let (entry, rule) = match purpose {
+            For::Act(entry, rule) => (Some(entry), rule),
+            For::Later | For::Preflight => (None, None),
+        };
         let request = admit::request(channel, bytes)?;
         if self.held.contains_key(&request.requestor) {
             return Ok(Outcome::Wait);
@@ -253,6 +268,9 @@ impl Engine {
         };
         if !body.allows() {
             return Ok(self.deny(request, body, now));
+        }
+        if rule.is_some_and(|rule| *rule != body.deciding_rule) {
+            return Err(Refusal::RuleDiffers(body.deciding_rule));
         }
         if purpose != For::Later
             && let Some(why) = unmet(&self.speculative, &body, now, None)

@@ -2,7 +2,7 @@
 
 use std::{pin::Pin, sync::Arc};
 
-use base::Sequence;
+use base::{RuleId, Sequence};
 use contracts::policy::v1::{
     AuthorityBatch, AuthorityItem, AuthorityReplies, AuthorityReply, Proposal, Refused, authority_item,
     authority_reply, authority_server::Authority,
@@ -88,7 +88,7 @@ async fn take_in(service: &PolicyService, name: &Arc<str>, batch: AuthorityBatch
             None => {
                 let refused = Refused {
                     reason: "InvalidRequest".to_owned(),
-                    text: "the item is empty or lacks its entry".to_owned(),
+                    text: "the item is empty, lacks its entry or names no rule that can be".to_owned(),
                 };
                 let result = Some(authority_reply::Result::Refused(refused));
                 let _ = replies.send(vec![AuthorityReply { id, result }]);
@@ -103,7 +103,13 @@ async fn take_in(service: &PolicyService, name: &Arc<str>, batch: AuthorityBatch
 fn item_of(item: authority_item::Item) -> Option<Item> {
     let entry = |proposal: Proposal| Entry { entry_type: proposal.entry_type, payload: proposal.payload };
     Some(match item {
-        authority_item::Item::Act(act) => Item::Act { request: act.request, entry: entry(act.entry?) },
+        authority_item::Item::Act(act) => {
+            let (request, entry) = (act.request, entry(act.entry?));
+            match act.rule {
+                Some(rule) => Item::ActBy { request, entry, rule: RuleId::new(rule).ok()? },
+                None => Item::Act { request, entry },
+            }
+        }
         authority_item::Item::Evaluate(request) => Item::Evaluate { request: request.request },
         authority_item::Item::Redeem(redeem) => {
             Item::Redeem { decision: Sequence(redeem.decision), entry: entry(redeem.entry?) }

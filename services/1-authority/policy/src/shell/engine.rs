@@ -20,7 +20,7 @@ use contracts::{
     policy::v1 as wire,
 };
 use ed25519_dalek::SigningKey;
-use kit::{BoxError, HandedKey, Node, snapshot::Snapshots};
+use kit::{BoxError, HandedKey, LocalState, Node, snapshot::Snapshots};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -99,6 +99,15 @@ struct Waiter {
     unit: u64,
     asked: Option<Asked>,
     signed_decision: Vec<u8>,
+    /// What is decided from then on can come out otherwise.
+    changes: bool,
+}
+
+impl Waiter {
+    fn of(unit: &Unit, asked: Option<Asked>) -> Self {
+        let changes = unit.entry.as_ref().is_some_and(|entry| LocalState::folds(entry.entry_type));
+        Self { unit: unit.id, asked, signed_decision: Vec::new(), changes }
+    }
 }
 
 /// What handlers may look at.
@@ -149,6 +158,7 @@ impl Desk {
             asked,
             waiting: VecDeque::new(),
             in_flight: VecDeque::new(),
+            decided_by: Sequence(0),
             batches: None,
         };
         tokio::spawn(task.run());
@@ -203,6 +213,8 @@ struct Task {
     waiting: VecDeque<Asked>,
     /// Units sent and not answered, in the order in which they were sent.
     in_flight: VecDeque<Waiter>,
+    /// Of the last entry that changed what is decided by.
+    decided_by: Sequence,
     batches: Option<mpsc::Sender<AppendBatch>>,
 }
 
@@ -253,6 +265,9 @@ impl Task {
         })
         .await
         .map_err(Lost::Log)?;
+        // What was read can have changed it, and what comes after it is seen here.
+        let position = self.engine().confirmed().position();
+        self.decided_by = position.unwrap_or(Sequence(0));
         self.batches = Some(batches);
         let again: Vec<Asked> = self.in_flight.drain(..).filter_map(|waiter| waiter.asked).collect();
         for asked in again.into_iter().rev() {
@@ -327,11 +342,7 @@ impl Task {
             };
             match engine.propose(&asked.channel, &asked.item, now) {
                 Outcome::Planned(unit) => {
-                    self.in_flight.push_back(Waiter {
-                        unit: unit.id,
-                        asked: Some(asked),
-                        signed_decision: Vec::new(),
-                    });
+                    self.in_flight.push_back(Waiter::of(&unit, Some(asked)));
                     units.push(unit);
                 }
                 Outcome::Wait if self.waiting.len() < WAITING_MAX => self.waiting.push_back(asked),
@@ -353,11 +364,7 @@ impl Task {
                 Outcome::Refused { refusal, record } => {
                     outbox.refuse(&asked, refusal.reason(), &refusal.to_string());
                     if let Some(unit) = record {
-                        self.in_flight.push_back(Waiter {
-                            unit: unit.id,
-                            asked: None,
-                            signed_decision: Vec::new(),
-                        });
+                        self.in_flight.push_back(Waiter::of(&unit, None));
                         units.push(unit);
                     }
                 }
@@ -369,8 +376,7 @@ impl Task {
     /// Denials that were only counted; nobody waits for their entries.
     fn counted_denials(&mut self) -> Vec<Unit> {
         let units = self.node.clock().now().map(|now| self.engine().tick(now)).unwrap_or_default();
-        let waiters =
-            units.iter().map(|unit| Waiter { unit: unit.id, asked: None, signed_decision: Vec::new() });
+        let waiters = units.iter().map(|unit| Waiter::of(unit, None));
         self.in_flight.extend(waiters);
         units
     }
@@ -449,6 +455,9 @@ impl Task {
                 // What depends on a unit waits for its result, so nothing can come out otherwise.
                 stop("a decision that was sent came out otherwise without a unit before it");
             }
+            if let Some(last) = entries.last().filter(|_| waiter.changes) {
+                self.decided_by = self.decided_by.max(last.sequence);
+            }
             self.answer(&mut engine, waiter, &result, settled, &mut outbox);
         }
         Ok(())
@@ -487,6 +496,7 @@ impl Task {
                     duplicate: result.duplicate,
                     timestamp_ns: result.timestamp_ns,
                     laggards: Vec::new(),
+                    decided_by: Some(self.decided_by.0),
                 };
                 self.committed(asked, committed, outbox);
             }

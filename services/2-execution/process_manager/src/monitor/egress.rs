@@ -23,7 +23,7 @@ use std::{
 
 use contracts::{
     network::v1::{self as wire, program_order::Order, program_word::Word},
-    way_out::{Message as _, PACKET_BYTES_MAX},
+    way_out::{Message as _, PACKET_BYTES_MAX, SPARE_MAX},
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
@@ -41,6 +41,7 @@ use super::{
     names::NameServer,
     proxy::Proxy,
     refused::RefusedCalls,
+    spare::Spares,
 };
 
 /// Calls that wait for `network` at once; the next is told to try again.
@@ -48,6 +49,9 @@ const WAITING_MAX: usize = 512;
 /// How long a connect on the own loopback that nobody waits for is looked at: it is at its end before the kernel has answered, or its
 /// server is busy.
 const LOOPBACK_PATIENCE: Duration = Duration::from_millis(5);
+/// Families of sockets, as `network` calls them.
+pub(super) const INET: &str = "inet";
+pub(super) const INET6: &str = "inet6";
 /// Packets taken in a row before the loop looks at everything else again.
 const PACKETS_PER_TURN_MAX: usize = 64;
 
@@ -103,6 +107,7 @@ pub(crate) struct WayOut {
     /// Under which number their channel was asked for.
     datagrams_asked: Option<u64>,
     proxy: Option<Proxy>,
+    pub(super) spares: Spares,
 }
 
 impl WayOut {
@@ -123,6 +128,7 @@ impl WayOut {
             datagrams,
             datagrams_asked: None,
             proxy,
+            spares: Spares::default(),
         })
     }
 
@@ -183,7 +189,7 @@ impl WayOut {
                 Ok(length) => {
                     let packet = buffer.get(..length).unwrap_or_default();
                     match wire::ProgramOrder::decode(packet) {
-                        Ok(order) => self.obey(order, fds.pop(), refused)?,
+                        Ok(order) => self.obey(order, fds, refused)?,
                         Err(_) => self.lose(),
                     }
                 }
@@ -238,14 +244,20 @@ impl WayOut {
             datagrams.lose();
         }
         self.datagrams_asked = None;
+        self.spares = Spares::default();
     }
 
     fn obey(
         &mut self,
         order: wire::ProgramOrder,
-        fd: Option<OwnedFd>,
+        fds: Vec<OwnedFd>,
         refused: &mut RefusedCalls,
     ) -> io::Result<()> {
+        let mut fds = match self.spares.answer(order.id, fds) {
+            Ok(()) => return Ok(()),
+            Err(fds) => fds,
+        };
+        let fd = fds.pop();
         match order.order {
             Some(Order::Answer(_)) if self.datagrams_asked == Some(order.id) => {
                 self.datagrams_asked = None;
@@ -301,10 +313,7 @@ impl WayOut {
         }
         match (what, fd) {
             (What::Socket { on_exec, nonblocking }, Some(socket)) => {
-                if nonblocking {
-                    rustix::io::ioctl_fionbio(&socket, true)?;
-                }
-                listener.hand(&call, socket.as_fd(), on_exec)
+                hand(&listener, &call, &socket, on_exec, nonblocking)
             }
             (What::MoveOut { address }, Some(socket)) => {
                 match self.put_in_place(&listener, &call, socket.as_fd()) {
@@ -348,6 +357,21 @@ impl WayOut {
             PassError::Full => Errno::AGAIN,
             _ => Errno::NETDOWN,
         })
+    }
+
+    /// Asks for sockets before they are needed. Without them each call waits for its own.
+    pub(super) fn ask_spares(&mut self, is_v6: bool) {
+        if self.channel.is_none() || !self.spares.are_wanted(is_v6) {
+            return;
+        }
+        let id = self.next;
+        self.next += 1;
+        let domain = if is_v6 { INET6 } else { INET }.to_owned();
+        let count = u32::try_from(SPARE_MAX).unwrap_or(0);
+        let word = Word::Spare(wire::ProgramSpare { domain, count });
+        if self.send(&wire::ProgramWord { id, word: Some(word) }, None).is_ok() {
+            self.spares.asked(is_v6, id);
+        }
     }
 
     /// This socket takes the place of the one that the call names, with the same options.
@@ -399,6 +423,20 @@ impl WayOut {
             other => finish_local(&listener, &call, address, other, refused),
         }
     }
+}
+
+/// Ends a `socket` with this one.
+pub(super) fn hand(
+    listener: &Listener,
+    call: &Notification,
+    socket: &OwnedFd,
+    on_exec: OnExec,
+    nonblocking: bool,
+) -> io::Result<()> {
+    if nonblocking {
+        rustix::io::ioctl_fionbio(socket, true)?;
+    }
+    listener.hand(call, socket.as_fd(), on_exec)
 }
 
 const EBADF: i32 = Errno::BADF.raw_os_error();

@@ -18,7 +18,7 @@ use sandbox::{
 };
 
 use super::{
-    egress::{Waiting, WayOut, What, finish},
+    egress::{INET, INET6, Waiting, WayOut, What, finish, hand},
     refused::RefusedCalls,
 };
 
@@ -114,8 +114,8 @@ impl WayOut {
         let [domain, kind, protocol] =
             [0, 1, 2].map(|at: usize| call.arguments.get(at).map_or(0, |a| *a as u32));
         let name = match AddressFamily::from_raw(domain as u16) {
-            AddressFamily::INET => "inet",
-            AddressFamily::INET6 => "inet6",
+            AddressFamily::INET => INET,
+            AddressFamily::INET6 => INET6,
             _ => return Ok(false),
         };
         let answered = match (kind & TYPE, protocol) {
@@ -124,9 +124,17 @@ impl WayOut {
             }
             (STREAM, 0 | TCP) => {
                 let on_exec = if kind & CLOEXEC == 0 { OnExec::Keep } else { OnExec::Close };
-                let what = What::Socket { on_exec, nonblocking: kind & NONBLOCK != 0 };
-                let waiting = Waiting { listener: Rc::clone(listener), call: *call, what };
-                self.ask(waiting, Word::Socket(name.to_owned()), None)
+                let nonblocking = kind & NONBLOCK != 0;
+                let answered = match self.spares.take(name == INET6) {
+                    Some(socket) => hand(listener, call, &socket, on_exec, nonblocking),
+                    None => {
+                        let what = What::Socket { on_exec, nonblocking };
+                        let waiting = Waiting { listener: Rc::clone(listener), call: *call, what };
+                        self.ask(waiting, Word::Socket(name.to_owned()), None)
+                    }
+                };
+                self.ask_spares(name == INET6);
+                answered
             }
             (STREAM, _) => listener.refuse(call, Errno::PROTONOSUPPORT.raw_os_error()),
             // Of its own network, which leads nowhere; what is read here cannot change, it stands in registers.
@@ -224,7 +232,7 @@ impl WayOut {
         address: SocketAddr,
     ) -> io::Result<()> {
         // The socket's own family: the address fits it.
-        let name = if address.is_ipv4() { "inet" } else { "inet6" };
+        let name = if address.is_ipv4() { INET } else { INET6 };
         let waiting = Waiting { listener, call, what: What::MoveOut { address } };
         self.ask(waiting, Word::Socket(name.to_owned()), None)
     }

@@ -24,6 +24,7 @@ mod program;
 pub mod protocol;
 mod proxy;
 mod refused;
+mod spare;
 
 use std::{
     cell::RefCell,

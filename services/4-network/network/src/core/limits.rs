@@ -27,6 +27,8 @@ pub const CONNECTS_MAX: usize = 2_000;
 /// permitted is three entries of the log.
 pub const CONNECTS_AT_ONCE_MAX: u32 = 1_000;
 pub const CONNECTS_A_SECOND_MAX: u32 = 500;
+/// What is remembered of who asked for what, to guess which rule decides about it the next time.
+pub const EXPECTED_MAX: usize = 4_096;
 /// Names of one program that are being asked for, and how many it may ask for in a row, and a second from then on; the next
 /// hears that it failed.
 pub const QUESTIONS_OF_PROGRAM_MAX: usize = 64;
@@ -38,8 +40,10 @@ pub const QUESTIONS_MAX: usize = 256;
 pub const RELAYS_OF_PROGRAM_MAX: usize = 128;
 /// Connections of programs that go through the relay at once; each holds two descriptors and two buffers.
 pub const RELAYS_MAX: usize = 512;
+/// Threads that carry what is relayed.
+pub const CARRIERS_MAX: usize = 4;
 pub const RELAY_BUFFER_BYTES: usize = 16_384;
-/// What a buffer grows to while it is filled again and again: copied with eight kibibytes a flow carries a quarter of a direct one, with so
+/// What a buffer grows to while it is filled again and again, and what a pipe holds that takes its place then: copied with eight kibibytes a flow carries a quarter of a direct one, with so
 /// many three quarters. Of all relays at once some 256 MiB, half of the service's memory.
 pub const RELAY_BUFFER_BYTES_MAX: usize = 262_144;
 /// How long the relay tries, as the kernel would.
@@ -161,7 +165,7 @@ mod tests {
     }
 
     /// What counts something that holds no descriptor of its own: it is a part of another, or not a number of things.
-    const NONE: [&str; 32] = [
+    const NONE: [&str; 33] = [
         "SOCKETS_OF_ONE_MAX",
         "TRANSFERS_OF_ONE_MAX",
         "TRANSFERS_MAX",
@@ -169,6 +173,7 @@ mod tests {
         "DATAGRAM_BYTES_MAX",
         "PEERS_MAX",
         "CONNECTS_OF_PROGRAM_MAX",
+        "EXPECTED_MAX",
         "QUESTIONS_OF_PROGRAM_MAX",
         "RELAYS_OF_PROGRAM_MAX",
         "PROXIED_OF_PROGRAM_MAX",
@@ -206,8 +211,9 @@ mod tests {
         let held = descriptors![
             SOCKETS_MAX * 1,
             PROGRAMS_MAX * 3,
-            // One that is being made listens too.
-            RELAYS_MAX * 3,
+            // Its two ends, and a pipe for each direction that carries much.
+            RELAYS_MAX * 6,
+            CARRIERS_MAX * 4,
             CONNECTS_MAX * 1,
             QUESTIONS_MAX * 1,
             DATAGRAM_SOCKETS_MAX * 1,

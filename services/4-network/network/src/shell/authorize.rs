@@ -1,24 +1,30 @@
 //! Decided, on record, and only then done.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    sync::{MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use base::{AxiomRef, ConnectionId, IdentityId, ProcessId, Sequence, cbor};
+use base::{AxiomRef, ConnectionId, IdentityId, Nonce, ProcessId, RuleId, Sequence, cbor};
 use chain::payload::{
     Receipt, ReceiptStatus,
-    network::{ConnectionAuthorize, ConnectionRevoke, Direction, Protocol},
+    network::{ConnectionAuthorize, ConnectionRevoke, Direction, NetworkGrant, Protocol},
     policy::{PolicyAction, PolicyRequest, ResourceRef, ResourceType, SignedDecision},
 };
 use kit::{
     Requestor,
-    authority::{Entry, random_16},
+    authority::{AuthorityError, Entry, random_16},
 };
 use tonic::Status;
 
 use super::Network;
-use crate::core::{Connection, NetError, grant_of};
+use crate::core::{Asked, Connection, Expected, NetError, UnknownLimit, grant_of};
 
 /// Each of a tenth of a second (`kit::FEED_WAIT_MAX`).
 const FOLD_WAITS: usize = 20;
+/// Receipts are recorded so often: much more often than anybody looks for one.
+const RECEIPTS_EVERY: Duration = Duration::from_millis(10);
 
 /// What is to be allowed.
 #[derive(Clone, Debug)]
@@ -105,26 +111,109 @@ impl Network {
 
     async fn authorize_request(
         &self,
-        request: PolicyRequest,
+        mut request: PolicyRequest,
         wish: Wish,
         process: ProcessId,
     ) -> Result<Connection, Status> {
-        let identity = request.requestor;
+        let asked = Asked {
+            identity: request.requestor,
+            process,
+            inbound: Asked::is_inbound(wish.direction),
+            datagrams: Asked::is_datagrams(wish.protocol),
+            local: wish.local,
+            remote: wish.remote,
+            name: wish.name.clone(),
+        };
+        let expected = self.expected().rule(&asked);
+        if let Some(rule) = expected {
+            if let Some(connection) = self.authorize_by(&request, &wish, process, rule).await? {
+                return Ok(connection);
+            }
+            self.expected().forget(&asked);
+            // The request may have been used up.
+            request.nonce = Nonce(random_16()?);
+        }
+        let connection = self.authorize_anew(&request, &wish, process).await?;
+        self.expected().remember(asked, connection.rule.clone());
+        Ok(connection)
+    }
+
+    fn expected(&self) -> MutexGuard<'_, Expected> {
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Decided and recorded in one step, with the limits of the rule that decided the last time. None if another one decides by
+    /// now, or this one has other limits; what was recorded then is closed as not done.
+    async fn authorize_by(
+        &self,
+        request: &PolicyRequest,
+        wish: &Wish,
+        process: ProcessId,
+        rule: RuleId,
+    ) -> Result<Option<Connection>, Status> {
+        let Some(Ok(grant)) = self.grant_by(&rule) else { return Ok(None) };
+        let (id, entry) = self.entry_for(request, wish, process, grant)?;
+        let committed = match self.node.authority().act_by(request, entry, &rule).await {
+            Err(error) if error.is_of_another_rule() => return Ok(None),
+            committed => committed?,
+        };
+        let at = committed.entry.ok_or_else(|| Status::internal("an act without an entry"))?;
+        if let Err(error) = self.folded(committed.decided_by()).await {
+            // Whether it still stands cannot be told.
+            self.close_act(at, false);
+            return Err(error);
+        }
+        // By all rules that it was decided by. One of the same name may have taken the place of the one that was known here.
+        match self.grant_by(&rule) {
+            Some(Ok(known)) if known == grant => Ok(Some(Connection { id, at, rule, grant })),
+            _ => {
+                self.close_act(at, false);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Decided first, then recorded with the limits of the rule that decided.
+    async fn authorize_anew(
+        &self,
+        request: &PolicyRequest,
+        wish: &Wish,
+        process: ProcessId,
+    ) -> Result<Connection, Status> {
         let authority = self.node.authority();
-        let decided = authority.evaluate(&request).await?;
+        let decided = authority.evaluate(request).await?;
         let decision = decided.decision.ok_or_else(|| Status::internal("a decision without an entry"))?;
         let body = cbor::decode::<SignedDecision>(&decided.signed_decision)
             .and_then(|signed| signed.decode_body())
             .map_err(|error| Status::internal(format!("the decision cannot be read: {error}")))?;
         // The rule that decided may be younger than what is folded here; its limits must be known.
-        self.folded(decision.sequence).await?;
-        let grant = {
-            let rules = self.registry.rules();
-            let restrictions = rules.restrictions(&body.deciding_rule).ok_or_else(taken_back)?;
-            grant_of(restrictions).map_err(|error| {
-                NetError::PermissionDenied(format!("decision {}: {error}", decision.sequence))
-            })?
-        };
+        self.folded(decided.decided_by()).await?;
+        let grant = self.grant_by(&body.deciding_rule).ok_or_else(taken_back)?.map_err(|error| {
+            NetError::PermissionDenied(format!("decision {}: {error}", decision.sequence))
+        })?;
+        let (id, entry) = self.entry_for(request, wish, process, grant)?;
+        let committed = authority.redeem(decision.sequence, entry).await?;
+        let at = committed.entry.ok_or_else(|| Status::internal("an act without an entry"))?;
+        if let Err(error) = self.folded(committed.decided_by()).await {
+            // Whether it still stands cannot be told.
+            self.close_act(at, false);
+            return Err(error);
+        }
+        Ok(Connection { id, at, rule: body.deciding_rule, grant })
+    }
+
+    /// What a rule allows; none of one that is not in force, or not known here yet.
+    fn grant_by(&self, rule: &RuleId) -> Option<Result<NetworkGrant, UnknownLimit>> {
+        self.registry.rules().restrictions(rule).map(grant_of)
+    }
+
+    fn entry_for(
+        &self,
+        request: &PolicyRequest,
+        wish: &Wish,
+        process: ProcessId,
+        grant: NetworkGrant,
+    ) -> Result<(ConnectionId, Entry), AuthorityError> {
         let id = ConnectionId(random_16()?);
         let record = ConnectionAuthorize {
             connection: id,
@@ -132,20 +221,12 @@ impl Network {
             protocol: wish.protocol,
             local: wish.local.map(|address| address.to_string()),
             remote: wish.remote.map(|address| address.to_string()),
-            name: wish.name,
-            identity,
+            name: wish.name.clone(),
+            identity: request.requestor,
             process,
             grant,
         };
-        let entry = Entry::for_request(self.node.identity(), &request, record)?;
-        let committed = authority.redeem(decision.sequence, entry).await?;
-        let at = committed.entry.ok_or_else(|| Status::internal("an act without an entry"))?;
-        if let Err(error) = self.folded(at.sequence).await {
-            // Whether it still stands cannot be told.
-            self.close_act(at, false);
-            return Err(error);
-        }
-        Ok(Connection { id, at, rule: body.deciding_rule, grant })
+        Ok((id, Entry::for_request(self.node.identity(), request, record)?))
     }
 
     /// Until this process has folded what it is about to rely on. The feed is behind for a moment on a busy machine.
@@ -188,11 +269,13 @@ impl Network {
         committed.entry.ok_or_else(|| Status::internal("an act without an entry"))
     }
 
-    /// Closes the act: it was carried out, or was not. Nobody waits for it.
+    /// Closes the act: it was carried out, or was not. Nobody waits for it, so those of a moment go together: no act waits for
+    /// the disk behind the receipt of the one before it.
     pub(super) fn close_act(&self, at: AxiomRef, done: bool) {
         let receipt = Receipt::closing(at, ReceiptStatus::of(done));
         let node = self.node.clone();
         tokio::spawn(async move {
+            tokio::time::sleep(kit::until_next(RECEIPTS_EVERY)).await;
             let recorded = match Entry::record(node.identity(), receipt) {
                 Ok(entry) => node.authority().record(entry).await.map(drop),
                 Err(error) => Err(error),

@@ -2,6 +2,7 @@
 
 mod authorize;
 mod calls;
+mod carriers;
 mod contract;
 mod datagram_flow;
 mod datagrams;
@@ -17,6 +18,7 @@ mod program_connect;
 mod program_wire;
 mod programs;
 mod proxy;
+mod pump;
 mod registry;
 mod relay;
 mod resolver;
@@ -43,6 +45,7 @@ use tokio::{net::UnixStream, sync::Semaphore};
 use tonic::service::Routes;
 
 use calls::Calls;
+use carriers::Carriers;
 use flows::Kernel;
 use interfaces::Interfaces;
 use program::Program;
@@ -50,7 +53,7 @@ use registry::Registry;
 use resolver::Resolver;
 
 use crate::core::{
-    CallFold, FOLD_VERSION, Rules,
+    CallFold, Expected, FOLD_VERSION, Rules,
     limits::{CONNECTS_MAX, DATAGRAM_SOCKETS_MAX, PROXIED_MAX, RELAYS_MAX, WAITING_BYTES_MAX},
 };
 
@@ -136,6 +139,7 @@ pub struct Network {
     connects: Arc<Semaphore>,
     /// Room for connections that are relayed.
     relays: Arc<Semaphore>,
+    carriers: Carriers,
     /// Sockets for datagrams of programs, and bytes of what waits for them.
     datagram_sockets: Arc<Semaphore>,
     waiting_datagrams: Arc<Semaphore>,
@@ -147,6 +151,8 @@ pub struct Network {
     programs: Mutex<HashMap<u64, Arc<Program>>>,
     /// Sockets of programs on which a `connect` is being decided or carried out, by the kernel's numbers.
     claimed: Mutex<HashSet<u64>>,
+    /// Which rule decided last about what.
+    expected: Mutex<Expected>,
     resolver: Arc<Resolver>,
     calls: Arc<Calls>,
 }
@@ -183,12 +189,14 @@ impl Service for Network {
             kernel: Kernel::take(),
             connects: Arc::new(Semaphore::new(CONNECTS_MAX)),
             relays: Arc::new(Semaphore::new(RELAYS_MAX)),
+            carriers: Carriers::default(),
             datagram_sockets: Arc::new(Semaphore::new(DATAGRAM_SOCKETS_MAX)),
             waiting_datagrams: Arc::new(Semaphore::new(WAITING_BYTES_MAX)),
             proxied: Arc::new(Semaphore::new(PROXIED_MAX)),
             looked: Mutex::default(),
             programs: Mutex::default(),
             claimed: Mutex::default(),
+            expected: Mutex::default(),
             resolver: Resolver::new(resolver::settings()?),
             calls,
         })

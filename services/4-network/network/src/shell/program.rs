@@ -61,7 +61,7 @@ enum Told {
 /// To process_manager.
 pub(super) type Teller = mpsc::UnboundedSender<wire::ProgramCut>;
 /// What goes to a monitor.
-pub(super) type Said = (wire::ProgramOrder, Option<OwnedFd>);
+pub(super) type Said = (wire::ProgramOrder, Vec<OwnedFd>);
 pub(super) type Heard = mpsc::UnboundedReceiver<Said>;
 
 /// A connection of a program: this service has nothing of it, and its monitor ends it.
@@ -76,7 +76,7 @@ impl Held {
     pub(super) fn cut(&self) {
         let cut = Order::Cut(wire::ProgramSockets { sockets: vec![self.inode] });
         // Nobody hears it any more if the program has ended, and its connections with it.
-        let _ = self.orders.send((wire::ProgramOrder { id: 0, order: Some(cut) }, None));
+        let _ = self.orders.send((wire::ProgramOrder { id: 0, order: Some(cut) }, Vec::new()));
     }
 }
 
@@ -132,17 +132,17 @@ impl Program {
         }
     }
 
-    pub(super) fn say(&self, id: u64, order: Order, fd: Option<OwnedFd>) {
-        let _ = self.orders.send((wire::ProgramOrder { id, order: Some(order) }, fd));
+    pub(super) fn say(&self, id: u64, order: Order, fds: Vec<OwnedFd>) {
+        let _ = self.orders.send((wire::ProgramOrder { id, order: Some(order) }, fds));
     }
 
     pub(super) fn answer(&self, id: u64, answer: wire::ProgramAnswer, fd: Option<OwnedFd>) {
-        self.say(id, Order::Answer(answer), fd);
+        self.say(id, Order::Answer(answer), fd.into_iter().collect());
     }
 
     /// Its monitor ends these, where it finds them.
     pub(super) fn cut(&self, sockets: &[u64]) {
-        self.say(0, Order::Cut(wire::ProgramSockets { sockets: sockets.to_vec() }), None);
+        self.say(0, Order::Cut(wire::ProgramSockets { sockets: sockets.to_vec() }), Vec::new());
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {

@@ -61,10 +61,10 @@ pub(super) async fn pass(
 pub(super) async fn send(
     wire: &AsyncFd<Wire>,
     order: &wire::ProgramOrder,
-    fd: Option<&OwnedFd>,
+    fds: &[OwnedFd],
 ) -> Result<(), PassError> {
     let bytes = order.encode_to_vec();
-    let fds: Vec<_> = fd.into_iter().map(AsFd::as_fd).collect();
+    let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
     loop {
         let mut ready = wire.writable().await.map_err(PassError::Io)?;
         match ready.get_inner().0.send(&bytes, &fds) {

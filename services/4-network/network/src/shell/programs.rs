@@ -11,8 +11,8 @@ use std::{
 
 use base::IdentityId;
 use contracts::{
-    network::v1::{self as wire, program_word::Word},
-    way_out::{PACKET_BYTES_MAX, with_length},
+    network::v1::{self as wire, program_order::Order, program_word::Word},
+    way_out::{PACKET_BYTES_MAX, SPARE_MAX, with_length},
 };
 use kit::Caller;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
@@ -148,8 +148,8 @@ impl Network {
             tokio::select! {
                 biased;
                 said = heard.recv() => {
-                    let Some((order, fd)) = said else { break };
-                    if send(&wire, &order, fd.as_ref()).await.is_err() {
+                    let Some((order, fds)) = said else { break };
+                    if send(&wire, &order, &fds).await.is_err() {
                         break;
                     }
                 }
@@ -157,6 +157,7 @@ impl Network {
                     Ok((word, fd)) => match word.word {
                         Some(Word::Alive(_)) | None => {}
                         Some(Word::Socket(domain)) => self.make_socket(&program, word.id, &domain),
+                        Some(Word::Spare(spare)) => self.make_spare(&program, word.id, &spare),
                         Some(Word::Connect(address)) => self.start_connect(&program, word.id, address, fd),
                         Some(Word::Leads(address)) => self.tell_leads(&program, word.id, &address),
                         Some(Word::Datagrams(_)) => self.open_datagrams(&program, word.id),
@@ -190,6 +191,17 @@ impl Network {
             Ok(socket) => program.answer(id, wire::ProgramAnswer::default(), Some(socket)),
             Err(errno) => program.answer(id, wire::ProgramAnswer { errno, ..Default::default() }, None),
         }
+    }
+
+    /// Fewer than were asked for, also none, if there are no more to be had.
+    fn make_spare(&self, program: &Program, id: u64, spare: &wire::ProgramSpare) {
+        let count = usize::try_from(spare.count).unwrap_or(SPARE_MAX).min(SPARE_MAX);
+        let Ok(domain) = Domain::parse(&spare.domain) else {
+            let answer = wire::ProgramAnswer { errno: libc_errno::AFNOSUPPORT, ..Default::default() };
+            return program.answer(id, answer, None);
+        };
+        let sockets = (0..count).map_while(|_| host_stream(domain).ok()).collect();
+        program.say(id, Order::Answer(wire::ProgramAnswer::default()), sockets);
     }
 
     fn start_connect(

@@ -21,17 +21,16 @@ use tokio::{
 
 use super::{
     Network,
+    carriers::taken_over,
     live::{Live, reset},
     program::Program,
     program_connect::{Wanted, connect},
+    pump::{End, denied, pump},
 };
 use crate::core::{
-    Domain, NetError, Relay, SocketId, burst_bytes,
+    Domain, NetError, Relay, SocketId,
     first_bytes::{FIRST_BYTES_MAX, Verdict, judge_all},
-    limits::{
-        FIRST_BYTES_TIMEOUT, PROXIED_HALF_OPEN_TIMEOUT, RELAY_BUFFER_BYTES, RELAY_BUFFER_BYTES_MAX,
-        RELAY_CONNECT_TIMEOUT, RELAY_DRAIN_TIMEOUT,
-    },
+    limits::{FIRST_BYTES_TIMEOUT, PROXIED_HALF_OPEN_TIMEOUT, RELAY_CONNECT_TIMEOUT, RELAY_DRAIN_TIMEOUT},
 };
 
 /// On this host's loopback the other end is there at once.
@@ -86,8 +85,8 @@ impl Drain {
 
 /// The end of a relay on the program's side.
 pub(super) trait Side: Send {
-    type From: AsyncRead + Unpin + Send;
-    type Back: AsyncWrite + Unpin + Send;
+    type From: AsyncRead + End;
+    type Back: AsyncWrite + End;
 
     fn halves(self) -> (Self::From, Self::Back);
     /// Nothing that is queued is delivered any more.
@@ -142,12 +141,16 @@ impl Network {
             None
         };
         let (here, said) = join(wanted).await?;
+        // Another thread watches them from now on.
+        let here = here.into_std().map_err(|error| errno(&error))?;
+        let reached = reached.map(TcpStream::into_std).transpose().map_err(|error| errno(&error))?;
         let relayed = Relayed::new(self, id, live);
-        tokio::spawn(async move {
+        self.carriers.spawn(async move {
             let _room = room;
+            let Ok(here) = taken_over(here) else { return };
             let reaching = async {
                 match reached {
-                    Some(there) => Ok(there),
+                    Some(there) => taken_over(there).map_err(|_| NetError::ConnectionReset),
                     None => reach(to, RELAY_CONNECT_TIMEOUT).await.map_err(|_| NetError::ConnectionReset),
                 }
             };
@@ -248,10 +251,6 @@ async fn join(wanted: &Wanted) -> Result<(TcpStream, Result<(), Errno>), Errno> 
     }
 }
 
-fn denied(text: &str) -> NetError {
-    NetError::PermissionDenied(text.to_owned())
-}
-
 /// Lets the first bytes through when they ask for whom they may.
 async fn first_bytes(
     live: &Live,
@@ -291,7 +290,7 @@ async fn first_bytes(
 
 /// Until both directions have ended. One that nobody has the program's end of has the time of `drain` more.
 async fn both_ways(
-    (begun, from, back): (Vec<u8>, &mut (impl AsyncRead + Unpin), &mut (impl AsyncWrite + Unpin)),
+    (begun, from, back): (Vec<u8>, &mut (impl AsyncRead + End), &mut (impl AsyncWrite + End)),
     (answers, to): (&mut OwnedReadHalf, &mut OwnedWriteHalf),
     live: &Live,
     relay: &Relay,
@@ -315,48 +314,13 @@ async fn both_ways(
     }
 }
 
-/// One direction, to its end.
-async fn pump(
-    from: &mut (impl AsyncRead + Unpin),
-    to: &mut (impl AsyncWrite + Unpin),
-    permitted: bool,
-    count: impl Fn(usize),
-    live: &Live,
-    relay: &Relay,
-) -> Result<(), NetError> {
-    let failed = |error: io::Error| NetError::of_io(&error, "relaying");
-    // What has a limit flows evenly: no more at once than goes in a burst.
-    let most = match relay.bandwidth_limit {
-        0 => RELAY_BUFFER_BYTES_MAX,
-        limit => burst_bytes(limit).clamp(RELAY_BUFFER_BYTES, RELAY_BUFFER_BYTES_MAX),
-    };
-    let mut buffer = vec![0; RELAY_BUFFER_BYTES];
-    loop {
-        live.room(relay.bandwidth_limit).await;
-        let bytes = from.read(&mut buffer).await.map_err(failed)?;
-        if bytes == 0 {
-            return to.shutdown().await.map_err(failed);
-        }
-        if !permitted {
-            return Err(denied("its authorisation does not cover this direction"));
-        }
-        to.write_all(buffer.get(..bytes).unwrap_or_default()).await.map_err(failed)?;
-        count(bytes);
-        live.charge(bytes, relay.bandwidth_limit);
-        // Who fills it sends much, and a larger one is copied faster.
-        if bytes == buffer.len() && bytes < most {
-            buffer.resize((bytes * 2).min(most), 0);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
         core::{
             BANDWIDTH_BURST,
-            limits::{RELAYS_MAX, RELAYS_OF_PROGRAM_MAX},
+            limits::{RELAY_BUFFER_BYTES, RELAYS_MAX, RELAYS_OF_PROGRAM_MAX},
         },
         shell::live::Io,
     };

@@ -258,6 +258,30 @@ fn an_act_repeated_with_the_same_payload_is_done_and_with_another_refused_also_a
     }
 }
 
+#[test]
+fn an_act_that_another_rule_decides_than_it_was_made_for_leaves_nothing() {
+    let mut node = Node::new(vec![always()]);
+    let request = sign_request(&mut node, BOB);
+    let by = |rule: &str| Item::ActBy {
+        request: cbor::encode(&request),
+        entry: usage(1, &request, b"m"),
+        rule: RuleId::new(rule).unwrap(),
+    };
+    let other = node.refusal("keys", &by("another"));
+    assert_eq!(other, Refusal::RuleDiffers(always().id));
+    assert_eq!((node.log.len(), other.reason()), (1, "RuleDiffers"));
+    // The same request is as good as before.
+    let settled = node.done("keys", &by(always().id.as_str()));
+    assert!(settled.allowed && settled.entry.is_some());
+    // A no is a no, whatever it was made for.
+    let mut node = Node::new(vec![]);
+    let request = sign_request(&mut node, BOB);
+    let rule = RuleId::default_deny();
+    let item = Item::ActBy { request: cbor::encode(&request), entry: usage(1, &request, b"m"), rule };
+    let unit = node.plan("keys", &item);
+    assert!(unit.entry.is_none() && !unit.allows);
+}
+
 /// covers: ACT-10
 #[test]
 fn a_denied_act_leaves_its_decision_alone() {
