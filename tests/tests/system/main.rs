@@ -22,6 +22,7 @@ mod egress;
 mod egress_datagrams;
 mod egress_names;
 mod egress_races;
+mod egress_services;
 mod evidence;
 mod exec;
 mod exec_service;

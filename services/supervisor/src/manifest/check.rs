@@ -6,7 +6,8 @@ mod program;
 use std::time::Duration;
 
 use super::{
-    CapabilityRequirement, HealthConfig, HealthKind, NetworkSwitch, RestartTable, ServiceManifest,
+    CapabilityRequirement, EgressConfig, HealthConfig, HealthKind, NetworkSwitch, RestartTable,
+    ServiceManifest,
     limits::{
         ARGUMENTS_MAX, BACKOFF_MAX, CAPABILITIES_MAX, CPU_SHARES_MAX, CPU_SHARES_MIN, DEPENDENCIES_MAX,
         DESCRIPTION_BYTES_MAX, DURATION_MAX, ENDPOINTS_MAX, INTERVAL_MIN, MANIFEST_VERSION, MEMORY_MB_MAX,
@@ -52,6 +53,9 @@ pub(super) fn check(manifest: &ServiceManifest) -> Vec<Fault> {
         program::check(&mut faults, table, manifest.service.service_type);
     }
     sandbox(&mut faults, manifest);
+    if let Some(config) = &manifest.egress {
+        egress(&mut faults, manifest, config);
+    }
     activation::check(&mut faults, manifest);
     faults.0
 }
@@ -279,6 +283,22 @@ fn restart(faults: &mut Faults, table: &RestartTable) {
     }
     if let Some(backoff) = table.backoff {
         faults.range("restart.backoff", backoff, 1.0, BACKOFF_MAX);
+    }
+}
+
+fn egress(faults: &mut Faults, manifest: &ServiceManifest, egress: &EgressConfig) {
+    if let Some(what) = egress.fault() {
+        faults.add("egress.allow", what);
+    }
+    let Some(program) = &manifest.program else {
+        return faults.add("egress", "only a [program] is given a way out; the node's own ask `network`");
+    };
+    if manifest.sandbox.network == NetworkSwitch::Host {
+        faults.add("egress", "in the host's network nothing would hold it; leave out sandbox.network");
+    }
+    // Its monitor looks into its descriptors, which who has more rights than it, or another user, does not let it.
+    if !program.privileges.is_empty() {
+        faults.add("egress", "a program that keeps privileges cannot be given a way out");
     }
 }
 

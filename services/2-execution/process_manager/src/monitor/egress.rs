@@ -98,6 +98,8 @@ pub(crate) struct WayOut {
     /// Under which number their channel was asked for.
     datagrams_asked: Option<u64>,
     proxy: Option<Proxy>,
+    /// Ports of sockets of the host's that it was given: what is accepted there came in, and is not this way's to end.
+    given_ports: Vec<u16>,
 }
 
 impl WayOut {
@@ -118,7 +120,12 @@ impl WayOut {
             datagrams,
             datagrams_asked: None,
             proxy,
+            given_ports: Vec::new(),
         })
+    }
+
+    pub(super) fn sparing(self, given_ports: Vec<u16>) -> Self {
+        Self { given_ports, ..self }
     }
 
     /// Whether datagrams have a way; then they are not this file's to refuse.
@@ -209,7 +216,7 @@ impl WayOut {
     fn lose(&mut self) {
         self.channel = None;
         // Before anything else, and whatever else fails.
-        egress_sweep::cut_all(self.own);
+        egress_sweep::cut_all(self.own, &self.given_ports);
         for (_, Waiting { listener, call, .. }) in self.waiting.drain() {
             // Whose listener has failed is heard where it is read; the others still wait for theirs.
             let _ = listener.refuse(&call, Errno::NETDOWN.raw_os_error());

@@ -297,6 +297,8 @@ impl WayOut {
     fn own(&self, listener: &Listener, call: &Notification, found: Found) -> io::Result<OwnedFd> {
         match found.is_own {
             true => Ok(found.socket),
+            // It was given one that listens already, and asks for another backlog.
+            false if call.number == LISTEN && sockopt::socket_acceptconn(&found.socket)? => Ok(found.socket),
             // One that is connected is not given up for this.
             false if !host_socket::is_idle(found.socket.as_fd())? => Err(Errno::INVAL.into()),
             false => self.move_in(listener, call, found.family),

@@ -24,6 +24,7 @@ mod program;
 pub mod protocol;
 mod proxy;
 mod refused;
+mod service;
 
 use std::{
     cell::RefCell,
@@ -64,6 +65,7 @@ use program::{Program, Used};
 use protocol::{Config, Phase, Reply, Request, Status, Stream};
 use proxy::Proxy;
 use refused::RefusedCalls;
+pub use service::watch;
 
 /// Where the descriptors of a launch stand, in the order of its slots.
 const CONFIG_FD: i32 = 3;

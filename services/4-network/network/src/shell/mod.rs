@@ -143,8 +143,8 @@ pub struct Network {
     proxied: Arc<Semaphore>,
     /// When everything was last looked through because there was no room.
     looked: Mutex<Option<std::time::Instant>>,
-    /// Those that may connect, by their numbers.
-    programs: Mutex<HashMap<u64, Arc<Program>>>,
+    /// Those that may connect, by what they are known as.
+    programs: Mutex<HashMap<String, Arc<Program>>>,
     /// Sockets of programs on which a `connect` is being decided or carried out, by the kernel's numbers.
     claimed: Mutex<HashSet<u64>>,
     resolver: Arc<Resolver>,

@@ -8,7 +8,10 @@ use std::{
 };
 
 use base::Hash;
-use kit::env::{CREDENTIALS_FOLDER, CREDENTIALS_VARIABLE};
+use kit::{
+    env::{CREDENTIALS_FOLDER, CREDENTIALS_VARIABLE},
+    way_out::{NAME_SERVERS_FILE, write_name_servers},
+};
 use sandbox::{Command, Descriptor, Executable, Forks, Mount, Plan, Sockets, seccomp::Profile};
 use thiserror::Error;
 
@@ -22,10 +25,14 @@ use super::{
     limits, ownership,
     secrets::{self, SecretFault},
     slots::{FIRST_TARGET, Slots},
+    watched,
 };
 use crate::{
     manifest::{NetworkSwitch, ProgramConfig, Runs, SYSTEM, ServiceManifest},
-    shell::{listeners::HandedOver, sockets::Socket},
+    shell::{
+        listeners::HandedOver,
+        sockets::{SUPERVISOR, Socket},
+    },
 };
 
 /// Read where the host's network is given.
@@ -106,6 +113,10 @@ impl House {
         order.plan.before = u32::try_from(program.before.len()).unwrap_or(0);
         order.plan.forks =
             (program.runs == Runs::Forks).then(|| Forks { pid_file: program.pid_file.clone() });
+        match &manifest.egress {
+            Some(egress) => watched::let_out(&mut order.plan, egress),
+            None => watched::shut_in(&mut order.plan, program, &self.features),
+        }
         order.plan.limits.processes_max =
             order.plan.limits.processes_max.map(|most| most.saturating_add(INIT));
         Ok(order)
@@ -151,6 +162,9 @@ impl House {
             plan.environment.retain(|(name, _)| name != CREDENTIALS_VARIABLE);
             plan.environment.push((CREDENTIALS_VARIABLE.to_owned(), target));
         }
+        if manifest.egress.is_some() {
+            own.extend(self.name_servers(root)?);
+        }
         plan = plan.with_mounts(self.mounts(manifest, sockets, root, has_network, own));
         if let Some(landlock) = plan.landlock.as_mut() {
             // The network namespace is the limit: with its own there is only loopback to reach.
@@ -194,6 +208,19 @@ impl House {
         let own = run.chain(self.own_mounts(manifest, sockets));
         let of_image = root.map(ServiceImage::mounts).unwrap_or_default();
         base.into_iter().chain(of_image).chain(system).chain(own).chain(granted).chain(given).collect()
+    }
+
+    /// Its monitor alone. In a container image without that file the C library asks there anyway.
+    fn name_servers(&self, root: Option<&ServiceImage>) -> Result<Option<Mount>, PlanFault> {
+        let [inside] = SYSTEM_WITH_NETWORK;
+        if root.is_some_and(|root| !root.has(inside)) {
+            return Ok(None);
+        }
+        let folder = self.layout.service_state(SUPERVISOR);
+        let path = folder.join(NAME_SERVERS_FILE);
+        let written = std::fs::create_dir_all(&folder).and_then(|()| write_name_servers(&folder));
+        written.map_err(|source| PlanFault::File { path: path.clone(), source })?;
+        Ok(Some(bind(&path, inside, false)))
     }
 
     /// A socket's file belongs to who connects; a manifest may have made that somebody else since it was bound.
@@ -306,7 +333,7 @@ fn open(path: &Path) -> Result<File, ProgramFault> {
 mod tests {
     use super::*;
     use base::layout::Layout;
-    use sandbox::Features;
+    use sandbox::{Features, seccomp::NotifyCall};
 
     fn house(root: &Path) -> House {
         std::fs::create_dir_all(root.join("state/images")).unwrap();
@@ -365,6 +392,60 @@ mod tests {
         let host = manifest("image = \"/bin/true\"", "[sandbox]\nnetwork = \"host\"\n");
         let host = house.program(&host, &[], &[]).unwrap().plan;
         assert!(!host.namespaces.net && !host.loopback);
+    }
+
+    #[test]
+    fn a_program_with_a_way_out_is_watched_by_its_init_and_asks_its_monitor_for_names() {
+        let root = tempfile::tempdir().unwrap();
+        let house = house(root.path());
+        std::fs::create_dir_all(house.layout.service_state(SUPERVISOR)).unwrap();
+        let of = |egress: &str| {
+            let mut order = house.program(&manifest("image = \"/bin/true\"", egress), &[], &[]).unwrap();
+            let (control, _) = sandbox::fdpass::Channel::pair().unwrap();
+            if order.plan.watched.is_some() {
+                watched::give(&mut order, control.into());
+            }
+            order.plan.validate(order.stored.len() + order.fds.len()).unwrap();
+            order.plan
+        };
+        let (plain, out) = (of(""), of("[egress]\nallow = [\"192.0.2.1:443\"]\n"));
+        assert_eq!((plain.watched, plain.name_server), (None, None));
+        let watched = out.watched.unwrap();
+        assert!(watched.leads_out && !watched.proxy && out.name_server.is_some() && out.datagrams.is_none());
+        let shown = &out.seccomp.as_ref().unwrap().notify;
+        assert!(
+            [NotifyCall::Socket, NotifyCall::Connect, NotifyCall::Bind, NotifyCall::Listen]
+                .iter()
+                .all(|call| shown.contains(call))
+        );
+        assert!(!out.landlock.as_ref().unwrap().tcp && plain.landlock.as_ref().unwrap().tcp);
+        let names = |plan: &Plan| {
+            let is =
+                |mount: &&Mount| matches!(mount, Mount::Bind { target, .. } if target == "/etc/resolv.conf");
+            plan.mounts.iter().filter(is).count()
+        };
+        assert_eq!((names(&plain), names(&out)), (0, 1));
+        let proxied = of("[egress]\nallow = [\"192.0.2.1:443\", \"192.0.2.53:53/udp\"]\nproxy = true\n");
+        assert!(proxied.watched.unwrap().proxy && proxied.datagrams.is_some());
+        let has = |plan: &Plan| plan.environment.iter().any(|(name, _)| name == "HTTPS_PROXY");
+        assert!(has(&proxied) && !has(&out));
+    }
+
+    #[test]
+    fn who_can_be_handed_sockets_is_watched_and_nobody_else() {
+        let root = tempfile::tempdir().unwrap();
+        let mut house = house(root.path());
+        let watched = |house: &House, program: &str, more: &str| {
+            let manifest = manifest(&format!("image = \"/bin/true\"\n{program}"), more);
+            house.program(&manifest, &[], &[]).unwrap().plan.watched.map(|watched| watched.leads_out)
+        };
+        let sees = "fs = [\"/tmp\"]";
+        assert_eq!(watched(&house, sees, ""), None, "the kernel shows no calls");
+        house.features.seccomp_notify = true;
+        assert_eq!(watched(&house, sees, ""), Some(false));
+        assert_eq!(watched(&house, "", ""), None);
+        assert_eq!(watched(&house, sees, "[sandbox]\nnetwork = \"host\"\n"), None);
+        assert_eq!(watched(&house, sees, "[egress]\nallow = [\"192.0.2.1:443\"]\n"), Some(true));
     }
 
     #[test]
