@@ -45,8 +45,8 @@ pub use plan::{
     DESCRIPTOR_TARGET_MAX, DESCRIPTORS_MAX, Descriptor, EXECUTION_ARGUMENTS_MAX, EXECUTION_BYTES_MAX,
     Executable, Execution, Forks, GROUPS_MAX, HOST_NAME_BYTES_MAX, Identity, LANDLOCK_RULES_MAX, Landlock,
     Limits, MASKED_USUALLY, MOUNTS_MAX, Mount, Namespaces, OVERLAY_UPPER, OVERLAY_WORK, PATH_BYTES_MAX,
-    PLAN_BYTES_MAX, PRIORITY_MAX, PRIORITY_NORMAL, PathRule, Plan, PlanError, READ_ONLY_USUALLY, Resource,
-    Rlimit, SEALED_BYTES_MAX, SEALED_FILES_MAX, SealedFile, Seccomp, Sockets, Watched,
+    PLAN_BYTES_MAX, PRIORITY_MAX, PRIORITY_NORMAL, PathRule, Plan, PlanError, Published, READ_ONLY_USUALLY,
+    Resource, Rlimit, SEALED_BYTES_MAX, SEALED_FILES_MAX, SealedFile, Seccomp, Sockets, Watched,
 };
 pub use start_token::StartToken;
 pub use wait::wait_for;

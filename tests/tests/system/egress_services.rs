@@ -3,7 +3,7 @@
 
 use std::{
     io::{BufRead, BufReader, ErrorKind, Read, Write},
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::{Output, Stdio},
     sync::{
@@ -70,7 +70,9 @@ fn boot() -> Option<TestNode> {
     let rule = node.file(
         "rule.toml",
         "[[rule]]\nid = \"out\"\nname = \"out\"\npriority = 100\neffect = \"Allow\"\n\
-         [rule.condition]\naction = { kind = \"connect\" }\n",
+         [rule.condition]\naction = { kind = \"connect\" }\n\
+         [[rule]]\nid = \"in\"\nname = \"in\"\npriority = 100\neffect = \"Allow\"\n\
+         [rule.condition]\naction = { kind = \"listen\" }\n",
     );
     node.ok(&["policy", "add", &rule]);
     Some(node)
@@ -312,4 +314,88 @@ fn a_socket_that_a_program_hands_to_a_service_leads_nowhere() {
     assert_eq!(said.next().unwrap().unwrap(), "gives: taken");
     assert!(giving.wait().unwrap().success());
     assert_eq!((server.came(), authorised(&node).len()), (0, 0));
+}
+
+/// A port of this host that nobody has.
+fn free_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// Asks for a page, and what it heard.
+fn page(place: SocketAddr) -> std::io::Result<String> {
+    let mut peer = TcpStream::connect(place)?;
+    peer.set_read_timeout(Some(LIMIT))?;
+    peer.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+    let mut heard = String::new();
+    peer.read_to_string(&mut heard)?;
+    Ok(heard)
+}
+
+#[test]
+fn what_a_service_publishes_is_reached_as_far_as_policy_lets_in_and_no_further() {
+    let Some(node) = boot() else { return };
+    if !Path::new("/usr/bin/python3").exists() {
+        println!("skipped: python3 is needed");
+        return;
+    }
+    let place = free_port();
+    let serves = format!(
+        "[program]\nimage = \"/usr/bin/python3\"\nargs = [\"-m\", \"http.server\", \"--bind\", \"127.0.0.1\", \"8080\"]\n\
+         [[sockets]]\nname = \"web\"\nlisten = \"tcp:{place}\"\npublish = 8080\n\
+         [restart]\nmax_restarts = 100\ndelay_ms = 50\n"
+    );
+    let done = node.apply("served", &serves);
+    assert!(done.status.success(), "{done:?}");
+    let serves = || page(place).is_ok_and(|heard| heard.starts_with("HTTP/1.0 200"));
+    assert!(within(LIMIT, serves), "{:?} {}", page(place), node.service_log("served"));
+    let entry = authorised(&node).pop().unwrap();
+    assert_eq!(
+        (&entry["body"]["direction"], &entry["body"]["local"]),
+        (&"inbound".into(), &place.to_string().into())
+    );
+    let own = node.log(&["IdentityCreated"]).pop().unwrap();
+    assert_eq!(entry["body"]["identity"], own["body"]["identity_id"]);
+    // What is open is shown as the service's, and cut.
+    let mut peer = TcpStream::connect(place).unwrap();
+    let flow = || {
+        let flows = node.json(&["network", "flows"]);
+        let from = peer.local_addr().unwrap().to_string();
+        flows
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|flow| flow["remote"] == from && flow["state"] == "connected")
+            .cloned()
+    };
+    assert!(within(LIMIT, || flow().is_some()), "{}", node.json(&["network", "flows"]));
+    let flow = flow().unwrap();
+    assert_eq!((&flow["service"], &flow["local"]), (&"served".into(), &place.to_string().into()));
+    node.ok(&["network", "revoke", flow["connection"].as_str().unwrap(), "--reason", "enough"]);
+    assert_eq!(peer.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    // Whoever comes while `network` is not there waits for it.
+    kill(node.pid("network"));
+    assert!(page(place).is_ok_and(|heard| heard.starts_with("HTTP/1.0 200")));
+    kill(node.pid("served"));
+    assert!(within(LIMIT, serves));
+    node.ok(&["policy", "remove", "in"]);
+    let before = authorised(&node).len();
+    let refused = page(place);
+    assert!(refused.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionReset), "{refused:?}");
+    assert_eq!(authorised(&node).len(), before);
+    let why = node.ok(&["why", "last"]);
+    assert!(why.contains("Listen") && why.contains(&place.to_string()), "{why}");
+    // It leads nowhere out, and what was not published is not reached.
+    assert_eq!(
+        node.run(&[
+            "exec",
+            "served",
+            "--",
+            "python3",
+            "-c",
+            "import socket; socket.create_connection(('192.0.2.1', 80))"
+        ])
+        .status
+        .code(),
+        Some(1)
+    );
 }

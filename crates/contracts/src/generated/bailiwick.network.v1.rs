@@ -517,7 +517,7 @@ pub struct ProgramWord {
     /// Of what is asked; 0 is none.
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    #[prost(oneof = "program_word::Word", tags = "2, 3, 4, 6, 7, 8")]
+    #[prost(oneof = "program_word::Word", tags = "2, 3, 4, 6, 7, 8, 9")]
     pub word: ::core::option::Option<program_word::Word>,
 }
 /// Nested message and enum types in `ProgramWord`.
@@ -546,6 +546,10 @@ pub mod program_word {
         /// what is refused is said in answers without a number.
         #[prost(message, tag = "8")]
         Proxied(super::ProgramProxied),
+        /// Somebody has come to a socket that is published for it. What was accepted comes along, and behind it a socket that is being
+        /// connected to the program's own.
+        #[prost(message, tag = "9")]
+        Came(super::ProgramCame),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -559,6 +563,12 @@ pub struct ProgramQuestion {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProgramProxied {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProgramCame {
+    /// Where it listens.
+    #[prost(message, optional, tag = "1")]
+    pub listens: ::core::option::Option<Address>,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProgramSockets {
     #[prost(uint64, repeated, tag = "1")]

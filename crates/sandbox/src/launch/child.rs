@@ -188,8 +188,8 @@ fn carry_out(prepared: &Prepared<'_>, channel: &Channel) -> Result<Infallible, F
     enter_directory(&plan.working_directory).at(Step::Directory)?;
     let image = open_image(prepared).at(Step::Open)?;
     let mut kept = duplicate_slots(prepared)?;
-    let given = match plan.watched {
-        Some(watched) => Some(given(prepared, &watched, names, &kept).at(Step::Descriptors)?),
+    let given = match &plan.watched {
+        Some(watched) => Some(given(prepared, watched, names, &kept).at(Step::Descriptors)?),
         None => {
             kept.extend(names);
             None
@@ -500,12 +500,16 @@ fn given(
     names: Vec<(OwnedFd, u32)>,
     kept: &[(OwnedFd, u32)],
 ) -> io::Result<Given> {
-    let control = prepared.slots.get(watched.slot as usize).ok_or(rustix::io::Errno::BADF)?;
-    let control = sys::duplicate_above(control.as_fd(), OWN_DESCRIPTORS_MIN)?;
+    let taken = |slot: u32| {
+        let fd = prepared.slots.get(slot as usize).ok_or(rustix::io::Errno::BADF)?;
+        sys::duplicate_above(fd.as_fd(), OWN_DESCRIPTORS_MIN)
+    };
+    let published = watched.published.iter().map(|published| Ok((taken(published.slot)?, published.port)));
     let mut names = names.into_iter().map(|(fd, _)| fd);
     let pair = names.next().zip(names.next()).map(|(udp, tcp)| [udp, tcp]);
     Ok(Given {
-        control,
+        control: taken(watched.slot)?,
+        published: published.collect::<io::Result<_>>()?,
         names: pair,
         packets: names.next(),
         leads_out: watched.leads_out,

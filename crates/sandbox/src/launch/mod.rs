@@ -243,7 +243,7 @@ pub fn launch_from(
     if let Some(missing) = effective.missing.iter().find(lacks) {
         return Err(LaunchError::Required(missing.clone()));
     }
-    if let Some(watched) = plan.watched {
+    if let Some(watched) = &plan.watched {
         can_watch(&effective, parts.is_some(), watched.leads_out)?;
     }
     if !sys::has_one_thread() {

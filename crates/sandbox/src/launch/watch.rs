@@ -21,6 +21,8 @@ pub struct Given {
     pub leads_out: bool,
     /// Whether it has a proxy on its loopback.
     pub proxy: bool,
+    /// Sockets of the host's that listen, and whereto on the program's loopback whoever comes there is led.
+    pub published: Vec<(OwnedFd, u16)>,
     /// Ports of sockets that are given to it: what is accepted there did not go out.
     pub given_ports: Vec<u16>,
 }
@@ -28,7 +30,7 @@ pub struct Given {
 /// In the init. An error of any of these is its end, and with it the program's. What is written to standard error comes to
 /// the program's log.
 pub trait Watcher {
-    /// Everything that it waits for. It keeps no other descriptor while it is made.
+    /// Everything that it waits for, or will. Of what it has when it is made, the init keeps no other descriptor open.
     fn poll<'a>(&'a self, polled: &mut Vec<PollFd<'a>>);
     /// Does what can be done now.
     fn serve(&mut self) -> io::Result<()>;

@@ -24,7 +24,7 @@ pub use files::{
     SEALED_BYTES_MAX, SEALED_FILES_MAX, SealedFile,
 };
 pub use limits::{Limits, PRIORITY_MAX, PRIORITY_NORMAL, Resource, Rlimit};
-pub use watched::Watched;
+pub use watched::{Published, Watched};
 
 /// No step is taken about capabilities.
 pub const CAPABILITIES_UNTOUCHED: u64 = u64::MAX;

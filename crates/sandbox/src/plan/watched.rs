@@ -3,10 +3,10 @@
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
-use super::{Plan, PlanError};
+use super::{DESCRIPTORS_MAX, Plan, PlanError, check::at_most};
 
 /// What the init of a program needs that answers the calls of its filter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Watched {
     /// Index into the descriptors that came with the launch request: on it the init is told what to do.
     #[n(0)]
@@ -17,13 +17,29 @@ pub struct Watched {
     /// Whether it has a proxy on its loopback.
     #[n(2)]
     pub proxy: bool,
+    /// Where whoever comes is led to the program's loopback.
+    #[n(3)]
+    #[cbor(default)]
+    pub published: Vec<Published>,
+}
+
+/// A socket of the host's that listens, and a port of the program's loopback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct Published {
+    /// Index into the descriptors that came with the launch request.
+    #[n(0)]
+    pub slot: u32,
+    #[n(1)]
+    pub port: u16,
 }
 
 impl Plan {
     /// Whoever answers looks into its program's descriptors, so it may have no right that the init lost.
-    pub(super) fn validate_watched(&self, watched: Watched, slots: usize) -> Result<(), PlanError> {
-        if watched.slot as usize >= slots {
-            return Err(PlanError::NoSlot { slot: watched.slot, slots });
+    pub(super) fn validate_watched(&self, watched: &Watched, slots: usize) -> Result<(), PlanError> {
+        at_most("published sockets", watched.published.len(), DESCRIPTORS_MAX)?;
+        let published = watched.published.iter().map(|published| published.slot);
+        if let Some(slot) = published.chain([watched.slot]).find(|slot| *slot as usize >= slots) {
+            return Err(PlanError::NoSlot { slot, slots });
         }
         let shows = self.seccomp.as_ref().is_some_and(|seccomp| !seccomp.notify.is_empty());
         let holds = self.landlock.as_ref().is_some_and(|landlock| !landlock.tcp);
@@ -51,7 +67,7 @@ mod tests {
 
     fn watched(change: impl FnOnce(&mut Plan)) -> Result<(), PlanError> {
         let mut plan = Plan::new("t", Executable::Slot(0), Profile::Program);
-        plan.watched = Some(Watched { slot: 1, leads_out: true, proxy: false });
+        plan.watched = Some(Watched { slot: 1, leads_out: true, proxy: false, published: Vec::new() });
         (plan.init, plan.loopback, plan.name_server) = (true, true, Some(9));
         plan.seccomp.as_mut().unwrap().notify = vec![NotifyCall::Connect];
         change(&mut plan);
@@ -64,6 +80,11 @@ mod tests {
         watched(|plan| plan.watched.as_mut().unwrap().slot = 0).unwrap();
         let past = watched(|plan| plan.watched.as_mut().unwrap().slot = 2);
         assert!(matches!(past, Err(PlanError::NoSlot { slot: 2, slots: 2 })));
+        let publishes =
+            |published: Vec<Published>| watched(|plan| plan.watched.as_mut().unwrap().published = published);
+        publishes(vec![Published { slot: 0, port: 80 }; DESCRIPTORS_MAX]).unwrap();
+        assert!(publishes(vec![Published { slot: 0, port: 80 }; DESCRIPTORS_MAX + 1]).is_err());
+        assert!(publishes(vec![Published { slot: 2, port: 80 }]).is_err());
         let without: [fn(&mut Plan); 8] = [
             |plan| plan.init = false,
             |plan| plan.seccomp.as_mut().unwrap().notify.clear(),

@@ -53,8 +53,11 @@ pub(super) fn check(manifest: &ServiceManifest) -> Vec<Fault> {
         program::check(&mut faults, table, manifest.service.service_type);
     }
     sandbox(&mut faults, manifest);
-    if let Some(config) = &manifest.egress {
-        egress(&mut faults, manifest, config);
+    if let Some(what) = manifest.egress.as_ref().and_then(EgressConfig::fault) {
+        faults.add("egress.allow", what);
+    }
+    if manifest.has_way() {
+        way(&mut faults, manifest, if manifest.egress.is_some() { "egress" } else { "sockets" });
     }
     activation::check(&mut faults, manifest);
     faults.0
@@ -286,19 +289,17 @@ fn restart(faults: &mut Faults, table: &RestartTable) {
     }
 }
 
-fn egress(faults: &mut Faults, manifest: &ServiceManifest, egress: &EgressConfig) {
-    if let Some(what) = egress.fault() {
-        faults.add("egress.allow", what);
-    }
+/// Out of its own network, or into it.
+fn way(faults: &mut Faults, manifest: &ServiceManifest, key: &str) {
     let Some(program) = &manifest.program else {
-        return faults.add("egress", "only a [program] is given a way out; the node's own ask `network`");
+        return faults.add(key, "only a [program] is given a way out or in; the node's own ask `network`");
     };
     if manifest.sandbox.network == NetworkSwitch::Host {
-        faults.add("egress", "in the host's network nothing would hold it; leave out sandbox.network");
+        faults.add(key, "in the host's network nothing would hold it; leave out sandbox.network");
     }
     // Its monitor looks into its descriptors, which who has more rights than it, or another user, does not let it.
     if !program.privileges.is_empty() {
-        faults.add("egress", "a program that keeps privileges cannot be given a way out");
+        faults.add(key, "a program that keeps privileges cannot be given a way out or in");
     }
 }
 

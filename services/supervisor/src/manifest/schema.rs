@@ -60,6 +60,12 @@ impl ServiceManifest {
         self.sockets.iter().any(|socket| socket.on_demand)
     }
 
+    /// `network` has to do with it: it goes out, or somebody comes in.
+    #[must_use]
+    pub fn has_way(&self) -> bool {
+        self.egress.is_some() || self.sockets.iter().any(|socket| socket.publish.is_some())
+    }
+
     /// Something other than the node and its operator starts it: a connection, or a time.
     #[must_use]
     pub fn is_triggered(&self) -> bool {

@@ -67,7 +67,7 @@ impl Shell {
         if let Some(current) = self.current.get(&service) {
             current.send_replace(Some(launch));
         }
-        let way_out = manifest.manifest.egress.is_some().then(|| {
+        let way_out = manifest.manifest.has_way().then(|| {
             let (told, ends) = tokio::sync::oneshot::channel();
             self.ways_out.insert(launch, told);
             let keeper = self.applier.keeper.clone();

@@ -59,7 +59,7 @@ impl Registry {
         let state = self.lock();
         let others = state.manifests.values().filter(|known| known.name() != manifest.name());
         let of = |known: &ServiceManifest| {
-            known.sockets.len() + usize::from(known.program.is_none() || known.egress.is_some())
+            known.sockets.len() + usize::from(known.program.is_none() || known.has_way())
         };
         edges + others.map(|known| of(&known.manifest)).sum::<usize>() + of(&manifest.manifest)
     }

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     core::supervisor::{LaunchId, Supervisor},
-    manifest::{EgressConfig, LoadedManifest},
+    manifest::LoadedManifest,
 };
 use chain::payload::service::ServiceError;
 
@@ -64,11 +64,14 @@ impl WayOut {
         identity: IdentityId,
         control: OwnedFd,
     ) -> Option<Self> {
-        let EgressConfig { allow, .. } = manifest.manifest.egress.as_ref()?;
+        if !manifest.manifest.has_way() {
+            return None;
+        }
+        let allow = manifest.manifest.egress.as_ref().map(|egress| egress.allow.clone());
         let hello = wire::ProgramHello {
             process: launch.0,
             identity: identity.0.to_vec(),
-            egress: allow.clone(),
+            egress: allow.unwrap_or_default(),
             service: manifest.name().to_owned(),
         };
         Some(Self { keeper: keeper.clone(), path, launch, hello, control: Channel::from(control) })
@@ -180,7 +183,7 @@ impl Begin {
         let failed = |text: &str| (ServiceError::LaunchFailed, text.to_owned());
         let identity = self.identity.ok_or_else(|| failed("a way out needs an identity"))?;
         WayOut::new(&self.keeper, self.path.clone(), launch, manifest, identity, control)
-            .ok_or_else(|| failed("the manifest has no [egress]"))
+            .ok_or_else(|| failed("the manifest names no way"))
     }
 }
 
@@ -198,7 +201,7 @@ impl Shell {
     /// Of the programs that the supervisor before has left.
     pub(super) fn keep_ways_out(&mut self, machine: &Supervisor) {
         for launch in self.launches.keys().copied().collect::<Vec<_>>() {
-            let Some(manifest) = machine.manifest_of(launch).filter(|it| it.manifest.egress.is_some()) else {
+            let Some(manifest) = machine.manifest_of(launch).filter(|it| it.manifest.has_way()) else {
                 continue;
             };
             let identity =

@@ -40,6 +40,7 @@ use super::{
     egress_sweep::{self, copy_options},
     names::NameServer,
     proxy::Proxy,
+    published::{Came, Published},
     refused::RefusedCalls,
 };
 
@@ -100,6 +101,7 @@ pub(crate) struct WayOut {
     proxy: Option<Proxy>,
     /// Ports of sockets of the host's that it was given: what is accepted there came in, and is not this way's to end.
     given_ports: Vec<u16>,
+    published: Published,
 }
 
 impl WayOut {
@@ -121,11 +123,12 @@ impl WayOut {
             datagrams_asked: None,
             proxy,
             given_ports: Vec::new(),
+            published: Published::default(),
         })
     }
 
-    pub(super) fn sparing(self, given_ports: Vec<u16>) -> Self {
-        Self { given_ports, ..self }
+    pub(super) fn of_service(self, given_ports: Vec<u16>, published: Published) -> Self {
+        Self { given_ports, published, ..self }
     }
 
     /// Whether datagrams have a way; then they are not this file's to refuse.
@@ -164,6 +167,7 @@ impl WayOut {
         if let Some(proxy) = &self.proxy {
             proxy.poll(polled);
         }
+        self.published.poll(polled, self.channel.is_some());
     }
 
     /// Takes what `network` has said, and what has come to its end by itself.
@@ -199,6 +203,14 @@ impl WayOut {
                 let word = wire::ProgramWord { id: 0, word: Some(Word::Proxied(wire::ProgramProxied {})) };
                 // Nobody is there to be asked: it is closed, and the program hears that.
                 let _ = self.send(&word, Some(socket.as_fd()));
+            });
+        }
+        if self.channel.is_some() {
+            self.published.serve(|Came { listens, accepted, own }| {
+                let came = wire::ProgramCame { listens: Some(super::egress_calls::to_wire(listens)) };
+                let word = wire::ProgramWord { id: 0, word: Some(Word::Came(came)) };
+                // Whom `network` has no room for is closed.
+                let _ = self.send_with(&word, &[accepted.as_fd(), own.as_fd()]);
             });
         }
         for local in std::mem::take(&mut self.local) {
@@ -325,8 +337,12 @@ impl WayOut {
     }
 
     fn send(&self, word: &wire::ProgramWord, fd: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+        self.send_with(word, fd.as_slice())
+    }
+
+    fn send_with(&self, word: &wire::ProgramWord, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
         let channel = self.channel.as_ref().ok_or(Errno::NETDOWN)?;
-        channel.send(&word.encode_to_vec(), fd.as_slice()).map_err(|error| match error {
+        channel.send(&word.encode_to_vec(), fds).map_err(|error| match error {
             PassError::Full => Errno::AGAIN,
             _ => Errno::NETDOWN,
         })

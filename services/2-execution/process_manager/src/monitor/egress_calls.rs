@@ -43,7 +43,7 @@ pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     }
 }
 
-fn to_wire(address: SocketAddr) -> wire::Address {
+pub(super) fn to_wire(address: SocketAddr) -> wire::Address {
     let port = u32::from(address.port());
     match address {
         SocketAddr::V4(v4) => wire::Address { ip: v4.ip().octets().to_vec(), port, ..Default::default() },

@@ -23,6 +23,7 @@ mod outputs;
 mod program;
 pub mod protocol;
 mod proxy;
+mod published;
 mod refused;
 mod service;
 

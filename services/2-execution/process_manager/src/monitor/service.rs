@@ -17,7 +17,7 @@ use sandbox::{
 
 use super::{
     datagrams::Datagrams, egress::WayOut, egress_sweep, is_readable, names::NameServer, notice::Notices,
-    proxy::Proxy, refused::RefusedCalls,
+    proxy::Proxy, published::Published, refused::RefusedCalls,
 };
 use crate::core::Watch;
 
@@ -38,12 +38,13 @@ struct OfService {
 
 /// What the keeper gives to the init of a service.
 pub fn watch(given: Given) -> io::Result<Box<dyn Watcher>> {
-    let Given { control, names, packets, leads_out, proxy, given_ports } = given;
+    let Given { control, names, packets, leads_out, proxy, published, given_ports } = given;
     let control = Channel::from(control);
     control.set_nonblocking()?;
     let names = names.map(|[udp, tcp]| NameServer::new(udp, tcp)).transpose()?;
     let proxy = (leads_out && proxy).then(Proxy::new).transpose()?;
-    let way_out = WayOut::new(leads_out, names, packets.map(Datagrams::new), proxy)?.sparing(given_ports);
+    let way_out = WayOut::new(leads_out, names, packets.map(Datagrams::new), proxy)?
+        .of_service(given_ports, Published::new(published)?);
     Ok(Box::new(OfService {
         control: Some(control),
         way_out,

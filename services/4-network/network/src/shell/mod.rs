@@ -17,6 +17,7 @@ mod program_connect;
 mod program_wire;
 mod programs;
 mod proxy;
+mod published;
 mod registry;
 mod relay;
 mod resolver;

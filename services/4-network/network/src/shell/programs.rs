@@ -163,13 +163,14 @@ impl Network {
                     }
                 }
                 word = receive(&wire, &mut buffer) => match word {
-                    Ok((word, fd)) => match word.word {
+                    Ok((word, mut fds)) => match word.word {
                         Some(Word::Alive(_)) | None => {}
                         Some(Word::Socket(domain)) => self.make_socket(&program, word.id, &domain),
-                        Some(Word::Connect(address)) => self.start_connect(&program, word.id, address, fd),
+                        Some(Word::Connect(address)) => self.start_connect(&program, word.id, address, fds.pop()),
                         Some(Word::Datagrams(_)) => self.open_datagrams(&program, word.id),
                         Some(Word::Question(question)) => self.start_question(&program, word.id, question),
-                        Some(Word::Proxied(_)) => self.start_proxied(&program, fd),
+                        Some(Word::Proxied(_)) => self.start_proxied(&program, fds.pop()),
+                        Some(Word::Came(came)) => self.start_came(&program, &came, fds),
                     },
                     Err(_) => break,
                 },

@@ -24,13 +24,13 @@ use super::{
     image::{ImageFault, ServiceImage},
     limits, ownership,
     secrets::{self, SecretFault},
-    slots::{FIRST_TARGET, Slots},
+    slots::{FIRST_TARGET, Slots, put_first},
     watched,
 };
 use crate::{
     manifest::{NetworkSwitch, ProgramConfig, Runs, SYSTEM, ServiceManifest},
     shell::{
-        listeners::HandedOver,
+        listeners::{HandedOver, published},
         sockets::{SUPERVISOR, Socket},
     },
 };
@@ -105,6 +105,11 @@ impl House {
         let label = name.to_owned();
         let process = Process { image, path, arguments, label, log: self.open_log(name)?, root };
         let mut order = self.in_sandbox(manifest, sockets, program, account, process)?;
+        match &manifest.egress {
+            Some(egress) => watched::let_out(&mut order.plan, egress),
+            None => watched::shut_in(&mut order.plan, program, &self.features),
+        }
+        watched::publish(&mut order, &published(manifest));
         hand_over(&mut order, handed_over);
         // Few programs are written to be PID 1.
         order.plan.init = true;
@@ -113,10 +118,6 @@ impl House {
         order.plan.before = u32::try_from(program.before.len()).unwrap_or(0);
         order.plan.forks =
             (program.runs == Runs::Forks).then(|| Forks { pid_file: program.pid_file.clone() });
-        match &manifest.egress {
-            Some(egress) => watched::let_out(&mut order.plan, egress),
-            None => watched::shut_in(&mut order.plan, program, &self.features),
-        }
         order.plan.limits.processes_max =
             order.plan.limits.processes_max.map(|most| most.saturating_add(INIT));
         Ok(order)
@@ -300,17 +301,10 @@ fn hand_over(order: &mut Order, all: &[HandedOver]) {
         return;
     }
     let count = u32::try_from(all.len()).unwrap_or(u32::MAX);
-    let Order { plan, stored, .. } = order;
-    // What the keeper holds comes before what is sent.
-    plan.descriptors
-        .iter_mut()
-        .for_each(|descriptor| descriptor.slot = descriptor.slot.saturating_add(count));
-    if let Executable::Slot(slot) = &mut plan.executable {
-        *slot = slot.saturating_add(count);
-    }
+    put_first(order, &all.iter().map(|one| one.stored.clone()).collect::<Vec<_>>());
+    let plan = &mut order.plan;
     let numbers = (0..count).map(|slot| Descriptor { slot, target: FIRST_TARGET.saturating_add(slot) });
     plan.descriptors.extend(numbers);
-    stored.splice(0..0, all.iter().map(|one| one.stored.clone()));
     let names: Vec<&str> = all.iter().map(|one| one.name.as_str()).collect();
     plan.environment.push(("LISTEN_FDS".to_owned(), count.to_string()));
     plan.environment.push(("LISTEN_FDNAMES".to_owned(), names.join(":")));
@@ -409,8 +403,8 @@ mod tests {
             order.plan
         };
         let (plain, out) = (of(""), of("[egress]\nallow = [\"192.0.2.1:443\"]\n"));
-        assert_eq!((plain.watched, plain.name_server), (None, None));
-        let watched = out.watched.unwrap();
+        assert!(plain.watched.is_none() && plain.name_server.is_none());
+        let watched = out.watched.as_ref().unwrap();
         assert!(watched.leads_out && !watched.proxy && out.name_server.is_some() && out.datagrams.is_none());
         let shown = &out.seccomp.as_ref().unwrap().notify;
         assert!(
@@ -426,7 +420,7 @@ mod tests {
         };
         assert_eq!((names(&plain), names(&out)), (0, 1));
         let proxied = of("[egress]\nallow = [\"192.0.2.1:443\", \"192.0.2.53:53/udp\"]\nproxy = true\n");
-        assert!(proxied.watched.unwrap().proxy && proxied.datagrams.is_some());
+        assert!(proxied.watched.as_ref().unwrap().proxy && proxied.datagrams.is_some());
         let has = |plan: &Plan| plan.environment.iter().any(|(name, _)| name == "HTTPS_PROXY");
         assert!(has(&proxied) && !has(&out));
     }
@@ -483,6 +477,33 @@ mod tests {
             |name: &str, value: &str| order.plan.environment.contains(&(name.to_owned(), value.to_owned()));
         assert!(has("LISTEN_FDS", "2") && has("LISTEN_FDNAMES", "http:left"));
         assert_eq!(order.plan.own_pid.as_deref(), Some("LISTEN_PID"));
+    }
+
+    #[test]
+    fn what_is_published_is_its_inits_and_moves_nothing_of_what_it_is_handed_itself() {
+        let root = tempfile::tempdir().unwrap();
+        let secret = root.path().join("secret");
+        std::fs::write(&secret, "s").unwrap();
+        let sockets = "[[sockets]]\nname = \"a\"\nlisten = \"tcp:127.0.0.1:80\"\npublish = 8080\n\
+                       [[sockets]]\nname = \"b\"\nlisten = \"tcp:127.0.0.1:81\"\n";
+        let program =
+            format!("image = \"/bin/true\"\nsecrets = [{{ name = \"s\", path = \"{}\" }}]", secret.display());
+        let manifest = manifest(&program, sockets);
+        let handed = crate::shell::listeners::handed_over(&manifest);
+        assert_eq!(handed.len(), 1);
+        let mut order = house(root.path()).program(&manifest, &[], &handed).unwrap();
+        let (control, _) = sandbox::fdpass::Channel::pair().unwrap();
+        watched::give(&mut order, control.into());
+        order.plan.validate(order.stored.len() + order.fds.len()).unwrap();
+        let watched = order.plan.watched.unwrap();
+        let [one] = &watched.published[..] else { panic!("{watched:?}") };
+        let [(stored, port)] = &published(&manifest)[..] else { panic!() };
+        assert_eq!((&order.stored[one.slot as usize], one.port), (stored, *port));
+        let slot_of = |target| order.plan.descriptors.iter().find(|d| d.target == target).unwrap().slot;
+        assert_eq!(order.stored[slot_of(3) as usize], handed[0].stored);
+        // The log, the image, the secrets and the channel are what is sent, in this order.
+        assert_eq!((slot_of(1), &order.plan.executable, watched.slot), (2, &Executable::Slot(3), 5));
+        assert!(order.plan.mounts.iter().any(|mount| matches!(mount, Mount::Sealed { slot: 4, .. })));
     }
 
     #[test]

@@ -2,9 +2,11 @@
 
 use std::{os::fd::OwnedFd, path::Path};
 
-use sandbox::{DESCRIPTOR_TARGET_MAX, Features, Guard, GuardSet, Plan, Watched, seccomp::NotifyCall};
+use sandbox::{
+    DESCRIPTOR_TARGET_MAX, Features, Guard, GuardSet, Plan, Published, Watched, seccomp::NotifyCall,
+};
 
-use super::Order;
+use super::{Order, slots};
 use crate::manifest::{EgressConfig, ProgramConfig};
 
 /// Of TCP the monitor answers all: a socket of the host's that another program has handed over is recognised by nobody else.
@@ -19,7 +21,10 @@ const DATAGRAMS_FD: u32 = DESCRIPTOR_TARGET_MAX;
 
 /// Of one in its own network, with a way out of it.
 pub(super) fn let_out(plan: &mut Plan, egress: &EgressConfig) {
-    answer(plan, Watched { slot: 0, leads_out: true, proxy: egress.proxy });
+    answer(plan);
+    if let Some(watched) = plan.watched.as_mut() {
+        (watched.leads_out, watched.proxy) = (true, egress.proxy);
+    }
     plan.name_server = Some(NAMES_FD);
     plan.datagrams = egress.has_datagrams().then_some(DATAGRAMS_FD);
     // It is born in the host's network.
@@ -45,12 +50,27 @@ pub(super) fn shut_in(plan: &mut Plan, program: &ProgramConfig, features: &Featu
     let can = plan.namespaces.net && plan.capabilities_kept == 0 && features.seccomp_notify;
     let can = can && (features.user_namespaces || features.privileged);
     if sees_others && can && !NEEDED.into_iter().any(|guard| plan.disabled.contains(guard)) {
-        answer(plan, Watched { slot: 0, leads_out: false, proxy: false });
+        answer(plan);
     }
 }
 
-fn answer(plan: &mut Plan, watched: Watched) {
-    plan.watched = Some(watched);
+/// To be called before descriptors of the keeper's are handed over.
+pub(super) fn publish(order: &mut Order, published: &[(String, u16)]) {
+    if published.is_empty() {
+        return;
+    }
+    answer(&mut order.plan);
+    let names: Vec<String> = published.iter().map(|(stored, _)| stored.clone()).collect();
+    slots::put_first(order, &names);
+    if let Some(watched) = order.plan.watched.as_mut() {
+        let places = (0..).zip(published).map(|(slot, (_, port))| Published { slot, port: *port });
+        watched.published = places.collect();
+    }
+}
+
+/// It leads nowhere yet.
+fn answer(plan: &mut Plan) {
+    plan.watched.get_or_insert(Watched { slot: 0, leads_out: false, proxy: false, published: Vec::new() });
     if let Some(landlock) = plan.landlock.as_mut() {
         landlock.tcp = false;
     }
