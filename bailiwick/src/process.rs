@@ -7,8 +7,12 @@ use crate::args::Process;
 /// A process that was started otherwise than by the node ends with this code, and says so.
 const NOT_FROM_THE_NODE: u8 = 2;
 
+/// What the keeper has for its children.
+pub const PARTS: sandbox::Parts =
+    sandbox::Parts { part: become_part, watch: process_manager::monitor::watch };
+
 /// What the keeper's children go on as without an image. The monitor alone: one stands before each program.
-pub fn become_part(arguments: &[String]) -> u8 {
+fn become_part(arguments: &[String]) -> u8 {
     match arguments {
         [_, process, monitor] if process == "process" && monitor == "monitor" => {
             process_manager::monitor::part()

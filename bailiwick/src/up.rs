@@ -106,7 +106,7 @@ pub fn run(layout: &Layout, args: &Up) -> Result<ExitCode> {
         streams,
         features,
         cgroup: format!("bailiwick-{}", std::process::id()),
-        parts: process::become_part,
+        parts: process::PARTS,
     };
     let ending = keeper::run(config).context("the keeper")?;
     drop(lock);

@@ -45,9 +45,12 @@ struct Flow {
     entry: Option<u64>,
     sent_bytes: u64,
     received_bytes: u64,
-    /// The program whose it is; none for a service's.
+    /// The program of `run` whose it is; none for any other's.
     #[serde(skip_serializing_if = "Option::is_none")]
     process: Option<u64>,
+    /// The service whose program it is of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<String>,
     /// By which the peer was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
@@ -81,6 +84,7 @@ async fn flows(node: &Node, output: Output) -> Result<()> {
             sent_bytes: info.sent_bytes,
             received_bytes: info.received_bytes,
             process: Some(info.process).filter(|process| *process > 0),
+            service: Some(info.service).filter(|service| !service.is_empty()),
             name: Some(info.name).filter(|name| !name.is_empty()),
         })
     };
@@ -101,7 +105,10 @@ async fn flows(node: &Node, output: Output) -> Result<()> {
                 output::size(flow.sent_bytes),
                 output::size(flow.received_bytes),
                 flow.entry.map_or_else(|| "-".to_owned(), |entry| entry.to_string()),
-                flow.process.map_or_else(|| "-".to_owned(), |process| process.to_string()),
+                match (&flow.service, flow.process) {
+                    (Some(service), _) => service.clone(),
+                    (None, process) => process.map_or_else(|| "-".to_owned(), |process| process.to_string()),
+                },
                 flow.owner.to_string(),
             ]
         };

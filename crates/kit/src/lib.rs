@@ -43,6 +43,7 @@ mod sockets;
 mod table;
 pub mod token;
 mod watched;
+pub mod way_out;
 
 pub use behind::stand_back;
 pub use broken::{BREAK_VARIABLE, is_broken};

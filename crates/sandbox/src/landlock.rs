@@ -30,6 +30,9 @@ const IOCTL_DEV: u64 = 1 << 15;
 /// What a rule on something that is not a folder may name.
 const OF_FILES: u64 = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV;
 
+/// The first that refuses `connect` and `bind` of TCP.
+pub(crate) const TCP_ABI: u32 = 4;
+
 const TCP_BIND_CONNECT: u64 = 3;
 const SCOPE_ABSTRACT_SIGNAL: u64 = 3;
 
@@ -88,7 +91,7 @@ pub(crate) fn restrict(
     let abi = abi.min(ABI_MAX);
     let attributes = RulesetAttributes {
         handled_files: handled(abi),
-        handled_net: if abi >= 4 && !landlock.tcp { TCP_BIND_CONNECT } else { 0 },
+        handled_net: if abi >= TCP_ABI && !landlock.tcp { TCP_BIND_CONNECT } else { 0 },
         scoped: if abi >= 6 && !landlock.outside { SCOPE_ABSTRACT_SIGNAL } else { 0 },
     };
     let known_bytes = match abi {
@@ -118,6 +121,17 @@ pub(crate) fn restrict(
         Err(error) if error.raw_os_error() == Some(libc::EBADFD) => {}
         result => result?,
     }
+    sys::landlock_restrict(ruleset.as_fd())
+}
+
+/// Takes `connect` and `bind` of TCP from this thread for good, and nothing else: signals and files stay what the domain says in
+/// which it is already.
+pub(crate) fn refuse_tcp(abi: u32) -> io::Result<()> {
+    if abi < TCP_ABI {
+        return Ok(());
+    }
+    let attributes = RulesetAttributes { handled_files: 0, handled_net: TCP_BIND_CONNECT, scoped: 0 };
+    let ruleset = sys::landlock_create(&attributes, 16)?;
     sys::landlock_restrict(ruleset.as_fd())
 }
 

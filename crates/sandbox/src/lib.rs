@@ -36,8 +36,8 @@ pub use capability::capability_bit;
 pub use features::{Controller, Features, Hierarchy};
 pub use guard::{Enforced, EnforcedBy, Guard, GuardSet, LimitKind, Missing};
 pub use launch::{
-    EXECUTED_FROM, Effective, LAUNCH_TIMEOUT_MS, LaunchError, Launched, OF_THE_HOUSE, Part, Program, Step,
-    Told, duplicate_all, inner, launch, launch_from, prepare,
+    EXECUTED_FROM, Effective, Given, LAUNCH_TIMEOUT_MS, LaunchError, Launched, OF_THE_HOUSE, Part, Parts,
+    Program, Step, Told, Watch, Watcher, duplicate_all, inner, launch, launch_from, prepare,
 };
 pub use open_within::open_within;
 pub use plan::{
@@ -45,8 +45,8 @@ pub use plan::{
     DESCRIPTOR_TARGET_MAX, DESCRIPTORS_MAX, Descriptor, EXECUTION_ARGUMENTS_MAX, EXECUTION_BYTES_MAX,
     Executable, Execution, Forks, GROUPS_MAX, HOST_NAME_BYTES_MAX, Identity, LANDLOCK_RULES_MAX, Landlock,
     Limits, MASKED_USUALLY, MOUNTS_MAX, Mount, Namespaces, OVERLAY_UPPER, OVERLAY_WORK, PATH_BYTES_MAX,
-    PLAN_BYTES_MAX, PRIORITY_MAX, PRIORITY_NORMAL, PathRule, Plan, PlanError, READ_ONLY_USUALLY, Resource,
-    Rlimit, SEALED_BYTES_MAX, SEALED_FILES_MAX, SealedFile, Seccomp, Sockets,
+    PLAN_BYTES_MAX, PRIORITY_MAX, PRIORITY_NORMAL, PathRule, Plan, PlanError, Published, READ_ONLY_USUALLY,
+    Resource, Rlimit, SEALED_BYTES_MAX, SEALED_FILES_MAX, SealedFile, Seccomp, Sockets, Watched,
 };
 pub use start_token::StartToken;
 pub use wait::wait_for;

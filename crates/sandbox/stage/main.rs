@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use sandbox::cgroup::Tree;
 use sandbox::process::{ExitStatus, reap};
-use sandbox::{Features, LaunchError, Launched, Plan, Program, Told, inner, launch_from};
+use sandbox::{Features, LaunchError, Launched, Parts, Plan, Program, Told, inner, launch_from};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -33,6 +33,8 @@ fn main() -> ExitCode {
         }
     }
 }
+
+const PARTS: Parts = Parts { part, watch: |_| Err(io::ErrorKind::Unsupported.into()) };
 
 /// What a plan of a part goes on as: the probe, in this process's own copy.
 fn part(arguments: &[String]) -> u8 {
@@ -91,7 +93,7 @@ fn stage(options: &[&str]) -> io::Result<ExitCode> {
         .contains(&"cgroup")
         .then(|| Tree::create(&features, &format!("test-{}", std::process::id()), false));
     let group = tree.as_ref().map(|tree| tree.group(&plan.label, &plan.limits)).transpose()?;
-    let result = launch_from(&plan, &slots, &features, group.as_ref(), Some(part));
+    let result = launch_from(&plan, &slots, &features, group.as_ref(), Some(PARTS));
     let code = match result {
         Ok(launched) => {
             report(&launched);

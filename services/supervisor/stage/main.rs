@@ -9,7 +9,8 @@ use std::process::ExitCode;
 use sandbox::fdpass::Channel;
 use sandbox::keeper_protocol::{Client, Reply, Request};
 use sandbox::{
-    Command, Executable, Execution, Features, Forks, Guard, GuardSet, Plan, Resource, Rlimit, StartToken,
+    Command, Executable, Execution, Features, Forks, Guard, GuardSet, Parts, Plan, Resource, Rlimit,
+    StartToken,
 };
 use supervisor::keeper::{KEEPER_FD, KeeperConfig, PROGRAMS_CHANNEL, run};
 
@@ -43,7 +44,7 @@ fn keeper() -> io::Result<()> {
         ],
         features: Features::detect(),
         cgroup: format!("test-keeper-{}", std::process::id()),
-        parts: |_| 1,
+        parts: Parts { part: |_| 1, watch: |_| Err(io::ErrorKind::Unsupported.into()) },
     })?;
     say(&format!("ending {ending:?}"));
     Ok(())

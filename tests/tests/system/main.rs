@@ -24,6 +24,7 @@ mod egress_datagrams;
 mod egress_names;
 mod egress_races;
 mod egress_revoked;
+mod egress_services;
 mod evidence;
 mod exec;
 mod exec_service;

@@ -486,7 +486,7 @@ pub struct OptionValue {
     #[prost(uint32, tag = "1")]
     pub value: u32,
 }
-/// The transparent path is no call: process_manager connects to its own socket here, says `bailiwick way out 1\n` and a
+/// The transparent path is no call: process_manager, and the supervisor for its services, connects to its own socket here, says `bailiwick way out 1\n` and a
 /// ProgramHello, and gets a ProgramWelcome with the end of a channel, which it passes to the program's monitor. Each is one
 /// message with its length before it (four bytes, little endian). On the channel every packet is one ProgramWord or one
 /// ProgramOrder. Whoever holds the first connection learns from its end that this service has gone, and is told there, each
@@ -501,6 +501,9 @@ pub struct ProgramHello {
     /// At most 64, as `run --egress` takes them: addresses with a port, and names.
     #[prost(string, repeated, tag = "3")]
     pub egress: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Of a service: its name. Its `process` is the number of its start.
+    #[prost(string, tag = "4")]
+    pub service: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProgramWelcome {
@@ -514,7 +517,7 @@ pub struct ProgramWord {
     /// Of what is asked; 0 is none.
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    #[prost(oneof = "program_word::Word", tags = "2, 3, 4, 6, 7, 8, 9")]
+    #[prost(oneof = "program_word::Word", tags = "2, 3, 4, 6, 7, 8, 16, 9, 10")]
     pub word: ::core::option::Option<program_word::Word>,
 }
 /// Nested message and enum types in `ProgramWord`.
@@ -543,9 +546,17 @@ pub mod program_word {
         /// what is refused is said in answers without a number.
         #[prost(message, tag = "8")]
         Proxied(super::ProgramProxied),
+        /// Whether this address of a loopback is the program's own (`own` in the answer) or was named to it as the host's. Of a
+        /// socket of its own network, which was bound before it was said where it is to go; nothing is decided.
+        #[prost(message, tag = "16")]
+        Leads(super::Address),
         /// Sockets of TCP for calls that are still to come. They come with the answer, as many as there are to be had.
         #[prost(message, tag = "9")]
         Spare(super::ProgramSpare),
+        /// Somebody has come to a socket that is published for it. What was accepted comes along, and behind it a socket that is being
+        /// connected to the program's own.
+        #[prost(message, tag = "10")]
+        Came(super::ProgramCame),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -568,6 +579,12 @@ pub struct ProgramQuestion {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProgramProxied {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProgramCame {
+    /// Where it listens.
+    #[prost(message, optional, tag = "1")]
+    pub listens: ::core::option::Option<Address>,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProgramSockets {
     #[prost(uint64, repeated, tag = "1")]
@@ -657,12 +674,15 @@ pub struct SocketInfo {
     pub sent_bytes: u64,
     #[prost(uint64, tag = "11")]
     pub received_bytes: u64,
-    /// Number of the program whose it is; 0 for a service's. Its bytes are not counted: they do not pass by here.
+    /// Number of the program of `run` whose it is; 0 for any other's. Its bytes are not counted: they do not pass by here.
     #[prost(uint64, tag = "12")]
     pub process: u64,
     /// The name by which the peer was asked for.
     #[prost(string, tag = "13")]
     pub name: ::prost::alloc::string::String,
+    /// Name of the service whose program it is of; empty for any other.
+    #[prost(string, tag = "14")]
+    pub service: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RevokeRequest {

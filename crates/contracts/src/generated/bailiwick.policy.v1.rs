@@ -113,9 +113,13 @@ pub struct Committed {
     pub duplicate: bool,
     #[prost(uint64, tag = "5")]
     pub timestamp_ns: u64,
+    /// Of an entry that takes something away (a status, a token, a credential, a rule): services that may still go by what
+    /// was before. It is answered when all have taken notice, or when these took too long.
+    #[prost(string, repeated, tag = "6")]
+    pub laggards: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Of the last entry before these that changed what is decided by (rules, identities, rights): who has folded it knows all that
     /// this was decided by, however much has come since. Absent: nobody knows.
-    #[prost(uint64, optional, tag = "6")]
+    #[prost(uint64, optional, tag = "7")]
     pub decided_by: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

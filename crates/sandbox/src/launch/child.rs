@@ -15,15 +15,18 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Resource as KernelResource, Signal};
 use rustix::thread::{Gid, Uid};
 
+use super::watch::{Given, Watcher};
 use super::{Prepared, Step, determined, executed, init, mounts, part};
 use crate::fdpass::{Channel, PassError};
 use crate::guard::Guard;
-use crate::plan::{CAPABILITIES_UNTOUCHED, DESCRIPTOR_TARGET_MAX, Executable, Plan, Resource};
+use crate::plan::{
+    CAPABILITIES_UNTOUCHED, DESCRIPTOR_TARGET_MAX, Executable, Landlock, Plan, Resource, Watched,
+};
 use crate::process::ExitStatus;
 use crate::{datagram_link, landlock, sys};
 
 /// Descriptors of the launcher stand above every number that a plan can name.
-const OWN_DESCRIPTORS_MIN: i32 = DESCRIPTOR_TARGET_MAX as i32 + 1;
+pub(super) const OWN_DESCRIPTORS_MIN: i32 = DESCRIPTOR_TARGET_MAX as i32 + 1;
 /// What a failed child ends with; the parent knows from the report.
 pub(super) const FAILED: i32 = 127;
 
@@ -163,6 +166,7 @@ fn carry_out(prepared: &Prepared<'_>, channel: &Channel) -> Result<Infallible, F
     if namespaces.net && plan.loopback {
         sys::loopback_up().at(Step::Loopback)?;
     }
+    // Of the init, if it answers; else of the program.
     let mut names = match plan.name_server.filter(|_| namespaces.net) {
         Some(first) => name_server(first).at(Step::Loopback)?,
         None => Vec::new(),
@@ -184,7 +188,13 @@ fn carry_out(prepared: &Prepared<'_>, channel: &Channel) -> Result<Infallible, F
     enter_directory(&plan.working_directory).at(Step::Directory)?;
     let image = open_image(prepared).at(Step::Open)?;
     let mut kept = duplicate_slots(prepared)?;
-    kept.extend(names);
+    let given = match &plan.watched {
+        Some(watched) => Some(given(prepared, watched, names, &kept).at(Step::Descriptors)?),
+        None => {
+            kept.extend(names);
+            None
+        }
+    };
     if effective.no_new_privs {
         rustix::thread::set_no_new_privs(true).at(Step::NoNewPrivileges)?;
     }
@@ -197,14 +207,21 @@ fn carry_out(prepared: &Prepared<'_>, channel: &Channel) -> Result<Infallible, F
     }
     // One domain for all that stands behind the init: commands may signal the program, and nobody outside.
     if !plan.commands.is_empty() {
-        enter_landlock(prepared, &image)?;
+        // Who answers connects in its program's place; the others lose that on their way (`become_image`).
+        enter_landlock(prepared, &image, plan.watched.is_some())?;
     }
     let mut needed: Vec<BorrowedFd<'_>> = vec![image.file.as_fd(), null.as_fd()];
     needed.extend(kept.iter().map(|(fd, _)| fd.as_fd()));
-    let role = match init::stay_before(plan, channel, &null, &needed).at(Step::Init)? {
+    let watcher = given.map(|given| watcher(prepared, given)).transpose().at(Step::Init)?;
+    let log = kept.iter().find(|(_, target)| *target == 2).map(|(fd, _)| fd.as_fd());
+    let (becomes, shown) =
+        init::stay_before(plan, channel, init::Standard { null: null.as_fd(), log }, &needed, watcher)
+            .at(Step::Init)?;
+    let role = match becomes {
         init::Becomes::Planned(role) => role,
-        init::Becomes::Asked(asked) => executed::become_it(prepared, channel, &asked),
+        init::Becomes::Asked(asked) => executed::become_it(prepared, channel, shown.as_ref(), &asked),
     };
+    let shown = shown.as_ref();
     let become_it = || {
         // From here on this is the init's child.
         tie_to_parent(prepared, channel)?;
@@ -212,10 +229,13 @@ fn carry_out(prepared: &Prepared<'_>, channel: &Channel) -> Result<Infallible, F
             let _ = rustix::process::setsid();
         }
         match role.command(plan) {
-            None => become_image(prepared, channel, image, Start::of_program(plan, own_pid, &kept, &null)),
+            None => {
+                let start = Start { shown, ..Start::of_program(plan, own_pid, &kept, &null) };
+                become_image(prepared, channel, image, start)
+            }
             Some(command) => {
                 let image = open_path(&command.path).at(Step::Open)?;
-                let start = Start::of_program(plan, None, &kept, &null);
+                let start = Start { shown, ..Start::of_program(plan, None, &kept, &null) };
                 become_image(prepared, channel, image, Start { arguments: &command.arguments, ..start })
             }
         }
@@ -242,6 +262,8 @@ pub(super) struct Start<'a> {
     /// For standard streams that are not among them.
     pub(super) null: &'a OwnedFd,
     pub(super) terminal: bool,
+    /// To its init, if that answers the calls that the filter shows.
+    pub(super) shown: Option<&'a Channel>,
 }
 
 impl<'a> Start<'a> {
@@ -252,7 +274,7 @@ impl<'a> Start<'a> {
         null: &'a OwnedFd,
     ) -> Start<'a> {
         let terminal = plan.controlling_terminal;
-        Start { arguments: &plan.arguments, environment: None, own_pid, kept, null, terminal }
+        Start { arguments: &plan.arguments, environment: None, own_pid, kept, null, terminal, shown: None }
     }
 }
 
@@ -263,14 +285,16 @@ pub(super) fn become_image(
     image: Image,
     start: Start<'_>,
 ) -> Result<Infallible, Failure> {
-    let Start { arguments, environment, own_pid, kept, null, terminal } = start;
+    let Start { arguments, environment, own_pid, kept, null, terminal, shown } = start;
     let plan = prepared.plan;
     if let Some(mask) = plan.umask {
         rustix::process::umask(Mode::from_raw_mode(mask));
     }
     set_limits(prepared)?;
     if plan.commands.is_empty() {
-        enter_landlock(prepared, &image)?;
+        enter_landlock(prepared, &image, false)?;
+    } else if plan.watched.is_some() {
+        landlock::refuse_tcp(prepared.effective.landlock_abi).at(Step::Landlock)?;
     }
     place_descriptors(prepared, kept, null)?;
     if terminal {
@@ -286,7 +310,7 @@ pub(super) fn become_image(
     if plan.deterministic {
         determined::fix().at(Step::Determinism)?;
     }
-    load_filter(prepared, channel).at(Step::Seccomp)?;
+    load_filter(prepared, shown.unwrap_or(channel)).at(Step::Seccomp)?;
     if let Some(part) = prepared.part {
         return part::go_on(prepared, part).at(Step::Execute);
     }
@@ -302,9 +326,11 @@ fn with_own_pid(mut environment: Vec<CString>, variable: Option<&str>) -> io::Re
     Ok(environment)
 }
 
-fn enter_landlock(prepared: &Prepared<'_>, image: &Image) -> Result<(), Failure> {
+/// `answers`: with TCP, whatever the plan says.
+fn enter_landlock(prepared: &Prepared<'_>, image: &Image, answers: bool) -> Result<(), Failure> {
     let Prepared { plan, effective, .. } = prepared;
     let Some(rules) = plan.landlock.as_ref().filter(|_| effective.landlock_abi > 0) else { return Ok(()) };
+    let rules = &Landlock { tcp: rules.tcp || answers, ..rules.clone() };
     landlock::restrict(rules, &effective.landlock_rules, image.file.as_fd(), effective.landlock_abi)
         .at(Step::Landlock)
 }
@@ -465,6 +491,42 @@ fn name_server(first: u32) -> io::Result<Vec<(OwnedFd, u32)>> {
     let (udp, tcp) = (bound(SocketType::DGRAM)?, bound(SocketType::STREAM)?);
     rustix::net::listen(&tcp, WAITING_MAX)?;
     Ok(vec![(udp, first), (tcp, first.saturating_add(1))])
+}
+
+/// For the init that answers. Everything stands above the descriptors that a plan can place.
+fn given(
+    prepared: &Prepared<'_>,
+    watched: &Watched,
+    names: Vec<(OwnedFd, u32)>,
+    kept: &[(OwnedFd, u32)],
+) -> io::Result<Given> {
+    let taken = |slot: u32| {
+        let fd = prepared.slots.get(slot as usize).ok_or(rustix::io::Errno::BADF)?;
+        sys::duplicate_above(fd.as_fd(), OWN_DESCRIPTORS_MIN)
+    };
+    let published = watched.published.iter().map(|published| Ok((taken(published.slot)?, published.port)));
+    let mut names = names.into_iter().map(|(fd, _)| fd);
+    let pair = names.next().zip(names.next()).map(|(udp, tcp)| [udp, tcp]);
+    Ok(Given {
+        control: taken(watched.slot)?,
+        published: published.collect::<io::Result<_>>()?,
+        names: pair,
+        packets: names.next(),
+        leads_out: watched.leads_out,
+        proxy: watched.proxy,
+        given_ports: kept.iter().filter_map(|(fd, _)| port_of(fd)).collect(),
+    })
+}
+
+/// Where a socket of IPv4 or IPv6 listens or is; none of any other descriptor.
+fn port_of(fd: &OwnedFd) -> Option<u16> {
+    let address = rustix::net::getsockname(fd).ok()?;
+    SocketAddr::try_from(address).ok().map(|address| address.port()).filter(|port| *port != 0)
+}
+
+fn watcher(prepared: &Prepared<'_>, given: Given) -> io::Result<Box<dyn Watcher>> {
+    let watch = prepared.watch.ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
+    watch(given)
 }
 
 /// Everything closes at exec except what the plan placed; standard streams that it did not place are /dev/null.

@@ -254,6 +254,10 @@ fn seccomp(plan: &Plan, features: &Features, missing: &mut Vec<Missing>) -> Opti
         lacking(plan, missing, Guard::Seccomp, "the kernel shows no calls: a job could not be ended by one");
         return None;
     }
+    if !seccomp.notify.is_empty() && !features.seccomp_notify && plan.watched.is_some() {
+        lacking(plan, missing, Guard::Seccomp, "the kernel shows no calls: nobody could answer them");
+        return None;
+    }
     if !seccomp.notify.is_empty() && !features.seccomp_notify {
         seccomp.notify.clear();
         missing.push(Missing::part(Guard::Seccomp, "no user notification: refused paths cannot be named"));

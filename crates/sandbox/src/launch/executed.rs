@@ -23,14 +23,24 @@ pub(super) const NOT_EXECUTABLE: i32 = 126;
 /// Where a command is looked for by one that was given no `PATH`: what shells take then.
 const PATH_USUALLY: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-pub(super) fn become_it(prepared: &Prepared<'_>, channel: &Channel, asked: &Asked) -> ! {
-    let Err(failure) = carry_out(prepared, channel, asked);
+pub(super) fn become_it(
+    prepared: &Prepared<'_>,
+    channel: &Channel,
+    shown: Option<&Channel>,
+    asked: &Asked,
+) -> ! {
+    let Err(failure) = carry_out(prepared, channel, shown, asked);
     complain(asked, failure.step.name(), &io::Error::from_raw_os_error(failure.errno));
     let is_absent = failure.errno == Errno::NOENT.raw_os_error();
     sys::exit_now(if is_absent { FAILED } else { NOT_EXECUTABLE })
 }
 
-fn carry_out(prepared: &Prepared<'_>, channel: &Channel, asked: &Asked) -> Result<Infallible, Failure> {
+fn carry_out(
+    prepared: &Prepared<'_>,
+    channel: &Channel,
+    shown: Option<&Channel>,
+    asked: &Asked,
+) -> Result<Infallible, Failure> {
     let Asked { execution, streams } = asked;
     // It stands behind the init from here on.
     tie_to_parent(prepared, channel)?;
@@ -51,6 +61,7 @@ fn carry_out(prepared: &Prepared<'_>, channel: &Channel, asked: &Asked) -> Resul
         kept: &kept,
         null: input,
         terminal: execution.terminal,
+        shown,
     };
     become_image(prepared, channel, image, start)
 }

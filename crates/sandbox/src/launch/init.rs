@@ -8,6 +8,8 @@
 //! names by their place, each once at a time; and, while the program runs, what somebody asked for through the launcher
 //! (`executed.rs`), which becomes what the program became and can do no more. Where the program leaves a daemon and ends, the daemon is the program.
 //!
+//! Where the plan says so it also answers the calls that the filters of its program and of these commands show (`watch.rs`).
+//!
 //! It keeps no capability that its program has not, cannot be looked at by it (they may share a uid), opens no file but
 //! to find a daemon, and ends with its program; the kernel then ends what is left of the namespace.
 
@@ -19,8 +21,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
 
-use super::child::{FAILED, REPORT_BYTES, Report, decode_report};
+use super::child::{FAILED, OWN_DESCRIPTORS_MIN, REPORT_BYTES, Report, decode_report};
 use super::executed;
+use super::watch::Watcher;
 use crate::fdpass::{Channel, PassError};
 use crate::plan::{COMMANDS_MAX, Command, EXECUTION_BYTES_MAX, Execution, Forks, Plan};
 use crate::process::{
@@ -184,14 +187,22 @@ impl Role {
     }
 }
 
-/// Returns in what is to be executed alone; this process stays as its init and ends with the program. `needed` are the
-/// descriptors that one more process will want.
+/// What stands as its standard streams.
+pub(super) struct Standard<'a> {
+    pub(super) null: BorrowedFd<'a>,
+    /// Of the program; for what is said of its calls.
+    pub(super) log: Option<BorrowedFd<'a>>,
+}
+
+/// Returns in what is to be executed alone, with a channel to its init if that answers; this process stays as its init and ends
+/// with the program. `needed` are the descriptors that one more process will want.
 pub(super) fn stay_before(
     plan: &Plan,
     channel: &Channel,
-    null: &OwnedFd,
+    standard: Standard<'_>,
     needed: &[BorrowedFd<'_>],
-) -> io::Result<Becomes> {
+    watcher: Option<Box<dyn Watcher>>,
+) -> io::Result<(Becomes, Option<Channel>)> {
     // Before there is a program: it may have the same uid, and could write to a process without a filter.
     forbid_inspection()?;
     let _ = rustix::thread::set_name(NAME);
@@ -200,21 +211,36 @@ pub(super) fn stay_before(
     // Before the fork: no signal is lost.
     let signals = SignalReader::of_all()?;
     let role = if plan.before > 0 { Role::Command(0) } else { Role::Program };
-    let Some(born) = fork()? else { return Ok(Becomes::Planned(role)) };
-    for standard in 0..3 {
-        sys::place(null.as_fd(), standard)?;
+    let mut watcher = watcher;
+    let born = match fork(watcher.is_some())? {
+        Side::Child(shown) => return Ok((Becomes::Planned(role), shown)),
+        Side::Parent(born) => born,
+    };
+    for number in 0..3 {
+        let log = standard.log.filter(|_| number == 2 && watcher.is_some());
+        sys::place(log.unwrap_or(standard.null), number)?;
     }
     // Everything else is the launcher's; nothing here uses or closes it again.
     let needed = if plan.commands.is_empty() { &[] } else { needed };
     let mut kept = vec![channel.as_fd(), signals.as_fd(), born.executed.as_fd(), born.pidfd.as_fd()];
     kept.extend_from_slice(needed);
+    kept.extend(born.shown.iter().map(AsFd::as_fd));
+    let mut waits = Vec::new();
+    watcher.iter().for_each(|watcher| watcher.poll(&mut waits));
+    kept.extend(waits.iter().map(AsFd::as_fd));
     sys::close_all_but(&kept)?;
-    born.await_execution()?;
+    drop(kept);
+    drop(waits);
+    if watcher.is_some() {
+        // A peer that has gone is an error here and no signal for the program.
+        sys::ignore_broken_pipes()?;
+    }
+    born.await_execution(watcher.as_deref_mut())?;
     tell(channel, Report::Started, &[born.pidfd.as_fd()])?;
     // A program that has ended keeps its number until it is reaped: only after the launcher has read it.
     channel.receive(&mut [0; 2], &mut Vec::new()).map_err(passed)?;
-    let mut init =
-        Init { plan, channel, signals, stage: Stage::of(role), main: born.into(), commands: Vec::new() };
+    let stage = Stage::of(role);
+    let mut init = Init { plan, channel, signals, stage, main: born.into(), commands: Vec::new(), watcher };
     match init.serve() {
         Ok(becomes) => Ok(becomes),
         Err(_) => sys::exit_now(FAILED),
@@ -227,26 +253,52 @@ struct Born {
     pidfd: OwnedFd,
     /// Its writing end is closed by the child's exec or death.
     executed: OwnedFd,
+    /// On it comes what its filter shows, if somebody answers here.
+    shown: Option<Channel>,
 }
 
 impl Born {
-    fn await_execution(&self) -> io::Result<()> {
+    /// Nothing of what it does before is a call that is shown.
+    fn await_execution(&self, watcher: Option<&mut (dyn Watcher + 'static)>) -> io::Result<()> {
         while rustix::io::retry_on_intr(|| rustix::io::read(&self.executed, &mut [0; 1]))? > 0 {}
-        Ok(())
+        let (Some(watcher), Some(shown)) = (watcher, &self.shown) else { return Ok(()) };
+        shown.set_nonblocking()?;
+        let mut fds = Vec::new();
+        match shown.receive(&mut [0; REPORT_BYTES], &mut fds) {
+            Ok(_) => fds.into_iter().try_for_each(|listener| watcher.hear(listener)),
+            // It ended before it had a filter. One that has it and a listener that nobody got is refused each such call.
+            Err(_) => Ok(()),
+        }
     }
 }
 
-/// None in the child.
-fn fork() -> io::Result<Option<Born>> {
+enum Side {
+    /// With the channel on which its init waits for what its filter shows.
+    Child(Option<Channel>),
+    Parent(Born),
+}
+
+/// `answers`: this process answers the calls that the child's filter shows.
+fn fork(answers: bool) -> io::Result<Side> {
     let (executed, executes) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    let (ours, theirs) = match answers {
+        true => {
+            let (ours, theirs) = Channel::pair()?;
+            // Above whatever a plan places.
+            let above = sys::duplicate_above(theirs.as_fd(), OWN_DESCRIPTORS_MIN)?;
+            (Some(ours), Some(Channel::from(above)))
+        }
+        false => (None, None),
+    };
     // SAFETY: this process is a fork of one with a single thread and has started none.
     match unsafe { sys::fork(0, None) }? {
         Forked::Child => {
             sys::reset_signals()?;
             std::mem::forget(executes);
-            Ok(None)
+            drop(ours);
+            Ok(Side::Child(theirs))
         }
-        Forked::Parent { pid, pidfd } => Ok(Some(Born { pid, pidfd, executed })),
+        Forked::Parent { pid, pidfd } => Ok(Side::Parent(Born { pid, pidfd, executed, shown: ours })),
     }
 }
 
@@ -291,13 +343,18 @@ struct Init<'a> {
     main: Child,
     /// Those that the launcher asked for, by their place.
     commands: Vec<(usize, Child)>,
+    /// Who answers the calls that are shown.
+    watcher: Option<Box<dyn Watcher>>,
 }
 
 impl Init<'_> {
     /// Comes back in a child only.
-    fn serve(&mut self) -> io::Result<Becomes> {
+    fn serve(&mut self) -> io::Result<(Becomes, Option<Channel>)> {
         loop {
             self.wait()?;
+            if let Some(watcher) = &mut self.watcher {
+                watcher.serve()?;
+            }
             while let Some(signal) = self.signals.next()? {
                 if signal != libc::SIGCHLD {
                     // Gone already is what most of them want.
@@ -305,8 +362,8 @@ impl Init<'_> {
                 }
             }
             while let Some(reaped) = reap()? {
-                if let Some(role) = self.reaped(&reaped)? {
-                    return Ok(Becomes::Planned(role));
+                if let Some((role, shown)) = self.reaped(&reaped)? {
+                    return Ok((Becomes::Planned(role), shown));
                 }
             }
             if self.stage == Stage::Forking {
@@ -320,12 +377,15 @@ impl Init<'_> {
 
     fn wait(&self) -> io::Result<()> {
         let mut polled =
-            [PollFd::new(&self.signals, PollFlags::IN), PollFd::new(self.channel, PollFlags::IN)];
+            vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(self.channel, PollFlags::IN)];
+        if let Some(watcher) = &self.watcher {
+            watcher.poll(&mut polled);
+        }
         let soon = Timespec { tv_sec: 0, tv_nsec: LOOK_EVERY_MS * 1_000_000 };
         let limit = (self.stage == Stage::Forking).then_some(&soon);
         rustix::io::retry_on_intr(|| poll(&mut polled, limit))?;
-        let [_, channel] = &polled;
-        if channel.revents().intersects(PollFlags::HUP | PollFlags::ERR) {
+        let over = PollFlags::HUP | PollFlags::ERR;
+        if polled.get(1).is_some_and(|channel| channel.revents().intersects(over)) {
             // Nobody is there to be told; the kernel ends this process at the same moment.
             sys::exit_now(FAILED);
         }
@@ -333,7 +393,7 @@ impl Init<'_> {
     }
 
     /// A role for the process that was forked because of it.
-    fn reaped(&mut self, reaped: &Reaped) -> io::Result<Option<Role>> {
+    fn reaped(&mut self, reaped: &Reaped) -> io::Result<Option<(Role, Option<Channel>)>> {
         if let Some(at) = self.commands.iter().position(|(_, child)| child.pid == reaped.pid) {
             let (place, _) = self.commands.swap_remove(at);
             self.done(place, reaped.status)?;
@@ -359,10 +419,13 @@ impl Init<'_> {
         }
     }
 
-    fn go_on(&mut self, place: usize) -> io::Result<Option<Role>> {
+    fn go_on(&mut self, place: usize) -> io::Result<Option<(Role, Option<Channel>)>> {
         let role = if place < self.plan.before as usize { Role::Command(place) } else { Role::Program };
-        let Some(born) = fork()? else { return Ok(Some(role)) };
-        born.await_execution()?;
+        let born = match fork(self.watcher.is_some())? {
+            Side::Child(shown) => return Ok(Some((role, shown))),
+            Side::Parent(born) => born,
+        };
+        born.await_execution(self.watcher.as_deref_mut())?;
         self.main = born.into();
         self.stage = Stage::of(role);
         if role == Role::Program && self.plan.forks.is_none() {
@@ -371,7 +434,7 @@ impl Init<'_> {
         Ok(None)
     }
 
-    fn end(&self, status: ExitStatus) -> io::Result<Option<Role>> {
+    fn end(&self, status: ExitStatus) -> io::Result<Option<(Role, Option<Channel>)>> {
         tell(self.channel, Report::Ended(status), &[])?;
         sys::exit_now(match status {
             ExitStatus::Code(code) => code,
@@ -388,7 +451,7 @@ impl Init<'_> {
         tell(self.channel, Report::Done { command, status }, &[])
     }
 
-    fn take_request(&mut self) -> io::Result<Option<Becomes>> {
+    fn take_request(&mut self) -> io::Result<Option<(Becomes, Option<Channel>)>> {
         let mut polled = [PollFd::new(self.channel, PollFlags::IN)];
         if rustix::io::retry_on_intr(|| poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })))? == 0 {
             return Ok(None);
@@ -411,19 +474,24 @@ impl Init<'_> {
         if kind != RUN || running.is_some() || place >= self.plan.commands.len() {
             return Ok(None);
         }
-        let born = match fork() {
-            Ok(Some(born)) => born,
-            Ok(None) => return Ok(Some(Becomes::Planned(Role::Command(place)))),
+        let born = match fork(self.watcher.is_some()) {
+            Ok(Side::Parent(born)) => born,
+            Ok(Side::Child(shown)) => return Ok(Some((Becomes::Planned(Role::Command(place)), shown))),
             // At the limit of processes that it shares with its program, which is none the worse.
             Err(_) => return self.done(place, ExitStatus::Code(FAILED)).map(|()| None),
         };
-        born.await_execution()?;
+        born.await_execution(self.watcher.as_deref_mut())?;
         self.commands.push((place, born.into()));
         Ok(None)
     }
 
     /// The launcher has looked at what it is; whatever is wrong all the same is an end like another.
-    fn execute(&mut self, place: u8, execution: &[u8], fds: Vec<OwnedFd>) -> io::Result<Option<Becomes>> {
+    fn execute(
+        &mut self,
+        place: u8,
+        execution: &[u8],
+        fds: Vec<OwnedFd>,
+    ) -> io::Result<Option<(Becomes, Option<Channel>)>> {
         let place = usize::from(place);
         let (Ok(execution), Ok(fds)) = (Execution::decode(execution), <[OwnedFd; 4]>::try_from(fds)) else {
             return self.done(place, ExitStatus::Code(FAILED)).map(|()| None);
@@ -435,16 +503,16 @@ impl Init<'_> {
         }
         drop(token);
         let asked = Asked { execution, streams: [input, output, error] };
-        let born = match fork() {
-            Ok(Some(born)) => born,
-            Ok(None) => return Ok(Some(Becomes::Asked(asked))),
+        let born = match fork(self.watcher.is_some()) {
+            Ok(Side::Parent(born)) => born,
+            Ok(Side::Child(shown)) => return Ok(Some((Becomes::Asked(asked), shown))),
             Err(cause) => {
                 executed::complain(&asked, "fork", &cause);
                 return self.done(place, ExitStatus::Code(executed::NOT_EXECUTABLE)).map(|()| None);
             }
         };
         drop(asked);
-        born.await_execution()?;
+        born.await_execution(self.watcher.as_deref_mut())?;
         self.commands.push((place, born.into()));
         Ok(None)
     }

@@ -9,6 +9,7 @@ mod mounts;
 mod overlay;
 mod part;
 mod sealed;
+mod watch;
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -24,12 +25,16 @@ use crate::fdpass::{Channel, PassError};
 use crate::features::Features;
 use crate::guard::{Enforced, Guard, Missing};
 use crate::plan::{Executable, Mount, Plan, PlanError};
-use crate::sys::{self, Forked};
+use crate::{
+    landlock,
+    sys::{self, Forked},
+};
 
 use child::Report;
 pub use effective::{Effective, OF_THE_HOUSE, prepare};
 pub use init::{EXECUTED_FROM, Program, Told};
-pub use part::Part;
+pub use part::{Part, Parts};
+pub use watch::{Given, Watch, Watcher};
 
 /// A launch that takes longer hangs on a path (a dead network file system); the child is killed. Ordinary launches
 /// take 1 to 4 ms.
@@ -207,6 +212,8 @@ struct Prepared<'a> {
     filter: Vec<libc::sock_filter>,
     /// What goes on instead of an image.
     part: Option<Part>,
+    /// What answers in the init.
+    watch: Option<Watch>,
 }
 
 /// Starts what the plan says. `slots` are the descriptors that its numbers mean; `group` is the cgroup made for it.
@@ -226,7 +233,7 @@ pub fn launch_from(
     slots: &[OwnedFd],
     features: &Features,
     group: Option<&Group>,
-    parts: Option<Part>,
+    parts: Option<Parts>,
 ) -> Result<Launched, LaunchError> {
     plan.validate(slots.len())?;
     let effective = prepare(plan, features, group);
@@ -235,6 +242,9 @@ pub fn launch_from(
     };
     if let Some(missing) = effective.missing.iter().find(lacks) {
         return Err(LaunchError::Required(missing.clone()));
+    }
+    if let Some(watched) = &plan.watched {
+        can_watch(&effective, parts.is_some(), watched.leads_out)?;
     }
     if !sys::has_one_thread() {
         return Err(LaunchError::Threads);
@@ -249,7 +259,8 @@ pub fn launch_from(
         entrances,
         environment: strings(plan.environment.iter().map(|(name, value)| format!("{name}={value}")))?,
         filter: effective.seccomp.as_ref().map(crate::seccomp::assemble).unwrap_or_default(),
-        part: parts.filter(|_| plan.part),
+        part: parts.filter(|_| plan.part).map(|parts| parts.part),
+        watch: parts.map(|parts| parts.watch),
     };
     let (ours, theirs) = Channel::pair().map_err(LaunchError::Channel)?;
     let into = group.and_then(Group::unified_folder);
@@ -295,6 +306,25 @@ pub fn launch_from(
             }
         }
     }
+}
+
+/// What goes out is held by Landlock beside the filter: a program that is quick enough could else make the kernel connect a
+/// socket that it was handed.
+fn can_watch(effective: &Effective, has_parts: bool, leads_out: bool) -> Result<(), LaunchError> {
+    let lacks = |guard, why: &str| Err(LaunchError::Required(Missing::whole(guard, why)));
+    if !has_parts {
+        return lacks(Guard::Seccomp, "this launcher has nothing that answers for calls");
+    }
+    if effective.seccomp.as_ref().is_none_or(|seccomp| !seccomp.has_listener()) {
+        return lacks(Guard::Seccomp, "the kernel shows no system calls (seccomp user notification)");
+    }
+    if leads_out && effective.landlock_abi < landlock::TCP_ABI {
+        return lacks(Guard::Landlock, "it cannot hold a way out: that needs Landlock ABI 4 (Linux 6.7)");
+    }
+    if !effective.namespaces.net || !effective.namespaces.pid {
+        return lacks(Guard::Netns, "a program whose calls are answered has namespaces of its own");
+    }
+    Ok(())
 }
 
 fn strings(texts: impl Iterator<Item = String>) -> Result<Vec<CString>, LaunchError> {

@@ -5,7 +5,7 @@
 
 use std::{convert::Infallible, io};
 
-use super::Prepared;
+use super::{Prepared, watch::Watch};
 use crate::{
     inherited,
     plan::CAPABILITIES_UNTOUCHED,
@@ -16,6 +16,14 @@ use crate::{
 /// Goes on as the part that the arguments name; what it returns, the process ends with. It finds the descriptors that the
 /// plan placed and no other of the launcher's.
 pub type Part = fn(&[String]) -> u8;
+
+/// What a launcher has of the house.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts {
+    pub part: Part,
+    /// For programs whose init answers calls.
+    pub watch: Watch,
+}
 
 /// What a plan's arguments call it, for who reads `ps`.
 pub(super) fn name(arguments: &[String]) -> &str {

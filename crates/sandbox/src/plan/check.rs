@@ -169,6 +169,7 @@ impl Plan {
                 return Err(PlanError::Contradiction("datagrams without a name server"));
             }
         }
+        self.watched.as_ref().map_or(Ok(()), |watched| self.validate_watched(watched, slots))?;
         if let Executable::Slot(slot) = self.executable
             && slot as usize >= slots
         {

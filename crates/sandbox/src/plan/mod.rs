@@ -5,6 +5,7 @@ mod check;
 mod execution;
 mod files;
 mod limits;
+mod watched;
 
 use base::cbor;
 use minicbor::{Decode, Encode};
@@ -23,6 +24,7 @@ pub use files::{
     SEALED_BYTES_MAX, SEALED_FILES_MAX, SealedFile,
 };
 pub use limits::{Limits, PRIORITY_MAX, PRIORITY_NORMAL, Resource, Rlimit};
+pub use watched::{Published, Watched};
 
 /// No step is taken about capabilities.
 pub const CAPABILITIES_UNTOUCHED: u64 = u64::MAX;
@@ -260,6 +262,9 @@ pub struct Plan {
     /// as packets; see `datagram_link.rs`.
     #[n(37)]
     pub datagrams: Option<u32>,
+    /// Its init answers the calls that its filter shows; the name server and the datagrams are the init's then.
+    #[n(38)]
+    pub watched: Option<Watched>,
 }
 
 impl Plan {
@@ -309,6 +314,7 @@ impl Plan {
             deterministic: false,
             name_server: None,
             datagrams: None,
+            watched: None,
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
 use base::cbor;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sandbox::{
-    Features, Plan,
+    Features, Parts, Plan,
     cgroup::{Group, Tree},
     fdpass::{Channel, MESSAGE_BYTES_MAX, PassError},
     inherited::adopt_descriptor,
@@ -39,6 +39,8 @@ fn main() -> ExitCode {
 }
 
 /// As the real keeper has it.
+const PARTS: Parts = Parts { part, watch: process_manager::monitor::watch };
+
 fn part(_: &[String]) -> u8 {
     process_manager::monitor::part()
 }
@@ -127,7 +129,7 @@ impl Keeper {
                 };
                 let plan = Plan::decode(&bytes, fds.len()).map_err(|error| error.to_string())?;
                 let group = self.tree.group(&format!("{id}"), &plan.limits).ok();
-                match launch_from(&plan, &fds, &self.features, group.as_ref(), Some(part)) {
+                match launch_from(&plan, &fds, &self.features, group.as_ref(), Some(PARTS)) {
                     Ok(launched) => {
                         let handle = launched.pidfd.try_clone().map_err(|error| error.to_string())?;
                         let kept = Kept { pid: launched.pid, pidfd: launched.pidfd, group, exit: None };

@@ -31,7 +31,7 @@ use sandbox::cgroup::{Group, Tree};
 use sandbox::fdpass::{Channel, MESSAGE_BYTES_MAX, PassError};
 use sandbox::keeper_protocol::{Reply, encode_reply};
 use sandbox::process::{Signal, SignalReader, adopt_orphans, reap};
-use sandbox::{Features, Part};
+use sandbox::{Features, Parts};
 
 pub use beside::EXECUTED_AT_ONCE;
 use inits::Inits;
@@ -67,8 +67,8 @@ pub struct KeeperConfig {
     pub features: Features,
     /// Name of its own cgroup below the current one.
     pub cgroup: String,
-    /// What a child whose plan is of a part of the house goes on as.
-    pub parts: Part,
+    /// What a child whose plan is of a part of the house goes on as, and what answers the calls of a service's program.
+    pub parts: Parts,
 }
 
 /// Why the keeper ended. Nothing that it started is left.
@@ -122,7 +122,7 @@ const PROGRAMS: usize = 1;
 
 struct Keeper {
     features: Features,
-    parts: Part,
+    parts: Parts,
     tree: Tree,
     links: [Link; 2],
     table: Table,

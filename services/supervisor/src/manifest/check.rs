@@ -6,7 +6,8 @@ mod program;
 use std::time::Duration;
 
 use super::{
-    CapabilityRequirement, HealthConfig, HealthKind, NetworkSwitch, RestartTable, ServiceManifest,
+    CapabilityRequirement, EgressConfig, HealthConfig, HealthKind, NetworkSwitch, RestartTable,
+    ServiceManifest,
     limits::{
         ARGUMENTS_MAX, BACKOFF_MAX, CAPABILITIES_MAX, CPU_SHARES_MAX, CPU_SHARES_MIN, DEPENDENCIES_MAX,
         DESCRIPTION_BYTES_MAX, DURATION_MAX, ENDPOINTS_MAX, INTERVAL_MIN, MANIFEST_VERSION, MEMORY_MB_MAX,
@@ -52,6 +53,12 @@ pub(super) fn check(manifest: &ServiceManifest) -> Vec<Fault> {
         program::check(&mut faults, table, manifest.service.service_type);
     }
     sandbox(&mut faults, manifest);
+    if let Some(what) = manifest.egress.as_ref().and_then(EgressConfig::fault) {
+        faults.add("egress.allow", what);
+    }
+    if manifest.has_way() {
+        way(&mut faults, manifest, if manifest.egress.is_some() { "egress" } else { "sockets" });
+    }
     activation::check(&mut faults, manifest);
     faults.0
 }
@@ -279,6 +286,20 @@ fn restart(faults: &mut Faults, table: &RestartTable) {
     }
     if let Some(backoff) = table.backoff {
         faults.range("restart.backoff", backoff, 1.0, BACKOFF_MAX);
+    }
+}
+
+/// Out of its own network, or into it.
+fn way(faults: &mut Faults, manifest: &ServiceManifest, key: &str) {
+    let Some(program) = &manifest.program else {
+        return faults.add(key, "only a [program] is given a way out or in; the node's own ask `network`");
+    };
+    if manifest.sandbox.network == NetworkSwitch::Host {
+        faults.add(key, "in the host's network nothing would hold it; leave out sandbox.network");
+    }
+    // Its monitor looks into its descriptors, which who has more rights than it, or another user, does not let it.
+    if !program.privileges.is_empty() {
+        faults.add(key, "a program that keeps privileges cannot be given a way out or in");
     }
 }
 

@@ -4,6 +4,7 @@
 //! unknown keys are refused, never skipped.
 
 mod check;
+mod egress;
 mod health;
 mod image;
 pub mod limits;
@@ -19,6 +20,7 @@ mod timer;
 mod trigger_limit;
 
 pub use chain::payload::service::ServiceType;
+pub use egress::EgressConfig;
 pub use health::{HealthCheck, HealthConfig, HealthKind};
 pub use image::ProgramImage;
 pub use load::{LoadedManifest, Loading, ManifestError, load, parse};

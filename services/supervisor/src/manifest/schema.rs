@@ -4,8 +4,8 @@ use semver::{Version, VersionReq};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    HealthConfig, ProgramConfig, Protocol, RestartTable, SandboxSwitches, ServiceType, SocketConfig,
-    TimerConfig, TriggerLimit,
+    EgressConfig, HealthConfig, ProgramConfig, Protocol, RestartTable, SandboxSwitches, ServiceType,
+    SocketConfig, TimerConfig, TriggerLimit,
 };
 
 /// Stands for the hash of the image that the node runs from. `up` puts the real hash in its place, so that a shipped
@@ -36,6 +36,9 @@ pub struct ServiceManifest {
     pub program: Option<ProgramConfig>,
     #[serde(default)]
     pub sandbox: SandboxSwitches,
+    /// Left out: a `[program]` in its own network reaches nothing but itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<EgressConfig>,
     #[serde(default)]
     pub dependencies: Vec<Dependency>,
     #[serde(default)]
@@ -55,6 +58,12 @@ impl ServiceManifest {
     #[must_use]
     pub fn is_on_demand(&self) -> bool {
         self.sockets.iter().any(|socket| socket.on_demand)
+    }
+
+    /// `network` has to do with it: it goes out, or somebody comes in.
+    #[must_use]
+    pub fn has_way(&self) -> bool {
+        self.egress.is_some() || self.sockets.iter().any(|socket| socket.publish.is_some())
     }
 
     /// Something other than the node and its operator starts it: a connection, or a time.

@@ -19,6 +19,10 @@ pub struct SocketConfig {
     /// What the program finds in `LISTEN_FDNAMES`. Several sockets may have one name.
     pub name: String,
     pub listen: ListenAddress,
+    /// Of TCP: it is not handed to the program. Whoever comes is decided about as the service's `Listen`, and led to this port of the
+    /// program's own loopback.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publish: Option<u16>,
     /// The service is started by the first connection or datagram. Left out: it is started as any other.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub on_demand: bool,

@@ -22,6 +22,7 @@ use super::{
     registry::Registry,
     sockets, timers,
     turns::Turns,
+    way_out,
 };
 use crate::{
     core::{
@@ -218,6 +219,9 @@ impl Applier {
         }
         self.close_sockets(name, None, Vec::new()).await;
         self.listeners.keep_only(&self.keeper, name, None).await;
+        if let Err(error) = self.keeper.forget(&way_out::stored_name(name)).await {
+            tracing::debug!(%error, name, "it had no way out");
+        }
     }
 
     /// The services of the user that the folder names, several at a time; a bad one does not stop the others. Those that

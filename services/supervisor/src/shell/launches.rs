@@ -22,8 +22,12 @@ use super::{
     run::Shell,
     settling::Launching,
     sockets::Socket,
+    way_out,
 };
 use crate::{core::supervisor::LaunchId, manifest::LoadedManifest, signing};
+
+/// Dropped at the other end when the launch is over.
+type Ends = tokio::sync::oneshot::Receiver<()>;
 
 const COMPANION: u64 = 1 << 63;
 /// The service whose keys are held by a process of its own.
@@ -63,6 +67,12 @@ impl Shell {
         if let Some(current) = self.current.get(&service) {
             current.send_replace(Some(launch));
         }
+        let way_out = manifest.manifest.has_way().then(|| {
+            let (told, ends) = tokio::sync::oneshot::channel();
+            self.ways_out.insert(launch, told);
+            let keeper = self.applier.keeper.clone();
+            (way_out::Begin { keeper, path: self.network_socket(), identity }, ends)
+        });
         let task = Task {
             house: Arc::clone(&self.applier.house),
             keeper: self.applier.keeper.clone(),
@@ -75,7 +85,7 @@ impl Shell {
         };
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
-            let result = task.launch(launch, binary).await;
+            let result = task.launch(launch, binary, way_out).await;
             let _ = inputs.send(Input::Launched { launch, result });
         });
     }
@@ -119,7 +129,12 @@ struct Task {
 }
 
 impl Task {
-    async fn launch(&self, launch: LaunchId, binary: Hash) -> Result<Started, Fault> {
+    async fn launch(
+        &self,
+        launch: LaunchId,
+        binary: Hash,
+        way_out: Option<(way_out::Begin, Ends)>,
+    ) -> Result<Started, Fault> {
         // A program's `binary` is its launcher, which is this image too.
         if binary != self.house.image.hash {
             let text = format!(
@@ -129,7 +144,15 @@ impl Task {
             return Err((ServiceError::BinaryMismatch, text));
         }
         if self.manifest.manifest.program.is_some() {
-            let order = self.program().await?;
+            let mut order = self.program().await?;
+            if let Some((begin, ends)) = way_out {
+                return self.start_with_way_out(launch, order, &begin, ends).await;
+            }
+            if order.plan.watched.is_some() {
+                // Nothing is said to one that has no way out.
+                let (_, theirs) = way_out::pair().map_err(failed)?;
+                plans::give_control(&mut order, theirs);
+            }
             return self.start(launch.0, order).await;
         }
         let handed = match (self.manifest.name(), signing::signer_of(self.manifest.name())) {
@@ -146,6 +169,24 @@ impl Task {
         let started = self.start(launch.0, order.map_err(failed)?);
         kept.await.map_err(failed)?;
         started.await
+    }
+
+    /// The channel to `network` waits for the init, so that the program's first call finds it.
+    async fn start_with_way_out(
+        &self,
+        launch: LaunchId,
+        mut order: Order,
+        begin: &way_out::Begin,
+        ends: Ends,
+    ) -> Result<Started, Fault> {
+        let (ours, theirs) = way_out::pair().map_err(failed)?;
+        plans::give_control(&mut order, theirs);
+        let way_out = begin.of(launch, &self.manifest, ours.try_clone().map_err(failed)?)?;
+        let held = way_out.first().await?;
+        self.keeper.store(&way_out::stored_name(self.manifest.name()), ours).await.map_err(failed)?;
+        let started = self.start(launch.0, order).await?;
+        way_out::keep(way_out, held, ends);
+        Ok(started)
     }
 
     /// Those that go with the manifest that is launched: another one may be about to take its place.

@@ -49,6 +49,7 @@ mod start;
 mod takeover;
 mod timers;
 mod turns;
+mod way_out;
 
 use std::process::ExitCode;
 

@@ -51,13 +51,16 @@ impl Registry {
     }
 
     /// Descriptors that the keeper would hold for all services with this manifest in the place of the one of its name: their
-    /// sockets among each other and on the host, and the channels over which the node's own are told of clients.
+    /// sockets among each other and on the host, and the channels over which the node's own are told of clients and an init of its
+    /// way out.
     #[must_use]
     pub(super) fn descriptors_with(&self, manifest: &LoadedManifest) -> usize {
         let edges = self.sockets_with(manifest.name(), Some(manifest)).len();
         let state = self.lock();
         let others = state.manifests.values().filter(|known| known.name() != manifest.name());
-        let of = |known: &ServiceManifest| known.sockets.len() + usize::from(known.program.is_none());
+        let of = |known: &ServiceManifest| {
+            known.sockets.len() + usize::from(known.program.is_none() || known.has_way())
+        };
         edges + others.map(|known| of(&known.manifest)).sum::<usize>() + of(&manifest.manifest)
     }
 

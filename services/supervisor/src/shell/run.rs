@@ -78,6 +78,8 @@ pub(super) struct Shell {
     pub(super) callers: BTreeMap<RequestId, (oneshot::Sender<Answer>, Option<IdentityId>)>,
     /// Those who wait for a connection to a service.
     pub(super) waiting: BTreeMap<String, AbortHandle>,
+    /// Of programs that have one: dropped, it ends.
+    pub(super) ways_out: BTreeMap<LaunchId, oneshot::Sender<()>>,
     pub(super) fd_store: FdStore,
     pub(super) timers: Timers,
     pub(super) wall: Wall,
@@ -126,6 +128,7 @@ impl Shell {
             reloads: BTreeMap::new(),
             current: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            ways_out: BTreeMap::new(),
             fd_store: FdStore::default(),
             timers: Timers::default(),
             wall: Wall::default(),
@@ -150,6 +153,7 @@ impl Shell {
         mut notices: mpsc::UnboundedReceiver<Notice>,
     ) -> End {
         self.step(&mut machine, first);
+        self.keep_ways_out(&machine);
         let alarm = self.alarm.clone();
         loop {
             if let Some(end) = self.end.take() {
@@ -420,6 +424,7 @@ impl Shell {
         self.reloaded(machine, launch, Err("it ended meanwhile".to_owned()));
         self.applier.executions.end_with(launch);
         self.links.remove(&launch);
+        self.ways_out.remove(&launch);
         self.checks.remove(&launch);
         if let Some(name) = self.launches.get(&launch) {
             match exit.status {

@@ -30,9 +30,9 @@ pub(super) const SUPERVISOR: &str = "supervisor";
 const WORKLOAD_API_VARIABLE: &str = "SPIFFE_ENDPOINT_SOCKET";
 /// Who serves SPIFFE's Workload API.
 pub(super) const WORKLOAD_API: &str = "identity";
-/// Services that the supervisor itself calls, beside policy and log: to make the identity of a user's service and
-/// to grant what its manifest requires.
-const CALLED_BY_SUPERVISOR: [&str; 3] = ["keys", "identity", "capability_service"];
+/// Services that the supervisor itself calls, beside policy and log: to make the identity of a user's service, to grant what
+/// its manifest requires, and to open its way out.
+const CALLED_BY_SUPERVISOR: [&str; 4] = ["keys", "identity", "capability_service", "network"];
 /// Clients of one service. With the sockets that a service has besides, they are what one process can be started with.
 pub(super) const CLIENTS_MAX: usize = sandbox::DESCRIPTORS_MAX - 32;
 /// Where a service finds its sockets.

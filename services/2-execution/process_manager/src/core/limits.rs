@@ -16,8 +16,7 @@ pub const PATHS_MAX: usize = 64;
 /// or discarded, for nobody's work is thrown away to make room.
 pub const LAYERS_MAX: usize = 64;
 /// Places that one program may connect to, and bytes of each as it is written.
-pub const EGRESS_MAX: usize = 64;
-pub const EGRESS_BYTES_MAX: usize = 300;
+pub use kit::way_out::{EGRESS_BYTES_MAX, EGRESS_MAX};
 /// Secrets of one program, bytes of one and of all: keys and passwords, kept in memory.
 pub const SECRETS_MAX: usize = 32;
 pub const SECRET_BYTES_MAX: usize = 64 * 1024;

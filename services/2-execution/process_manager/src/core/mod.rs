@@ -28,7 +28,7 @@ pub use layer::{JOB_SLOTS, Layer, copied, job_plan};
 pub use learn::{Learned, UsedPath, Uses};
 pub use ledger::{Ledger, Open, Started};
 pub use plan::{
-    DATAGRAMS_FD, Host, IMAGE_SLOT, LAYERS_FD, MONITOR_SLOTS, NAME_SERVERS_FILE, NAMES_FD, PROXY_PORT, Plans,
+    DATAGRAMS_FD, Host, IMAGE_SLOT, LAYERS_FD, MONITOR_SLOTS, NAME_SERVERS_FILE, NAMES_FD, Plans,
     SECRETS_SLOT, has_datagrams, layers_bytes_max, plans,
 };
 pub use request::{PathGrant, Spawn, WindowSize};

@@ -30,9 +30,7 @@ pub const NAMES_FD: u32 = 9;
 /// Where it has the packets that its program sends, if that has a place for datagrams.
 pub const DATAGRAMS_FD: u32 = 11;
 /// What a program with a way out has as its list of name servers, below the images.
-pub const NAME_SERVERS_FILE: &str = "resolv.conf";
-/// Where a program's proxy listens, on its own loopback: the port by which proxies are known.
-pub const PROXY_PORT: u16 = 3128;
+pub use kit::way_out::NAME_SERVERS_FILE;
 const NAME_SERVERS: &str = "/etc/resolv.conf";
 /// The last slot that becomes a descriptor.
 const ERROR_SLOT: u32 = MONITOR_SLOTS - 1;
@@ -340,18 +338,6 @@ fn program(spawn: &Spawn, label: &str, landlock: Landlock, image_path: Option<&s
 /// Ids of the capabilities that a program was given, separated by spaces; there if it was given any.
 pub(super) const CAPABILITIES_VARIABLE: &str = "BAILIWICK_CAPABILITIES";
 
-/// Programs read some of these in capitals, some in small letters, and some in both.
-fn proxy_variables() -> Vec<(String, String)> {
-    let http = format!("http://127.0.0.1:{PROXY_PORT}");
-    let socks = format!("socks5h://127.0.0.1:{PROXY_PORT}");
-    let own = "localhost,127.0.0.1,::1".to_owned();
-    let all = [("HTTP_PROXY", http.clone()), ("HTTPS_PROXY", http), ("ALL_PROXY", socks), ("NO_PROXY", own)];
-    let both = |(name, value): (&str, String)| {
-        [(name.to_owned(), value.clone()), (name.to_ascii_lowercase(), value)]
-    };
-    all.into_iter().flat_map(both).collect()
-}
-
 /// Exactly what was given, the three without which nothing runs, and which capabilities came with it.
 fn environment(spawn: &Spawn) -> Vec<(String, String)> {
     let usual = [("PATH", kit::images::USUAL_PATH), ("HOME", home(spawn)), ("TMPDIR", "/tmp")];
@@ -362,7 +348,7 @@ fn environment(spawn: &Spawn) -> Vec<(String, String)> {
         }
     }
     if spawn.proxy {
-        for (name, value) in proxy_variables() {
+        for (name, value) in kit::way_out::proxy_variables() {
             if !environment.iter().any(|(given, _)| *given == name) {
                 environment.push((name, value));
             }

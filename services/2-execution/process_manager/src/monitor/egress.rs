@@ -40,6 +40,7 @@ use super::{
     egress_sweep::{self, copy_options},
     names::NameServer,
     proxy::Proxy,
+    published::{Came, Published},
     refused::RefusedCalls,
     spare::Spares,
 };
@@ -108,6 +109,9 @@ pub(crate) struct WayOut {
     datagrams_asked: Option<u64>,
     proxy: Option<Proxy>,
     pub(super) spares: Spares,
+    /// Ports of sockets of the host's that it was given: what is accepted there came in, and is not this way's to end.
+    given_ports: Vec<u16>,
+    published: Published,
 }
 
 impl WayOut {
@@ -129,7 +133,13 @@ impl WayOut {
             datagrams_asked: None,
             proxy,
             spares: Spares::default(),
+            given_ports: Vec::new(),
+            published: Published::default(),
         })
+    }
+
+    pub(super) fn of_service(self, given_ports: Vec<u16>, published: Published) -> Self {
+        Self { given_ports, published, ..self }
     }
 
     /// Whether there is somebody who knows which places the program was given. Without, its own loopback is still its own.
@@ -177,6 +187,7 @@ impl WayOut {
         if let Some(proxy) = &self.proxy {
             proxy.poll(polled);
         }
+        self.published.poll(polled, self.channel.is_some());
     }
 
     /// Takes what `network` has said, and what has come to its end by itself.
@@ -217,6 +228,14 @@ impl WayOut {
                 let _ = self.send(&word, Some(socket.as_fd()));
             });
         }
+        if self.channel.is_some() {
+            self.published.serve(|Came { listens, accepted, own }| {
+                let came = wire::ProgramCame { listens: Some(super::egress_calls::to_wire(listens)) };
+                let word = wire::ProgramWord { id: 0, word: Some(Word::Came(came)) };
+                // Whom `network` has no room for is closed.
+                let _ = self.send_with(&word, &[accepted.as_fd(), own.as_fd()]);
+            });
+        }
         for local in std::mem::take(&mut self.local) {
             if is_writable(&local.socket, Duration::ZERO) {
                 let done = rustix::net::connect(&local.socket, &local.address);
@@ -232,7 +251,7 @@ impl WayOut {
     fn lose(&mut self) {
         self.channel = None;
         // Before anything else, and whatever else fails.
-        egress_sweep::cut_all(self.own);
+        egress_sweep::cut_all(self.own, &self.given_ports);
         for (_, Waiting { listener, call, .. }) in self.waiting.drain() {
             // Whose listener has failed is heard where it is read; the others still wait for theirs.
             let _ = listener.refuse(&call, Errno::NETDOWN.raw_os_error());
@@ -352,8 +371,12 @@ impl WayOut {
     }
 
     fn send(&self, word: &wire::ProgramWord, fd: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+        self.send_with(word, fd.as_slice())
+    }
+
+    fn send_with(&self, word: &wire::ProgramWord, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
         let channel = self.channel.as_ref().ok_or(Errno::NETDOWN)?;
-        channel.send(&word.encode_to_vec(), fd.as_slice()).map_err(|error| match error {
+        channel.send(&word.encode_to_vec(), fds).map_err(|error| match error {
             PassError::Full => Errno::AGAIN,
             _ => Errno::NETDOWN,
         })

@@ -43,7 +43,7 @@ pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     }
 }
 
-fn to_wire(address: SocketAddr) -> wire::Address {
+pub(super) fn to_wire(address: SocketAddr) -> wire::Address {
     let port = u32::from(address.port());
     match address {
         SocketAddr::V4(v4) => wire::Address { ip: v4.ip().octets().to_vec(), port, ..Default::default() },
@@ -319,6 +319,8 @@ impl WayOut {
     fn own(&self, listener: &Listener, call: &Notification, found: Found) -> io::Result<OwnedFd> {
         match found.is_own {
             true => Ok(found.socket),
+            // It was given one that listens already, and asks for another backlog.
+            false if call.number == LISTEN && sockopt::socket_acceptconn(&found.socket)? => Ok(found.socket),
             // One that is connected is not given up for this.
             false if !host_socket::is_idle(found.socket.as_fd())? => Err(Errno::INVAL.into()),
             false => self.move_in(listener, call, found.family),

@@ -3,6 +3,7 @@
 use std::{
     collections::HashSet,
     fs, io,
+    net::SocketAddr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
     time::Duration,
@@ -84,18 +85,28 @@ pub(super) fn cut(wanted: &[u64]) {
     }
 }
 
-/// Ends every connection that goes out of this network.
-pub(super) fn cut_all(own: u64) {
+/// Ends every connection that goes out of this network. What listens goes nowhere, and belongs to others too.
+pub(super) fn cut_all(own: u64, given_ports: &[u16]) {
     for _ in 0..SWEEPS {
         sweep(
             |_| true,
             |socket| {
-                if host_socket::network_of(socket.as_fd()).is_ok_and(|network| network != own) {
+                let leads_out =
+                    || host_socket::network_of(socket.as_fd()).is_ok_and(|network| network != own);
+                if !is_given(socket, given_ports) && leads_out() {
                     reset(socket);
                 }
             },
         );
     }
+}
+
+/// A socket of the host's that was given to the program, or was accepted there. No connect leaves from such a port: the kernel
+/// takes none that is bound.
+fn is_given(socket: &OwnedFd, given_ports: &[u16]) -> bool {
+    let local = || SocketAddr::try_from(rustix::net::getsockname(socket).ok()?).ok();
+    let is_at_given = || local().is_some_and(|local| given_ports.contains(&local.port()));
+    !given_ports.is_empty() && (sockopt::socket_acceptconn(socket).unwrap_or(false) || is_at_given())
 }
 
 fn sweep(is_wanted: impl Fn(u64) -> bool, end: impl Fn(&OwnedFd)) {
@@ -199,6 +210,18 @@ mod tests {
         assert!(!is_unreadable(number, &denied));
         ended.wait().unwrap();
         assert!(!is_unreadable(number, &denied));
+    }
+
+    #[test]
+    fn what_was_given_or_accepted_there_is_not_cut_with_what_goes_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let out = std::net::TcpStream::connect(address).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let [listener, out, accepted]: [OwnedFd; 3] = [listener.into(), out.into(), accepted.into()];
+        let given = [address.port()];
+        assert!(is_given(&listener, &given) && is_given(&accepted, &given));
+        assert!(!is_given(&out, &given) && !is_given(&accepted, &[]));
     }
 
     #[test]

@@ -23,7 +23,9 @@ mod outputs;
 mod program;
 pub mod protocol;
 mod proxy;
+mod published;
 mod refused;
+mod service;
 mod spare;
 
 use std::{
@@ -65,6 +67,7 @@ use program::{Program, Used};
 use protocol::{Config, Phase, Reply, Request, Status, Stream};
 use proxy::Proxy;
 use refused::RefusedCalls;
+pub use service::watch;
 
 /// Where the descriptors of a launch stand, in the order of its slots.
 const CONFIG_FD: i32 = 3;

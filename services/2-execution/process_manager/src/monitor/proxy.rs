@@ -8,9 +8,8 @@ use std::{
     os::fd::OwnedFd,
 };
 
+use kit::way_out::PROXY_PORT;
 use rustix::event::{PollFd, PollFlags};
-
-use crate::core::PROXY_PORT;
 
 /// Connections handed on in a row before the loop looks at everything else again; the others wait in the kernel.
 const ACCEPTED_PER_TURN_MAX: usize = 32;

@@ -20,6 +20,11 @@ impl RefusedCalls {
         }
     }
 
+    /// The first times of what came after so many others.
+    pub(crate) fn after(&self, known: usize) -> &[RefusedCall] {
+        self.0.get(known..).unwrap_or_default()
+    }
+
     pub(crate) fn list(&self) -> Vec<RefusedCall> {
         self.0.clone()
     }

@@ -1,32 +1,16 @@
 //! The way out of a program: a channel from `network` to its monitor, and another one when `network` has come back.
 
-use std::{
-    io,
-    mem::MaybeUninit,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::fs::PermissionsExt,
-    },
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, os::fd::AsFd, sync::Arc, time::Duration};
 
 use base::{IdentityId, ProcessId};
-use contracts::{
-    network::v1 as wire,
-    way_out::{GREETING, HELLO_BYTES_MAX, Message as _, with_length},
-};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+use contracts::network::v1 as wire;
+use kit::way_out::{self, Asked};
 use thiserror::Error;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, Interest},
-    net::UnixStream,
-};
+use tokio::net::UnixStream;
 
 use super::manager::Manager;
 use crate::{
-    core::{NAME_SERVERS_FILE, ProcessError, Viewer},
+    core::{ProcessError, Viewer},
     monitor::protocol::{Reply, Request},
 };
 
@@ -34,8 +18,6 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(50);
-/// `network` answers from memory.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A monitor that does not end its program within this time is ended with it.
 const END_TIMEOUT: Duration = Duration::from_millis(200);
 /// Before a place in the grants of an entry.
@@ -58,18 +40,6 @@ pub(super) fn logged(place: &str) -> String {
 /// Of a grant in the log; none if it is another.
 pub(super) fn parse(grant: &str) -> Option<String> {
     grant.strip_prefix(GRANT).map(str::to_owned)
-}
-
-/// The list of name servers of programs with a way out: its monitor is the only one. Read by programs as whoever they are.
-pub(super) fn write_name_servers(images: &Path) -> io::Result<()> {
-    let (unfinished, file) = (images.join(".unfinished-names"), images.join(NAME_SERVERS_FILE));
-    std::fs::write(&unfinished, "nameserver 127.0.0.1\noptions edns0\n")?;
-    std::fs::set_permissions(&unfinished, std::fs::Permissions::from_mode(0o644))?;
-    std::fs::rename(unfinished, file)
-}
-
-fn malformed(text: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
 impl Manager {
@@ -117,7 +87,7 @@ impl Manager {
         tokio::spawn(async move {
             loop {
                 if let Some(mut held) = held.take() {
-                    while let Ok(cut) = next_cut(&mut held).await {
+                    while let Ok(cut) = way_out::next_cut(&mut held).await {
                         manager.end_everywhere(pid, cut);
                     }
                 }
@@ -180,20 +150,13 @@ impl Manager {
         places: &[String],
     ) -> Result<UnixStream, WayOutError> {
         let peer = self.node.peer("network");
-        let asked = async {
-            let mut stream = UnixStream::connect(peer.path()).await?;
-            let hello =
-                wire::ProgramHello { process: pid.0, identity: identity.0.to_vec(), egress: places.to_vec() };
-            stream.write_all(&[GREETING, &with_length(&hello)].concat()).await?;
-            let (welcome, channel) = welcome(&stream).await?;
-            Ok::<_, io::Error>((stream, welcome, channel))
+        let identity = identity.0.to_vec();
+        let hello =
+            wire::ProgramHello { process: pid.0, identity, egress: places.to_vec(), service: String::new() };
+        let Asked { stream, channel } = match way_out::ask(peer.path(), &hello).await? {
+            Ok(asked) => asked,
+            Err(refused) => return Err(WayOutError::Refused(refused)),
         };
-        let (stream, welcome, channel) = tokio::time::timeout(ANSWER_TIMEOUT, asked)
-            .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        if !welcome.refused.is_empty() {
-            return Err(WayOutError::Refused(welcome.refused));
-        }
         // Its monitor has one that lives.
         let Some(channel) = channel else { return Ok(stream) };
         match self.ask_monitor_with(pid, &Request::WayOut, Some(channel.as_fd())).await {
@@ -201,54 +164,6 @@ impl Manager {
             Ok(_) => Err(WayOutError::Refused("its monitor gave another answer".to_owned())),
             Err(error) => Err(WayOutError::Refused(error.to_string())),
         }
-    }
-}
-
-/// What `network` says after its welcome; an error is the end.
-async fn next_cut(stream: &mut UnixStream) -> io::Result<wire::ProgramCut> {
-    let length = stream.read_u32_le().await? as usize;
-    if length > HELLO_BYTES_MAX {
-        return Err(malformed("a cut that is too long"));
-    }
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).await?;
-    wire::ProgramCut::decode(body.as_slice()).map_err(|_| malformed("no cut"))
-}
-
-/// One message, written at once; the descriptor comes with its first bytes.
-async fn welcome(stream: &UnixStream) -> io::Result<(wire::ProgramWelcome, Option<OwnedFd>)> {
-    let (mut bytes, mut channel) = (Vec::new(), None);
-    loop {
-        if let Some((length, rest)) = bytes.split_first_chunk::<4>() {
-            let length = u32::from_le_bytes(*length) as usize;
-            if length > HELLO_BYTES_MAX {
-                return Err(malformed("a welcome that is too long"));
-            }
-            if let Some(body) = rest.get(..length) {
-                let welcome = wire::ProgramWelcome::decode(body).map_err(|_| malformed("no welcome"))?;
-                return Ok((welcome, channel));
-            }
-        }
-        let mut buffer = [0; 4096];
-        let receive = || {
-            let mut space = [MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(1))];
-            let mut control = RecvAncillaryBuffer::new(&mut space);
-            let parts = &mut [io::IoSliceMut::new(&mut buffer)];
-            let got = rustix::net::recvmsg(stream, parts, &mut control, RecvFlags::CMSG_CLOEXEC)?;
-            let mut passed = None;
-            for part in control.drain() {
-                if let RecvAncillaryMessage::ScmRights(mut fds) = part {
-                    passed = fds.next();
-                }
-            }
-            Ok((got.bytes, passed))
-        };
-        let (read, passed) = stream.async_io(Interest::READABLE, receive).await?;
-        if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        channel = passed.or(channel);
-        bytes.extend(buffer.iter().take(read));
     }
 }
 

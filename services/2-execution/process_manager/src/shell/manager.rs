@@ -99,7 +99,7 @@ impl Manager {
         let Inherited { keeper, image, error, images, host } = inherited;
         let programs = state_folder.join("programs");
         std::fs::create_dir_all(&programs)?;
-        super::egress::write_name_servers(&images)?;
+        kit::way_out::write_name_servers(&images)?;
         let (exits, told) = mpsc::unbounded_channel();
         let nonce =
             u64::from_le_bytes(kit::authority::random_16()?.first_chunk().copied().unwrap_or_default());

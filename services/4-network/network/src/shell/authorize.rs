@@ -55,6 +55,13 @@ impl Wish {
 }
 
 impl Wish {
+    /// Of one who comes in: rules are about where it comes to, the record also says from where.
+    fn describe_peer(&self, request: &mut PolicyRequest) {
+        if let (Direction::Inbound, Some(remote)) = (self.direction, self.remote) {
+            request.context.metadata.insert("remote".to_owned(), remote.to_string());
+        }
+    }
+
     /// What rules can ask for beside the address. Without a protocol it is TCP.
     fn describe(&self, request: &mut PolicyRequest) {
         let metadata = &mut request.context.metadata;
@@ -83,10 +90,7 @@ impl Network {
         let action = wish.action()?;
         let resource = resource_of(&action);
         let mut request = requestor.ask(&self.node, action, resource)?;
-        // Of one who comes in: rules are about where it comes to, the record also says from where.
-        if let (Direction::Inbound, Some(remote)) = (wish.direction, wish.remote) {
-            request.context.metadata.insert("remote".to_owned(), remote.to_string());
-        }
+        wish.describe_peer(&mut request);
         wish.describe(&mut request);
         self.authorize_request(request, wish, ProcessId(0)).await
     }
@@ -105,6 +109,7 @@ impl Network {
         let resource = resource_of(&action);
         let mut request = self.node.authority().request(identity, action, resource)?;
         request.context.process = process;
+        wish.describe_peer(&mut request);
         wish.describe(&mut request);
         self.authorize_request(request, wish, process).await
     }

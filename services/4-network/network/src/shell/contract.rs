@@ -14,6 +14,7 @@ use super::{
     Network,
     calls::{EventStream, FetchStream},
     live::Live,
+    program::service_of,
     transfer::wanted,
 };
 use crate::core::{
@@ -52,6 +53,7 @@ impl Network {
                     sent_bytes: counted(|live| live.sent_bytes.load(Ordering::Relaxed)),
                     received_bytes: counted(|live| live.received_bytes.load(Ordering::Relaxed)),
                     process: record.process.0,
+                    service: service_of(&record.client).unwrap_or_default().to_owned(),
                     name: record.name.as_ref().map(ToString::to_string).unwrap_or_default(),
                 });
             }

@@ -192,7 +192,7 @@ impl Network {
             }
             if waited >= GIVEN_UP_AFTER {
                 for (program, sockets) in left {
-                    tracing::error!(process = %program.process, ?sockets, "what was cut is still there");
+                    tracing::error!(program = program.client, ?sockets, "what was cut is still there");
                 }
                 return false;
             }

@@ -18,6 +18,7 @@ mod program_connect;
 mod program_wire;
 mod programs;
 mod proxy;
+mod published;
 mod pump;
 mod registry;
 mod relay;
@@ -147,8 +148,8 @@ pub struct Network {
     proxied: Arc<Semaphore>,
     /// When everything was last looked through because there was no room.
     looked: Mutex<Option<std::time::Instant>>,
-    /// Those that may connect, by their numbers.
-    programs: Mutex<HashMap<u64, Arc<Program>>>,
+    /// Those that may connect, by what they are known as.
+    programs: Mutex<HashMap<String, Arc<Program>>>,
     /// Sockets of programs on which a `connect` is being decided or carried out, by the kernel's numbers.
     claimed: Mutex<HashSet<u64>>,
     /// Which rule decided last about what.

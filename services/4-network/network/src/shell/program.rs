@@ -22,10 +22,11 @@ use crate::core::{
 
 /// One program.
 pub(super) struct Program {
+    /// 0 of a service's.
     pub(super) process: ProcessId,
     pub(super) identity: IdentityId,
     pub(super) places: Places,
-    /// Under which its sockets stand in the table.
+    /// Under which it is known, and its sockets stand in the table.
     pub(super) client: String,
     pub(super) orders: mpsc::UnboundedSender<Said>,
     pub(super) connects: Arc<Semaphore>,
@@ -80,14 +81,30 @@ impl Held {
     }
 }
 
+/// Before the name of a service.
+const SERVICE: &str = "service ";
+
+/// Of a service each start is another client.
+pub(super) fn client_of(hello: &wire::ProgramHello) -> String {
+    match hello.service.as_str() {
+        "" => format!("program {}", hello.process),
+        service => format!("{SERVICE}{service} {}", hello.process),
+    }
+}
+
+/// The service whose program a client is, if it is one's.
+pub(super) fn service_of(client: &str) -> Option<&str> {
+    client.strip_prefix(SERVICE)?.split(' ').next()
+}
+
 impl Program {
     pub(super) fn new(hello: &wire::ProgramHello, identity: IdentityId, places: Places) -> (Self, Heard) {
         let (orders, heard) = mpsc::unbounded_channel();
         let program = Self {
-            process: ProcessId(hello.process),
+            process: ProcessId(if hello.service.is_empty() { hello.process } else { 0 }),
             identity,
             places,
-            client: format!("program {}", hello.process),
+            client: client_of(hello),
             orders,
             connects: Arc::new(Semaphore::new(CONNECTS_OF_PROGRAM_MAX)),
             relays: Arc::new(Semaphore::new(RELAYS_OF_PROGRAM_MAX)),
@@ -189,6 +206,23 @@ mod tests {
     fn program() -> (Program, Heard) {
         let hello = wire::ProgramHello { process: 1, ..Default::default() };
         Program::new(&hello, IdentityId([1; 32]), Places::default())
+    }
+
+    #[test]
+    fn each_start_of_a_service_is_a_client_of_its_own_and_says_whose_it_is() {
+        let hello = |process, service: &str| wire::ProgramHello {
+            process,
+            service: service.to_owned(),
+            ..Default::default()
+        };
+        let clients = [hello(1, ""), hello(1, "web"), hello(2, "web")].map(|hello| client_of(&hello));
+        assert_eq!(clients, ["program 1", "service web 1", "service web 2"]);
+        let services = clients.each_ref().map(|client| service_of(client));
+        assert_eq!(services, [None, Some("web"), Some("web")]);
+        assert_eq!(
+            Program::new(&hello(7, "web"), IdentityId([1; 32]), Places::default()).0.process,
+            ProcessId(0)
+        );
     }
 
     #[test]

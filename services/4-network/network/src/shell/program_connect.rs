@@ -147,7 +147,7 @@ impl Wanted {
     }
 }
 
-fn address_of(address: &wire::Address) -> Option<SocketAddr> {
+pub(super) fn address_of(address: &wire::Address) -> Option<SocketAddr> {
     let port = u16::try_from(address.port).ok()?;
     if let Ok(v4) = <[u8; 4]>::try_from(address.ip.as_slice()) {
         return Some(SocketAddr::from((v4, port)));

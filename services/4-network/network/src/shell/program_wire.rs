@@ -77,7 +77,7 @@ pub(super) async fn send(
 pub(super) async fn receive(
     wire: &AsyncFd<Wire>,
     buffer: &mut [u8],
-) -> Result<(wire::ProgramWord, Option<OwnedFd>), PassError> {
+) -> Result<(wire::ProgramWord, Vec<OwnedFd>), PassError> {
     loop {
         let mut ready = wire.readable().await.map_err(PassError::Io)?;
         let mut fds = Vec::new();
@@ -85,7 +85,7 @@ pub(super) async fn receive(
             Ok(length) => {
                 let word = wire::ProgramWord::decode(buffer.get(..length).unwrap_or_default());
                 let word = word.map_err(|_| PassError::Closed)?;
-                return Ok((word, fds.pop()));
+                return Ok((word, fds));
             }
             Err(PassError::Full) => ready.clear_ready(),
             Err(error) => return Err(error),

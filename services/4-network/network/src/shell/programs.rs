@@ -26,13 +26,17 @@ use tokio::{
 
 use super::{
     Network,
-    program::{Heard, Program},
+    program::{Heard, Program, client_of},
     program_wire::{Wire, hello, pass, receive, register, send},
 };
 use crate::core::{Domain, NetError, Places, limits::PROGRAMS_MAX};
 
-/// Who alone speaks for programs.
+/// Who alone speaks for programs of `run`.
 const STARTER: &str = "process_manager";
+/// Who alone speaks for programs of services.
+const SUPERVISOR: &str = "supervisor";
+/// Bytes of a service's name.
+const SERVICE_BYTES_MAX: usize = 128;
 /// It says everything at once.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the kernel is asked which connections a program still has.
@@ -40,20 +44,24 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 impl Network {
     pub(super) fn take_program(self: &Arc<Self>, caller: &Caller, stream: UnixStream) {
-        if &*caller.client != STARTER {
+        let of_services = &*caller.client == SUPERVISOR;
+        if !of_services && &*caller.client != STARTER {
             tracing::warn!(client = %caller.client, "asks for a way out of a program, which is {STARTER}'s to do");
             return;
         }
         let network = Arc::clone(self);
         tokio::spawn(async move {
-            if let Err(error) = network.greet(stream).await {
+            if let Err(error) = network.greet(stream, of_services).await {
                 tracing::warn!(%error, "a way out was asked for and not opened");
             }
         });
     }
 
-    async fn greet(self: &Arc<Self>, mut stream: UnixStream) -> io::Result<()> {
+    async fn greet(self: &Arc<Self>, mut stream: UnixStream, of_services: bool) -> io::Result<()> {
         let hello = timeout(HELLO_TIMEOUT, hello(&mut stream)).await??;
+        if let Err(error) = speaks_for(&hello, of_services) {
+            return pass(&stream, &wire::ProgramWelcome { refused: error.to_string() }, None).await;
+        }
         if !self.kernel.is_there() {
             let refused = self.kernel.health().message.unwrap_or_default();
             return pass(&stream, &wire::ProgramWelcome { refused }, None).await;
@@ -114,8 +122,9 @@ impl Network {
         let identity = IdentityId::from_slice(&hello.identity)
             .ok_or_else(|| NetError::invalid("identity", "it is not 32 bytes"))?;
         let places = Places::parse(&hello.egress)?;
+        let client = client_of(hello);
         let mut programs = self.programs();
-        if let Some(known) = programs.get(&hello.process) {
+        if let Some(known) = programs.get(&client) {
             return match known.identity == identity && known.places == places {
                 true => Ok((Arc::clone(known), None)),
                 false => {
@@ -128,7 +137,7 @@ impl Network {
         }
         let (program, heard) = Program::new(hello, identity, places);
         let program = Arc::new(program);
-        programs.insert(hello.process, Arc::clone(&program));
+        programs.insert(client, Arc::clone(&program));
         Ok((program, Some(heard)))
     }
 
@@ -136,7 +145,7 @@ impl Network {
         self.programs().values().cloned().collect()
     }
 
-    fn programs(&self) -> MutexGuard<'_, HashMap<u64, Arc<Program>>> {
+    fn programs(&self) -> MutexGuard<'_, HashMap<String, Arc<Program>>> {
         self.programs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -154,15 +163,16 @@ impl Network {
                     }
                 }
                 word = receive(&wire, &mut buffer) => match word {
-                    Ok((word, fd)) => match word.word {
+                    Ok((word, mut fds)) => match word.word {
                         Some(Word::Alive(_)) | None => {}
                         Some(Word::Socket(domain)) => self.make_socket(&program, word.id, &domain),
                         Some(Word::Spare(spare)) => self.make_spare(&program, word.id, &spare),
-                        Some(Word::Connect(address)) => self.start_connect(&program, word.id, address, fd),
+                        Some(Word::Connect(address)) => self.start_connect(&program, word.id, address, fds.pop()),
                         Some(Word::Leads(address)) => self.tell_leads(&program, word.id, &address),
                         Some(Word::Datagrams(_)) => self.open_datagrams(&program, word.id),
                         Some(Word::Question(question)) => self.start_question(&program, word.id, question),
-                        Some(Word::Proxied(_)) => self.start_proxied(&program, fd),
+                        Some(Word::Proxied(_)) => self.start_proxied(&program, fds.pop()),
+                        Some(Word::Came(came)) => self.start_came(&program, &came, fds),
                     },
                     Err(_) => break,
                 },
@@ -181,8 +191,8 @@ impl Network {
         self.drain_of(program);
         self.registry.remove_of(&program.client, "its program has ended");
         let mut programs = self.programs();
-        if programs.get(&program.process.0).is_some_and(|known| Arc::ptr_eq(known, program)) {
-            programs.remove(&program.process.0);
+        if programs.get(&program.client).is_some_and(|known| Arc::ptr_eq(known, program)) {
+            programs.remove(&program.client);
         }
     }
 
@@ -227,6 +237,18 @@ impl Network {
     }
 }
 
+/// process_manager has no service, and the supervisor nothing else.
+fn speaks_for(hello: &wire::ProgramHello, of_services: bool) -> Result<(), NetError> {
+    let service = hello.service.as_str();
+    // A space would end it where it is shown.
+    let is_name = service.len() <= SERVICE_BYTES_MAX && service.bytes().all(|byte| byte.is_ascii_graphic());
+    match (of_services, service.is_empty()) {
+        (true, false) if is_name => Ok(()),
+        (false, true) => Ok(()),
+        _ => Err(NetError::invalid("service", "whoever asks does not speak for it")),
+    }
+}
+
 /// Numbers that a program understands.
 pub(super) mod libc_errno {
     use rustix::io::Errno;
@@ -254,4 +276,26 @@ fn host_stream(domain: Domain) -> Result<OwnedFd, u32> {
         tracing::debug!(%error, "a program's socket is not locked by a filter of its own");
     }
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_speaks_for_services_speaks_for_no_other_program_and_the_other_way_round() {
+        let hello = |service: &str| wire::ProgramHello { service: service.to_owned(), ..Default::default() };
+        let long = "x".repeat(SERVICE_BYTES_MAX + 1);
+        for (service, of_services, may) in [
+            ("", false, true),
+            ("web", true, true),
+            (&long[1..], true, true),
+            ("", true, false),
+            ("web", false, false),
+            (&long, true, false),
+            ("web 7", true, false),
+        ] {
+            assert_eq!(speaks_for(&hello(service), of_services).is_ok(), may, "{service:?} {of_services}");
+        }
+    }
 }

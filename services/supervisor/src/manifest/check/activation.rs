@@ -80,6 +80,13 @@ fn sockets(faults: &mut Faults, sockets: &[SocketConfig]) {
         if socket.mode.0 > 0o777 {
             faults.add(key("mode"), "the mode of a socket is 0000 to 0777");
         }
+        if let Some(port) = socket.publish {
+            let is_tcp = matches!(socket.listen, ListenAddress::Tcp(_));
+            if port == 0 || !is_tcp || socket.on_demand {
+                let what = "only a socket of TCP is published, at a port above 0 and not on demand";
+                faults.add(key("publish"), what);
+            }
+        }
         let Some(user) = &socket.user else { continue };
         faults.text(&key("user"), user, TEXT_BYTES_MAX);
         if socket.listen.path().is_none() {

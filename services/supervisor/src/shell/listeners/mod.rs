@@ -55,7 +55,15 @@ pub(super) fn handed_over(manifest: &ServiceManifest) -> Vec<HandedOver> {
         stored: stored_name(service, &socket.listen),
         name: socket.name.clone(),
     };
-    manifest.sockets.iter().map(of).collect()
+    manifest.sockets.iter().filter(|socket| socket.publish.is_none()).map(of).collect()
+}
+
+/// What its init gets, each with the port of the program.
+#[must_use]
+pub(super) fn published(manifest: &ServiceManifest) -> Vec<(String, u16)> {
+    let service = manifest.service.name.as_str();
+    let of = |socket: &SocketConfig| Some((stored_name(service, &socket.listen), socket.publish?));
+    manifest.sockets.iter().filter_map(of).collect()
 }
 
 impl Listeners {

@@ -15,6 +15,7 @@ mod program;
 mod secrets;
 mod service;
 mod slots;
+mod watched;
 
 use std::{
     fs::{File, OpenOptions},
@@ -46,6 +47,7 @@ pub(super) use boundary::boundary_pair;
 pub(super) use environment::identify;
 pub(super) use folders::{find_way, make_way};
 pub(super) use program::{ProgramFault, place_of_check};
+pub(super) use watched::give as give_control;
 
 /// A service's log is put aside above this, at its next start or while it runs (`logs.rs`); with the one put aside that is
 /// 16 MiB a service.

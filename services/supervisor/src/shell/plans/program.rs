@@ -8,7 +8,10 @@ use std::{
 };
 
 use base::Hash;
-use kit::env::{CREDENTIALS_FOLDER, CREDENTIALS_VARIABLE};
+use kit::{
+    env::{CREDENTIALS_FOLDER, CREDENTIALS_VARIABLE},
+    way_out::{NAME_SERVERS_FILE, write_name_servers},
+};
 use sandbox::{Command, Descriptor, Executable, Forks, Mount, Plan, Sockets, seccomp::Profile};
 use thiserror::Error;
 
@@ -21,11 +24,15 @@ use super::{
     image::{ImageFault, ServiceImage},
     limits, ownership,
     secrets::{self, SecretFault},
-    slots::{FIRST_TARGET, Slots},
+    slots::{FIRST_TARGET, Slots, put_first},
+    watched,
 };
 use crate::{
     manifest::{NetworkSwitch, ProgramConfig, Runs, SYSTEM, ServiceManifest},
-    shell::{listeners::HandedOver, sockets::Socket},
+    shell::{
+        listeners::{HandedOver, published},
+        sockets::{SUPERVISOR, Socket},
+    },
 };
 
 /// Read where the host's network is given.
@@ -98,6 +105,11 @@ impl House {
         let label = name.to_owned();
         let process = Process { image, path, arguments, label, log: self.open_log(name)?, root };
         let mut order = self.in_sandbox(manifest, sockets, program, account, process)?;
+        match &manifest.egress {
+            Some(egress) => watched::let_out(&mut order.plan, egress),
+            None => watched::shut_in(&mut order.plan, program, &self.features),
+        }
+        watched::publish(&mut order, &published(manifest));
         hand_over(&mut order, handed_over);
         // Few programs are written to be PID 1.
         order.plan.init = true;
@@ -151,6 +163,9 @@ impl House {
             plan.environment.retain(|(name, _)| name != CREDENTIALS_VARIABLE);
             plan.environment.push((CREDENTIALS_VARIABLE.to_owned(), target));
         }
+        if manifest.egress.is_some() {
+            own.extend(self.name_servers(root)?);
+        }
         plan = plan.with_mounts(self.mounts(manifest, sockets, root, has_network, own));
         if let Some(landlock) = plan.landlock.as_mut() {
             // The network namespace is the limit: with its own there is only loopback to reach.
@@ -194,6 +209,19 @@ impl House {
         let own = run.chain(self.own_mounts(manifest, sockets));
         let of_image = root.map(ServiceImage::mounts).unwrap_or_default();
         base.into_iter().chain(of_image).chain(system).chain(own).chain(granted).chain(given).collect()
+    }
+
+    /// Its monitor alone. In a container image without that file the C library asks there anyway.
+    fn name_servers(&self, root: Option<&ServiceImage>) -> Result<Option<Mount>, PlanFault> {
+        let [inside] = SYSTEM_WITH_NETWORK;
+        if root.is_some_and(|root| !root.has(inside)) {
+            return Ok(None);
+        }
+        let folder = self.layout.service_state(SUPERVISOR);
+        let path = folder.join(NAME_SERVERS_FILE);
+        let written = std::fs::create_dir_all(&folder).and_then(|()| write_name_servers(&folder));
+        written.map_err(|source| PlanFault::File { path: path.clone(), source })?;
+        Ok(Some(bind(&path, inside, false)))
     }
 
     /// A socket's file belongs to who connects; a manifest may have made that somebody else since it was bound.
@@ -273,17 +301,10 @@ fn hand_over(order: &mut Order, all: &[HandedOver]) {
         return;
     }
     let count = u32::try_from(all.len()).unwrap_or(u32::MAX);
-    let Order { plan, stored, .. } = order;
-    // What the keeper holds comes before what is sent.
-    plan.descriptors
-        .iter_mut()
-        .for_each(|descriptor| descriptor.slot = descriptor.slot.saturating_add(count));
-    if let Executable::Slot(slot) = &mut plan.executable {
-        *slot = slot.saturating_add(count);
-    }
+    put_first(order, &all.iter().map(|one| one.stored.clone()).collect::<Vec<_>>());
+    let plan = &mut order.plan;
     let numbers = (0..count).map(|slot| Descriptor { slot, target: FIRST_TARGET.saturating_add(slot) });
     plan.descriptors.extend(numbers);
-    stored.splice(0..0, all.iter().map(|one| one.stored.clone()));
     let names: Vec<&str> = all.iter().map(|one| one.name.as_str()).collect();
     plan.environment.push(("LISTEN_FDS".to_owned(), count.to_string()));
     plan.environment.push(("LISTEN_FDNAMES".to_owned(), names.join(":")));
@@ -306,7 +327,7 @@ fn open(path: &Path) -> Result<File, ProgramFault> {
 mod tests {
     use super::*;
     use base::layout::Layout;
-    use sandbox::Features;
+    use sandbox::{Features, seccomp::NotifyCall};
 
     fn house(root: &Path) -> House {
         std::fs::create_dir_all(root.join("state/images")).unwrap();
@@ -368,6 +389,60 @@ mod tests {
     }
 
     #[test]
+    fn a_program_with_a_way_out_is_watched_by_its_init_and_asks_its_monitor_for_names() {
+        let root = tempfile::tempdir().unwrap();
+        let house = house(root.path());
+        std::fs::create_dir_all(house.layout.service_state(SUPERVISOR)).unwrap();
+        let of = |egress: &str| {
+            let mut order = house.program(&manifest("image = \"/bin/true\"", egress), &[], &[]).unwrap();
+            let (control, _) = sandbox::fdpass::Channel::pair().unwrap();
+            if order.plan.watched.is_some() {
+                watched::give(&mut order, control.into());
+            }
+            order.plan.validate(order.stored.len() + order.fds.len()).unwrap();
+            order.plan
+        };
+        let (plain, out) = (of(""), of("[egress]\nallow = [\"192.0.2.1:443\"]\n"));
+        assert!(plain.watched.is_none() && plain.name_server.is_none());
+        let watched = out.watched.as_ref().unwrap();
+        assert!(watched.leads_out && !watched.proxy && out.name_server.is_some() && out.datagrams.is_none());
+        let shown = &out.seccomp.as_ref().unwrap().notify;
+        assert!(
+            [NotifyCall::Socket, NotifyCall::Connect, NotifyCall::Bind, NotifyCall::Listen]
+                .iter()
+                .all(|call| shown.contains(call))
+        );
+        assert!(!out.landlock.as_ref().unwrap().tcp && plain.landlock.as_ref().unwrap().tcp);
+        let names = |plan: &Plan| {
+            let is =
+                |mount: &&Mount| matches!(mount, Mount::Bind { target, .. } if target == "/etc/resolv.conf");
+            plan.mounts.iter().filter(is).count()
+        };
+        assert_eq!((names(&plain), names(&out)), (0, 1));
+        let proxied = of("[egress]\nallow = [\"192.0.2.1:443\", \"192.0.2.53:53/udp\"]\nproxy = true\n");
+        assert!(proxied.watched.as_ref().unwrap().proxy && proxied.datagrams.is_some());
+        let has = |plan: &Plan| plan.environment.iter().any(|(name, _)| name == "HTTPS_PROXY");
+        assert!(has(&proxied) && !has(&out));
+    }
+
+    #[test]
+    fn who_can_be_handed_sockets_is_watched_and_nobody_else() {
+        let root = tempfile::tempdir().unwrap();
+        let mut house = house(root.path());
+        let watched = |house: &House, program: &str, more: &str| {
+            let manifest = manifest(&format!("image = \"/bin/true\"\n{program}"), more);
+            house.program(&manifest, &[], &[]).unwrap().plan.watched.map(|watched| watched.leads_out)
+        };
+        let sees = "fs = [\"/tmp\"]";
+        assert_eq!(watched(&house, sees, ""), None, "the kernel shows no calls");
+        house.features.seccomp_notify = true;
+        assert_eq!(watched(&house, sees, ""), Some(false));
+        assert_eq!(watched(&house, "", ""), None);
+        assert_eq!(watched(&house, sees, "[sandbox]\nnetwork = \"host\"\n"), None);
+        assert_eq!(watched(&house, sees, "[egress]\nallow = [\"192.0.2.1:443\"]\n"), Some(true));
+    }
+
+    #[test]
     fn a_service_has_an_init_before_it_which_runs_its_check_after_all_other_commands() {
         let root = tempfile::tempdir().unwrap();
         let house = house(root.path());
@@ -402,6 +477,33 @@ mod tests {
             |name: &str, value: &str| order.plan.environment.contains(&(name.to_owned(), value.to_owned()));
         assert!(has("LISTEN_FDS", "2") && has("LISTEN_FDNAMES", "http:left"));
         assert_eq!(order.plan.own_pid.as_deref(), Some("LISTEN_PID"));
+    }
+
+    #[test]
+    fn what_is_published_is_its_inits_and_moves_nothing_of_what_it_is_handed_itself() {
+        let root = tempfile::tempdir().unwrap();
+        let secret = root.path().join("secret");
+        std::fs::write(&secret, "s").unwrap();
+        let sockets = "[[sockets]]\nname = \"a\"\nlisten = \"tcp:127.0.0.1:80\"\npublish = 8080\n\
+                       [[sockets]]\nname = \"b\"\nlisten = \"tcp:127.0.0.1:81\"\n";
+        let program =
+            format!("image = \"/bin/true\"\nsecrets = [{{ name = \"s\", path = \"{}\" }}]", secret.display());
+        let manifest = manifest(&program, sockets);
+        let handed = crate::shell::listeners::handed_over(&manifest);
+        assert_eq!(handed.len(), 1);
+        let mut order = house(root.path()).program(&manifest, &[], &handed).unwrap();
+        let (control, _) = sandbox::fdpass::Channel::pair().unwrap();
+        watched::give(&mut order, control.into());
+        order.plan.validate(order.stored.len() + order.fds.len()).unwrap();
+        let watched = order.plan.watched.unwrap();
+        let [one] = &watched.published[..] else { panic!("{watched:?}") };
+        let [(stored, port)] = &published(&manifest)[..] else { panic!() };
+        assert_eq!((&order.stored[one.slot as usize], one.port), (stored, *port));
+        let slot_of = |target| order.plan.descriptors.iter().find(|d| d.target == target).unwrap().slot;
+        assert_eq!(order.stored[slot_of(3) as usize], handed[0].stored);
+        // The log, the image, the secrets and the channel are what is sent, in this order.
+        assert_eq!((slot_of(1), &order.plan.executable, watched.slot), (2, &Executable::Slot(3), 5));
+        assert!(order.plan.mounts.iter().any(|mount| matches!(mount, Mount::Sealed { slot: 4, .. })));
     }
 
     #[test]

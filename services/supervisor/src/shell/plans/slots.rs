@@ -2,7 +2,9 @@
 
 use std::os::fd::OwnedFd;
 
-use sandbox::{Descriptor, Executable};
+use sandbox::{Descriptor, Executable, Mount};
+
+use super::Order;
 
 /// Numbers below are standard streams.
 pub(super) const FIRST_TARGET: u32 = 3;
@@ -52,6 +54,26 @@ impl Slots {
         fds.extend([log, image]);
         (Executable::Slot(log_slot.saturating_add(1)), descriptors, names, fds)
     }
+}
+
+/// Descriptors that the keeper holds come before what is sent, and these before all others.
+pub(super) fn put_first(order: &mut Order, names: &[String]) {
+    let count = u32::try_from(names.len()).unwrap_or(u32::MAX);
+    let Order { plan, stored, .. } = order;
+    let later = |slot: &mut u32| *slot = slot.saturating_add(count);
+    plan.descriptors.iter_mut().for_each(|descriptor| later(&mut descriptor.slot));
+    if let Executable::Slot(slot) = &mut plan.executable {
+        later(slot);
+    }
+    for mount in &mut plan.mounts {
+        if let Mount::Sealed { slot, .. } = mount {
+            later(slot);
+        }
+    }
+    if let Some(watched) = plan.watched.as_mut() {
+        watched.published.iter_mut().for_each(|published| later(&mut published.slot));
+    }
+    stored.splice(0..0, names.iter().cloned());
 }
 
 pub(super) type Finished = (Executable, Vec<Descriptor>, Vec<String>, Vec<OwnedFd>);

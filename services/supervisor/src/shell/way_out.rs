@@ -1,0 +1,237 @@
+//! The way out of a service's program: a channel from `network` to the init before it, and another one when `network` has come back.
+//!
+//! The init is told over a channel of its own, made at each launch; the keeper holds the supervisor's end, so the next supervisor
+//! goes on. Nobody waits for `network`: a program that starts before it, or outlives it, is answered `ENETDOWN`.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
+    time::Duration,
+};
+
+use base::IdentityId;
+use contracts::{network::v1 as wire, way_out::ToInit};
+use kit::way_out::{self, Asked};
+use sandbox::fdpass::{Channel, PassError};
+use tokio::{net::UnixStream, sync::oneshot};
+
+use super::{
+    clients,
+    keeper_client::Keeper,
+    launches::{self, Fault},
+    run::Shell,
+    sockets::SUPERVISOR,
+};
+use crate::{
+    core::supervisor::{LaunchId, Supervisor},
+    manifest::LoadedManifest,
+};
+use chain::payload::service::ServiceError;
+
+/// Who gives it.
+const NETWORK: &str = "network";
+/// Before a start goes on without it: a service is not held up by another that hangs.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(50);
+/// An init takes what it is told within milliseconds; one that has stood still for so long is tried again with the next.
+const TELL_TIMEOUT: Duration = Duration::from_secs(2);
+const FULL_PAUSE: Duration = Duration::from_millis(2);
+
+/// Under which the keeper holds the supervisor's end.
+#[must_use]
+pub(super) fn stored_name(service: &str) -> String {
+    format!("way_out:{service}")
+}
+
+/// Of one launch.
+pub(super) struct WayOut {
+    keeper: Keeper,
+    /// Where `network` listens for the supervisor.
+    path: PathBuf,
+    launch: LaunchId,
+    hello: wire::ProgramHello,
+    control: Channel,
+}
+
+impl WayOut {
+    fn new(
+        keeper: &Keeper,
+        path: PathBuf,
+        launch: LaunchId,
+        manifest: &LoadedManifest,
+        identity: IdentityId,
+        control: OwnedFd,
+    ) -> Option<Self> {
+        if !manifest.manifest.has_way() {
+            return None;
+        }
+        let allow = manifest.manifest.egress.as_ref().map(|egress| egress.allow.clone());
+        let hello = wire::ProgramHello {
+            process: launch.0,
+            identity: identity.0.to_vec(),
+            egress: allow.unwrap_or_default(),
+            service: manifest.name().to_owned(),
+        };
+        Some(Self { keeper: keeper.clone(), path, launch, hello, control: Channel::from(control) })
+    }
+
+    /// Before the launch: the channel waits for the init. What is refused now would be refused for ever.
+    pub(super) async fn first(&self) -> Result<Option<UnixStream>, Fault> {
+        match tokio::time::timeout(PATIENCE, self.ask()).await {
+            Ok(Ok(Ok(stream))) => Ok(Some(stream)),
+            Ok(Ok(Err(refused))) => {
+                let text = format!("[egress] is refused by the service network: {refused}");
+                Err((ServiceError::LaunchFailed, text))
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(service = self.hello.service, %error, "started without a way out, until network is there");
+                Ok(None)
+            }
+            Err(_) => Ok(None),
+        }
+    }
+
+    async fn ask(&self) -> io::Result<Result<UnixStream, String>> {
+        let Asked { stream, channel } = match way_out::ask(&self.path, &self.hello).await? {
+            Ok(asked) => asked,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        if let Some(channel) = channel {
+            self.tell(&ToInit::Open, &[channel.as_fd()]).await?;
+        }
+        Ok(Ok(stream))
+    }
+
+    async fn tell(&self, word: &ToInit, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let bytes = word.encode();
+        let told = async {
+            loop {
+                match self.control.send(&bytes, fds) {
+                    Ok(()) => return Ok(()),
+                    Err(PassError::Full) => tokio::time::sleep(FULL_PAUSE).await,
+                    Err(error) => return Err(io::Error::other(error.to_string())),
+                }
+            }
+        };
+        tokio::time::timeout(TELL_TIMEOUT, told)
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    }
+
+    /// For as long as the launch lives, which `ends` tells.
+    async fn keep(self, mut held: Option<UnixStream>, mut ends: oneshot::Receiver<()>) {
+        loop {
+            tokio::select! {
+                _ = &mut ends => return,
+                () = self.once(held.take()) => {}
+            }
+        }
+    }
+
+    async fn once(&self, held: Option<UnixStream>) {
+        let stream = match held {
+            Some(stream) => Ok(Ok(stream)),
+            None => self.ask().await,
+        };
+        match stream {
+            Ok(Ok(mut stream)) => {
+                while let Ok(cut) = way_out::next_cut(&mut stream).await {
+                    self.end(cut).await;
+                }
+            }
+            other => {
+                tracing::debug!(service = self.hello.service, ?other, "no way out for a program");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+
+    /// What was cut and is still there. What the program has where nobody finds it ends with it.
+    async fn end(&self, cut: wire::ProgramCut) {
+        let service = &self.hello.service;
+        tracing::warn!(service, sockets = ?cut.sockets, end = cut.end, "connections that were cut are still there");
+        if let Err(error) = self.tell(&ToInit::Cut(cut.sockets), &[]).await {
+            tracing::warn!(service, %error, "its init is not told to end them");
+        }
+        if cut.end {
+            launches::kill(&self.keeper, self.launch.0);
+        }
+    }
+}
+
+/// For one process: the supervisor's end, then the init's.
+pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    clients::pair()
+}
+
+/// What a launch hands to its way out.
+pub(super) struct Begin {
+    pub(super) keeper: Keeper,
+    pub(super) path: PathBuf,
+    pub(super) identity: Option<IdentityId>,
+}
+
+impl Begin {
+    pub(super) fn of(
+        &self,
+        launch: LaunchId,
+        manifest: &LoadedManifest,
+        control: OwnedFd,
+    ) -> Result<WayOut, Fault> {
+        let failed = |text: &str| (ServiceError::LaunchFailed, text.to_owned());
+        let identity = self.identity.ok_or_else(|| failed("a way out needs an identity"))?;
+        WayOut::new(&self.keeper, self.path.clone(), launch, manifest, identity, control)
+            .ok_or_else(|| failed("the manifest names no way"))
+    }
+}
+
+/// Goes on in a task of its own until `ends` is dropped or told.
+pub(super) fn keep(way_out: WayOut, held: Option<UnixStream>, ends: oneshot::Receiver<()>) {
+    tokio::spawn(way_out.keep(held, ends));
+}
+
+impl Shell {
+    /// Where `network` listens for the supervisor.
+    pub(super) fn network_socket(&self) -> PathBuf {
+        self.applier.house.layout.edge_socket(NETWORK, SUPERVISOR)
+    }
+
+    /// Of the programs that the supervisor before has left.
+    pub(super) fn keep_ways_out(&mut self, machine: &Supervisor) {
+        for launch in self.launches.keys().copied().collect::<Vec<_>>() {
+            let Some(manifest) = machine.manifest_of(launch).filter(|it| it.manifest.has_way()) else {
+                continue;
+            };
+            let identity =
+                machine.setups().find(|setup| setup.name() == manifest.name()).map(|it| it.identity);
+            let begin = Begin { keeper: self.applier.keeper.clone(), path: self.network_socket(), identity };
+            let (told, ends) = oneshot::channel();
+            self.ways_out.insert(launch, told);
+            tokio::spawn(async move {
+                let service = manifest.name();
+                match begin.keeper.fetch(&stored_name(service)).await {
+                    Ok(Some(control)) => match begin.of(launch, &manifest, control) {
+                        Ok(way_out) => way_out.keep(None, ends).await,
+                        Err((_, error)) => tracing::error!(service, error, "its way out is not kept"),
+                    },
+                    Ok(None) => {
+                        tracing::error!(service, "nobody holds the channel to its init; it has no way out")
+                    }
+                    Err(error) => tracing::error!(service, %error, "the channel to its init cannot be had"),
+                }
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_keeper_knows_it_by_the_service() {
+        assert_eq!(stored_name("web"), "way_out:web");
+    }
+}
