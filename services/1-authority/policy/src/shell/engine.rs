@@ -506,7 +506,10 @@ impl Task {
     /// What takes something away is answered when everybody has taken notice, or with who has not.
     fn committed(&self, asked: &Asked, mut committed: wire::Committed, outbox: &mut Outbox) {
         let withdrawn = match &asked.item {
-            Item::Act { entry, .. } | Item::Redeem { entry, .. } | Item::Record { entry } => withdraws(entry),
+            Item::Act { entry, .. }
+            | Item::ActBy { entry, .. }
+            | Item::Redeem { entry, .. }
+            | Item::Record { entry } => withdraws(entry),
             Item::Evaluate { .. } | Item::Preflight { .. } => false,
         };
         let at = committed.entry.as_ref().map(|at| Sequence(at.sequence)).filter(|_| withdrawn);
