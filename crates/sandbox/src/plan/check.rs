@@ -193,6 +193,9 @@ impl Plan {
         if let Some(quota) = self.limits.cpu_millicores_max {
             range("the cpu quota in millicores", i64::from(quota), 10, 1_000_000)?;
         }
+        if let Some(io) = &self.limits.io {
+            io.validate()?;
+        }
         if let Some(score) = self.oom_score_adj {
             range("oom_score_adj", i64::from(score), -1000, 1000)?;
         }
@@ -235,7 +238,7 @@ pub(super) fn at_most(what: &'static str, size: usize, limit: usize) -> Result<(
     if size > limit { Err(PlanError::TooMany { what, size, limit }) } else { Ok(()) }
 }
 
-fn range(what: &'static str, value: i64, min: i64, max: i64) -> Result<(), PlanError> {
+pub(super) fn range(what: &'static str, value: i64, min: i64, max: i64) -> Result<(), PlanError> {
     if value < min || value > max { Err(PlanError::Range { what, value, min, max }) } else { Ok(()) }
 }
 

@@ -22,7 +22,10 @@ pub use files::{
     Access, Landlock, MASKED_USUALLY, Mount, OVERLAY_UPPER, OVERLAY_WORK, PathRule, READ_ONLY_USUALLY,
     SEALED_BYTES_MAX, SEALED_FILES_MAX, SealedFile,
 };
-pub use limits::{Limits, PRIORITY_MAX, PRIORITY_NORMAL, Resource, Rlimit};
+pub use limits::{
+    ALL_DISKS, IO_BYTES_PER_S_MIN, IO_LIMITS_MAX, IO_WEIGHT_MAX, IoLimit, IoLimits, Limits, PRIORITY_MAX,
+    PRIORITY_NORMAL, Resource, Rlimit,
+};
 
 /// No step is taken about capabilities.
 pub const CAPABILITIES_UNTOUCHED: u64 = u64::MAX;
