@@ -47,7 +47,7 @@ pub use plan::{
     IO_WEIGHT_MAX, Identity, IoLimit, IoLimits, LANDLOCK_RULES_MAX, Landlock, Limits, MASKED_USUALLY,
     MOUNTS_MAX, Mount, Namespaces, OVERLAY_UPPER, OVERLAY_WORK, PATH_BYTES_MAX, PLAN_BYTES_MAX, PRIORITY_MAX,
     PRIORITY_NORMAL, PathRule, Plan, PlanError, READ_ONLY_USUALLY, Resource, Rlimit, SEALED_BYTES_MAX,
-    SEALED_FILES_MAX, SealedFile, Seccomp, Sockets,
+    SEALED_FILES_MAX, SealedFile, Seccomp, Sockets, UserName,
 };
 pub use start_token::StartToken;
 pub use wait::wait_for;

@@ -263,6 +263,19 @@ pub struct Plan {
     /// as packets; see `datagram_link.rs`.
     #[n(37)]
     pub datagrams: Option<u32>,
+    /// Names for its ids, where what it sees has none; see `launch/user_names.rs`.
+    #[n(39)]
+    pub user_name: Option<UserName>,
+}
+
+/// What `/etc/passwd` and `/etc/group` say of the ids inside.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct UserName {
+    /// Of the user and of the group.
+    #[n(0)]
+    pub name: String,
+    #[n(1)]
+    pub home: String,
 }
 
 impl Plan {
@@ -312,6 +325,7 @@ impl Plan {
             deterministic: false,
             name_server: None,
             datagrams: None,
+            user_name: None,
         }
     }
 
