@@ -270,6 +270,21 @@ pub struct Run {
     /// Limit of processor time altogether, for example 10s.
     #[arg(long = "cpu-time", alias = "cpu", value_name = "TIME")]
     pub cpu_time: Option<String>,
+    /// Limit of what it reads from disks per second, for example 10M of each disk or /data=10M of the disk that /data is on.
+    #[arg(long, value_name = "[PATH=]SIZE")]
+    pub io_read: Vec<String>,
+    /// The same of what it writes.
+    #[arg(long, value_name = "[PATH=]SIZE")]
+    pub io_write: Vec<String>,
+    /// Limit of reads from disks per second, for example 500 or /data=500.
+    #[arg(long, value_name = "[PATH=]NUMBER")]
+    pub io_read_ops: Vec<String>,
+    /// The same of writes.
+    #[arg(long, value_name = "[PATH=]NUMBER")]
+    pub io_write_ops: Vec<String>,
+    /// Its share of the disks among others, 1 to 10000; 100 is usual.
+    #[arg(long, value_name = "NUMBER")]
+    pub io_weight: Option<u32>,
     /// Limit of wall time, for example 5m.
     #[arg(long, value_name = "TIME")]
     pub timeout: Option<String>,

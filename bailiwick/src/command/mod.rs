@@ -10,6 +10,7 @@ mod exec;
 mod identity;
 mod image;
 mod import;
+mod io_limits;
 mod job;
 mod key;
 mod layer;

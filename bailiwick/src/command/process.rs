@@ -165,7 +165,10 @@ async fn start(
         }
         None => Vec::new(),
     };
+    let path = file.as_deref().map(std::path::absolute).transpose()?;
     let request = pb::SpawnRequest {
+        // A name that is not UTF-8 cannot be said; it runs where images lie.
+        path: path.as_deref().and_then(Path::to_str).unwrap_or_default().to_owned(),
         image,
         args: rest,
         capabilities: Vec::new(),
@@ -212,6 +215,8 @@ fn limits(args: &Run) -> Result<pb::ResourceLimits> {
         files: args.files.unwrap_or(0),
         disk_bytes: args.disk.as_deref().map(units::parse_size).transpose()?.unwrap_or(0),
         cpu_millicores: args.cpus.as_deref().map(units::parse_millicores).transpose()?.unwrap_or(0),
+        io: super::io_limits::parse(args)?,
+        io_weight: super::io_limits::weight(args)?,
         ..pb::ResourceLimits::default()
     })
 }

@@ -1,5 +1,6 @@
 //! A compose file: each of its services becomes the manifest of a program of the host.
 
+mod disks;
 mod service;
 
 use crate::{

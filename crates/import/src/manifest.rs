@@ -120,7 +120,51 @@ pub struct Resources {
     pub memory_mb: Option<u64>,
     pub cpu_shares: Option<u64>,
     pub priority: Option<&'static str>,
+    pub io_weight: Option<u64>,
+    pub io: Vec<IoMaximum>,
 }
+
+/// What may be asked of a disk each second.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IoMaximum {
+    pub place: String,
+    pub read_bytes: Option<u64>,
+    pub write_bytes: Option<u64>,
+    pub read_operations: Option<u64>,
+    pub write_operations: Option<u64>,
+}
+
+impl IoMaximum {
+    fn row(&self) -> String {
+        let numbers = [
+            ("read_bytes", self.read_bytes),
+            ("write_bytes", self.write_bytes),
+            ("read_operations", self.read_operations),
+            ("write_operations", self.write_operations),
+        ];
+        let numbers = numbers.iter().filter_map(|(key, number)| Some(format!(", {key} = {}", (*number)?)));
+        format!("{{ place = {}{} }}", text(&self.place), numbers.collect::<String>())
+    }
+}
+
+impl Resources {
+    /// Whether a limit more of a disk could be taken in.
+    pub(crate) fn limit_disk(&mut self, place: String, set: impl FnOnce(&mut IoMaximum)) -> bool {
+        let known = self.io.iter().position(|one| one.place == place);
+        if let Some(one) = known.and_then(|at| self.io.get_mut(at)) {
+            set(one);
+            return true;
+        }
+        if self.io.len() >= IO_LIMITS_MAX {
+            return false;
+        }
+        set(self.io.push_mut(IoMaximum { place, ..IoMaximum::default() }));
+        true
+    }
+}
+
+/// The supervisor's limit.
+const IO_LIMITS_MAX: usize = 16;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sandbox {
@@ -313,6 +357,12 @@ impl Manifest {
         table.number("memory_mb", self.resources.memory_mb);
         table.number("cpu_shares", self.resources.cpu_shares);
         table.text("priority", self.resources.priority);
+        table.number("io_weight", self.resources.io_weight);
+        // Where a kernel cannot hold it, those whose files these are start a service all the same.
+        if self.resources.io_weight.is_some() || !self.resources.io.is_empty() {
+            table.raw("io_optional", true);
+        }
+        table.tables("io", self.resources.io.iter().map(IoMaximum::row).collect());
         table.end(out);
         let mut table = Table::new("[sandbox]");
         table.text("network", self.sandbox.host_network.then_some("host"));

@@ -191,6 +191,28 @@ pub(crate) fn megabytes(text: &str) -> Result<u64, String> {
     }
 }
 
+/// A number of bytes or operations per second, as systemd counts them: by 1000. `None` for infinity.
+pub(crate) fn thousands(text: &str) -> Result<Option<u64>, String> {
+    let text = text.trim();
+    if text == "infinity" {
+        return Ok(None);
+    }
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor: u64 = match text.get(digits.len()..).unwrap_or_default() {
+        "" | "B" => 1,
+        "K" => 1000,
+        "M" => 1_000_000,
+        "G" => 1_000_000_000,
+        "T" => 1_000_000_000_000,
+        _ => return Err(format!("{text:?} is no number with K, M, G or T")),
+    };
+    let number = digits.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    match number.filter(|number| i64::try_from(*number).is_ok()) {
+        Some(number) => Ok(Some(number)),
+        None => Err(format!("{text:?} is no number, or too large")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

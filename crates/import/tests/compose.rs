@@ -79,6 +79,14 @@ fn keys_of_a_service() {
     check("healthcheck:\n  disable: true", Mapped, "");
     check("mem_limit: 512m", Mapped, "memory_mb = 512");
     check("pids_limit: 100", Mapped, "processes_max = 100");
+    check(
+        "blkio_config:\n  device_read_bps:\n    - path: /dev/sda\n      rate: '12mb'\n  device_write_iops:\n    - path: /dev/sda\n      rate: 30",
+        Mapped,
+        r#"io = [{ place = "/dev/sda", read_bytes = 12582912, write_operations = 30 }]"#,
+    );
+    check("blkio_config:\n  weight: 1000", Approximated, "io_weight = 10000\nio_optional = true");
+    check("blkio_config:\n  weight: 9", Refused, "");
+    check("blkio_config:\n  weight_device:\n    - path: /dev/sda\n      weight: 400", Refused, "");
     check("cpu_shares: 2048", Mapped, "cpu_shares = 200");
     check("working_dir: /srv", Mapped, "cwd = \"/srv\"");
     check("labels:\n  a: b", Ignored, "");

@@ -219,6 +219,20 @@ fn resources() {
     check("MemoryMax=300M", Mapped, "memory_mb = 300");
     check("MemoryMax=50%", Refused, "");
     check("MemoryHigh=1G", Approximated, "memory_mb = 1024");
+    check("IOReadBandwidthMax=/data 5M", Mapped, r#"io = [{ place = "/data", read_bytes = 5000000 }]"#);
+    check(
+        "IOReadBandwidthMax=/data 5M\nIOWriteIOPSMax=/data 1K",
+        Mapped,
+        r#"io = [{ place = "/data", read_bytes = 5000000, write_operations = 1000 }]"#,
+    );
+    check("IOWriteBandwidthMax=/dev/sda 4095", Refused, "");
+    check("IOReadIOPSMax=/dev/sda", Refused, "");
+    check("IOReadIOPSMax=sda 5", Refused, "");
+    check("IOReadIOPSMax=/dev/sda infinity", Ignored, "");
+    check("IOWeight=200", Mapped, "io_weight = 200\nio_optional = true");
+    check("IOWeight=10001", Refused, "");
+    check("IODeviceWeight=/dev/sda 5", Refused, "");
+    check("BlockIOWeight=500", Refused, "");
     check("CPUWeight=200", Mapped, "cpu_shares = 200");
     check("CPUShares=2048", Mapped, "cpu_shares = 200");
     check("TasksMax=20", Mapped, "processes_max = 20");

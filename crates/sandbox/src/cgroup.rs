@@ -19,6 +19,9 @@ use crate::features::{Controller, Features, Hierarchy};
 use crate::guard::{Enforced, EnforcedBy, LimitKind};
 use crate::plan::Limits;
 
+mod disks;
+mod io_limits;
+
 /// The usual period of a cpu quota.
 const CPU_PERIOD_US: u64 = 100_000;
 /// Rounds of killing a tree that keeps forking, where it can be neither frozen nor killed at once. Each round ends
@@ -33,6 +36,7 @@ pub(crate) struct Detected {
     pub(crate) memory: Option<Controller>,
     pub(crate) pids: Option<Controller>,
     pub(crate) cpu: Option<Controller>,
+    pub(crate) io: Option<Controller>,
     pub(crate) freezer: Option<Controller>,
     pub(crate) unified: Option<PathBuf>,
 }
@@ -42,7 +46,8 @@ pub(crate) fn detect() -> Detected {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mut detected = detect_in(&groups, &mounts);
     let writable = |path: &Path| rustix::fs::access(path, Access::WRITE_OK | Access::EXEC_OK).is_ok();
-    for controller in [&mut detected.memory, &mut detected.pids, &mut detected.cpu, &mut detected.freezer] {
+    let Detected { memory, pids, cpu, io, freezer, .. } = &mut detected;
+    for controller in [memory, pids, cpu, io, freezer] {
         if controller.as_ref().is_some_and(|controller| !writable(&controller.own)) {
             *controller = None;
         }
@@ -58,6 +63,7 @@ pub(crate) fn detect() -> Detected {
         fill(&mut detected.memory, "memory");
         fill(&mut detected.pids, "pids");
         fill(&mut detected.cpu, "cpu");
+        fill(&mut detected.io, "io");
     }
     detected
 }
@@ -80,6 +86,7 @@ fn detect_in(groups: &str, mounts: &str) -> Detected {
                 "memory" => &mut detected.memory,
                 "pids" => &mut detected.pids,
                 "cpu" => &mut detected.cpu,
+                "blkio" => &mut detected.io,
                 "freezer" => &mut detected.freezer,
                 _ => continue,
             };
@@ -114,6 +121,7 @@ pub struct Tree {
     memory: Option<Controller>,
     pids: Option<Controller>,
     cpu: Option<Controller>,
+    io: Option<Controller>,
     /// Only where v2 cannot stop a tree.
     freezer: Option<PathBuf>,
     unified: Option<PathBuf>,
@@ -128,34 +136,39 @@ impl Tree {
             let folder = own.join(name);
             make_folder(&folder).ok().map(|()| folder)
         };
-        let v2_controllers = [&features.memory, &features.pids, &features.cpu]
+        let v2_controllers = [&features.memory, &features.pids, &features.cpu, &features.io]
             .into_iter()
             .flatten()
             .any(|controller| controller.hierarchy == Hierarchy::V2);
         let unified = features.unified.as_deref().and_then(make);
         let delegated = match (&features.unified, &unified) {
-            (Some(own), Some(folder)) if v2_controllers => delegate(own, folder, move_self),
-            _ => false,
+            (Some(own), Some(folder)) if v2_controllers && (!move_self || move_to_leaf(own)) => {
+                Some([own.as_path(), folder.as_path()])
+            }
+            _ => None,
         };
-        let place = |controller: &Option<Controller>| {
+        let place = |controller: &Option<Controller>, name: &str| {
             let Controller { hierarchy, own } = controller.as_ref()?;
             let own = match hierarchy {
                 Hierarchy::V1 => make(own)?,
-                Hierarchy::V2 => unified.clone().filter(|_| delegated)?,
+                Hierarchy::V2 => unified.clone().filter(|_| delegate(delegated, name))?,
             };
             Some(Controller { hierarchy: *hierarchy, own })
         };
+        let freezer = features.freezer.clone().filter(|_| unified.is_none());
         Tree {
-            memory: place(&features.memory),
-            pids: place(&features.pids),
-            cpu: place(&features.cpu),
-            freezer: place(&features.freezer.clone().filter(|_| unified.is_none())).map(|one| one.own),
+            memory: place(&features.memory, "+memory"),
+            pids: place(&features.pids, "+pids"),
+            cpu: place(&features.cpu, "+cpu"),
+            io: place(&features.io, "+io"),
+            freezer: place(&freezer, "").map(|one| one.own),
             unified,
         }
     }
 
     fn folders(&self) -> Vec<&Path> {
-        let limits = [&self.memory, &self.pids, &self.cpu].into_iter().flatten().map(|one| one.own.as_path());
+        let limits = [&self.memory, &self.pids, &self.cpu, &self.io];
+        let limits = limits.into_iter().flatten().map(|one| one.own.as_path());
         let mut folders: Vec<&Path> =
             limits.chain(self.freezer.as_deref()).chain(self.unified.as_deref()).collect();
         folders.sort_unstable();
@@ -163,7 +176,7 @@ impl Tree {
         folders
     }
 
-    /// Makes the group of one process tree with its limits.
+    /// Makes the group of one process tree with its limits. Fails where it cannot hold a limit of disks that must be held.
     pub fn group(&self, name: &str, limits: &Limits) -> io::Result<Group> {
         let mut group =
             Group { folders: Vec::new(), unified: None, memory: None, freezer: None, enforced: Vec::new() };
@@ -187,6 +200,15 @@ impl Tree {
         };
         group.memory = place(&self.memory);
         group.limit(limits, &group.memory.clone(), &place(&self.pids), &place(&self.cpu));
+        if let Some(io) = &limits.io {
+            match io_limits::apply(io, place(&self.io).as_ref()) {
+                Ok(enforced) => group.enforced.extend(enforced),
+                Err(error) => {
+                    let _ = group.remove();
+                    return Err(error);
+                }
+            }
+        }
         Ok(group)
     }
 
@@ -196,21 +218,17 @@ impl Tree {
     }
 }
 
-/// Hands the v2 controllers down to `folder`.
-fn delegate(own: &Path, folder: &Path, move_self: bool) -> bool {
-    if move_self {
-        let leaf = own.join(LEAF);
-        if make_folder(&leaf).is_err() || fs::write(leaf.join("cgroup.procs"), "0").is_err() {
-            return false;
-        }
-    }
-    let mut all = true;
-    for controller in ["+memory", "+pids", "+cpu"] {
-        all &= [own, folder]
-            .iter()
-            .all(|group| fs::write(group.join("cgroup.subtree_control"), controller).is_ok());
-    }
-    all
+/// Of v2, a group with limited children may hold no process.
+fn move_to_leaf(own: &Path) -> bool {
+    let leaf = own.join(LEAF);
+    make_folder(&leaf).is_ok() && fs::write(leaf.join("cgroup.procs"), "0").is_ok()
+}
+
+/// Hands a v2 controller down, from one group to the next. One that is not to be had takes no other with it.
+fn delegate(groups: Option<[&Path; 2]>, controller: &str) -> bool {
+    groups.is_some_and(|groups| {
+        groups.iter().all(|group| fs::write(group.join("cgroup.subtree_control"), controller).is_ok())
+    })
 }
 
 fn make_folder(folder: &Path) -> io::Result<()> {

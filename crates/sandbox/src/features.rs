@@ -53,6 +53,9 @@ pub struct Features {
     pub memory: Option<Controller>,
     pub pids: Option<Controller>,
     pub cpu: Option<Controller>,
+    /// `io` of v2, `blkio` of v1.
+    #[serde(default)]
+    pub io: Option<Controller>,
     /// For stopping a v1 tree at once.
     pub freezer: Option<Controller>,
     /// A v2 group can be made: `cgroup.kill`, `cgroup.freeze`, birth inside the group.
@@ -70,6 +73,7 @@ impl Features {
             memory: groups.memory,
             pids: groups.pids,
             cpu: groups.cpu,
+            io: groups.io,
             freezer: groups.freezer,
             unified: groups.unified,
             ..Features::for_inner()

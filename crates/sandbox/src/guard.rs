@@ -193,6 +193,10 @@ pub enum LimitKind {
     CpuQuota,
     #[n(4)]
     CpuTime,
+    #[n(5)]
+    Io,
+    #[n(6)]
+    IoWeight,
 }
 
 /// Which limit is held by what, for `status` and the log.

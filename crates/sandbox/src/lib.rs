@@ -41,12 +41,13 @@ pub use launch::{
 };
 pub use open_within::open_within;
 pub use plan::{
-    ARGUMENT_BYTES_MAX, ARGUMENTS_MAX, Access, CAPABILITIES_UNTOUCHED, COMMANDS_MAX, Command,
+    ALL_DISKS, ARGUMENT_BYTES_MAX, ARGUMENTS_MAX, Access, CAPABILITIES_UNTOUCHED, COMMANDS_MAX, Command,
     DESCRIPTOR_TARGET_MAX, DESCRIPTORS_MAX, Descriptor, EXECUTION_ARGUMENTS_MAX, EXECUTION_BYTES_MAX,
-    Executable, Execution, Forks, GROUPS_MAX, HOST_NAME_BYTES_MAX, Identity, LANDLOCK_RULES_MAX, Landlock,
-    Limits, MASKED_USUALLY, MOUNTS_MAX, Mount, Namespaces, OVERLAY_UPPER, OVERLAY_WORK, PATH_BYTES_MAX,
-    PLAN_BYTES_MAX, PRIORITY_MAX, PRIORITY_NORMAL, PathRule, Plan, PlanError, Published, READ_ONLY_USUALLY,
-    Resource, Rlimit, SEALED_BYTES_MAX, SEALED_FILES_MAX, SealedFile, Seccomp, Sockets, Watched,
+    Executable, Execution, Forks, GROUPS_MAX, HOST_NAME_BYTES_MAX, IO_BYTES_PER_S_MIN, IO_LIMITS_MAX,
+    IO_WEIGHT_MAX, Identity, IoLimit, IoLimits, LANDLOCK_RULES_MAX, Landlock, Limits, MASKED_USUALLY,
+    MOUNTS_MAX, Mount, Namespaces, OVERLAY_UPPER, OVERLAY_WORK, PATH_BYTES_MAX, PLAN_BYTES_MAX, PRIORITY_MAX,
+    PRIORITY_NORMAL, PathRule, Plan, PlanError, Published, READ_ONLY_USUALLY, Resource, Rlimit,
+    SEALED_BYTES_MAX, SEALED_FILES_MAX, SealedFile, Seccomp, Sockets, UserName, Watched,
 };
 pub use start_token::StartToken;
 pub use wait::wait_for;

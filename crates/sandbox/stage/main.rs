@@ -64,7 +64,7 @@ fn features(options: &[&str]) -> Features {
             Some(("privileged", _)) => features.privileged = false,
             Some(("seccomp_notify", _)) => features.seccomp_notify = false,
             Some(("cgroups", _)) => {
-                (features.memory, features.pids, features.cpu) = (None, None, None);
+                (features.memory, features.pids, features.cpu, features.io) = (None, None, None, None);
                 (features.freezer, features.unified) = (None, None);
             }
             _ => {}

@@ -5,8 +5,8 @@ use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 /// PRC-29; 0 means unlimited for `cpu_time_ms`, `io_bandwidth_bytes` and `net_bandwidth_bytes`.
-/// `cpu_millicores` and `disk_bytes` came later: an entry without them has none, and is as long as before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+/// `cpu_millicores`, `disk_bytes` and `io` came later: an entry without them has none, and is as long as before.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[cbor(array)]
 #[serde(default, deny_unknown_fields)]
 pub struct ResourceLimits {
@@ -31,6 +31,38 @@ pub struct ResourceLimits {
     /// means what `process_manager` gives.
     #[n(8)]
     pub disk_bytes: Option<u64>,
+    /// Of disks one by one; `io_bandwidth_bytes` is of each disk, to read and to write.
+    #[n(9)]
+    pub io: Option<IoLimits>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cbor(array)]
+#[serde(default, deny_unknown_fields)]
+pub struct IoLimits {
+    /// 1 to 10 000, 100 is the usual share.
+    #[n(0)]
+    pub weight: Option<u32>,
+    #[n(1)]
+    pub max: Vec<IoLimit>,
+}
+
+/// Of one disk, each per second.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cbor(array)]
+#[serde(default, deny_unknown_fields)]
+pub struct IoLimit {
+    /// A path on the disk, its device, or `all`.
+    #[n(0)]
+    pub place: String,
+    #[n(1)]
+    pub read_bytes: Option<u64>,
+    #[n(2)]
+    pub write_bytes: Option<u64>,
+    #[n(3)]
+    pub read_operations: Option<u64>,
+    #[n(4)]
+    pub write_operations: Option<u64>,
 }
 
 impl Default for ResourceLimits {
@@ -46,6 +78,7 @@ impl Default for ResourceLimits {
             net_bandwidth_bytes: 0,
             cpu_millicores: None,
             disk_bytes: None,
+            io: None,
         }
     }
 }

@@ -18,6 +18,23 @@ impl From<&pb::ResourceLimits> for log::ResourceLimits {
             net_bandwidth_bytes: l.net_bandwidth_bytes,
             cpu_millicores: (l.cpu_millicores > 0).then_some(l.cpu_millicores),
             disk_bytes: (l.disk_bytes > 0).then_some(l.disk_bytes),
+            io: (l.io_weight > 0 || !l.io.is_empty()).then(|| log::IoLimits {
+                weight: (l.io_weight > 0).then_some(l.io_weight),
+                max: l.io.iter().map(log::IoLimit::from).collect(),
+            }),
+        }
+    }
+}
+
+impl From<&pb::IoLimit> for log::IoLimit {
+    fn from(l: &pb::IoLimit) -> Self {
+        let given = |number: u64| (number > 0).then_some(number);
+        Self {
+            place: l.place.clone(),
+            read_bytes: given(l.read_bytes),
+            write_bytes: given(l.write_bytes),
+            read_operations: given(l.read_operations),
+            write_operations: given(l.write_operations),
         }
     }
 }

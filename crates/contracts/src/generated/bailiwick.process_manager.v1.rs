@@ -215,6 +215,10 @@ pub struct SpawnRequest {
     /// A proxy (HTTP and SOCKS5) listens on its own loopback, 127.0.0.1:3128, and its environment says so. Needs a place in `egress`.
     #[prost(bool, tag = "27")]
     pub proxy: bool,
+    /// Absolute path where the caller found the image, for one that `name` does not say: where it is visible inside, it runs there.
+    /// Not of a root of its own.
+    #[prost(string, tag = "28")]
+    pub path: ::prost::alloc::string::String,
 }
 /// A root of its own: `/proc`, `/dev`, `/tmp` and `/run` are the sandbox's all the same.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -276,7 +280,7 @@ pub struct PathGrant {
     pub copy_on_write: bool,
 }
 /// 0 means unlimited for cpu_time_ms, cpu_millicores and the bandwidths, the default (PRC-30) for the others.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ResourceLimits {
     #[prost(uint64, tag = "1")]
     pub cpu_time_ms: u64,
@@ -288,6 +292,7 @@ pub struct ResourceLimits {
     pub capabilities: u32,
     #[prost(uint32, tag = "5")]
     pub files: u32,
+    /// Per second of each disk, to read and to write.
     #[prost(uint64, tag = "6")]
     pub io_bandwidth_bytes: u64,
     #[prost(uint64, tag = "7")]
@@ -299,6 +304,27 @@ pub struct ResourceLimits {
     /// 0: 512 MiB of each private folder, 4 GiB of the copy-on-write folders. At least 1 MiB.
     #[prost(uint64, tag = "9")]
     pub disk_bytes: u64,
+    /// At most 16. Of several for the same disk the lowest hold. Refused where no cgroup holds it.
+    #[prost(message, repeated, tag = "10")]
+    pub io: ::prost::alloc::vec::Vec<IoLimit>,
+    /// Share of the disks among others: 1 to 10 000, 100 is usual; 0: what is usual. Read by the schedulers BFQ and io.cost.
+    #[prost(uint32, tag = "11")]
+    pub io_weight: u32,
+}
+/// What may be asked of a disk each second; 0 is no limit, bytes are at least 4096.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IoLimit {
+    /// An absolute path on the disk, without symbolic links and at most 1024 bytes; its device in /dev; or `all`.
+    #[prost(string, tag = "1")]
+    pub place: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub read_bytes: u64,
+    #[prost(uint64, tag = "3")]
+    pub write_bytes: u64,
+    #[prost(uint64, tag = "4")]
+    pub read_operations: u64,
+    #[prost(uint64, tag = "5")]
+    pub write_operations: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SpawnResponse {

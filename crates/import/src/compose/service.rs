@@ -170,6 +170,7 @@ impl Work<'_> {
                 self.outcome(key, node, "nothing that is executed gains a right", done);
             }
             "healthcheck" => self.healthcheck(key, node),
+            "blkio_config" => self.disks(key, node),
             _ => self.simple(key, node),
         }
     }

@@ -107,6 +107,11 @@ pub const KEYS: &[Key] = &[
     Key { names: &["mem_limit"], treat: Code(&[Mapped, Denied]), text: "`[resources] memory_mb`" },
     Key { names: &["pids_limit"], treat: Code(&[Mapped, Denied]), text: "`[sandbox] processes_max`" },
     Key {
+        names: &["blkio_config"],
+        treat: Code(&[Mapped, Approximated, Denied]),
+        text: "`[resources] io` of `device_read_bps` and its like, `io_weight` of `weight`, with `io_optional`; `weight_device` is refused",
+    },
+    Key {
         names: &["cpu_shares"],
         treat: Code(&[Mapped, Denied]),
         text: "`[resources] cpu_shares`; 1024 there is 100 here",
@@ -130,7 +135,6 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         names: &[
-            "blkio_config",
             "cgroup",
             "cgroup_parent",
             "configs",

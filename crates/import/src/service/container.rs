@@ -62,7 +62,7 @@ impl Work<'_> {
     }
 
     /// Runs something that says why it cannot be, and reports both ways.
-    fn attempt(&mut self, one: &Setting, how: &str, done: Result<(), String>) {
+    pub(super) fn attempt(&mut self, one: &Setting, how: &str, done: Result<(), String>) {
         match done {
             Ok(()) => self.mapped(one, how),
             Err(why) => self.refused(one, why),

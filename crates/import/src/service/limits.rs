@@ -34,6 +34,7 @@ impl Work<'_> {
         self.files_and_processes();
         self.other_limits();
         self.memory();
+        self.disks();
         self.order();
         if let Some(one) = self.service("DevicePolicy") {
             match one.value.as_str() {

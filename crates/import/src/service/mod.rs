@@ -4,6 +4,7 @@ mod around;
 mod commands;
 mod conditions;
 mod container;
+mod disks;
 mod environment;
 mod files;
 mod identity;

@@ -280,7 +280,7 @@ fn scheduling(priority: u8, features: &Features, missing: &mut Vec<Missing>) -> 
 /// Which limits cgroups hold, and what stands in for those that they do not.
 fn limits(plan: &Plan, group: Option<&Group>, effective: &mut Effective) {
     let rlimits_off = plan.disabled.contains(Guard::Rlimits);
-    let limits = plan.limits;
+    let limits = &plan.limits;
     let mut enforced = group.map(|group| group.enforced().to_vec()).unwrap_or_default();
     let mut stand_in = |kind, resource, value: Option<u64>, missing: &mut Vec<Missing>| {
         let Some(value) = value else { return };
@@ -314,6 +314,10 @@ fn limits(plan: &Plan, group: Option<&Group>, effective: &mut Effective) {
     stand_in(LimitKind::Processes, processes, limits.processes_max, missing);
     stand_in(LimitKind::CpuWeight, None, limits.cpu_weight.map(u64::from), missing);
     stand_in(LimitKind::CpuQuota, None, limits.cpu_millicores_max.map(u64::from), missing);
+    if let Some(io) = &limits.io {
+        stand_in(LimitKind::Io, None, (!io.max.is_empty()).then_some(0), missing);
+        stand_in(LimitKind::IoWeight, None, io.weight.map(u64::from), missing);
+    }
     stand_in(LimitKind::CpuTime, Some(Resource::CpuSeconds), limits.cpu_seconds_max, missing);
     effective.enforced = enforced;
     if rlimits_off {

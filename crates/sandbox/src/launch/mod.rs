@@ -9,6 +9,7 @@ mod mounts;
 mod overlay;
 mod part;
 mod sealed;
+mod user_names;
 mod watch;
 
 use std::ffi::CString;
@@ -76,10 +77,11 @@ pub enum Step {
     Execute,
     Determinism,
     Datagrams,
+    UserNames,
 }
 
 impl Step {
-    const ALL: [Step; 32] = [
+    const ALL: [Step; 33] = [
         Step::Fork,
         Step::Map,
         Step::Cgroup,
@@ -112,6 +114,7 @@ impl Step {
         Step::Execute,
         Step::Determinism,
         Step::Datagrams,
+        Step::UserNames,
     ];
 
     #[must_use]
@@ -149,6 +152,7 @@ impl Step {
             Step::Execute => "execute",
             Step::Determinism => "fix what a job could see",
             Step::Datagrams => "make devices for datagrams",
+            Step::UserNames => "name the user",
         }
     }
 }

@@ -18,7 +18,7 @@ use rustix::mount::{
 use rustix::process::{Gid, Uid};
 
 use super::child::{At, Failure};
-use super::{Prepared, Step, overlay, sealed};
+use super::{Prepared, Step, overlay, sealed, user_names};
 use crate::plan::Mount;
 use crate::{open_within::open_within, sys};
 
@@ -108,7 +108,7 @@ fn open_devices() -> io::Result<Vec<(&'static str, OwnedFd)>> {
     Ok(devices)
 }
 
-fn clone_tree(folder: BorrowedFd<'_>, path: &str, recursive: bool) -> Result<OwnedFd, Errno> {
+pub(super) fn clone_tree(folder: BorrowedFd<'_>, path: &str, recursive: bool) -> Result<OwnedFd, Errno> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
@@ -128,6 +128,7 @@ pub(super) fn build(prepared: &Prepared<'_>, sources: Vec<Source>) -> Result<(),
     for (index, (mount, source)) in plan.mounts.iter().zip(sources).enumerate() {
         put(prepared, mount, source).at_index(Step::Mount, index)?;
     }
+    user_names::put(plan).at(Step::UserNames)?;
     for (index, path) in plan.masked.iter().enumerate() {
         cover.as_mut().map_or(Ok(()), |cover| cover.mask(path)).at_index(Step::Mask, index)?;
     }
@@ -229,7 +230,7 @@ fn make_devices(prepared: &Prepared<'_>, devices: Vec<(&str, OwnedFd)>) -> io::R
 }
 
 /// Moves a detached mount to a path, making the mount point where there is none.
-fn attach(tree: &OwnedFd, target: &str) -> io::Result<()> {
+pub(super) fn attach(tree: &OwnedFd, target: &str) -> io::Result<()> {
     let (folder, name) = parent(target)?;
     attach_at(folder, name, tree, || target.to_owned())
 }
@@ -266,7 +267,7 @@ fn linked(folder: impl AsFd, name: &str, path: &str) -> io::Result<String> {
 }
 
 /// Moves a detached mount on top of a path, or of what is open if the path is empty.
-fn move_mount(tree: &OwnedFd, folder: impl AsFd, path: &str) -> Result<(), Errno> {
+pub(super) fn move_mount(tree: &OwnedFd, folder: impl AsFd, path: &str) -> Result<(), Errno> {
     let mut flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     if path.is_empty() {
         flags |= MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;

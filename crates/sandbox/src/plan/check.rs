@@ -5,6 +5,7 @@ use thiserror::Error;
 
 use super::{
     Descriptor, Executable, Mount, PRIORITY_MAX, Plan, SEALED_BYTES_MAX, SEALED_FILES_MAX, SealedFile,
+    UserName,
 };
 use crate::seccomp::{NotifyCall, Profile};
 
@@ -28,6 +29,8 @@ pub const DESCRIPTORS_MAX: usize = 128;
 pub const DESCRIPTOR_TARGET_MAX: u32 = 255;
 /// Bytes of a host name in Linux.
 pub const HOST_NAME_BYTES_MAX: usize = 64;
+/// Bytes of a user's name: what `useradd` takes.
+pub(super) const USER_NAME_BYTES_MAX: usize = 32;
 /// Landlock path rules of one plan.
 pub const LANDLOCK_RULES_MAX: usize = 512;
 
@@ -194,6 +197,19 @@ impl Plan {
         if let Some(quota) = self.limits.cpu_millicores_max {
             range("the cpu quota in millicores", i64::from(quota), 10, 1_000_000)?;
         }
+        if let Some(io) = &self.limits.io {
+            io.validate()?;
+        }
+        if let Some(UserName { name, home }) = &self.user_name {
+            at_most("bytes of a user's name", name.len(), USER_NAME_BYTES_MAX)?;
+            at_most("bytes of a home", home.len(), PATH_BYTES_MAX)?;
+            let is_plain = |text: &str| !text.is_empty() && !text.contains([':', '\n', '\0']);
+            if !is_plain(name) || !is_plain(home) {
+                return Err(PlanError::Contradiction(
+                    "a user's name or home that a line of passwd cannot hold",
+                ));
+            }
+        }
         if let Some(score) = self.oom_score_adj {
             range("oom_score_adj", i64::from(score), -1000, 1000)?;
         }
@@ -236,7 +252,7 @@ pub(super) fn at_most(what: &'static str, size: usize, limit: usize) -> Result<(
     if size > limit { Err(PlanError::TooMany { what, size, limit }) } else { Ok(()) }
 }
 
-fn range(what: &'static str, value: i64, min: i64, max: i64) -> Result<(), PlanError> {
+pub(super) fn range(what: &'static str, value: i64, min: i64, max: i64) -> Result<(), PlanError> {
     if value < min || value > max { Err(PlanError::Range { what, value, min, max }) } else { Ok(()) }
 }
 

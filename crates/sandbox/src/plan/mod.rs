@@ -23,7 +23,10 @@ pub use files::{
     Access, Landlock, MASKED_USUALLY, Mount, OVERLAY_UPPER, OVERLAY_WORK, PathRule, READ_ONLY_USUALLY,
     SEALED_BYTES_MAX, SEALED_FILES_MAX, SealedFile,
 };
-pub use limits::{Limits, PRIORITY_MAX, PRIORITY_NORMAL, Resource, Rlimit};
+pub use limits::{
+    ALL_DISKS, IO_BYTES_PER_S_MIN, IO_LIMITS_MAX, IO_WEIGHT_MAX, IoLimit, IoLimits, Limits, PRIORITY_MAX,
+    PRIORITY_NORMAL, Resource, Rlimit,
+};
 pub use watched::{Published, Watched};
 
 /// No step is taken about capabilities.
@@ -265,6 +268,19 @@ pub struct Plan {
     /// Its init answers the calls that its filter shows; the name server and the datagrams are the init's then.
     #[n(38)]
     pub watched: Option<Watched>,
+    /// Names for its ids, where what it sees has none; see `launch/user_names.rs`.
+    #[n(39)]
+    pub user_name: Option<UserName>,
+}
+
+/// What `/etc/passwd` and `/etc/group` say of the ids inside.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct UserName {
+    /// Of the user and of the group.
+    #[n(0)]
+    pub name: String,
+    #[n(1)]
+    pub home: String,
 }
 
 impl Plan {
@@ -315,6 +331,7 @@ impl Plan {
             name_server: None,
             datagrams: None,
             watched: None,
+            user_name: None,
         }
     }
 

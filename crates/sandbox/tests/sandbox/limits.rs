@@ -1,8 +1,8 @@
 //! Limits hold, by cgroup where one can be made, and the report says by what.
 
-use sandbox::{Features, Guard, GuardSet};
+use sandbox::{Features, Guard, GuardSet, IoLimit, IoLimits};
 
-use crate::common::{As, is_root, launchers, line, probe, run};
+use crate::common::{As, is_root, launchers, line, probe, run, shell};
 
 const MEBIBYTE: u64 = 1 << 20;
 
@@ -60,6 +60,52 @@ fn the_processor_is_held_by_a_cgroup() {
     let used: u64 = line(&text, "cpu_time_us").parse().unwrap();
     // One second of spinning at a fifth of a core; twice that leaves room for start and accounting.
     assert!(used > 0 && used < 450_000, "{text}");
+}
+
+/// covers: PRC-13
+#[test]
+fn the_disk_is_held_by_a_cgroup() {
+    if !is_root() || Features::detect().io.is_none() {
+        println!("skipped: no writable cgroup with io or blkio");
+        return;
+    }
+    // Past the page cache, which is no disk.
+    const READ: &str = "start=$(date +%s%N); \
+                        dd if=/usr/bin/perl of=/dev/null bs=64k count=16 iflag=direct && \
+                        echo took $((($(date +%s%N) - start) / 1000000))";
+    let mut plan = shell(READ);
+    let took = |text: &str| line(text, "took").parse::<u64>().unwrap();
+    let limit = IoLimit { read_bytes_per_s: Some(MEBIBYTE / 2), ..IoLimit::default() };
+    for place in ["/usr/bin/perl", "all"] {
+        let max = vec![IoLimit { place: place.to_owned(), ..limit.clone() }];
+        plan.limits.io = Some(IoLimits { max, ..IoLimits::default() });
+        let text = run(As::Root, &plan, &["cgroup"]);
+        assert!(line(&text, "enforced Io").contains("Cgroup"), "{text}");
+        // One mebibyte at half a mebibyte per second. Load only makes it longer.
+        assert!(took(&text) > 1_500, "{place}: {text}");
+    }
+    plan.limits.io = None;
+    // Not at once, on a busy disk; how fast it is is not what is asked.
+    let fastest = (0..5).map(|_| took(&run(As::Root, &plan, &["cgroup"]))).min().unwrap();
+    assert!(fastest < 1_500, "{fastest} ms without a limit");
+}
+
+/// covers: PRC-13
+#[test]
+fn a_limit_of_a_disk_that_nothing_holds_is_refused_or_said() {
+    let mut plan = probe("pid");
+    let max = vec![IoLimit { place: "all".to_owned(), read_bytes_per_s: Some(4096), ..IoLimit::default() }];
+    plan.limits.io = Some(IoLimits { max, ..IoLimits::default() });
+    for launcher in launchers() {
+        let options = ["cgroup", "cgroups=no"];
+        assert!(run(*launcher, &plan, &options).starts_with("error 0 disks cannot be limited: "));
+        let mut plan = plan.clone();
+        plan.limits.io.as_mut().unwrap().is_optional = true;
+        let text = run(*launcher, &plan, &options);
+        assert!(text.contains("ok pid"), "{text}");
+        assert!(line(&text, "enforced Io").contains("Nothing"), "{text}");
+        assert!(line(&text, "missing cgroup").contains("Io"), "{text}");
+    }
 }
 
 /// covers: PRC-13, PRC-32

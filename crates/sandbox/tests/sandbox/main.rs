@@ -14,3 +14,5 @@ mod limits;
 mod overlay;
 #[cfg(test)]
 mod stages;
+#[cfg(test)]
+mod user_names;

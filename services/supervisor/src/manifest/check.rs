@@ -1,6 +1,7 @@
 //! What the types of the schema do not say: lengths, ranges, names, and what belongs to which kind.
 
 mod activation;
+mod io;
 mod program;
 
 use std::time::Duration;
@@ -171,6 +172,7 @@ fn resources(faults: &mut Faults, manifest: &ServiceManifest) {
         faults.range("resources.memory_mb", memory_mb, 1, MEMORY_MB_MAX);
     }
     faults.range("resources.cpu_shares", manifest.resources.cpu_shares, CPU_SHARES_MIN, CPU_SHARES_MAX);
+    io::check(faults, &manifest.resources);
 }
 
 fn dependencies(faults: &mut Faults, manifest: &ServiceManifest) {

@@ -31,8 +31,8 @@ pub use program::{
 pub use protocol::{Protocol, ProtocolError, ProtocolVersion};
 pub use restart::{RestartMode, RestartTable};
 pub use schema::{
-    CapabilityRequirement, CapabilityRequirements, Dependency, EndpointDefinition, Permission, Priority,
-    RUNNING_IMAGE, ResourceRequirements, ServiceIdentityConfig, ServiceInfo, ServiceManifest,
+    CapabilityRequirement, CapabilityRequirements, Dependency, EndpointDefinition, IoMaximum, Permission,
+    Priority, RUNNING_IMAGE, ResourceRequirements, ServiceIdentityConfig, ServiceInfo, ServiceManifest,
 };
 pub use sockets::{ListenAddress, SocketConfig};
 pub use timer::TimerConfig;

@@ -184,11 +184,42 @@ pub struct ResourceRequirements {
     pub memory_mb: Option<u32>,
     pub cpu_shares: u32,
     pub priority: Priority,
+    /// Share of the disks: 1 to 10 000, 100 is usual.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub io_weight: Option<u32>,
+    /// Where no cgroup holds what is said of disks, the service starts all the same, and `status` says so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub io_optional: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub io: Vec<IoMaximum>,
+}
+
+/// What may be asked of a disk each second.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IoMaximum {
+    /// A path on the disk, its device, or `all`.
+    pub place: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_operations: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_operations: Option<u64>,
 }
 
 impl Default for ResourceRequirements {
     fn default() -> Self {
-        Self { memory_mb: None, cpu_shares: 100, priority: Priority::Normal }
+        Self {
+            memory_mb: None,
+            cpu_shares: 100,
+            priority: Priority::Normal,
+            io_weight: None,
+            io_optional: false,
+            io: Vec::new(),
+        }
     }
 }
 

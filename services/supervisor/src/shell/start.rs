@@ -289,6 +289,7 @@ fn missing(features: &Features) -> Vec<String> {
     lacks(features.memory.is_none(), "cgroup memory: limits are held by rlimits, per process");
     lacks(features.pids.is_none(), "cgroup pids: limits are held by rlimits, per user");
     lacks(features.cpu.is_none(), "cgroup cpu: no shares between services");
+    lacks(features.io.is_none(), "cgroup io: disks are not limited, what asks for it is refused");
     lacks(!features.resources, "CAP_SYS_RESOURCE: hard limits cannot be raised");
     missing
 }

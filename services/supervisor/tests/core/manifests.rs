@@ -250,6 +250,21 @@ fn each_limit_holds_at_and_one_past_it() {
             "resources.cpu_shares",
         );
     }
+    let weight = |value: u32| table("resources", "io_weight", &value.to_string());
+    limit(&weight(1), &weight(0), "resources.io_weight");
+    limit(&weight(10_000), &weight(10_001), "resources.io_weight");
+    let disk =
+        |place: &str, rest: &str| table("resources", "io", &format!("[{{ place = {place:?}{rest} }}]"));
+    let read = |bytes: u64| disk("all", &format!(", read_bytes = {bytes}"));
+    limit(&read(4096), &read(4095), "resources.io[0].read_bytes");
+    let writes = |count: u64| disk("/x", &format!(", write_operations = {count}"));
+    limit(&writes(u64::from(u32::MAX)), &writes(1 << 32), "resources.io[0].write_operations");
+    limit(&writes(1), &disk("/x", ""), "resources.io[0].place");
+    limit(&writes(1), &disk("x", ", write_operations = 1"), "resources.io[0].place");
+    let disks = |count: usize| {
+        table("resources", "io", &format!("[{}]", "{ place = \"all\", read_bytes = 5000 },".repeat(count)))
+    };
+    limit(&disks(16), &disks(17), "resources.io");
     let many = |count: usize, item: &dyn Fn(usize) -> String| (0..count).map(item).collect::<String>();
     let dependency = |n: usize| format!("[[dependencies]]\nname = \"d{n}\"\n");
     limit(&many(DEPENDENCIES_MAX, &dependency), &many(DEPENDENCIES_MAX + 1, &dependency), "dependencies");

@@ -57,6 +57,7 @@ pub fn job_plans(manifest: &JobManifest, place: &JobPlace, host: &Host) -> JobPl
         cpu_weight: None,
         cpu_millicores_max: None,
         cpu_seconds_max: None,
+        io: None,
     };
     monitor.host_name = "job".to_owned();
     monitor.descriptors = (1..MONITOR_SLOTS - 1).map(|slot| Descriptor { slot, target: slot + 2 }).collect();

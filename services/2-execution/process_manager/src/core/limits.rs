@@ -58,6 +58,8 @@ pub const TARGET_BYTES_MAX: usize = 1024;
 /// Least and most processor time at once, in thousandths of a core: what the kernel's quota can express.
 pub const CPU_MILLICORES_MIN: u32 = 10;
 pub const CPU_MILLICORES_MAX: u32 = 1_000_000;
+/// Bytes of a place whose disk is limited: 16 of them go into the entry.
+pub const IO_PLACE_BYTES_MAX: usize = 1024;
 pub use kit::images::ROOT_ENTRIES_MAX;
 /// Names of container images kept at once; the next one is refused until one is removed.
 pub const TREES_MAX: usize = 64;

@@ -3,6 +3,7 @@
 pub mod datagram;
 mod error;
 mod execution;
+mod io_limits;
 mod job_plan;
 mod jobs;
 mod layer;

@@ -5,12 +5,12 @@ use chain::payload::process::ResourceLimits;
 use kit::env::{CREDENTIALS_FOLDER, CREDENTIALS_VARIABLE};
 use sandbox::{
     Access, Descriptor, Executable, Guard, GuardSet, Landlock, Limits, Mount, Namespaces, PathRule, Plan,
-    Resource, Rlimit, Seccomp, Sockets,
+    Resource, Rlimit, Seccomp, Sockets, UserName,
     seccomp::{NotifyCall, Profile},
 };
 
 use super::{
-    PathGrant, Spawn, Watch,
+    PathGrant, Spawn, Watch, io_limits,
     limits::{LAYER_BYTES_MAX, TMP_BYTES_MAX},
     secret,
     watch::is_below,
@@ -125,6 +125,7 @@ pub fn plans(spawn: &Spawn, host: &Host, pid: ProcessId) -> Plans {
     if let Some((uid, gid)) = spawn.root.as_ref().and_then(|root| root.user) {
         (outer.identity.uid, outer.identity.gid) = (uid, gid);
     }
+    outer.user_name = user_name(spawn);
     outer.loopback = true;
     outer.name_server = (!spawn.egress.is_empty()).then_some(NAMES_FD);
     outer.datagrams = has_datagrams(spawn).then_some(DATAGRAMS_FD);
@@ -142,18 +143,40 @@ pub fn plans(spawn: &Spawn, host: &Host, pid: ProcessId) -> Plans {
     Plans { monitor: outer, program, watch, image_path: mounted.then_some(image_path) }
 }
 
-/// An absolute name that the program can see stays its path: images that look around themselves find what they expect.
+/// Where the program can see the file that was found, its image stands over it: programs that look around themselves, for
+/// libraries (`$ORIGIN`) or for what came with them, find what they expect.
 fn image_path(spawn: &Spawn) -> String {
     let name = super::normalize(&spawn.name);
-    if spawn.root.is_some() && spawn.name.starts_with('/') {
+    let is_absolute = spawn.name.starts_with('/');
+    if spawn.root.is_some() && is_absolute {
         return name;
     }
-    let shown = SHOWN.iter().any(|top| is_below(&name, top) && name != *top);
-    let granted = spawn.paths.iter().any(|grant| is_below(&name, &grant.inside));
-    if spawn.name.starts_with('/') && (shown || granted) {
-        return name;
+    let is_visible = |path: &str| {
+        let shown = SHOWN.iter().filter(|_| spawn.root.is_none());
+        let shown = shown.into_iter().any(|top| is_below(path, top) && path != *top);
+        shown || spawn.paths.iter().any(|grant| is_below(path, &grant.inside) && path != grant.inside)
+    };
+    let named = Some(name.as_str()).filter(|_| is_absolute);
+    let found = spawn.path.as_deref().filter(|_| spawn.root.is_none());
+    if let Some(path) = named.into_iter().chain(found).find(|path| is_visible(path)) {
+        return path.to_owned();
     }
     format!("{IMAGE_FOLDER}/{}", name.rsplit('/').next().unwrap_or_default())
+}
+
+/// Of the ids that no image says anything about.
+const USER_NAME: &str = "program";
+
+/// A name for the program's ids, unless it may change what it sees of names.
+fn user_name(spawn: &Spawn) -> Option<UserName> {
+    let is_own = |grant: &PathGrant| {
+        let holds = |file: &&str| is_below(file, &grant.inside);
+        (grant.writable || grant.copied) && ["/etc/passwd", "/etc/group"].iter().any(|file| holds(&file))
+    };
+    let home = home(spawn);
+    let is_plain = !home.is_empty() && !home.contains([':', '\n']);
+    (is_plain && !spawn.all_paths().any(is_own))
+        .then(|| UserName { name: USER_NAME.to_owned(), home: home.to_owned() })
 }
 
 /// Where a program is at home.
@@ -272,6 +295,7 @@ fn outer_limits(limits: &ResourceLimits) -> Limits {
         cpu_weight: None,
         cpu_millicores_max: limits.cpu_millicores,
         cpu_seconds_max: None,
+        io: io_limits::of_program(limits),
     }
 }
 
@@ -492,6 +516,39 @@ mod tests {
         assert_eq!(path("/home/me/repo/tool"), "/run/bailiwick/image/tool");
         assert_eq!(path("/usr"), "/run/bailiwick/image/usr");
         assert_eq!(path("./tool"), "/run/bailiwick/image/tool");
+    }
+
+    #[test]
+    fn what_was_found_runs_where_it_was_found_if_it_is_seen_there() {
+        let path = |name: &str, found: &str| {
+            let spawn = spawn(|r| {
+                (r.name, r.path) = (name.to_owned(), found.to_owned());
+                r.paths = vec![grant("/home/me/repo", "", false), grant("/x/tool", "/tool", false)];
+            });
+            plans(&spawn, &host(), ProcessId(1)).image_path.unwrap()
+        };
+        assert_eq!(path("java", "/usr/bin/java"), "/usr/bin/java");
+        assert_eq!(path("./tool", "/home/me/repo/tool"), "/home/me/repo/tool");
+        assert_eq!(path("tool", "/opt/bin/tool"), "/run/bailiwick/image/tool");
+        assert_eq!(path("/bin/cc", "/usr/bin/gcc"), "/bin/cc", "what was named comes first");
+        assert_eq!(path("tool", ""), "/run/bailiwick/image/tool");
+        assert_eq!(path("tool", "/tool"), "/run/bailiwick/image/tool", "it is another mount");
+    }
+
+    #[test]
+    fn a_program_has_a_name_unless_it_may_change_names() {
+        let named = |source: &str, inside: &str, writable: bool, copied: bool| {
+            let spawn = spawn(|r| {
+                r.paths = vec![pb::PathGrant { copy_on_write: copied, ..grant(source, inside, writable) }];
+            });
+            plans(&spawn, &host(), ProcessId(1)).monitor.user_name
+        };
+        let name = UserName { name: "program".to_owned(), home: "/home/program".to_owned() };
+        assert_eq!(named("/data", "", true, false), Some(name.clone()));
+        assert_eq!(named("/x", "/etc", false, false), Some(name));
+        for (inside, writable) in [("/etc", true), ("/etc", false), ("/etc/passwd", true)] {
+            assert_eq!(named("/x", inside, writable, !writable), None, "{inside}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use minicbor::{Decode, Encode};
 use sandbox::{Guard, GuardSet, PRIORITY_MAX, PRIORITY_NORMAL};
 
 use super::{
-    ProcessError, Root, Secret,
+    ProcessError, Root, Secret, io_limits,
     limits::{
         ARGUMENT_BYTES_MAX, ARGUMENTS_MAX, CAPABILITIES_MAX, CPU_MILLICORES_MAX, CPU_MILLICORES_MIN,
         DISK_BYTES_MIN, EGRESS_BYTES_MAX, EGRESS_MAX, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX,
@@ -63,6 +63,8 @@ pub struct Spawn {
     pub paths: Vec<PathGrant>,
     pub priority: u8,
     pub name: String,
+    /// Where it was found, if that was said.
+    pub path: Option<String>,
     pub timeout_ms: u64,
     /// As the caller gave it.
     pub key: EntryKey,
@@ -139,6 +141,7 @@ impl Spawn {
                 ProcessError::invalid("priority", format!("0 to {PRIORITY_MAX} are allowed"))
             })?,
             name: name(request.name)?,
+            path: path(request.path)?,
             timeout_ms: request.timeout_ms,
             key: EntryKey(fixed("idempotency_key", &request.idempotency_key)?),
             notice_refused: request.notice_refused || request.learn,
@@ -201,13 +204,14 @@ fn egress(given: Vec<String>) -> Result<Vec<String>, ProcessError> {
 
 fn limits(wire: pb::ResourceLimits) -> Result<ResourceLimits, ProcessError> {
     let limits = ResourceLimits::from(&wire);
-    if limits.io_bandwidth_bytes != 0 || limits.net_bandwidth_bytes != 0 {
+    if limits.net_bandwidth_bytes != 0 {
         // A limit that nothing holds must not look like one (PRC-13).
         return Err(ProcessError::invalid(
             "resource_limits",
-            "bandwidth cannot be limited on this node; leave it 0",
+            "what goes over the network cannot be limited on this node; leave it 0",
         ));
     }
+    io_limits::check(&limits)?;
     if limits.memory_bytes < MEMORY_BYTES_MIN {
         return Err(ProcessError::invalid(
             "resource_limits",
@@ -300,6 +304,15 @@ pub(super) fn name(name: String) -> Result<String, ProcessError> {
         return Err(ProcessError::invalid("name", "its last part is no file name of 1 to 255 bytes"));
     }
     Ok(name)
+}
+
+fn path(path: String) -> Result<Option<String>, ProcessError> {
+    if path.is_empty() {
+        return Ok(None);
+    }
+    at_most("path", path.len(), NAME_BYTES_MAX, "bytes")?;
+    absolute("path", &path)?;
+    Ok(Some(super::normalize(&path)).filter(|path| path != "/"))
 }
 
 fn guards(names: &[String], allowed: &[String]) -> Result<(GuardSet, bool), ProcessError> {
@@ -399,6 +412,12 @@ mod tests {
         assert_eq!(refused(|r| r.env = pair(ENVIRONMENT_BYTES_MAX + 1)), "env");
         assert!(parse(|r| r.name = "n".repeat(255)).is_ok());
         assert_eq!(refused(|r| r.name = "n".repeat(256)), "name");
+        assert_eq!(parse(|r| r.path = "//usr/./bin/x".to_owned()).unwrap().path.unwrap(), "/usr/bin/x");
+        assert!(parse(|r| r.path = format!("/{}", "p".repeat(NAME_BYTES_MAX - 1))).is_ok());
+        assert_eq!(refused(|r| r.path = format!("/{}", "p".repeat(NAME_BYTES_MAX))), "path");
+        for path in ["usr/bin/x", "/usr/../x"] {
+            assert_eq!(refused(|r| r.path = path.to_owned()), "path");
+        }
         let long = |bytes: usize| Some(format!("/{}", "x".repeat(bytes - 1)));
         assert!(parse(|r| r.cwd = long(sandbox::PATH_BYTES_MAX)).is_ok());
         assert_eq!(refused(|r| r.cwd = long(sandbox::PATH_BYTES_MAX + 1)), "cwd");

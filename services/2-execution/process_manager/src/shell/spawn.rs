@@ -124,7 +124,7 @@ impl Manager {
             image: spawn.image,
             identity: spawn.identity,
             capabilities: spawn.capabilities.clone(),
-            limits: spawn.limits,
+            limits: spawn.limits.clone(),
             by: requestor.id(),
             args_hash: spawn.args_hash(),
             name: spawn.logged_name(),
