@@ -49,7 +49,7 @@ impl Published {
         polled.extend(self.0.iter().map(|place| PollFd::new(&place.listener, flags)));
     }
 
-    /// Whom the program does not take is closed, as by a host where nobody listens.
+    /// Where it is known at once that the program takes nobody they are closed; else `network` finds out.
     pub(super) fn serve(&self, mut hand: impl FnMut(Came)) {
         for place in &self.0 {
             for _ in 0..ACCEPTED_PER_TURN_MAX {
@@ -97,7 +97,12 @@ mod tests {
         inside.accept().unwrap();
         drop(inside);
         let mut peer = TcpStream::connect(listens).unwrap();
-        published.serve(|_| panic!("nobody listens"));
+        // At once, or when the kernel has found out: then the way to the program has an error.
+        published.serve(|one| {
+            let mut polled = [PollFd::new(&one.own, PollFlags::OUT)];
+            rustix::event::poll(&mut polled, None).unwrap();
+            assert_eq!(rustix::net::sockopt::socket_error(&one.own).unwrap(), Err(Errno::CONNREFUSED));
+        });
         assert_eq!(peer.read(&mut [0; 1]).unwrap_or(0), 0);
     }
 }
