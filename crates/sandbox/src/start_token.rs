@@ -31,6 +31,12 @@ impl StartToken {
     pub fn withdraw(&self) -> bool {
         taken(&self.token)
     }
+
+    /// For whoever starts it: whether it may, because somebody waits for it and has not taken the token away.
+    #[must_use]
+    pub fn take(theirs: &OwnedFd) -> bool {
+        take(theirs)
+    }
 }
 
 fn taken(token: impl AsFd) -> bool {

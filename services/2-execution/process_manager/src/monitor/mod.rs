@@ -45,7 +45,7 @@ use base::cbor;
 use chain::payload::process::ExitStatus;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sandbox::{
-    Features,
+    Features, StartToken,
     inherited::adopt_descriptor,
     prepare,
     process::{ExitStatus as Ended, Signal, SignalReader, adopt_orphans, forbid_inspection, reap},
@@ -418,6 +418,11 @@ impl Monitor {
             return connection.answer_for_command(id, request);
         }
         match request {
+            Request::Execute(_)
+                if !connection.passed.take().is_some_and(|token| StartToken::take(&token)) =>
+            {
+                refuse(connection, "nobody waits for it any more");
+            }
             Request::Execute(execution) => match self.execute(&execution) {
                 Ok(command) => {
                     self.commands += 1;

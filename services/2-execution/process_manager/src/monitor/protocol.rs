@@ -117,7 +117,8 @@ pub enum Request {
     #[n(9)]
     Resize(#[n(0)] WindowSize),
     /// Runs one more command beside the program. From then on this connection is the command's: streams, input, window
-    /// and end are, and when it closes the command is killed.
+    /// and end are, and when it closes the command is killed. The token of a [`sandbox::StartToken`] comes along: a command
+    /// that was given up before the monitor came to it is not started.
     #[n(10)]
     Execute(#[n(0)] Execution),
     /// The channel to `network` comes along.

@@ -1,6 +1,6 @@
 //! One more command beside a program: decided, recorded, run by its monitor, closed with how it ended.
 
-use std::{sync::Arc, time::Duration};
+use std::{os::fd::AsFd, sync::Arc, time::Duration};
 
 use base::{AxiomRef, ProcessId};
 use chain::payload::{
@@ -12,6 +12,7 @@ use contracts::process_manager::v1::{
     self as pb, attach_input::Input, attach_output::Output as Out, execute_input::Input as Given,
 };
 use kit::{Requestor, authority::random_16};
+use sandbox::StartToken;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
@@ -44,7 +45,7 @@ impl Manager {
         // Before it is decided: a monitor that is gone needs no decision.
         let mut control = Control::connect(&self.socket(pid)).await.map_err(|error| internal(pid, &error))?;
         let at = self.decide_execution(pid, &execution, &requestor).await?;
-        let started = tokio::time::timeout(START_TIMEOUT, control.call(&Request::Execute(execution))).await;
+        let started = start(&mut control, execution).await;
         if let Some(refusal) = refusal(pid, started) {
             self.close_execution(at, ReceiptStatus::Failed { exit_code: refusal.exit_code });
             return Err(refusal.error.into());
@@ -96,31 +97,47 @@ impl Manager {
     }
 }
 
+/// None: given up, and it is certain that nothing runs. A monitor that has taken the token is starting it, which takes at
+/// most the time of a launch once the monitor goes on.
+async fn start(control: &mut Control, execution: Execution) -> Option<Result<Reply, ControlError>> {
+    let (token, theirs) = match StartToken::new() {
+        Ok(both) => both,
+        Err(error) => return Some(Err(error.into())),
+    };
+    let request = Request::Execute(execution);
+    let call = control.call_with(&request, Some(theirs.as_fd()));
+    let mut call = std::pin::pin!(call);
+    match tokio::time::timeout(START_TIMEOUT, &mut call).await {
+        Ok(started) => Some(started),
+        Err(_) if token.withdraw() => None,
+        Err(_) => Some(call.await),
+    }
+}
+
 struct Refusal {
     error: ProcessError,
     exit_code: i32,
 }
 
-fn refusal(
-    pid: ProcessId,
-    started: Result<Result<Reply, ControlError>, tokio::time::error::Elapsed>,
-) -> Option<Refusal> {
+fn refusal(pid: ProcessId, started: Option<Result<Reply, ControlError>>) -> Option<Refusal> {
     const NOT_EXECUTABLE: i32 = 126;
     const NOT_FOUND: i32 = 127;
     let (error, exit_code) = match started {
-        Ok(Ok(Reply::Started)) => return None,
-        Ok(Ok(Reply::StartFailed { step, errno, text })) => {
+        Some(Ok(Reply::Started)) => return None,
+        Some(Ok(Reply::StartFailed { step, errno, text })) => {
             let absent = errno == rustix::io::Errno::NOENT.raw_os_error();
             (ProcessError::Launch { step, text }, if absent { NOT_FOUND } else { NOT_EXECUTABLE })
         }
-        Ok(Err(ControlError::Refused(text))) => (ProcessError::NoCommand { pid, text }, NOT_EXECUTABLE),
-        Ok(Err(error)) => {
+        Some(Err(ControlError::Refused(text))) => (ProcessError::NoCommand { pid, text }, NOT_EXECUTABLE),
+        Some(Err(error)) => {
             let text = format!("the monitor of process {pid} runs no command: {error}");
             (ProcessError::Internal(text), NOT_EXECUTABLE)
         }
-        Ok(Ok(other)) => (ProcessError::Internal(format!("another answer: {other:?}")), NOT_EXECUTABLE),
-        Err(_) => {
-            let text = format!("the monitor of process {pid} does not answer");
+        Some(Ok(other)) => (ProcessError::Internal(format!("another answer: {other:?}")), NOT_EXECUTABLE),
+        None => {
+            let text = format!(
+                "the monitor of process {pid} does not answer; the command was given up and does not run"
+            );
             (ProcessError::Internal(text), NOT_EXECUTABLE)
         }
     };

@@ -45,7 +45,7 @@ fn staying(house: &mut House, id: u64, prepare: &str) -> (Held, Control) {
 
 fn start(held: &Held, execution: Execution) -> Control {
     let mut control = held.connect();
-    assert_eq!(control.call(&Request::Execute(execution)), Reply::Started);
+    assert_eq!(control.execute(&execution), Reply::Started);
     control
 }
 
@@ -122,7 +122,7 @@ fn what_cannot_be_run_is_said_and_nothing_runs() {
     let request = house.script("exec sleep 1000");
     let held = house.hold(1, request);
     let mut program = held.connect();
-    let refused = |held: &Held, execution: Execution| held.connect().call(&Request::Execute(execution));
+    let refused = |held: &Held, execution: Execution| held.connect().execute(&execution);
     assert!(matches!(refused(&held, shell("true")), Reply::Refused(text) if text.contains("does not run")));
     program.call(&Request::Release);
     let absent = refused(&held, command(&["no-such-command"]));
@@ -145,7 +145,7 @@ fn what_cannot_be_run_is_said_and_nothing_runs() {
     assert!(matches!(refused(&held, shell("true")), Reply::Refused(text) if text.contains("8 commands")));
     drop(running);
     // Their places are free once the monitor has seen that nobody is there.
-    assert!(until(|| held.connect().call(&Request::Execute(shell("true"))) == Reply::Started));
+    assert!(until(|| held.connect().execute(&shell("true")) == Reply::Started));
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn a_command_ends_with_its_caller_its_time_and_its_program() {
     program.call(&Request::Signal(9));
     assert_eq!(end(&mut beside), (ExitStatus::Signal(9), true));
     assert_eq!(program.wait().status, ExitStatus::Signal(9));
-    assert!(matches!(held.connect().call(&Request::Execute(shell("true"))), Reply::Refused(_)));
+    assert!(matches!(held.connect().execute(&shell("true")), Reply::Refused(_)));
 }
 
 fn until(mut is_so: impl FnMut() -> bool) -> bool {
@@ -175,4 +175,33 @@ fn until(mut is_so: impl FnMut() -> bool) -> bool {
         std::thread::sleep(Duration::from_millis(5));
     }
     false
+}
+
+/// What is on record as given up does not run, however late its monitor comes to it.
+#[test]
+fn a_command_that_was_given_up_while_its_monitor_stood_still_never_starts() {
+    for keeper in keepers() {
+        let mut house = House::new(*keeper);
+        let (held, _control) = staying(&mut house, 1, ":");
+        let monitor = rustix::process::Pid::from_raw(held.pid).unwrap();
+        let signal = |signal| rustix::process::kill_process(monitor, signal).unwrap();
+        let ran = |name: &str| run(&held, shell(&format!("test -e /tmp/{name}; echo $?"))).0 == "0\n";
+        signal(rustix::process::Signal::STOP);
+        let mut withdrawn = held.connect();
+        let token = withdrawn.ask(&shell("touch /tmp/withdrawn"));
+        assert!(token.withdraw(), "{keeper:?}: nobody has it yet");
+        // Whoever asked for this one has died.
+        let mut forgotten = held.connect();
+        drop(forgotten.ask(&shell("touch /tmp/forgotten")));
+        let mut waited = held.connect();
+        let token = waited.ask(&shell("touch /tmp/waited"));
+        signal(rustix::process::Signal::CONT);
+        for control in [&mut withdrawn, &mut forgotten] {
+            assert!(matches!(control.answer(), Reply::Refused(_)), "{keeper:?}");
+        }
+        assert_eq!(waited.answer(), Reply::Started);
+        assert!(!token.withdraw());
+        assert_eq!(end(&mut waited), (ExitStatus::Code(0), false));
+        assert!(ran("waited") && !ran("withdrawn") && !ran("forgotten"), "{keeper:?}");
+    }
 }

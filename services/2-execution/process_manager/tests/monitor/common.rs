@@ -3,6 +3,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{Read, Seek, Write},
+    mem::MaybeUninit,
     os::{
         fd::{AsFd, OwnedFd},
         unix::{
@@ -18,11 +19,12 @@ use std::{
 use base::{Hash, cbor};
 use contracts::process_manager::v1 as pb;
 use process_manager::{
-    core::{Host, Spawn, plans},
+    core::{Execution, Host, Spawn, plans},
     monitor::protocol::{Config, Ended, Reply, Request, Status, Stream, frame, next_frame},
 };
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use sandbox::{
-    Guard,
+    Guard, StartToken,
     fdpass::Channel,
     keeper_protocol::{Client, Reply as KeeperReply, Request as KeeperRequest},
 };
@@ -233,6 +235,31 @@ impl Control {
         self.id += 1;
         self.socket.write_all(&frame(self.id, request)).unwrap();
         self.reply(self.id)
+    }
+
+    /// Sends a command with the token of whoever waits for it, and does not wait.
+    pub(crate) fn ask(&mut self, execution: &Execution) -> StartToken {
+        let (token, theirs) = StartToken::new().unwrap();
+        self.id += 1;
+        let bytes = frame(self.id, &Request::Execute(execution.clone()));
+        let mut space = [MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let fds = [theirs.as_fd()];
+        control.push(SendAncillaryMessage::ScmRights(&fds));
+        let parts = [std::io::IoSlice::new(&bytes)];
+        let sent = rustix::net::sendmsg(&self.socket, &parts, &mut control, SendFlags::NOSIGNAL).unwrap();
+        self.socket.write_all(&bytes[sent..]).unwrap();
+        token
+    }
+
+    pub(crate) fn answer(&mut self) -> Reply {
+        self.reply(self.id)
+    }
+
+    /// One that is waited for.
+    pub(crate) fn execute(&mut self, execution: &Execution) -> Reply {
+        let _token = self.ask(execution);
+        self.answer()
     }
 
     fn reply(&mut self, id: u64) -> Reply {
