@@ -46,6 +46,7 @@ mod passkeys;
 mod policy;
 mod processes;
 mod program_proxy;
+mod programs_found;
 mod prove;
 mod pull;
 mod recovery;

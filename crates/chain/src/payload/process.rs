@@ -206,3 +206,24 @@ pub struct ProcessKill {
     #[n(3)]
     pub reason: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use base::cbor;
+
+    use super::*;
+
+    #[test]
+    fn limits_without_what_came_later_are_as_long_as_before_and_are_still_read() {
+        let old = ResourceLimits::default();
+        let bytes = cbor::encode(&old);
+        // An array of the first seven.
+        assert_eq!(bytes.first(), Some(&0x87));
+        assert_eq!(cbor::decode::<ResourceLimits>(&bytes).unwrap(), old);
+        let max = vec![IoLimit { place: "all".to_owned(), read_bytes: Some(4096), ..IoLimit::default() }];
+        let new = ResourceLimits { io: Some(IoLimits { weight: Some(50), max }), ..old };
+        let bytes = cbor::encode(&new);
+        assert_eq!(bytes.first(), Some(&0x8a));
+        assert_eq!(cbor::decode::<ResourceLimits>(&bytes).unwrap(), new);
+    }
+}

@@ -171,7 +171,7 @@ const USER_NAME: &str = "program";
 fn user_name(spawn: &Spawn) -> Option<UserName> {
     let is_own = |grant: &PathGrant| {
         let holds = |file: &&str| is_below(file, &grant.inside);
-        (grant.writable || grant.copied) && ["/etc/passwd", "/etc/group"].iter().any(|file| holds(&file))
+        (grant.writable || grant.copied) && ["/etc/passwd", "/etc/group"].iter().any(holds)
     };
     let home = home(spawn);
     let is_plain = !home.is_empty() && !home.contains([':', '\n']);
