@@ -71,8 +71,8 @@ pub(crate) fn run(extent: Extent) -> Result<()> {
 
 /// Tests that did not hold, as nextest marks them, and steps of `xtask test` that failed.
 fn tells_of_tests(line: &str) -> bool {
-    let marked = [" FAIL [", " TIMEOUT [", " SIG", " LEAK-FAIL ["].iter().any(|mark| line.contains(mark));
-    marked && line.contains(']') || line.starts_with("test: ")
+    let mark = line.trim_start().split(" [").next().unwrap_or_default();
+    ["FAIL", "LEAK-FAIL", "TIMEOUT"].contains(&mark) || mark.starts_with("SIG") || line.starts_with("test: ")
 }
 
 /// A million random events on the supervisor's core; every change rolls 20 000.
@@ -98,5 +98,29 @@ fn fuzz(steps: &mut Steps, seconds: u64) {
         Some(why) if std::env::var_os("CI").is_none() => steps.left_out("fuzz", why),
         Some(why) => drop(steps.run("fuzz", || -> Result<()> { bail!("{why}") })),
         None => drop(steps.run("fuzz", || fuzz::all(seconds))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_that_did_not_hold_are_told_from_the_others() {
+        for told in [
+            "        FAIL [   0.040s] (1/4) xtask::bin/xtask proc::tests::one",
+            "     SIGABRT [   0.040s] (1/4) kit observe::tests::one",
+            "     TIMEOUT [ 300.001s] (1/4) system-tests::system run::one",
+            "test: nothing left behind: 1 process",
+        ] {
+            assert!(tells_of_tests(told), "{told}");
+        }
+        for other in [
+            "        PASS [   0.040s] (1/4) xtask::bin/xtask proc::tests::FAIL",
+            "  TRY 1 FAIL [   0.040s] (1/4) kit observe::tests::one",
+            "    said FAIL [once]",
+        ] {
+            assert!(!tells_of_tests(other), "{other}");
+        }
     }
 }

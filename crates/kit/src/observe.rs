@@ -145,7 +145,7 @@ impl Metrics {
 pub fn start_log(service: &'static str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("BAILIWICK_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    // Said on the same standard error, that a line was lost would end the process: `eprintln!` panics where it cannot write.
+    // By default the loss of a line is told by `eprintln!`, which panics where it cannot write either.
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
