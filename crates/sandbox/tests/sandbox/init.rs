@@ -128,7 +128,7 @@ fn commands_run_before_the_program_in_its_sandbox_and_in_order() {
 
 #[test]
 fn a_daemon_is_the_program_once_its_parent_has_ended() {
-    let daemon = "(trap 'exit 5' TERM; echo $PPID > /tmp/parent; echo here; while :; do sleep 0.01; done) & ";
+    let daemon = "(trap 'exit 5' TERM; echo here; echo $PPID > /tmp/parent; while :; do sleep 0.01; done) & ";
     for launcher in launchers() {
         for (script, pid_file) in [
             (format!("{daemon} exit 0"), None),
