@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::steps::Steps;
-use crate::{bench, conformance, fuzz, mutants, proc, tidy, workspace};
+use crate::{bench, conformance, fuzz, mutants, proc, test, tidy, workspace};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Extent {
@@ -55,9 +55,7 @@ pub(crate) fn run(extent: Extent) -> Result<()> {
             line.contains(" missed ")
         })
     });
-    steps.run("sim", || {
-        cargo(&["run", "--release", "--package", "sim", "--", "path", "--seeds", SIM_SEEDS], LONG_LIMIT)
-    });
+    steps.run("sim", sim);
     fuzz(&mut steps, if extent == Extent::Nightly { fuzz::SECONDS_NIGHTLY } else { fuzz::SECONDS });
     if extent == Extent::Nightly {
         steps.run("simulation", simulation);
@@ -73,6 +71,13 @@ pub(crate) fn run(extent: Extent) -> Result<()> {
 fn tells_of_tests(line: &str) -> bool {
     let mark = line.trim_start().split(" [").next().unwrap_or_default();
     ["FAIL", "LEAK-FAIL", "TIMEOUT"].contains(&mark) || mark.starts_with("SIG") || line.starts_with("test: ")
+}
+
+/// Built together with `bailiwick`, whose dependencies have more features: alone it would have all of them compiled once more.
+fn sim() -> Result<()> {
+    let selection = ["--package", "bailiwick", "--package", "sim"];
+    let mut command = std::process::Command::new(test::release_binary(&selection, "sim")?);
+    proc::check(command.args(["path", "--seeds", SIM_SEEDS]).current_dir(workspace::root()?), LONG_LIMIT)
 }
 
 /// A million random events on the supervisor's core; every change rolls 20 000.

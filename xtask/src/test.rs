@@ -89,13 +89,18 @@ struct Target {
 }
 
 fn build_binary() -> Result<PathBuf> {
-    let arguments = ["build", "--release", "--package", "bailiwick", MESSAGES];
-    let output = proc::stdout_of(proc::cargo(&arguments).current_dir(workspace::root()?), BUILD_LIMIT)?;
-    let (_, executable) = executables(&output)
-        .find(|(name, _)| name == "bailiwick")
-        .context("cargo built no executable `bailiwick`")?;
+    let executable = release_binary(&["--package", "bailiwick"], "bailiwick")?;
     println!("   {}", executable.display());
     Ok(executable)
+}
+
+/// Builds in release what `selection` names, and returns the executable `name` of it.
+pub(crate) fn release_binary(selection: &[&str], name: &str) -> Result<PathBuf> {
+    let arguments: Vec<&str> =
+        ["build", "--release", MESSAGES].into_iter().chain(selection.iter().copied()).collect();
+    let output = proc::stdout_of(proc::cargo(&arguments).current_dir(workspace::root()?), BUILD_LIMIT)?;
+    let found = executables(&output).find(|(built, _)| built == name);
+    found.map(|(_, executable)| executable).with_context(|| format!("cargo built no executable `{name}`"))
 }
 
 pub(crate) const MESSAGES: &str = "--message-format=json-render-diagnostics";

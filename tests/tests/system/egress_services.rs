@@ -126,7 +126,7 @@ fn a_service_reaches_what_its_manifest_names_and_nothing_else() {
     );
     assert_eq!((named.came(), other.came(), authorised(&node).len()), (2, 0, 2));
     // Its own loopback is its own, for all that it does there.
-    assert_eq!(says(&node, &["own"]), ["own: answer answer"]);
+    assert_eq!(says(&node, &["own"]), ["own: answer answer answer"]);
     assert_eq!((named.came(), authorised(&node).len()), (2, 2));
     // Without one it has its own loopback alone.
     applied(&node, STAYS, "");
@@ -373,8 +373,12 @@ fn what_a_service_publishes_is_reached_as_far_as_policy_lets_in_and_no_further()
     node.ok(&["network", "revoke", flow["connection"].as_str().unwrap(), "--reason", "enough"]);
     assert_eq!(peer.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     // Whoever comes while `network` is not there waits for it.
-    kill(node.pid("network"));
-    assert!(page(place).is_ok_and(|heard| heard.starts_with("HTTP/1.0 200")));
+    let network = node.pid("network");
+    kill(network);
+    // What it holds as it ends, ends with it.
+    assert!(within(LIMIT, || !Path::new(&format!("/proc/{network}")).exists()));
+    let heard = page(place);
+    assert!(heard.as_ref().is_ok_and(|heard| heard.starts_with("HTTP/1.0 200")), "{heard:?}");
     kill(node.pid("served"));
     assert!(within(LIMIT, serves));
     node.ok(&["policy", "remove", "in"]);

@@ -278,7 +278,8 @@ fn what_the_proxy_carries_is_reset_when_its_program_ends() {
         before == last
     }));
     node.ok(&["kill", "--signal", "kill", pid.trim()]);
-    assert!(within(LIMIT, || node.json(&["network", "flows"]) == serde_json::json!([])));
+    let flows = || node.json(&["network", "flows"]);
+    assert!(within(LIMIT, || flows() == serde_json::json!([])), "{}", flows());
     let end = peer.read_to_end(&mut Vec::new());
     assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
 }

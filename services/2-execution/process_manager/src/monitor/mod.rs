@@ -656,6 +656,8 @@ impl Monitor {
             return Ok(());
         }
         (self.notices, self.calls, self.stdin) = (None, None, None);
+        // `network` sees by it that the program has ended, however long its end waits to be read.
+        self.way_out = None;
         self.left.clear();
         // The pipes have no writer left: they are read to their ends like before, at the pace of their readers.
         // A job that had no room left ends in its own way; that it had none is why.
