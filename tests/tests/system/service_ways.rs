@@ -2,7 +2,7 @@
 //! sockets, and while a service is replaced.
 
 use std::{
-    io::Read,
+    io::{Read, Write},
     net::{SocketAddr, TcpStream},
     path::Path,
     sync::{
@@ -264,4 +264,61 @@ fn a_service_in_an_image_and_a_daemon_go_out_as_their_manifests_say() {
     kill(node.pid("daemon"));
     assert!(within(LIMIT, || times("talk: 111") == 2), "{}", node.service_log("daemon"));
     assert_eq!((times("talk: answer"), named.came(), other.came()), (2, 3, 0));
+}
+
+/// Head of the answer to a request for a page.
+fn page(place: SocketAddr) -> String {
+    let asked = || -> std::io::Result<String> {
+        let mut peer = TcpStream::connect(place)?;
+        peer.set_read_timeout(Some(LIMIT))?;
+        peer.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+        let mut heard = String::new();
+        peer.read_to_string(&mut heard)?;
+        Ok(heard.lines().next().unwrap_or_default().to_owned())
+    };
+    asked().unwrap_or_else(|error| error.to_string())
+}
+
+#[test]
+fn ports_of_compose_and_quadlet_files_are_reached_when_they_are_imported_and_applied() {
+    if !has_python() {
+        return;
+    }
+    let Some(node) = TestNode::boot() else { return };
+    allow_all(&node);
+    let (one, two) = (free_port(), free_port());
+    let compose = node.file(
+        "compose.yml",
+        format!(
+            "services:\n  one:\n    image: {PYTHON}\n    command: [\"-m\", \"http.server\", \"80\"]\n    ports:\n      - \"{one}:80\"\n"
+        ),
+    );
+    let quadlet = node.file(
+        "two.container",
+        format!("[Container]\nImage={PYTHON}\nExec=-m http.server 80\nPublishPort={two}:80\n"),
+    );
+    let out = node.root().join("made").display().to_string();
+    for file in [&compose, &quadlet] {
+        let made = node.run(&["import", file, "--out", &out]);
+        let said =
+            String::from_utf8_lossy(&made.stdout).into_owned() + &String::from_utf8_lossy(&made.stderr);
+        assert!(made.status.success() && said.contains("reaches nothing outside"), "{said}");
+    }
+    node.ok(&["apply", "-f", &out]);
+    for (name, place) in [("one", one), ("two", two)] {
+        assert!(
+            page(place).starts_with("HTTP/1.0 200"),
+            "{name}: {} {}",
+            page(place),
+            node.service_log(name)
+        );
+    }
+    // As the report says that one service finds another.
+    let sleeps = "[program]\nimage = \"/bin/sleep\"\nargs = [\"100000\"]\n";
+    applied(&node, "three", &format!("{sleeps}[egress]\nallow = [\"{one}\"]\n"));
+    let asks = format!("import urllib.request; print(urllib.request.urlopen('http://{one}/').status)");
+    let said = node.run(&["exec", "three", "--", PYTHON, "-c", &asks]);
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "200\n", "{said:?}");
+    node.ok(&["policy", "remove", "in"]);
+    assert!(!page(one).starts_with("HTTP"), "{}", page(one));
 }
