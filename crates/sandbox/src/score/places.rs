@@ -40,7 +40,11 @@ pub(super) fn look(text: &str) -> (u32, &'static str, &'static str) {
     // A quarter of the bits is a network of somebody's, three quarters nearly everybody.
     let wide = match free {
         0 if is_link_local => {
-            return (5, "reaches the link, where clouds tell a machine its credentials", "name another place");
+            return (
+                5,
+                "reaches the link, where clouds tell a machine its credentials",
+                "name another place",
+            );
         }
         _ if ip.is_loopback() => {
             return (
