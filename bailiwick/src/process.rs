@@ -24,10 +24,18 @@ fn become_part(arguments: &[String]) -> u8 {
     }
 }
 
+/// As the service `network` will.
+fn read_place(place: &str) -> Result<(), String> {
+    network::core::Places::parse(&[place.to_owned()]).map(drop).map_err(|error| match error {
+        network::core::NetError::InvalidArgument { text, .. } => text,
+        other => other.to_string(),
+    })
+}
+
 pub fn become_process(process: &Process) -> ExitCode {
     match process {
         Process::Supervisor { arguments } => match supervisor::Arguments::from_strings(arguments) {
-            Ok(arguments) => supervisor::main(arguments),
+            Ok(arguments) => supervisor::main(arguments, read_place),
             Err(error) => {
                 eprintln!("bailiwick: the supervisor's arguments: {error}");
                 ExitCode::from(NOT_FROM_THE_NODE)

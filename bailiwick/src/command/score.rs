@@ -64,6 +64,8 @@ fn of_manifest(manifest: &ServiceManifest) -> Result<Subject> {
         writable: paths(true).chain(of_host).collect(),
         readable: paths(false).collect(),
         host_network: sandbox.network == NetworkSwitch::Host,
+        egress: manifest.egress.as_ref().map(|egress| egress.allow.clone()).unwrap_or_default(),
+        proxy: manifest.egress.as_ref().is_some_and(|egress| egress.proxy),
         listens: manifest.sockets.iter().map(|socket| listens(&socket.listen)).collect(),
         user: program.user.clone().map_or(User::Mapped, User::Host),
         privileges: program.privileges.clone(),
@@ -74,6 +76,7 @@ fn of_manifest(manifest: &ServiceManifest) -> Result<Subject> {
         processes_limited: true,
         cpu_limited: true,
         disk_limited: true,
+        io_limited: manifest.resources.io_weight.is_some() || !manifest.resources.io.is_empty(),
         watched: sandbox.watch_refusals,
         own_root: program.container().is_some(),
         pinned: program.image.starts_with("blake3:") || program.container().is_some(),
@@ -99,6 +102,12 @@ fn of_flags(args: &Run) -> Result<Subject> {
         memory_limited: true,
         processes_limited: true,
         disk_limited: true,
+        io_limited: args.io_weight.is_some()
+            || [&args.io_read, &args.io_write, &args.io_read_ops, &args.io_write_ops]
+                .into_iter()
+                .any(|limits| !limits.is_empty()),
+        egress: args.egress.clone(),
+        proxy: args.proxy,
         cpu_limited: args.cpus.is_some() || args.cpu_time.is_some(),
         watched: !args.no_notice,
         // The node keeps what runs under its hash.
@@ -169,6 +178,8 @@ mod tests {
             ("fs = [\"/srv:rw\"]", "", "/srv:rw"),
             ("fs = [\"/home\"]", "", "/home"),
             ("", "[sandbox]\nnetwork = \"host\"", "sandbox.network"),
+            ("", "[egress]\nallow = [\"api.example.com\"]", "api.example.com"),
+            ("", "[egress]\nallow = [\"192.0.2.1:443\"]\nproxy = true", "egress.proxy"),
             ("user = \"root\"", "", "program.user"),
             ("user = \"web\"\nprivileges = [\"setuid\"]", "", "program.privileges"),
             ("folders = [{ path = \"/var/lib/web\" }]", "", "/var/lib/web:rw"),
@@ -181,7 +192,7 @@ mod tests {
         }
         let less = rated(
             "image = \"/usr/bin/web\"",
-            "[resources]\nmemory_mb = 64\n[sandbox]\nwatch_refusals = true",
+            "[resources]\nmemory_mb = 64\nio_weight = 100\n[sandbox]\nwatch_refusals = true",
         );
         assert!(less.total_hundredths < plain.total_hundredths);
     }

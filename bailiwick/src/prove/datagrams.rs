@@ -36,7 +36,7 @@ pub fn run(context: &mut Context) -> Result<Section> {
 }
 
 /// Of this host. Nothing is sent to find it.
-fn own_address() -> Option<IpAddr> {
+pub(super) fn own_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0)).ok()?;
     socket.connect((std::net::Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
     socket.local_addr().ok().map(|own| own.ip()).filter(|ip| !ip.is_loopback())

@@ -21,6 +21,7 @@ mod refuse;
 mod replay;
 mod revoke;
 mod rights;
+mod services;
 mod tamper;
 mod urls;
 mod verify;
@@ -44,7 +45,7 @@ const STILL_TIMEOUT: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// What `--break` knows, and the section that must notice.
-const BREAKS: [(&str, &str); 43] = [
+const BREAKS: [(&str, &str); 48] = [
     ("userns", "refuse"),
     ("mountns", "refuse"),
     ("pidns", "refuse"),
@@ -82,6 +83,11 @@ const BREAKS: [(&str, &str); 43] = [
     ("datagrams-record-first", "datagrams"),
     ("proxy-places", "proxy"),
     ("proxy-rules", "proxy"),
+    ("service-list", "services"),
+    ("service-pins", "services"),
+    ("service-policy", "services"),
+    ("service-handed", "services"),
+    ("service-let-in", "services"),
     ("chain", "tamper"),
     ("tree", "verify"),
     ("checkpoint-signature", "verify"),
@@ -123,7 +129,7 @@ fn stands_still(pid: Pid) -> bool {
 
 type Run = fn(&mut Context) -> Result<Section>;
 
-const SECTIONS: [(&str, Run); 17] = [
+const SECTIONS: [(&str, Run); 18] = [
     ("node", node::run),
     ("work", work::run),
     ("jobs", jobs::run),
@@ -135,6 +141,7 @@ const SECTIONS: [(&str, Run); 17] = [
     ("egress", egress::run),
     ("datagrams", datagrams::run),
     ("proxy", proxy::run),
+    ("services", services::run),
     ("crash", crash::run),
     ("tamper", tamper::run),
     ("verify", verify::run),

@@ -1,7 +1,7 @@
 //! Somebody on this host who is connected to.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     time::Duration,
 };
 
@@ -16,7 +16,11 @@ pub(super) struct Peer {
 
 impl Peer {
     pub(super) fn new() -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listening on the loopback")?;
+        Self::at(Ipv4Addr::LOCALHOST.into())
+    }
+
+    pub(super) fn at(own: IpAddr) -> Result<Self> {
+        let listener = TcpListener::bind((own, 0)).with_context(|| format!("listening at {own}"))?;
         listener.set_nonblocking(true).context("the listener")?;
         let place = listener.local_addr().context("the listener")?;
         Ok(Self { listener, place })

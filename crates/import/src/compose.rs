@@ -1,11 +1,13 @@
 //! A compose file: each of its services becomes the manifest of a program of the host.
 
 mod disks;
+mod published;
 mod service;
 
 use crate::{
     Import, fits, keys,
     manifest::{Manifest, service_name},
+    ports,
     report::{Fate, Place, Report},
     yaml::{self, Node},
 };
@@ -42,6 +44,7 @@ pub fn compose(file: &str, text: &str) -> Result<Import, String> {
         names.push((key.clone(), name));
     }
     let mut manifests = Vec::new();
+    let mut shut_in = Vec::new();
     for ((key, node), (_, name)) in services.entries().iter().zip(&names) {
         let manifest = Manifest {
             name: name.clone(),
@@ -61,12 +64,24 @@ pub fn compose(file: &str, text: &str) -> Result<Import, String> {
         }
         match fits::why_not(&manifest) {
             Some(why) => report.add(&place, "", "", Fate::Refused, format!("{key}: {why}")),
-            None => manifests.push(manifest),
+            None => {
+                if ports::is_shut_in(&manifest, has_no_network(node)) {
+                    shut_in.push(name.as_str());
+                }
+                manifests.push(manifest);
+            }
         }
+    }
+    if let Some(how) = ports::reach_nothing(&shut_in) {
+        report.add(&Place { file: file.to_owned(), line: 0 }, "", "", Fate::Approximated, how);
     }
     let mut import = Import { manifests, report };
     crate::units::break_circles(&mut import.manifests, &mut import.report);
     Ok(import)
+}
+
+fn has_no_network(service: &Node) -> bool {
+    service.get("network_mode").and_then(Node::text) == Some("none")
 }
 
 fn top(file: &str, key: &str, node: &Node, report: &mut Report) {
@@ -76,7 +91,9 @@ fn top(file: &str, key: &str, node: &Node, report: &mut Report) {
         "version" | "name" => (Fate::Ignored, "it names the file"),
         key if key.starts_with("x-") => (Fate::Ignored, "it is for other programs"),
         "volumes" => (Fate::Ignored, "a volume is a folder of the service that uses it"),
-        "networks" => (Fate::Refused, "there is no network service yet"),
+        "networks" => {
+            (Fate::Ignored, "each service has a network of its own; the services that name one are told so")
+        }
         "secrets" | "configs" => {
             (Fate::Refused, "they are not handed out; put files where the program reads them")
         }
@@ -128,6 +145,10 @@ impl Work<'_> {
             }
         }
         self.program(node);
+        self.ports(node);
+        if ports::is_shut_in(&self.manifest, has_no_network(node)) {
+            self.manifest.head.push(ports::SHUT_IN.to_owned());
+        }
         !self.manifest.program.image.is_empty()
     }
 }

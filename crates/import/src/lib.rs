@@ -12,6 +12,7 @@ pub mod keys;
 pub mod limits;
 mod manifest;
 mod parts;
+mod ports;
 mod report;
 mod service;
 mod unit;

@@ -190,6 +190,8 @@ pub struct Socket {
     pub mode: Option<String>,
     pub user: Option<String>,
     pub reuse_port: bool,
+    /// The program's port that it is led to; it is not handed over.
+    pub publish: Option<u16>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -380,6 +382,7 @@ impl Manifest {
             let mut table = Table::new("[[sockets]]");
             table.text("name", Some(&socket.name));
             table.text("listen", Some(&socket.listen));
+            table.number("publish", socket.publish.map(u64::from));
             table.raw("on_demand", socket.on_demand);
             table.number("backlog", socket.backlog);
             table.text("mode", socket.mode.as_deref());

@@ -5,6 +5,7 @@ use crate::{
     host::Host,
     limits::FILES_MAX,
     manifest::service_name,
+    ports,
     report::{Fate, Place, Report},
     service::{self, Peers},
     unit::{Unit, UnitError, UnitName, parse, words},
@@ -75,6 +76,7 @@ fn together(all: &[Unit], host: &dyn Host) -> Import {
         peers.services.push((unit.service_name(), name));
     }
     let mut manifests = Vec::new();
+    let mut shut_in = Vec::new();
     for unit in &services {
         let full = unit.service_name();
         let part = |kind: &str| -> Vec<Unit> {
@@ -89,8 +91,18 @@ fn together(all: &[Unit], host: &dyn Host) -> Import {
         let Some(made) = made else { continue };
         match fits::why_not(&made) {
             Some(why) => report.add(&unit.place(), "", "", Fate::Refused, why),
-            None => manifests.push(made),
+            None => {
+                let is_container = unit.name.kind == "container";
+                if is_container && ports::is_shut_in(&made, service::has_no_network(unit)) {
+                    shut_in.push((unit.place(), made.name.clone()));
+                }
+                manifests.push(made);
+            }
         }
+    }
+    let names: Vec<&str> = shut_in.iter().map(|(_, name)| name.as_str()).collect();
+    if let (Some((place, _)), Some(how)) = (shut_in.first(), ports::reach_nothing(&names)) {
+        report.add(place, "", "", Fate::Approximated, how);
     }
     for unit in others {
         let full = service_of(unit);

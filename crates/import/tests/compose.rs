@@ -57,9 +57,14 @@ fn keys_of_a_service() {
     );
     check("tmpfs: /tmp", Mapped, "tmp_mb");
     check("tmpfs: /data", Refused, "");
-    check("ports: [\"80:80\"]", Refused, "");
     check("network_mode: host", Mapped, "network = \"host\"");
-    check("network_mode: bridge", Refused, "");
+    check("network_mode: none", Mapped, "");
+    check("network_mode: bridge", Approximated, "");
+    check("network_mode: service:db", Refused, "");
+    check("networks: [back]", Refused, "");
+    check("links: [db]", Refused, "");
+    check("extra_hosts:\n  - a:192.0.2.1", Refused, "");
+    check("expose: [\"80\"]", Ignored, "");
     check("restart: unless-stopped", Mapped, "mode = \"always\"");
     check("restart: \"no\"", Mapped, "mode = \"never\"");
     check("restart: on-failure:3", Mapped, "mode = \"on_failure\"\nmax_restarts = 3");
@@ -109,7 +114,79 @@ fn services_depend_on_each_other_and_container_images_are_named() {
     );
     let refused: Vec<(&str, usize)> =
         import.report.refused(&[]).map(|entry| (entry.key.as_str(), entry.place.line)).collect();
-    assert_eq!(refused, [("networks", 16)]);
+    assert_eq!(refused, []);
+    let networks = import.report.entries.iter().find(|entry| entry.key == "networks").unwrap();
+    assert_eq!((networks.fate, networks.place.line), (Ignored, 16));
+    let once: Vec<&str> = import
+        .report
+        .entries
+        .iter()
+        .filter(|entry| entry.how.contains("[egress]"))
+        .map(|entry| entry.how.as_str())
+        .collect();
+    assert!(matches!(once[..], [one] if one.starts_with("db, web reach nothing outside")), "{once:?}");
+    assert!(web.to_toml().contains("# Its program reaches nothing outside yet"));
+}
+
+#[test]
+fn published_ports_become_sockets_that_lead_to_the_program() {
+    let of_web =
+        "[[sockets]]\nname = \"port-80\"\nlisten = \"tcp:[::]:8080\"\npublish = 80\non_demand = false\n";
+    check("ports: [\"8080:80\"]", Approximated, of_web);
+    check("ports:\n  - 8080:80", Approximated, of_web);
+    check(
+        "ports:\n  - 127.0.0.1:${PORT:-8080}:80/tcp",
+        Approximated,
+        "listen = \"tcp:127.0.0.1:8080\"\npublish = 80",
+    );
+    check("ports:\n  - 3000-3001:80-81", Approximated, "listen = \"tcp:[::]:3001\"\npublish = 81");
+    check(
+        "ports:\n  - target: 80\n    published: \"8080\"\n    host_ip: 127.0.0.1\n    protocol: tcp\n    mode: host\n    name: web",
+        Approximated,
+        "name = \"web\"\nlisten = \"tcp:127.0.0.1:8080\"\npublish = 80",
+    );
+    check("ports:\n  - target: 80\n    published: 8080\n    host_ip: '::1'", Approximated, "tcp:[::1]:8080");
+    // The others of a list stay.
+    check("ports: [\"53:53/udp\", \"8080:80\"]", Refused, of_web);
+    for refused in [
+        "[\"80\"]",
+        "[\"${PORT}:80\"]",
+        "80:80",
+        "[\"1000-1016:1000-1016\"]",
+        "[{ target: 80 }]",
+        "[{ target: 80, published: 8080-8090 }]",
+        "[{ target: 80-90, published: 8080-8090 }]",
+        "[{ target: 53, published: 53, protocol: udp }]",
+        "[{ target: 80, published: 80, host_ip: web }]",
+        "[{ target: 80, published: 80, of_ours: x }]",
+        "[{ published: 80 }]",
+    ] {
+        let import = of(&format!("ports: {refused}"));
+        let said = import.report.entries.iter().find(|entry| entry.key == "ports").unwrap();
+        assert!(said.fate == Refused && said.how.len() > 10, "{refused}: {said:?}");
+        assert!(!import.manifests[0].to_toml().contains("[[sockets]]"), "{refused}");
+    }
+}
+
+#[test]
+fn nothing_is_published_where_there_is_no_network_of_its_own() {
+    for (more, fate, why) in [
+        ("network_mode: host", Ignored, "binds its ports itself"),
+        ("network_mode: none", Ignored, "publishes nothing"),
+        ("user: web\ncap_add: [NET_BIND_SERVICE]", Refused, "privileges"),
+    ] {
+        // Whatever comes first.
+        for text in [format!("ports: [\"80:80\"]\n{more}"), format!("{more}\nports: [\"80:80\"]")] {
+            let import = of(&text);
+            let said = import.report.entries.iter().find(|entry| entry.key == "ports").unwrap();
+            assert!(said.fate == fate && said.how.contains(why), "{text}: {said:?}");
+            assert!(!import.manifests[0].to_toml().contains("[[sockets]]"), "{text}");
+        }
+    }
+    let reaches =
+        |more: &str| of(more).report.entries.iter().any(|entry| entry.how.contains("nothing outside"));
+    assert!(reaches("") && reaches("network_mode: bridge"));
+    assert!(!reaches("network_mode: host") && !reaches("network_mode: none"));
 }
 
 #[test]

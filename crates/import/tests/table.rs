@@ -387,6 +387,48 @@ fn names_that_come_to_the_same_get_a_number() {
 }
 
 #[test]
+fn ports_of_a_quadlet_container_are_published() {
+    let with = |more: &str| of(&[("web.container", &format!("[Container]\nImage=/usr/bin/web\n{more}\n"))]);
+    for (more, expected, line) in [
+        ("PublishPort=8080:80", Approximated, "listen = \"tcp:[::]:8080\"\npublish = 80"),
+        (
+            "PublishPort=127.0.0.1:8080:80/tcp\nPublishPort=443:443",
+            Approximated,
+            "listen = \"tcp:[::]:443\"\npublish = 443",
+        ),
+        ("PublishPort=3000-3001:80-81", Approximated, "listen = \"tcp:[::]:3001\"\npublish = 81"),
+        ("Network=pasta:-t,80\nPublishPort=[::1]:80:80", Approximated, "listen = \"tcp:[::1]:80\""),
+        ("PublishPort=80", Refused, ""),
+        ("PublishPort=53:53/udp", Refused, ""),
+        ("PublishPort=80:80\nNetwork=none", Ignored, ""),
+        ("PublishPort=80:80\nUser=web\nAddCapability=NET_BIND_SERVICE", Refused, ""),
+    ] {
+        let import = with(more);
+        assert_eq!(fate(&import, "PublishPort"), Some(expected), "{more}");
+        let made = import.manifests.first().unwrap().to_toml();
+        assert!(
+            made.contains(line) && made.contains("[[sockets]]") == (expected == Approximated),
+            "{more}: {made}"
+        );
+    }
+    for (network, expected) in [
+        ("bridge", Approximated),
+        ("slirp4netns:port_handler=x", Approximated),
+        ("back.network", Refused),
+        ("back", Refused),
+        ("container:db", Refused),
+        ("ns:/run/netns/x", Refused),
+    ] {
+        assert_eq!(fate(&with(&format!("Network={network}")), "Network"), Some(expected), "{network}");
+    }
+    let two =
+        of(&[("a.container", "[Container]\nImage=/bin/a\n"), ("b.container", "[Container]\nImage=/bin/b\n")]);
+    let once =
+        two.report.entries.iter().filter(|entry| entry.how.starts_with("a, b reach nothing outside")).count();
+    assert_eq!(once, 1, "{:#?}", two.report.entries);
+}
+
+#[test]
 fn a_quadlet_container_is_a_program_of_the_host() {
     let text = "[Unit]\nDescription=Web\nAfter=other.service\n[Container]\nImage=/usr/sbin/web\nExec=-p 80 'a b'\nEnvironment=A=1\n\
                 Volume=/srv/web:/srv/web:ro\nVolume=data:/var/lib/web\nVolume=/a:/b\nPublishPort=80:80\nNetwork=host\nUser=web\n\
@@ -410,7 +452,7 @@ fn a_quadlet_container_is_a_program_of_the_host() {
         assert!(made.contains(line), "{line} is not in\n{made}");
     }
     for (key, expected) in [
-        ("PublishPort", Refused),
+        ("PublishPort", Ignored),
         ("Volume", Refused),
         ("PodmanArgs", Refused),
         ("ExecStartPre", Refused),

@@ -16,4 +16,4 @@ pub mod sealing;
 mod shell;
 pub mod signing;
 
-pub use shell::{Arguments, ArgumentsError, EXIT_EMERGENCY, main};
+pub use shell::{Arguments, ArgumentsError, EXIT_EMERGENCY, ReadPlace, main};

@@ -44,3 +44,22 @@ fn the_three_that_are_to_serve_are_what_their_units_say() {
     assert_eq!(postgresql.args, ["--skip-systemctl-redirect", "15-main", "start"]);
     assert_eq!(postgresql.pid_file.as_deref(), Some("/run/postgresql/15-main.pid"));
 }
+
+/// What is published of containers is taken as it was made, and leads where the file says.
+#[test]
+fn published_ports_of_a_compose_file_are_taken() {
+    let text = "services:\n  web:\n    image: /usr/bin/web\n    ports:\n      - 8080:80\n      - 127.0.0.1:4430-4431:443-444\n      \
+                - target: 9000\n        published: 9000\n        host_ip: 127.0.0.1\n        name: fast-cgi\n";
+    let import = import::compose("compose.yml", text).unwrap();
+    let made = import.manifests.first().unwrap().to_toml();
+    let manifest = parse("web", &made).unwrap().manifest;
+    let of = |socket: &supervisor::manifest::SocketConfig| (socket.listen.to_string(), socket.publish);
+    let expected = [
+        ("tcp:[::]:8080", 80),
+        ("tcp:127.0.0.1:4430", 443),
+        ("tcp:127.0.0.1:4431", 444),
+        ("tcp:127.0.0.1:9000", 9000),
+    ];
+    let expected = expected.map(|(listen, port)| (listen.to_owned(), Some(port)));
+    assert_eq!(manifest.sockets.iter().map(of).collect::<Vec<_>>(), expected);
+}

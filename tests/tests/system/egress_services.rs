@@ -19,16 +19,16 @@ use system_tests::{TestNode, is_root, kill, within};
 const LIMIT: Duration = Duration::from_secs(60);
 const CONNREFUSED: &str = "talk: 111";
 const ACCESS: &str = "talk: 13";
-const GOES_OUT: &str = env!("CARGO_BIN_EXE_goes_out");
+pub(crate) const GOES_OUT: &str = env!("CARGO_BIN_EXE_goes_out");
 
 /// Answers `question`, and counts who came.
-struct Server {
-    place: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) place: SocketAddr,
     came: Arc<AtomicUsize>,
 }
 
 impl Server {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let place = listener.local_addr().unwrap();
         let came = Arc::new(AtomicUsize::new(0));
@@ -47,7 +47,7 @@ impl Server {
         Self { place, came }
     }
 
-    fn came(&self) -> usize {
+    pub(crate) fn came(&self) -> usize {
         self.came.load(Ordering::SeqCst)
     }
 }
@@ -67,6 +67,11 @@ fn served(node: &TestNode, args: &str, more: &str) -> Output {
 /// A node whose rules let everybody connect: what holds is the manifest.
 fn boot() -> Option<TestNode> {
     let node = TestNode::boot()?;
+    allow_all(&node);
+    Some(node)
+}
+
+pub(crate) fn allow_all(node: &TestNode) {
     let rule = node.file(
         "rule.toml",
         "[[rule]]\nid = \"out\"\nname = \"out\"\npriority = 100\neffect = \"Allow\"\n\
@@ -75,7 +80,6 @@ fn boot() -> Option<TestNode> {
          [rule.condition]\naction = { kind = \"listen\" }\n",
     );
     node.ok(&["policy", "add", &rule]);
-    Some(node)
 }
 
 fn applied(node: &TestNode, args: &str, more: &str) {
@@ -132,9 +136,18 @@ fn a_service_reaches_what_its_manifest_names_and_nothing_else() {
     applied(&node, STAYS, "");
     assert!(within(LIMIT, || says(&node, &[&talk]) == [CONNREFUSED]), "{:?}", says(&node, &[&talk]));
     assert_eq!(named.came(), 2);
-    let refused = served(&node, STAYS, &allow(&["127.1:80"]));
+    // Read before anything is changed, with its line and what is wrong with it.
+    let before = node.pid("served");
+    let refused = served(&node, STAYS, &allow(&["192.0.2.1:443", "127.1:80", "localhost"]));
     let text = String::from_utf8_lossy(&refused.stderr);
-    assert!(!refused.status.success() && text.contains("127.1:80"), "{text}");
+    assert!(!refused.status.success() && text.contains("127.1:80") && text.contains("localhost"), "{text}");
+    let planned = node.run(&["plan", "-f", node.root().join("served.toml").to_str().unwrap(), "-o", "json"]);
+    let planned: Value = serde_json::from_slice(&planned.stdout).unwrap();
+    let why = planned[0]["why"].as_str().unwrap();
+    assert_eq!(planned[0]["change"], "refused", "{planned}");
+    assert!(why.contains("served.toml:11:") && why.contains("egress.allow[1]"), "{why}");
+    assert!(why.contains("it is no address") && why.contains("egress.allow[2]"), "{why}");
+    assert_eq!(node.pid("served"), before);
 }
 
 #[test]
@@ -173,7 +186,7 @@ fn what_runs_beside_a_service_goes_out_as_it_does_and_still_signals_it() {
     assert!(done.status.success(), "{done:?}");
     let lines =
         |start: &str| node.service_log("served").lines().filter(|line| line.starts_with(start)).count();
-    assert!(within(LIMIT, || lines("own: answer answer") == 2), "{}", node.service_log("served"));
+    assert!(within(LIMIT, || lines("own: answer answer answer") == 2), "{}", node.service_log("served"));
     assert_eq!(lines(CONNREFUSED), 2, "{}", node.service_log("served"));
     // Two, and those of the checks.
     assert!(within(LIMIT, || lines("talk: answer") >= 4), "{}", node.service_log("served"));
@@ -317,7 +330,7 @@ fn a_socket_that_a_program_hands_to_a_service_leads_nowhere() {
 }
 
 /// A port of this host that nobody has.
-fn free_port() -> SocketAddr {
+pub(crate) fn free_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
@@ -331,6 +344,7 @@ fn page(place: SocketAddr) -> std::io::Result<String> {
     Ok(heard)
 }
 
+/// covers: NET-12, NET-35
 #[test]
 fn what_a_service_publishes_is_reached_as_far_as_policy_lets_in_and_no_further() {
     let Some(node) = boot() else { return };

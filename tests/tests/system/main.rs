@@ -58,6 +58,7 @@ mod sdk;
 mod seals;
 mod secrets;
 mod service;
+mod service_ways;
 mod services;
 mod signing;
 mod spiffe;

@@ -37,11 +37,13 @@ fn the_quick_sections_hold() {
         "replay",
         "--section",
         "images",
+        "--section",
+        "services",
     ];
     let Some(output) = prove(&[&sections[..], &["--json"]].concat()) else { return };
     let report = report(&output);
     assert!(output.status.success(), "{report:#}");
-    assert_eq!(report["sections"].as_array().unwrap().len(), 9);
+    assert_eq!(report["sections"].as_array().unwrap().len(), 10);
     assert!(report["sections"].as_array().unwrap().iter().all(|section| section["ok"] == true));
 }
 
@@ -67,6 +69,8 @@ fn a_defence_that_is_switched_off_is_missed() {
         "fsync",
         "ack",
         "mountns",
+        "service-handed",
+        "service-let-in",
     ] {
         let Some(output) = prove(&["--break", part, "--json"]) else { return };
         assert!(!output.status.success(), "nothing missed {part}: {:#}", report(&output));

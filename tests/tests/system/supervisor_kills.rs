@@ -16,6 +16,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::Value;
 use system_tests::{TestNode, within};
 
+use crate::egress_services::{GOES_OUT, Server, allow_all};
+
 const KILLS: usize = 9;
 const KILLS_VARIABLE: &str = "SYSTEM_TESTS_KILLS";
 /// As many starts in a minute are not yet too many for the keeper.
@@ -69,6 +71,10 @@ fn parent(pid: i64) -> i64 {
     text.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok()).unwrap()
 }
 
+fn folder_of(program: &str) -> String {
+    Path::new(program).parent().unwrap().display().to_string()
+}
+
 /// covers: SUP-97
 #[test]
 fn kills_of_the_supervisor_lose_and_double_nobody() {
@@ -77,8 +83,12 @@ fn kills_of_the_supervisor_lose_and_double_nobody() {
     // Each is found by a number that nobody else sleeps.
     let marks = ["86321.125", "86322.125", "86323.125"];
     let names = ["one", "two", "changing"];
-    for (name, mark) in names.iter().zip(marks) {
-        let program = format!("[program]\nimage = \"/bin/sleep\"\nargs = [\"{mark}\"]\n");
+    // Two of them have a way out: one is killed with its supervisor between asking for it and giving it on.
+    let server = Server::new();
+    allow_all(&node);
+    let out = format!("fs = [{:?}]\n[egress]\nallow = [\"{}\"]\n", folder_of(GOES_OUT), server.place);
+    for ((name, mark), way) in names.iter().zip(marks).zip(["", &out, &out]) {
+        let program = format!("[program]\nimage = \"/bin/sleep\"\nargs = [\"{mark}\"]\n{way}");
         let applied = node.apply(name, &program);
         assert!(applied.status.success(), "{applied:?}");
     }
@@ -125,6 +135,17 @@ fn kills_of_the_supervisor_lose_and_double_nobody() {
         drop(stop);
     });
     node.settled();
+    for name in ["two", "changing"] {
+        let talk = format!("talk={}", server.place);
+        let mut said = String::new();
+        let goes_out = || {
+            let output = node.run(&["exec", name, "--", GOES_OUT, &talk]);
+            said = format!("{output:?}");
+            String::from_utf8_lossy(&output.stdout).contains("talk: answer")
+        };
+        let does = within(BACK, goes_out);
+        assert!(does, "{name}: {said} {}", node.service_log(name));
+    }
     let mut after: BTreeMap<String, i64> = node.pids().into_iter().collect();
     // This one was restarted on purpose.
     before.remove("changing");

@@ -6,6 +6,7 @@ use crate::{
     limits::DURATION_MS_MAX,
     manifest::{Dependency, EnvFile},
     parts::{self, Image},
+    ports,
     report::Fate,
     service::plain_path,
     unit::{value, words},
@@ -47,7 +48,7 @@ fn literal(text: &str) -> Result<String, String> {
     Ok(out)
 }
 
-fn text(node: &Node) -> Result<String, String> {
+pub(super) fn text(node: &Node) -> Result<String, String> {
     literal(node.text().ok_or("it is no text")?)
 }
 
@@ -93,7 +94,7 @@ impl Work<'_> {
         }
         match key {
             // Together, when all is read.
-            "image" | "command" | "entrypoint" => {}
+            "image" | "command" | "entrypoint" | "ports" => {}
             "environment" => self.environment(key, node),
             "env_file" => self.env_file(key, node),
             "user" => {
@@ -137,12 +138,8 @@ impl Work<'_> {
                 Some("none") => {
                     self.say(key, node, Fate::Mapped, "[sandbox] network is its own, and reaches nothing")
                 }
-                _ => self.say(
-                    key,
-                    node,
-                    Fate::Refused,
-                    "there is no network service yet; the network is its own: \"host\" is the other there is",
-                ),
+                Some("bridge") => self.say(key, node, Fate::Approximated, ports::OWN_NETWORK),
+                _ => self.say(key, node, Fate::Refused, ports::NO_OTHERS),
             },
             "depends_on" => self.depends_on(key, node),
             "restart" => self.restart(key, node),

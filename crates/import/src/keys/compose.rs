@@ -1,5 +1,8 @@
 use super::{Key, Treat::*};
-use crate::report::Fate::{Approximated, Ignored as Passed, Mapped, Refused as Denied};
+use crate::{
+    ports,
+    report::Fate::{Approximated, Ignored as Passed, Mapped, Refused as Denied},
+};
 
 /// Keys of one of the `services` of a compose file.
 pub const KEYS: &[Key] = &[
@@ -42,28 +45,30 @@ pub const KEYS: &[Key] = &[
         text: "`/tmp` and `/run` are its own in any case; others are refused",
     },
     Key {
-        names: &["ports", "expose"],
-        treat: Refused,
-        text: "there is no network service yet that publishes ports; with `network_mode: host` the program binds them itself",
+        names: &["ports"],
+        treat: Code(&[Approximated, Denied, Passed]),
+        text: "`[[sockets]]` with `publish`, in both forms, with ranges and addresses of the host: approximated, since policy lets in who comes (`listen`), and the program sees all of them as 127.0.0.1; UDP, a port without one of the host, and a service that keeps privileges are refused; with `network_mode` `host` or `none` ignored",
+    },
+    Key {
+        names: &["expose"],
+        treat: Ignored,
+        text: "it opens nothing; what another service is to reach is published on 127.0.0.1",
     },
     Key {
         names: &["network_mode"],
-        treat: Code(&[Mapped, Denied]),
-        text: "`host` and `none` are `[sandbox] network`; others are refused, and the network is its own",
+        treat: Code(&[Mapped, Approximated, Denied]),
+        text: "`host` and `none` are `[sandbox] network`; `bridge` is approximated: a network of its own, from which it reaches what `[egress] allow` names; another's network is refused",
+    },
+    Key { names: &["networks", "links", "external_links"], treat: Refused, text: ports::EACH_OTHER },
+    Key {
+        names: &["dns", "dns_opt", "dns_search", "extra_hosts"],
+        treat: Refused,
+        text: "names are resolved by the node, as `network.toml` says for all; name addresses in `[egress] allow` where that is not enough",
     },
     Key {
-        names: &[
-            "networks",
-            "links",
-            "external_links",
-            "dns",
-            "dns_opt",
-            "dns_search",
-            "extra_hosts",
-            "mac_address",
-        ],
+        names: &["mac_address"],
         treat: Refused,
-        text: "there is no network service yet, and the network is its own",
+        text: "its network has a loopback and no other interface",
     },
     Key {
         names: &["depends_on"],

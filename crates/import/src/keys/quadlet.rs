@@ -46,14 +46,19 @@ pub(crate) const CONTAINER: &[Key] = &[
         text: "`/tmp` and `/run` are its own in any case; others are refused",
     },
     Key {
-        names: &["PublishPort", "ExposeHostPort"],
-        treat: Refused,
-        text: "there is no network service yet that publishes ports; with `Network=host` the program binds them itself",
+        names: &["PublishPort"],
+        treat: Code(&[Approximated, Denied, Passed]),
+        text: "`[[sockets]]` with `publish`, with ranges and addresses of the host: approximated, since policy lets in who comes (`listen`), and the program sees all of them as 127.0.0.1; UDP, a port without one of the host, and a service that keeps privileges are refused; with `Network=` `host` or `none` ignored",
+    },
+    Key {
+        names: &["ExposeHostPort"],
+        treat: Ignored,
+        text: "it opens nothing; what another service is to reach is published on 127.0.0.1",
     },
     Key {
         names: &["Network"],
-        treat: Code(&[Mapped, Denied]),
-        text: "`host` and `none` are `[sandbox] network`; others are refused: there is no network service yet, and the network is its own",
+        treat: Code(&[Mapped, Approximated, Denied]),
+        text: "`host` and `none` are `[sandbox] network`; `bridge`, `private`, `pasta` and `slirp4netns` are approximated: a network of its own, from which it reaches what `[egress] allow` names; a network that services share, and another's, are refused",
     },
     Key {
         names: &["AddCapability"],

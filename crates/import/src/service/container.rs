@@ -6,6 +6,7 @@ use crate::{
     limits::DURATION_MS_MAX,
     manifest::Manifest,
     parts::{self, Image},
+    ports::{self, Unpublished},
     report::Report,
     unit::{Setting, Unit, value},
 };
@@ -32,6 +33,7 @@ pub(crate) fn container(
     work.container_user();
     work.container_files();
     work.container_network();
+    work.container_ports();
     work.container_limits();
     let stop = work.manifest.health.stop_timeout_ms;
     let kind = work.manifest.health.kind;
@@ -54,6 +56,11 @@ pub(crate) fn container(
     let manifest = work.manifest;
     nothing_is_passed_over(unit, report);
     complete.then_some(manifest)
+}
+
+/// The last that is named holds.
+pub(crate) fn has_no_network(unit: &Unit) -> bool {
+    unit.last(CONTAINER, "Network").is_some_and(|one| one.value == "none")
 }
 
 impl Work<'_> {
@@ -198,8 +205,35 @@ impl Work<'_> {
                     self.mapped(&one, "[sandbox] network = \"host\"");
                 }
                 "none" => self.mapped(&one, "[sandbox] network is its own, and reaches nothing"),
-                _ => self.refused(&one, "there is no network service yet; the network is its own, and reaches nothing: \"host\" is the other there is"),
+                _ => match one.value.split(':').next().unwrap_or_default() {
+                    "bridge" | "private" | "pasta" | "slirp4netns" => {
+                        self.approximated(&one, ports::OWN_NETWORK);
+                    }
+                    "container" | "ns" => self.refused(&one, ports::NO_OTHERS),
+                    _ => self.refused(&one, ports::EACH_OTHER),
+                },
             }
+        }
+    }
+
+    /// When network and privileges are known.
+    fn container_ports(&mut self) {
+        let has_none = has_no_network(self.unit);
+        let unpublished = Unpublished::of(&self.manifest, has_none).map(Unpublished::said);
+        for one in self.unit.list(CONTAINER, "PublishPort") {
+            if let Some((fate, why)) = unpublished {
+                self.say(&one, fate, why);
+                continue;
+            }
+            let Some(text) = self.put_in(&one, &one.value) else { continue };
+            let done = ports::short(&text).and_then(|all| ports::publish(&mut self.manifest, None, &all));
+            match done {
+                Ok(()) => self.approximated(&one, ports::HOW),
+                Err(why) => self.refused(&one, why),
+            }
+        }
+        if ports::is_shut_in(&self.manifest, has_none) {
+            self.manifest.head.push(ports::SHUT_IN.to_owned());
         }
     }
 

@@ -24,7 +24,7 @@ use crate::{
     unit::{self, Names, Setting, Unit, value, words},
 };
 
-pub(crate) use container::container;
+pub(crate) use container::{container, has_no_network};
 pub(crate) use environment::Variables;
 
 /// The units of one import, and the names that their manifests have.

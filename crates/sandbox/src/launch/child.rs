@@ -165,6 +165,9 @@ fn carry_out(prepared: &Prepared<'_>, channel: &Channel) -> Result<Infallible, F
     }
     if namespaces.net && plan.loopback {
         sys::loopback_up().at(Step::Loopback)?;
+        if plan.watched.as_ref().is_some_and(|watched| !watched.published.is_empty()) {
+            free_ports();
+        }
     }
     // Of the init, if it answers; else of the program.
     let mut names = match plan.name_server.filter(|_| namespaces.net) {
@@ -475,6 +478,12 @@ fn duplicate_slots(prepared: &Prepared<'_>) -> Result<Vec<(OwnedFd, u32)>, Failu
         Ok((above.at_index(Step::Descriptors, index)?, descriptor.target))
     };
     prepared.plan.descriptors.iter().enumerate().map(copy).collect()
+}
+
+/// Of a network that is the program's own every port is its own, as in a container: what is published there may be 80. Where `/proc/sys` is
+/// shown read-only it is refused those below 1024, as it is elsewhere.
+fn free_ports() {
+    let _ = std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
 }
 
 /// Who asks for names in this network is answered here. Above the descriptors that a plan can place.

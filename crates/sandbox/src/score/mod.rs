@@ -4,6 +4,7 @@
 //! Lines of one topic add up, to 10 at most; the total is the weighted mean. So a line more never lowers it, and a line
 //! less never raises it. It rates what was asked for, not what a host can give: `bailiwick status` names what is missing.
 
+mod places;
 mod table;
 
 use serde::Serialize;
@@ -25,6 +26,9 @@ pub struct Subject {
     /// It sees a root of its own and not the host's `/usr` and `/etc`.
     pub own_root: bool,
     pub host_network: bool,
+    /// Places that it may connect to out of its own network.
+    pub egress: Vec<String>,
+    pub proxy: bool,
     /// Addresses that others reach it by, and whether each is reached from other machines.
     pub listens: Vec<(String, bool)>,
     pub user: User,
@@ -37,6 +41,7 @@ pub struct Subject {
     pub processes_limited: bool,
     pub cpu_limited: bool,
     pub disk_limited: bool,
+    pub io_limited: bool,
     pub watched: bool,
     /// Named by its hash, so that another file in its place does not run.
     pub pinned: bool,
@@ -147,6 +152,7 @@ mod tests {
             processes_limited: true,
             cpu_limited: true,
             disk_limited: true,
+            io_limited: true,
             watched: true,
             pinned: true,
             ..Subject::default()
@@ -214,13 +220,53 @@ mod tests {
     }
 
     #[test]
+    fn a_way_out_counts_by_how_wide_it_is_and_less_than_the_host_s_network() {
+        let out = |places: &[&str], proxy| {
+            total(|subject| (subject.egress, subject.proxy) = (texts(places), proxy))
+        };
+        let one = |place: &str| out(&[place], false);
+        assert_eq!(out(&[], false), 0);
+        assert!(0 < one("api.example.com:443"));
+        let rising = [
+            ["api.example.com", "*.example.com"],
+            ["192.0.2.1:443", "192.0.2.1:*"],
+            ["192.0.2.1:443", "192.0.2.0/24:443"],
+            ["192.0.2.0/24:443", "192.0.0.0/12:443"],
+            ["192.0.0.0/12:443", "0.0.0.0/0:*"],
+            ["[2001:db8::1]:443", "[2001:db8::/48]:443"],
+            ["192.0.2.1:5432", "127.0.0.1:5432"],
+            ["127.0.0.1:80", "169.254.169.254:80"],
+            ["api.example.com", "192.0.2.1/x:443"],
+        ];
+        for [less, more] in rising {
+            assert!(one(less) < one(more), "{less} {more}");
+        }
+        assert_eq!(one("192.0.2.53:53/udp"), one("192.0.2.53:53"));
+        let many: Vec<String> = (0..64).map(|n| format!("{n}.example.com:*")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let host = total(|subject| subject.host_network = true);
+        for places in [&["api.example.com"][..], &["0.0.0.0/0:*", "[::/0]:*"], &many] {
+            assert!(out(places, false) < out(places, true), "{places:?}");
+            assert!(out(places, true) < host, "{places:?}");
+        }
+        let lines =
+            score(&Subject { egress: texts(&["a.example", "*.b.example"]), proxy: true, ..closed() }).lines;
+        let named =
+            |what: &str| lines.iter().any(|line| line.line.contains(what) && line.exposure_hundredths > 0);
+        assert!(named("a.example") && named("*.b.example") && named("egress.proxy"), "{lines:#?}");
+    }
+
+    #[test]
     fn every_limit_and_every_guard_counts() {
         type Change = fn(&mut Subject);
-        let changes: [Change; 8] = [
+        let changes: [Change; 11] = [
             |subject| subject.memory_limited = false,
             |subject| subject.processes_limited = false,
             |subject| subject.cpu_limited = false,
             |subject| subject.disk_limited = false,
+            |subject| subject.io_limited = false,
+            |subject| subject.egress = texts(&["api.example.com"]),
+            |subject| subject.proxy = true,
             |subject| subject.watched = false,
             |subject| subject.pinned = false,
             |subject| subject.host_network = true,

@@ -1,6 +1,6 @@
 //! The topics of a rating: what each weighs and how bad its lines are.
 
-use super::{Found, Names, Subject, User};
+use super::{Found, Names, Subject, User, places};
 
 pub(super) struct Topic {
     pub(super) name: &'static str,
@@ -126,14 +126,49 @@ fn readable(subject: &Subject) -> Vec<Found> {
 
 fn network(subject: &Subject) -> Vec<Found> {
     if !subject.host_network {
-        return Vec::new();
+        return way_out(subject);
     }
     vec![Found {
         line: named(subject, "sandbox.network", "--network", "\"host\""),
         badness: 10,
         reason: "reaches every address that the host reaches, and services of the host's loopback".to_owned(),
-        lower: "give it a network of its own, and sockets that the node holds ([[sockets]])".to_owned(),
+        lower: "give it a network of its own, places that it may reach ([egress]), and sockets that the node holds ([[sockets]])"
+            .to_owned(),
     }]
+}
+
+/// However many places: less than all that the host reaches.
+const PLACES_BADNESS_MAX: u32 = 7;
+
+fn way_out(subject: &Subject) -> Vec<Found> {
+    let mut places: Vec<Found> = subject
+        .egress
+        .iter()
+        .map(|place| {
+            let (badness, reason, lower) = places::look(place);
+            Found {
+                line: named(subject, "egress.allow", "--egress", &format!("{place:?}")),
+                badness,
+                reason: reason.to_owned(),
+                lower: lower.to_owned(),
+            }
+        })
+        .collect();
+    places.sort_by_key(|place| std::cmp::Reverse(place.badness));
+    let mut left = PLACES_BADNESS_MAX;
+    for place in &mut places {
+        place.badness = place.badness.min(left);
+        left -= place.badness;
+    }
+    if subject.proxy {
+        places.push(Found {
+            line: if subject.names == Names::Manifest { "egress.proxy = true" } else { "--proxy" }.to_owned(),
+            badness: 1,
+            reason: "speaks HTTP and SOCKS with the node, which reads what it says".to_owned(),
+            lower: "leave it out for a program that connects by itself".to_owned(),
+        });
+    }
+    places
 }
 
 fn listening(subject: &Subject) -> Vec<Found> {
@@ -212,6 +247,7 @@ fn limits(subject: &Subject) -> Vec<Found> {
         (subject.processes_limited, 3, "sandbox.processes_max", "--threads", "processes"),
         (subject.disk_limited, 2, "sandbox.tmp_mb", "--disk", "room on the disk"),
         (subject.cpu_limited, 1, "resources.cpu_shares", "--cpus", "processor time"),
+        (subject.io_limited, 1, "resources.io", "--io-read, --io-write", "time of the disks"),
     ];
     let missing = limits.into_iter().filter(|(limited, ..)| !limited);
     missing

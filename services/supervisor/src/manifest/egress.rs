@@ -39,6 +39,19 @@ impl EgressConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::{check_places, parse};
+
+    #[test]
+    fn a_place_that_its_reader_refuses_is_named_with_its_line() {
+        let text = "version = 1\n[service]\nname = \"web\"\nversion = \"1.0.0\"\nservice_type = \"User\"\n[program]\n\
+                    image = \"/bin/true\"\n[egress]\nallow = [\n  \"a.example\",\n  \"wrong\",\n]\n";
+        let loaded = parse("web.toml", text).unwrap();
+        let read = |place: &str| if place == "wrong" { Err("it is no place".to_owned()) } else { Ok(()) };
+        let errors = check_places(&loaded, read).unwrap_err();
+        let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(errors, ["web.toml:11:3: key `egress.allow[1]`: it is no place"]);
+        assert_eq!(check_places(&loaded, |_| Ok(())), Ok(()));
+    }
 
     #[test]
     fn places_are_bounded_in_number_and_length() {

@@ -130,6 +130,21 @@ pub fn parse(file: &str, text: &str) -> Result<LoadedManifest, Vec<ManifestError
     })
 }
 
+/// Everything that is wrong with the places of a way out, as who reads them says it.
+pub fn check_places(
+    loaded: &LoadedManifest,
+    read: impl Fn(&str) -> Result<(), String>,
+) -> Result<(), Vec<ManifestError>> {
+    let places = loaded.manifest.egress.iter().flat_map(|egress| &egress.allow).enumerate();
+    let wrong: Vec<ManifestError> = places
+        .filter_map(|(index, place)| {
+            let what = read(place).err()?;
+            Some(at_key(&loaded.file, &loaded.text, &format!("egress.allow[{index}]"), what))
+        })
+        .collect();
+    if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+}
+
 fn whole(file: &str, what: String) -> ManifestError {
     ManifestError { file: file.to_owned(), line: 0, column: 0, key: String::new(), what }
 }

@@ -23,7 +23,7 @@ pub use chain::payload::service::ServiceType;
 pub use egress::EgressConfig;
 pub use health::{HealthCheck, HealthConfig, HealthKind};
 pub use image::ProgramImage;
-pub use load::{LoadedManifest, Loading, ManifestError, load, parse};
+pub use load::{LoadedManifest, Loading, ManifestError, check_places, load, parse};
 pub use program::{
     CommandConfig, CommandRole, ControlSignal, EnvFile, FolderConfig, FsGrant, NetworkSwitch, Octal,
     ProgramConfig, Runs, SYSTEM, SandboxSwitches, SecretConfig,

@@ -30,7 +30,7 @@ use crate::{
         supervisor::{Event, ServiceSetup, SupervisorError},
     },
     keeper::STORED_MAX,
-    manifest::{LoadedManifest, ServiceType, parse},
+    manifest::{LoadedManifest, ServiceType, check_places, parse},
 };
 
 /// Manifests of the folder that are taken in at the same time: each waits for decisions, for entries on the disk and for
@@ -62,7 +62,12 @@ pub(super) struct Applier {
     pub(super) authority: Authority,
     pub(super) executions: Executions,
     pub(super) image_holds: ImageHolds,
+    pub(super) read_place: ReadPlace,
 }
+
+/// What is wrong with a place of `[egress]`. It is read by `network`, of which no other service knows, so whoever makes the supervisor
+/// brings its reader along.
+pub type ReadPlace = fn(&str) -> Result<(), String>;
 
 /// See [`Applier::plan`].
 #[derive(Debug)]
@@ -142,9 +147,11 @@ impl Applier {
 
     fn read(&self, file: &str, text: &str) -> Result<LoadedManifest, SupervisorError> {
         let refuse = |text: String| SupervisorError::InvalidManifest(text);
-        let mut manifest = parse(file, text).map_err(|errors| {
-            refuse(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
-        })?;
+        let mut manifest = parse(file, text)
+            .and_then(|manifest| check_places(&manifest, self.read_place).map(|()| manifest))
+            .map_err(|errors| {
+                refuse(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+            })?;
         if manifest.manifest.service.service_type != ServiceType::User || manifest.manifest.program.is_none()
         {
             return Err(refuse("only services of type User with a [program] can be applied".to_owned()));

@@ -55,6 +55,7 @@ use std::process::ExitCode;
 
 use sandbox::Features;
 
+pub use apply::ReadPlace;
 pub use arguments::{Arguments, ArgumentsError};
 
 use crate::keeper::KEEPER_FD;
@@ -68,7 +69,7 @@ const THREAD_STACK_BYTES: usize = 512 * 1024;
 
 /// Becomes the supervisor of a node. The keeper is its parent and has left the channel at [`KEEPER_FD`].
 #[must_use]
-pub fn main(arguments: Arguments) -> ExitCode {
+pub fn main(arguments: Arguments, read_place: ReadPlace) -> ExitCode {
     kit::observe::start_log(sockets::SUPERVISOR);
     let channel = match i32::try_from(KEEPER_FD)
         .map_err(std::io::Error::other)
@@ -94,7 +95,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let result = runtime.block_on(start::run(arguments, features, channel));
+    let result = runtime.block_on(start::run(arguments, features, channel, read_place));
     runtime.shutdown_background();
     match result {
         Ok(end) if end.emergency => ExitCode::from(EXIT_EMERGENCY),

@@ -12,7 +12,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 
 use super::{
-    apply::Applier,
+    apply::{Applier, ReadPlace},
     arguments::Arguments,
     clients,
     contract::{NodeFacts, SupervisorService},
@@ -71,13 +71,14 @@ pub(super) async fn run(
     arguments: Arguments,
     features: Features,
     channel: OwnedFd,
+    read_place: ReadPlace,
 ) -> Result<End, StartError> {
     let (notice_sender, notices) = mpsc::unbounded_channel();
     let nonce = kit::authority::random_16().map_err(|_| StartError::NoRandom)?;
     let [a, b, c, d, e, f, g, h, ..] = nonce;
     let greeting = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
     let keeper = Keeper::connect(channel, greeting, notice_sender).await?;
-    let result = with_keeper(arguments, features, keeper.clone(), nonce, notices).await;
+    let result = with_keeper(arguments, features, keeper.clone(), nonce, notices, read_place).await;
     // A supervisor that cannot begin would only be started again, to fail again.
     if let Err(error) = keeper.shutdown().await {
         tracing::error!(%error, "the keeper does not end");
@@ -91,6 +92,7 @@ async fn with_keeper(
     keeper: Keeper,
     nonce: [u8; 16],
     notices: mpsc::UnboundedReceiver<Notice>,
+    read_place: ReadPlace,
 ) -> Result<End, StartError> {
     let facts = facts(&arguments, &features);
     let image = tokio::task::spawn_blocking(Image::running).await;
@@ -150,6 +152,7 @@ async fn with_keeper(
         authority: authority.clone(),
         executions: Executions::default(),
         image_holds: ImageHolds::default(),
+        read_place,
     };
     let append = house.layout.socket("append", SUPERVISOR);
     let records = records::start(append, applier.knowledge.own, inputs.clone());

@@ -31,8 +31,9 @@ use chain::payload::service::ServiceError;
 
 /// Who gives it.
 const NETWORK: &str = "network";
-/// Before a start goes on without it: a service is not held up by another that hangs.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// Before a start goes on without it: a service is not held up by another that hangs. On a machine that is busy an answer takes its time, and
+/// what runs before the program would find no way out.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(50);
 /// An init takes what it is told within milliseconds; one that has stood still for so long is tried again with the next.

@@ -229,12 +229,15 @@ impl WayOut {
             });
         }
         if self.channel.is_some() {
-            self.published.serve(|Came { listens, accepted, own }| {
+            let mut published = std::mem::take(&mut self.published);
+            let done = published.serve(|Came { listens, accepted, own }| {
                 let came = wire::ProgramCame { listens: Some(super::egress_calls::to_wire(listens)) };
                 let word = wire::ProgramWord { id: 0, word: Some(Word::Came(came)) };
                 // Whom `network` has no room for is closed.
                 let _ = self.send_with(&word, &[accepted.as_fd(), own.as_fd()]);
             });
+            self.published = published;
+            done?;
         }
         for local in std::mem::take(&mut self.local) {
             if is_writable(&local.socket, Duration::ZERO) {

@@ -1,30 +1,51 @@
 //! What is published of a service: whoever comes to a socket of the host's is accepted here, and handed to `network` together with a
-//! socket that leads to the program's own loopback. Nothing is read.
+//! socket that leads to the program's own loopback. Nothing is read. While the program does not listen there, as when it has just been
+//! started or is being replaced, whoever comes waits in the kernel, for a while.
 
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     os::fd::OwnedFd,
+    time::{Duration, Instant},
 };
 
 use rustix::{
     event::{PollFd, PollFlags},
     io::Errno,
     net::{AddressFamily, SocketFlags, SocketType, socket_with},
+    time::{
+        Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+        timerfd_settime,
+    },
 };
 
 /// Accepted in a row before the loop looks at everything else again; the others wait in the kernel.
 const ACCEPTED_PER_TURN_MAX: usize = 32;
+
+/// A program that does not listen for longer than this is not about to: who comes then is reset.
+const LISTENS_WITHIN: Duration = Duration::from_secs(10);
+/// Between two looks whether it does.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// A connect on the loopback is over at once, unless the kernel is late.
+const OVER_WITHIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
 #[derive(Debug)]
 struct Place {
     listener: TcpListener,
     listens: SocketAddr,
     port: u16,
+    /// Since when somebody waits whom the program does not take.
+    refuses_since: Option<Instant>,
+    /// Not looked at before the timer has run out.
+    waits: bool,
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Published(Vec<Place>);
+pub(crate) struct Published {
+    places: Vec<Place>,
+    /// None where nothing is published.
+    timer: Option<OwnedFd>,
+}
 
 /// Somebody who has come.
 pub(super) struct Came {
@@ -38,27 +59,65 @@ impl Published {
         let place = |(fd, port): (OwnedFd, u16)| {
             let listener = TcpListener::from(fd);
             listener.set_nonblocking(true)?;
-            Ok(Place { listens: listener.local_addr()?, listener, port })
+            let listens = listener.local_addr()?;
+            Ok(Place { listener, listens, port, refuses_since: None, waits: false })
         };
-        published.into_iter().map(place).collect::<io::Result<_>>().map(Self)
+        let places = published.into_iter().map(place).collect::<io::Result<Vec<_>>>()?;
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let timer =
+            (!places.is_empty()).then(|| timerfd_create(TimerfdClockId::Monotonic, flags)).transpose()?;
+        Ok(Self { places, timer })
     }
 
     /// Without `network` whoever comes waits in the kernel. They are named all the same: what is not, the init does not keep.
     pub(super) fn poll<'a>(&'a self, polled: &mut Vec<PollFd<'a>>, is_served: bool) {
-        let flags = if is_served { PollFlags::IN } else { PollFlags::empty() };
-        polled.extend(self.0.iter().map(|place| PollFd::new(&place.listener, flags)));
+        let flags =
+            |place: &Place| if is_served && !place.waits { PollFlags::IN } else { PollFlags::empty() };
+        polled.extend(self.places.iter().map(|place| PollFd::new(&place.listener, flags(place))));
+        polled.extend(self.timer.iter().map(|timer| PollFd::new(timer, PollFlags::IN)));
     }
 
-    /// Where it is known at once that the program takes nobody they are closed; else `network` finds out.
-    pub(super) fn serve(&self, mut hand: impl FnMut(Came)) {
-        for place in &self.0 {
+    /// Of whom the program does not take, some time after it was to listen, `network` is not told.
+    pub(super) fn serve(&mut self, mut hand: impl FnMut(Came)) -> io::Result<()> {
+        let Some(timer) = &self.timer else { return Ok(()) };
+        if rustix::io::read(timer, &mut [0; 8]).is_ok() {
+            self.places.iter_mut().for_each(|place| place.waits = false);
+        }
+        for place in self.places.iter_mut().filter(|place| !place.waits) {
             for _ in 0..ACCEPTED_PER_TURN_MAX {
+                if !place.somebody_is_there() {
+                    break;
+                }
+                let own = connect(place.port);
+                let since = own.is_err().then(|| *place.refuses_since.get_or_insert_with(Instant::now));
+                if since.is_some_and(|since| since.elapsed() < LISTENS_WITHIN) {
+                    place.waits = true;
+                    break;
+                }
                 let Ok((accepted, _)) = place.listener.accept() else { break };
-                if let Ok(own) = connect(place.port) {
+                if let Ok(own) = own {
+                    place.refuses_since = None;
                     hand(Came { listens: place.listens, accepted: accepted.into(), own });
                 }
             }
         }
+        if self.places.iter().any(|place| place.waits) {
+            let nanoseconds = i64::try_from(LOOK_EVERY.as_nanos()).unwrap_or(i64::MAX);
+            let once = Itimerspec {
+                it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
+                it_value: Timespec { tv_sec: 0, tv_nsec: nanoseconds },
+            };
+            timerfd_settime(timer, TimerfdTimerFlags::empty(), &once)?;
+        }
+        Ok(())
+    }
+}
+
+impl Place {
+    fn somebody_is_there(&self) -> bool {
+        let mut polled = [PollFd::new(&self.listener, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        rustix::event::poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0)
     }
 }
 
@@ -67,9 +126,14 @@ fn connect(port: u16) -> Result<OwnedFd, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
     match rustix::net::connect(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, port))) {
-        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
-        Err(errno) => Err(errno),
+        Ok(()) => return Ok(socket),
+        Err(Errno::INPROGRESS) => {}
+        Err(errno) => return Err(errno),
     }
+    // One that is not over by then is waited for by `network`, as where the program's queue is full.
+    rustix::event::poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&OVER_WITHIN))?;
+    rustix::net::sockopt::socket_error(&socket)??;
+    Ok(socket)
 }
 
 #[cfg(test)]
@@ -80,29 +144,58 @@ mod tests {
         net::{TcpListener, TcpStream},
     };
 
+    fn listening() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
     #[test]
-    fn who_comes_is_handed_over_with_a_way_to_the_program_and_else_closed() {
-        let (outside, inside) =
-            (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
-        let (listens, port) = (outside.local_addr().unwrap(), inside.local_addr().unwrap().port());
-        let published = Published::new(vec![(outside.into(), port)]).unwrap();
+    fn who_comes_is_handed_over_with_a_way_to_the_program() {
+        let ((outside, listens), (inside, own)) = (listening(), listening());
+        let mut published = Published::new(vec![(outside.into(), own.port())]).unwrap();
         let mut polled = Vec::new();
         published.poll(&mut polled, false);
-        assert_eq!(polled.len(), 1, "what nobody serves yet is kept");
+        assert_eq!(polled.len(), 2, "what nobody serves yet is kept");
         let _peer = TcpStream::connect(listens).unwrap();
         let mut came = Vec::new();
-        published.serve(|one| came.push(one));
+        published.serve(|one| came.push(one)).unwrap();
         let [one] = &came[..] else { panic!("{}", came.len()) };
         assert_eq!(one.listens, listens);
         inside.accept().unwrap();
+    }
+
+    #[test]
+    fn who_comes_before_the_program_listens_waits_until_it_does() {
+        let ((outside, listens), (inside, own)) = (listening(), listening());
         drop(inside);
+        let mut published = Published::new(vec![(outside.into(), own.port())]).unwrap();
+        let _peer = TcpStream::connect(listens).unwrap();
+        published.serve(|_| panic!("nobody is there to take it")).unwrap();
+        assert!(published.places[0].waits);
+        let inside = TcpListener::bind(own).unwrap();
+        let mut came = 0;
+        for _ in 0..500 {
+            rustix::event::poll(&mut [PollFd::new(published.timer.as_ref().unwrap(), PollFlags::IN)], None)
+                .unwrap();
+            published.serve(|_| came += 1).unwrap();
+            if came > 0 {
+                break;
+            }
+        }
+        assert_eq!(came, 1);
+        inside.accept().unwrap();
+        assert!(published.places[0].refuses_since.is_none());
+    }
+
+    #[test]
+    fn whom_a_program_does_not_take_for_long_is_closed() {
+        let ((outside, listens), (inside, own)) = (listening(), listening());
+        drop(inside);
+        let mut published = Published::new(vec![(outside.into(), own.port())]).unwrap();
         let mut peer = TcpStream::connect(listens).unwrap();
-        // At once, or when the kernel has found out: then the way to the program has an error.
-        published.serve(|one| {
-            let mut polled = [PollFd::new(&one.own, PollFlags::OUT)];
-            rustix::event::poll(&mut polled, None).unwrap();
-            assert_eq!(rustix::net::sockopt::socket_error(&one.own).unwrap(), Err(Errno::CONNREFUSED));
-        });
+        published.places[0].refuses_since = Instant::now().checked_sub(LISTENS_WITHIN);
+        published.serve(|_| panic!("nobody is there to take it")).unwrap();
         assert_eq!(peer.read(&mut [0; 1]).unwrap_or(0), 0);
     }
 }

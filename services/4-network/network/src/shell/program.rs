@@ -119,6 +119,10 @@ impl Program {
         (program, heard)
     }
 
+    pub(super) fn is_service(&self) -> bool {
+        service_of(&self.client).is_some()
+    }
+
     fn flows(&self) -> MutexGuard<'_, HashMap<u64, Open>> {
         self.flows.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -213,11 +213,14 @@ impl Network {
         match reach {
             // What `prove` switched off: policy alone is asked.
             Reach::Own | Reach::Refused(_) if kit::is_broken("egress-list") => {}
+            Reach::Own | Reach::Refused(_) if program.is_service() && kit::is_broken("service-list") => {}
             Reach::Own => return Ok(true),
             Reach::Refused(why) => return Err(Refused { errno: libc_errno::ACCESS, why: Some(why) }),
             Reach::Ask => {}
         }
-        if kit::is_broken("egress-record-first") {
+        let is_early = kit::is_broken("egress-record-first")
+            || (program.is_service() && kit::is_broken("service-policy"));
+        if is_early {
             // What `prove` switched off: somebody hears from us before anything is on record.
             drop(tokio::net::TcpStream::connect(wanted.shown).await);
         }

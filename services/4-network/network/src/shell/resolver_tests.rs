@@ -17,9 +17,14 @@ type Say = fn(&Message) -> Vec<Vec<u8>>;
 
 impl Server {
     async fn new(says: &[Say], by_tcp: Say) -> Self {
-        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let place = udp.local_addr().unwrap();
-        let tcp = tokio::net::TcpListener::bind(place).await.unwrap();
+        // A number that is free by UDP can be somebody's by TCP, on a machine with many connections.
+        let (udp, tcp, place) = loop {
+            let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let place = udp.local_addr().unwrap();
+            if let Ok(tcp) = tokio::net::TcpListener::bind(place).await {
+                break (udp, tcp, place);
+            }
+        };
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (seen, mut says) = (Arc::clone(&asked), VecDeque::from(says.to_vec()));
         tokio::spawn(async move {
