@@ -49,6 +49,17 @@ pub enum Log {
         #[arg(long)]
         key: Option<String>,
     },
+    /// Check the receipts of a range of the log, and print one hash over its entries and what closes them.
+    Audit {
+        /// Sequence, or FROM..TO; the whole log by default.
+        range: Option<String>,
+        /// The log's folder; the node's own by default.
+        #[arg(long, value_name = "FOLDER")]
+        log: Option<PathBuf>,
+        /// Where the receipts of jobs are, by their hashes; the node's images by default.
+        #[arg(long, value_name = "FOLDER")]
+        images: Option<PathBuf>,
+    },
     /// Print the signed head; keep it elsewhere.
     Head,
     /// Fold the log from genesis and print the state's hash.

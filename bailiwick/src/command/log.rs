@@ -8,8 +8,10 @@ use chain::{EntryHeader, EntryType, payload::Payload, verify_log};
 use serde::Serialize;
 
 use super::log_files::LogFiles;
+pub use audit::audit;
 pub use verify::{Against, verify};
 
+mod audit;
 mod verify;
 
 use crate::{

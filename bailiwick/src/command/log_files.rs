@@ -264,3 +264,25 @@ impl LogSource for LogFiles {
         found
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use durable::{Disk, RealDisk};
+
+    use super::*;
+
+    /// A group at the end that is not whole is looked at again and again only while somebody is writing it.
+    #[test]
+    fn a_torn_tail_that_nobody_writes_is_given_up_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = File::create(folder.path().join("segment")).unwrap();
+        let lock = log_writer::lock_of(&folder.path().join("log"));
+        let written = Written { file, lock };
+        let tries = || (0..).take_while(|tries| written.settle(*tries)).count();
+        assert_eq!(tries(), SETTLE_TRIES_ALONE as usize);
+        let held = RealDisk::open(folder.path()).unwrap().lock(axiom::store::LOCK_FILE).unwrap();
+        assert_eq!(tries(), SETTLE_TRIES as usize);
+        drop(held);
+        assert_eq!(tries(), SETTLE_TRIES_ALONE as usize);
+    }
+}

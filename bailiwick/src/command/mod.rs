@@ -194,6 +194,11 @@ fn offline(layout: &Layout, output: Output, log: Log) -> Result<()> {
             log::verify(output, &log::folders(layout, folder), &against)
         }
         Log::Replay { folder } => log::replay(output, &log::folders(layout, folder)),
+        Log::Audit { range, log, images } => {
+            let (log, images) =
+                (log.unwrap_or_else(|| layout.log()), images.unwrap_or_else(|| layout.images()));
+            log::audit(output, &log, &images, range.as_deref())
+        }
         Log::Archive(args) => archive::archive(layout, output, &args),
         Log::Restore { dir } => archive::restore(layout, output, &dir),
         Log::Show { range, types, .. } => {

@@ -4,6 +4,7 @@
 //! of that size is built; a receipt that `check` accepts was signed by the key that its issuer is the hash of, over
 //! everything but times and metrics. Never does: I/O, clocks, dice. Calls nobody; is a library and cannot die alone.
 
+mod audit;
 mod environment;
 mod error;
 pub mod limits;
@@ -13,6 +14,7 @@ mod state;
 mod validate;
 mod verify;
 
+pub use audit::{AuditTrail, Outcome, Recorded};
 pub use environment::{ENVIRONMENT_VERSION, EnvironmentType, environment_id};
 pub use error::JobError;
 pub use manifest::{

@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     channel::ChannelKind,
+    env::RUN_FOLDER,
     feed::Feed,
     gate::{RouteSet, Take},
     misuse::Now,
@@ -231,7 +232,13 @@ impl<S: Service> Lifecycle for LifecycleServer<S> {
         }
         self.0.life.advance(Phase::Serving);
         let provides = S::PROVIDES.iter().map(|name| (*name).to_owned()).collect();
-        Ok(Response::new(Started { version: S::VERSION.to_owned(), provides }))
+        let endpoint = format!("{RUN_FOLDER}/{}.sock", S::NAME);
+        Ok(Response::new(Started {
+            version: S::VERSION.to_owned(),
+            provides,
+            name: S::NAME.to_owned(),
+            endpoint,
+        }))
     }
 
     async fn prepare_stop(&self, _: Request<PrepareStopRequest>) -> Result<Response<ReadyToStop>, Status> {

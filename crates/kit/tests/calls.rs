@@ -171,6 +171,7 @@ async fn a_services_own_error_is_mapped_once_for_both_faces() {
     );
 }
 
+/// covers: SUP-107
 #[tokio::test]
 async fn busy_at_once_when_the_queue_of_a_class_is_full() {
     let heavy = ClassLimit { running_max: 1, queued_max: 2, retry_after_ms: 77 };
@@ -271,6 +272,7 @@ async fn hostile_bytes_end_their_connection_and_nothing_else() {
     assert!(!rig.running.is_finished());
 }
 
+/// covers: SUP-107
 #[tokio::test]
 async fn a_message_beyond_the_limit_is_refused_by_both_faces() {
     let rig = started().await;

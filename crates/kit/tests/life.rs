@@ -49,14 +49,16 @@ async fn no_client_is_served_before_started() {
     assert_eq!((status.name.as_str(), status.phase.as_str(), status.requests), ("keys", "serving", 4));
 }
 
-/// covers: SUP-59
+/// covers: SUP-59, SUP-91
 #[tokio::test]
 async fn a_repeated_init_or_start_changes_nothing() {
     let rig = rig::<TestService>(Wish::default()).started().await;
     for _ in 0..3 {
         let mut restarted = rig.lifecycle();
         restarted.init(init_request()).await.unwrap();
-        restarted.start(lifecycle::StartRequest {}).await.unwrap();
+        let ready = restarted.start(lifecycle::StartRequest {}).await.unwrap().into_inner();
+        assert_eq!((ready.name.as_str(), ready.endpoint.as_str()), ("keys", "/run/bailiwick/keys.sock"));
+        assert_eq!((ready.version.as_str(), ready.provides.len()), ("1.2.3", 1));
     }
     assert_eq!(rig.probe.inits.load(Ordering::SeqCst), 1);
     assert!(rig.keys("alice", "verify").verify(keys::VerifyRequest::default()).await.is_ok());

@@ -242,3 +242,22 @@ fn ten_thousand_peers_are_no_flood() {
     let exit = site.node.log(&["ProcessExit"]);
     assert!(exit[0]["body"]["refused"].as_array().unwrap().len() <= 32, "{}", exit[0]["body"]["refused"]);
 }
+
+/// A client with a new port for each question has more of them than a program may have sockets.
+#[test]
+fn who_uses_up_the_ports_of_a_program_gives_some_up() {
+    let Some(site) = boot(None) else { return };
+    let said = site.script(
+        &[ECHO, "192.0.2.11:7007/udp"],
+        &python(&[
+            "kept = udp()",
+            "told(lambda: asked(kept, b'first', B)[0])",
+            "def question():",
+            "    with udp() as made: return asked(made, b'question', A)[0]",
+            // The program may have 128 of them.
+            "told(lambda: [question() for _ in range(200)].count(True))",
+            "told(lambda: asked(kept, b'again', B)[0])",
+        ]),
+    );
+    assert_eq!(said, ["True", "200", "True"]);
+}

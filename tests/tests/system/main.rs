@@ -9,6 +9,7 @@
 
 mod activation;
 mod archive;
+mod audit;
 mod authority;
 mod boot;
 mod capabilities;
@@ -44,6 +45,7 @@ mod network;
 mod network_calls;
 mod passkeys;
 mod policy;
+mod process_records;
 mod processes;
 mod program_proxy;
 mod programs_found;

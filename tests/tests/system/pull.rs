@@ -272,3 +272,64 @@ fn what_is_not_what_it_says_or_may_not_be_reached_is_told_and_nothing_of_it_is_k
     registry.pull(&name);
     assert_eq!(registry.node().json(&["image", "list"]).as_array().unwrap().len(), 1);
 }
+
+/// Answers every request for a blob with the first byte of what was asked for.
+const MISER: &str = r#"
+import http.server, os, sys
+folder, manifest, place = sys.argv[1:4]
+class Miser(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def log_message(self, *_): pass
+    def do_GET(self):
+        name = self.path.rsplit("/", 1)[1]
+        if "/manifests/" in self.path: name = manifest
+        with open(os.path.join(folder, name.removeprefix("sha256:")), "rb") as file: content = file.read()
+        if "/manifests/" in self.path:
+            self.send_response(200)
+            self.send_header("content-type", "application/vnd.oci.image.manifest.v1+json")
+        else:
+            first = int(self.headers["range"].removeprefix("bytes=").split("-")[0])
+            self.send_response(206)
+            self.send_header("content-range", f"bytes {first}-{first}/{len(content)}")
+            content = content[first:first + 1]
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+host, port = place.split(":")
+http.server.ThreadingHTTPServer((host, int(port)), Miser).serve_forever()
+"#;
+
+/// Each request is three entries of the log, so a registry that has time must not have them all.
+#[test]
+fn a_registry_that_answers_byte_by_byte_is_given_up() {
+    struct Ends(Child);
+    impl Drop for Ends {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+    let Some(site) = Site::boot(None) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    made(folder.path(), "one");
+    let index: Value = serde_json::from_slice(&fs::read(folder.path().join("index.json")).unwrap()).unwrap();
+    let manifest = index["manifests"][0]["digest"].as_str().unwrap();
+    let mut miser = site.at_neighbour("python3");
+    miser.args(["-c", MISER]).arg(folder.path().join("blobs/sha256")).args([manifest, PLACE]);
+    let _miser = Ends(miser.stdin(Stdio::null()).spawn().unwrap());
+    let is_up = || {
+        let mut curl = site.at_neighbour("curl");
+        let asked = curl.args(["-sf", "-o", "/dev/null", &format!("http://{PLACE}/v2/web/manifests/1")]);
+        asked.status().unwrap().success()
+    };
+    assert!(within(SOON, is_up), "the registry is not up");
+    let mut pull = site.node.command(&["image", "pull", "--plain-http", &format!("{PLACE}/web:1")]);
+    let mut pull = Ends(pull.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
+    assert!(within(SOON * 2, || pull.0.try_wait().unwrap().is_some()), "it goes on and on");
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut pull.0.stderr.take().unwrap(), &mut said).unwrap();
+    assert!(said.contains("next to nothing came in 5 requests in a row"), "{said}");
+    // One for the manifest, five for the first blob.
+    assert_eq!(site.node.log(&["ConnectionAuthorize"]).len(), 6);
+    assert_eq!(site.node.json(&["image", "list"]), json!([]));
+}

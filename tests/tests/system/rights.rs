@@ -17,6 +17,7 @@ mod program {
             policy_engine_client::PolicyEngineClient,
         },
         process_manager::v1::{ProcessFilter, SpawnRequest, processes_client::ProcessesClient},
+        supervisor::v1 as supervisor,
     };
     use system_tests::client::{Client, reason};
     use tonic::Status;
@@ -41,7 +42,45 @@ mod program {
         )
     }
 
+    /// What a client of the supervisor tries beyond asking where a service is.
+    fn supervise(client: &Client, step: &str) -> Option<Result<(), Status>> {
+        let verb = step.strip_prefix("supervisor.")?;
+        let calls = client.calls("supervisor", &format!("system.supervisor.{verb}"));
+        let mut to = supervisor::supervisor_client::SupervisorClient::new(calls);
+        let keys = || "keys".to_owned();
+        Some(match verb {
+            "lookup_service" => {
+                let request = supervisor::LookupServiceRequest { name: keys(), version: String::new() };
+                client.wait(to.lookup_service(request)).map(drop)
+            }
+            "start_service" => {
+                client.wait(to.start_service(supervisor::StartServiceRequest { name: keys() })).map(drop)
+            }
+            "stop_service" => {
+                let request = supervisor::StopServiceRequest { id: 0, name: keys() };
+                client.wait(to.stop_service(request)).map(drop)
+            }
+            "restart_service" => {
+                let request = supervisor::RestartServiceRequest { id: 0, name: keys() };
+                client.wait(to.restart_service(request)).map(drop)
+            }
+            "list_services" => client.wait(to.list_services(supervisor::ListServicesRequest {})).map(drop),
+            "report_laggard" => {
+                let request = supervisor::ReportLaggardRequest { name: keys() };
+                client.wait(to.report_laggard(request)).map(drop)
+            }
+            "shutdown" => {
+                let request = supervisor::ShutdownRequest { reason: "x".to_owned() };
+                client.wait(to.shutdown(request)).map(drop)
+            }
+            other => panic!("no step {other}"),
+        })
+    }
+
     fn step(client: &Client, step: &str) -> Result<(), Status> {
+        if let Some(said) = supervise(client, step) {
+            return said;
+        }
         let policy = || PolicyEngineClient::new(client.calls("policy", &format!("system.policy.{step}")));
         match step {
             "get_head" => {
@@ -172,6 +211,34 @@ fn who_holds_no_right_to_write_rules_adds_none() {
     let last =
         said().lines().filter_map(|line| line.split_once("STEP add_rule ")).next_back().unwrap().1.to_owned();
     assert_ne!(last, "acl_denied", "now it is the rule that is refused, for it is none");
+}
+
+/// covers: SUP-105
+#[test]
+fn a_client_of_the_supervisor_has_no_rights_by_that() {
+    let Some(node) = TestNode::boot() else { return };
+    let edge = "[[dependencies]]\nname = \"supervisor\"\nrequired = false\n";
+    let tries =
+        ["start_service", "stop_service", "restart_service", "list_services", "report_laggard", "shutdown"]
+            .map(|verb| format!("supervisor.{verb}"));
+    let before = node.pids();
+    let said =
+        steps(&node, "client", &[], edge, &format!("supervisor.lookup_service {}", tries.join(" ")), "");
+    // Where a service is that it may not speak with, it is not told either.
+    let expected = [
+        "supervisor.lookup_service NoEndpoint",
+        "supervisor.start_service NotForPrograms",
+        "supervisor.stop_service NotForPrograms",
+        "supervisor.restart_service NotForPrograms",
+        "supervisor.list_services NotForPrograms",
+        "supervisor.report_laggard acl_denied",
+        "supervisor.shutdown acl_denied",
+        "end",
+    ];
+    assert_eq!(said, expected);
+    let after = node.pids();
+    assert!(before.iter().all(|service| after.contains(service)), "{before:?} {after:?}");
+    assert!(node.log(&["ServiceStop", "Shutdown"]).is_empty());
 }
 
 /// covers: SUP-64, AX-09, CAP-10, CAP-05

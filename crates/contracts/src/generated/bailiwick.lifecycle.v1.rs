@@ -34,6 +34,8 @@ pub struct ServiceIdentity {
 pub struct InitComplete {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StartRequest {}
+/// What reports itself ready. The supervisor compares it with the manifest by which it started the service: one that answers
+/// under another name, from another place or without a promised endpoint has failed to start.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Started {
     #[prost(string, tag = "1")]
@@ -41,6 +43,12 @@ pub struct Started {
     /// Endpoints provided, `name protocol/major.minor`.
     #[prost(string, repeated, tag = "2")]
     pub provides: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Boot name.
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+    /// Where it is found: the socket as a client sees it.
+    #[prost(string, tag = "4")]
+    pub endpoint: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PrepareStopRequest {}

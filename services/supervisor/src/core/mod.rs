@@ -11,6 +11,7 @@ pub mod hang;
 pub mod health;
 pub mod idle;
 pub mod lifecycle;
+pub mod ready;
 pub mod restart;
 pub mod state;
 pub mod supervisor;

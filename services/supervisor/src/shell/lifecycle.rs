@@ -1,16 +1,20 @@
 //! The lifecycle channel of one running service: one message at a time, a newer one replaces one without an answer.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use contracts::lifecycle::v1::{self as wire, lifecycle_client::LifecycleClient};
 use kit::Peer;
 use tokio::{sync::mpsc, task::AbortHandle};
 use tonic::{Status, transport::Channel};
 
-use super::inputs::Input;
-use crate::core::{
-    lifecycle::{ComponentHealth, HealthStatus, LifecycleMessage, LifecycleResponse},
-    supervisor::{CallId, Event, LaunchId},
+use super::{inputs::Input, sockets::INSIDE};
+use crate::{
+    core::{
+        lifecycle::{ComponentHealth, HealthStatus, LifecycleMessage, LifecycleResponse},
+        ready::ReadyReport,
+        supervisor::{CallId, Event, LaunchId},
+    },
+    manifest::LoadedManifest,
 };
 
 /// Dropped with its process: a call that nobody will answer ends then, and its connection with it.
@@ -18,13 +22,15 @@ use crate::core::{
 pub(super) struct Link {
     peer: Peer,
     call: Option<AbortHandle>,
+    /// By which it was started.
+    manifest: Option<Arc<LoadedManifest>>,
 }
 
 impl Link {
     /// Connects at the first message: the socket is there before the service is.
     #[must_use]
-    pub(super) fn new(socket: PathBuf) -> Self {
-        Self { peer: Peer::at(socket), call: None }
+    pub(super) fn new(socket: PathBuf, manifest: Option<Arc<LoadedManifest>>) -> Self {
+        Self { peer: Peer::at(socket), call: None, manifest }
     }
 
     /// The answer comes as an event; how long it may take is decided elsewhere.
@@ -36,9 +42,9 @@ impl Link {
         inputs: mpsc::UnboundedSender<Input>,
     ) {
         self.cancel();
-        let channel = self.peer.channel();
+        let (channel, manifest) = (self.peer.channel(), self.manifest.clone());
         let task = tokio::spawn(async move {
-            let event = match ask(channel, message).await {
+            let event = match ask(channel, message, manifest.as_deref()).await {
                 Ok(response) => Event::LifecycleReply { launch, call, response },
                 Err(status) => {
                     tracing::warn!(%launch, %status, "a lifecycle message was not answered");
@@ -63,7 +69,11 @@ impl Drop for Link {
     }
 }
 
-async fn ask(channel: Channel, message: LifecycleMessage) -> Result<LifecycleResponse, Status> {
+async fn ask(
+    channel: Channel,
+    message: LifecycleMessage,
+    manifest: Option<&LoadedManifest>,
+) -> Result<LifecycleResponse, Status> {
     let mut client = LifecycleClient::new(channel);
     Ok(match message {
         LifecycleMessage::Init { config, capabilities, identity } => {
@@ -85,7 +95,14 @@ async fn ask(channel: Channel, message: LifecycleMessage) -> Result<LifecycleRes
             LifecycleResponse::InitComplete
         }
         LifecycleMessage::Start => {
-            client.start(wire::StartRequest {}).await?;
+            let wire::Started { version, provides, name, endpoint } =
+                client.start(wire::StartRequest {}).await?.into_inner();
+            let report = ReadyReport { name, endpoint, version, provides };
+            if let Some(loaded) = manifest {
+                let socket = format!("{INSIDE}/{}.sock", loaded.name());
+                let checked = report.check(&loaded.manifest, &socket);
+                checked.map_err(|error| Status::failed_precondition(error.to_string()))?;
+            }
             LifecycleResponse::Started
         }
         LifecycleMessage::PrepareStop => {
@@ -124,5 +141,88 @@ fn health_of(health: wire::HealthStatus) -> HealthStatus {
         last_error: health.last_error,
         uptime: std::time::Duration::from_millis(health.uptime_ms),
         degraded: health.degraded,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio_stream::wrappers::UnixListenerStream;
+    use tonic::{Request, Response};
+    use wire::lifecycle_server::{Lifecycle, LifecycleServer};
+
+    /// A service that is ready and says this.
+    struct Ready(wire::Started);
+
+    type Answer<T> = Result<Response<T>, Status>;
+
+    #[tonic::async_trait]
+    impl Lifecycle for Ready {
+        async fn init(&self, _: Request<wire::InitRequest>) -> Answer<wire::InitComplete> {
+            Err(Status::unimplemented("init"))
+        }
+
+        async fn start(&self, _: Request<wire::StartRequest>) -> Answer<wire::Started> {
+            Ok(Response::new(self.0.clone()))
+        }
+
+        async fn prepare_stop(&self, _: Request<wire::PrepareStopRequest>) -> Answer<wire::ReadyToStop> {
+            Err(Status::unimplemented("prepare_stop"))
+        }
+
+        async fn stop(&self, _: Request<wire::StopRequest>) -> Answer<wire::Stopped> {
+            Err(Status::unimplemented("stop"))
+        }
+
+        async fn health_check(&self, _: Request<wire::HealthCheckRequest>) -> Answer<wire::HealthStatus> {
+            Err(Status::unimplemented("health_check"))
+        }
+
+        async fn status_request(
+            &self,
+            _: Request<wire::ServiceStatusRequest>,
+        ) -> Answer<wire::ServiceStatus> {
+            Err(Status::unimplemented("status_request"))
+        }
+    }
+
+    /// What the machine hears of one that was started as `keys`.
+    async fn heard(change: impl FnOnce(&mut wire::Started)) -> Event {
+        let text = "version = 1\n[service]\nname = \"keys\"\nversion = \"1.0.0\"\nservice_type = \"Core\"\n\
+                    [[endpoints]]\nname = \"keys.keys\"\nprotocol = \"Keys/1.0\"\n";
+        let manifest = Arc::new(crate::manifest::parse("test", text).unwrap());
+        let mut started = wire::Started {
+            version: "1.0.0".to_owned(),
+            provides: vec!["keys.keys Keys/1.0".to_owned()],
+            name: "keys".to_owned(),
+            endpoint: "/run/bailiwick/keys.sock".to_owned(),
+        };
+        change(&mut started);
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("lifecycle.sock");
+        let listener = UnixListenerStream::new(tokio::net::UnixListener::bind(&socket).unwrap());
+        let server = tonic::transport::Server::builder().add_service(LifecycleServer::new(Ready(started)));
+        tokio::spawn(server.serve_with_incoming(listener));
+        let (inputs, mut told) = mpsc::unbounded_channel();
+        let mut link = Link::new(socket, Some(manifest));
+        link.send(LaunchId(1), CallId(1), LifecycleMessage::Start, inputs);
+        match told.recv().await.unwrap() {
+            Input::Event(event) => event,
+            _ => panic!("no event"),
+        }
+    }
+
+    /// covers: SUP-91
+    #[tokio::test]
+    async fn who_reports_itself_ready_as_another_has_not_started() {
+        let is_started =
+            |event| matches!(event, Event::LifecycleReply { response: LifecycleResponse::Started, .. });
+        assert!(is_started(heard(|_| {}).await));
+        let old = |started: &mut wire::Started| (started.name, started.endpoint) = Default::default();
+        assert!(is_started(heard(old).await), "an older build says less");
+        let is_closed = |event| matches!(event, Event::LifecycleClosed { launch: LaunchId(1) });
+        assert!(is_closed(heard(|started| started.name = "policy".to_owned()).await));
+        assert!(is_closed(heard(|started| started.endpoint = "/run/bailiwick/policy.sock".to_owned()).await));
+        assert!(is_closed(heard(|started| started.provides.clear()).await));
     }
 }

@@ -411,8 +411,9 @@ impl Shell {
     /// The lifecycle channel of a launch; made at its first use, so after an adoption too.
     fn link(&mut self, launch: LaunchId) -> Option<&mut Link> {
         let name = self.launches.get(&launch)?;
-        let layout = &self.applier.house.layout;
-        Some(self.links.entry(launch).or_insert_with(|| Link::new(layout.socket("lifecycle", name))))
+        let (layout, registry) = (&self.applier.house.layout, &self.applier.registry);
+        let link = || Link::new(layout.socket("lifecycle", name), registry.manifest(name));
+        Some(self.links.entry(launch).or_insert_with(link))
     }
 
     pub(super) fn exited(&mut self, machine: &mut Supervisor, launch: LaunchId, exit: Exit) {

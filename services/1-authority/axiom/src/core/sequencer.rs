@@ -20,6 +20,8 @@ use super::{
     state::ControlState,
 };
 
+/// Boot name of the one that appends over a channel of its own.
+const SUPERVISOR: &str = "supervisor";
 /// Entries of a unit: a decision and its act.
 pub const UNIT_ENTRIES_MAX: usize = 2;
 
@@ -302,6 +304,9 @@ impl Sequencer {
         }
         if source == Source::Supervisor && !supervisors {
             return missing("the supervisor appends entry types 1 and 20 to 23 and nothing else");
+        }
+        if source == Source::Supervisor && !self.state.is_service(&head.submitter, SUPERVISOR) {
+            return missing("the supervisor appends in its own name and in nobody else's");
         }
         match head.authorization {
             Some(_) if kind == EntryType::PolicyDecision => {

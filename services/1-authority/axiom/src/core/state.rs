@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use base::{AxiomRef, Hash, IdentityId, ProcessId, PublicKey, RuleId, Sequence, cbor};
+use base::{AxiomRef, Hash, IdentityId, KeyPath, ProcessId, PublicKey, RuleId, Sequence, cbor, key_paths};
 use chain::payload::{
     Payload,
     capability::CapabilityGrant,
@@ -119,6 +119,14 @@ fn check_cited(cited: AxiomRef, next: Sequence) -> Checked {
 }
 
 impl ControlState {
+    /// Whether this is the identity of the service with that name.
+    #[must_use]
+    pub fn is_service(&self, id: &IdentityId, name: &str) -> bool {
+        let path = KeyPath::parse(key_paths::SERVICES).and_then(|services| services.child(name));
+        let known = self.identities.get(id);
+        known.zip(path.ok()).is_some_and(|(known, path)| known.created.key_path == path)
+    }
+
     /// Hash of the canonical encoding: equal states, equal hashes (AX-59).
     #[must_use]
     pub fn hash(&self) -> Hash {

@@ -10,6 +10,7 @@ use chain::{
     payload::{
         Envelope, Receipt, ReceiptStatus,
         capability::{CapabilityGrant, CapabilityRevoke, ObjectType, Permissions, Resource},
+        identity::{IdentityCreated, IdentityType},
         policy::{
             DecisionBody, DecisionSignature, PolicyAction, PolicyContext, PolicyEffect, ResourceRef,
             ResourceType, SignedDecision,
@@ -35,6 +36,21 @@ fn policy_key() -> SigningKey {
     SigningKey::from_bytes(&[7; 32])
 }
 
+/// Who submits in these tests, unless they say otherwise.
+const SUPERVISOR: IdentityId = IdentityId([2; 32]);
+const KEYS: IdentityId = IdentityId([5; 32]);
+
+fn service(identity_id: IdentityId, name: &str) -> IdentityCreated {
+    IdentityCreated {
+        identity_id,
+        name: name.into(),
+        identity_type: IdentityType::Service,
+        parent: None,
+        public_key: PublicKey(identity_id.0),
+        key_path: KeyPath::parse(&format!("/orbital/services/{name}")).unwrap(),
+    }
+}
+
 fn genesis() -> (chain::Entry, Hash) {
     let other = PublicKey([1; 32]);
     let body = Genesis {
@@ -47,7 +63,7 @@ fn genesis() -> (chain::Entry, Hash) {
         sequencer_key: other,
         policy_key: PublicKey(policy_key().verifying_key().to_bytes()),
         identity_key: other,
-        identities: vec![],
+        identities: vec![service(SUPERVISOR, "supervisor"), service(KEYS, "keys")],
         admin: IdentityId([9; 32]),
         admin_uid: 0,
         rules: vec![],
@@ -57,7 +73,7 @@ fn genesis() -> (chain::Entry, Hash) {
 }
 
 fn envelope<T>(key: u8, authorization: Option<Hash>, body: T) -> Envelope<T> {
-    Envelope { submitter: IdentityId([2; 32]), key: EntryKey([key; 16]), authorization, body }
+    Envelope { submitter: SUPERVISOR, key: EntryKey([key; 16]), authorization, body }
 }
 
 fn draft<T: chain::payload::Body>(key: u8, authorization: Option<Hash>, body: T) -> Draft {
@@ -360,6 +376,32 @@ fn the_supervisor_appends_its_own_types_and_nothing_else() {
         [None, None, Some(ResourceNotFound), Some(MissingPolicyDecision), Some(MissingPolicyDecision)];
     assert_eq!(reasons, expected);
     bed.refused(unit([draft(6, None, register)]), MissingPolicyDecision);
+}
+
+/// covers: SUP-105
+#[test]
+fn the_supervisor_appends_in_its_own_name_and_in_nobody_elses() {
+    let mut bed = Bed::new();
+    let down = |submitter: IdentityId| {
+        let body = Shutdown { reason: "x".into() };
+        let envelope = Envelope { submitter, key: EntryKey([1; 16]), authorization: None, body };
+        let payload = envelope.to_bytes().unwrap();
+        unit([Draft { entry_type: EntryType::Shutdown, payload }])
+    };
+    // Another service, the admin, and somebody of whom nothing is known.
+    for other in [KEYS, IdentityId([9; 32]), IdentityId([77; 32])] {
+        match &bed.batch(ROOM, Source::Supervisor, vec![down(other)])[0] {
+            UnitReply::Rejected(refusal) => {
+                assert_eq!(refusal.reason, RejectionReason::MissingPolicyDecision, "{other}");
+                assert!(refusal.text.contains("in its own name"), "{refusal}");
+            }
+            accepted => panic!("{other}: {accepted:?}"),
+        }
+    }
+    let before = bed.sequencer.point();
+    let own = bed.batch(ROOM, Source::Supervisor, vec![down(SUPERVISOR)]);
+    assert!(matches!(own[0], UnitReply::Accepted(_)), "{own:?}");
+    assert_eq!(before.next_sequence, Sequence(1), "what was refused left nothing");
 }
 
 /// A decision to start covers the restarts that follow; one about something else, or a denial, covers nothing.

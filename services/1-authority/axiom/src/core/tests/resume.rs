@@ -211,8 +211,8 @@ fn the_same_log_folds_into_the_same_bytes_in_every_build() {
     let saved = [sequencer.save().unwrap(), gate.to_bytes()].map(|bytes| Hash::of(&bytes).to_string());
     let saved = saved.each_ref().map(String::as_str);
     let expected = [
-        "blake3:ae1fc96c75360443287bb18aa8d8c444ddfbcea8483e741bf3572d88de46862b",
-        "blake3:388d24a92ff04f7870d3862625633d9ec9a2e9691409006f69cdd0759bbf484e",
+        "blake3:b3030b826dc52163674a5b99869bbf5dc3d7cd7326e33e5ced1b2c7b85b1801d",
+        "blake3:70b2e89f9f79cf8b6437523fc15d19f34a83dc94e1013a9c21e2248c55142c05",
     ];
     assert_eq!((FOLD_VERSION, saved), (2, expected));
 }

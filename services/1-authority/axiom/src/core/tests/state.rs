@@ -283,6 +283,48 @@ fn each_entry_changes_its_own_part() {
     assert!(state.processes.is_empty());
 }
 
+/// covers: PRC-43
+#[test]
+fn what_a_program_may_goes_with_its_end() {
+    let mut state = filled();
+    let with = |pid: u64, capability: u8| {
+        payload(ProcessCreate {
+            pid: ProcessId(pid),
+            image: Hash::ZERO,
+            identity: id(1),
+            capabilities: vec![CapabilityId([capability; 16])],
+            limits: ResourceLimits::default(),
+            by: id(1),
+            args_hash: Hash::ZERO,
+            name: "p".into(),
+            grants: vec![],
+            missing: vec![],
+        })
+    };
+    let held = |state: &ControlState| -> Vec<(u64, u8)> {
+        let of = |(pid, create): (&ProcessId, &ProcessCreate)| {
+            create.capabilities.iter().map(|capability| (pid.0, capability.0[0])).collect::<Vec<_>>()
+        };
+        state.processes.iter().flat_map(of).collect()
+    };
+    for (pid, capability) in [(21, 1), (22, 2), (23, 1)] {
+        state.apply(NEXT, &with(pid, capability));
+    }
+    assert_eq!(held(&state), [(21, 1), (22, 2), (23, 1)]);
+    // A signal that was decided has ended nobody yet.
+    state.apply(NEXT, &kill(21));
+    assert_eq!(held(&state), [(21, 1), (22, 2), (23, 1)]);
+    // One was killed, one has ended by itself; a third goes on with the same capability.
+    for pid in [21, 22] {
+        state.apply(NEXT, &payload(exit_of(pid)));
+    }
+    assert_eq!(held(&state), [(23, 1)]);
+    // Whoever lent it keeps it.
+    let before = state.capabilities.clone();
+    state.apply(NEXT, &payload(exit_of(23)));
+    assert_eq!((held(&state), &state.capabilities), (vec![], &before));
+}
+
 #[test]
 fn what_was_derived_from_a_revoked_capability_falls_with_it_and_nothing_else() {
     let mut state = ControlState::default();
