@@ -74,6 +74,14 @@ pub const PROXIED_OF_PROGRAM_MAX: usize = 64;
 pub const PROXIED_MAX: usize = 512;
 /// How long an answer by the proxy goes on when its program has said all that it had to.
 pub const PROXIED_HALF_OPEN_TIMEOUT: Duration = Duration::from_secs(300);
+/// Connections of the proxy that wait for the next request to the same place, of one program and of all, and for how long: less than
+/// most servers wait. A request that cannot be sent twice takes only one that was used a moment ago.
+pub const PROXY_KEPT_OF_PROGRAM_MAX: usize = 32;
+pub const PROXY_KEPT_MAX: usize = 256;
+pub const PROXY_KEPT_FOR: Duration = Duration::from_secs(15);
+pub const PROXY_KEPT_SURE_FOR: Duration = Duration::from_secs(1);
+/// How long the proxy tries one address.
+pub const PROXY_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Refusals by the proxy that a program's monitor is told, for `why`: in a row, and a second from then on; bytes of each.
 pub const TOLD_AT_ONCE_MAX: u32 = 100;
 pub const TOLD_A_SECOND_MAX: u32 = 5;
@@ -165,7 +173,7 @@ mod tests {
     }
 
     /// What counts something that holds no descriptor of its own: it is a part of another, or not a number of things.
-    const NONE: [&str; 33] = [
+    const NONE: [&str; 34] = [
         "SOCKETS_OF_ONE_MAX",
         "TRANSFERS_OF_ONE_MAX",
         "TRANSFERS_MAX",
@@ -177,6 +185,7 @@ mod tests {
         "QUESTIONS_OF_PROGRAM_MAX",
         "RELAYS_OF_PROGRAM_MAX",
         "PROXIED_OF_PROGRAM_MAX",
+        "PROXY_KEPT_OF_PROGRAM_MAX",
         "TOLD_BYTES_MAX",
         "RELAY_BUFFER_BYTES_MAX",
         "PEERS_OF_PROGRAM_MAX",
@@ -219,6 +228,7 @@ mod tests {
             DATAGRAM_SOCKETS_MAX * 1,
             // Where it leads to is one of the sockets.
             PROXIED_MAX * 1,
+            PROXY_KEPT_MAX * 1,
         ];
         let most = OTHERS + held.iter().map(|(_, count)| count).sum::<usize>();
         let manifest = include_str!("../../manifest.toml");

@@ -55,7 +55,9 @@ use resolver::Resolver;
 
 use crate::core::{
     CallFold, Expected, FOLD_VERSION, Rules,
-    limits::{CONNECTS_MAX, DATAGRAM_SOCKETS_MAX, PROXIED_MAX, RELAYS_MAX, WAITING_BYTES_MAX},
+    limits::{
+        CONNECTS_MAX, DATAGRAM_SOCKETS_MAX, PROXIED_MAX, PROXY_KEPT_MAX, RELAYS_MAX, WAITING_BYTES_MAX,
+    },
 };
 
 /// Becomes the process `network`.
@@ -146,6 +148,8 @@ pub struct Network {
     waiting_datagrams: Arc<Semaphore>,
     /// Room for connections to the proxies of programs.
     proxied: Arc<Semaphore>,
+    /// Room for connections of proxies that wait for the next request.
+    kept: Arc<Semaphore>,
     /// When everything was last looked through because there was no room.
     looked: Mutex<Option<std::time::Instant>>,
     /// Those that may connect, by what they are known as.
@@ -194,6 +198,7 @@ impl Service for Network {
             datagram_sockets: Arc::new(Semaphore::new(DATAGRAM_SOCKETS_MAX)),
             waiting_datagrams: Arc::new(Semaphore::new(WAITING_BYTES_MAX)),
             proxied: Arc::new(Semaphore::new(PROXIED_MAX)),
+            kept: Arc::new(Semaphore::new(PROXY_KEPT_MAX)),
             looked: Mutex::default(),
             programs: Mutex::default(),
             claimed: Mutex::default(),
