@@ -58,6 +58,7 @@ use crate::core::{
     limits::{
         CONNECTS_MAX, DATAGRAM_SOCKETS_MAX, PROXIED_MAX, PROXY_KEPT_MAX, RELAYS_MAX, WAITING_BYTES_MAX,
     },
+    nameservers::Programs,
 };
 
 /// Becomes the process `network`.
@@ -158,6 +159,8 @@ pub struct Network {
     claimed: Mutex<HashSet<u64>>,
     /// Which rule decided last about what.
     expected: Mutex<Expected>,
+    /// How often each program may connect.
+    rates: Programs,
     resolver: Arc<Resolver>,
     calls: Arc<Calls>,
 }
@@ -187,6 +190,7 @@ impl Service for Network {
         let registry = Arc::new(Registry::since(kit::boot_time_ns()));
         let calls = Arc::new(Calls::new());
         tokio::spawn(Arc::clone(&calls).follow_addresses(Arc::clone(&registry), interfaces.clone()));
+        let settings = resolver::settings()?;
         Ok(Self {
             node: context.node,
             registry,
@@ -203,7 +207,8 @@ impl Service for Network {
             programs: Mutex::default(),
             claimed: Mutex::default(),
             expected: Mutex::default(),
-            resolver: Resolver::new(resolver::settings()?),
+            rates: settings.programs,
+            resolver: Resolver::new(settings),
             calls,
         })
     }

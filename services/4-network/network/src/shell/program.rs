@@ -18,6 +18,7 @@ use crate::core::{
         CONNECTS_A_SECOND_MAX, CONNECTS_AT_ONCE_MAX, CONNECTS_OF_PROGRAM_MAX, PROXIED_OF_PROGRAM_MAX,
         RELAYS_OF_PROGRAM_MAX, TOLD_A_SECOND_MAX, TOLD_AT_ONCE_MAX,
     },
+    nameservers::Programs,
 };
 
 /// One program.
@@ -120,6 +121,12 @@ impl Program {
             names: Names::new(),
         };
         (program, heard)
+    }
+
+    /// How often it may connect, as the operator has set it.
+    pub(super) fn held_to(mut self, set: Programs) -> Self {
+        self.rate = Mutex::new(Bucket::new(set.connects_at_once, set.connects_a_second));
+        self
     }
 
     fn flows(&self) -> MutexGuard<'_, HashMap<u64, Open>> {
