@@ -2,6 +2,7 @@
 //!
 //! Everywhere the same program goes to the same server, which is a thread of this process on the host.
 
+mod flows;
 mod proxies;
 mod server;
 mod ways;
@@ -89,6 +90,7 @@ pub(crate) fn run(parent: &Path, quick: bool) -> Result<Part> {
     let what = format!("a page of {mebibytes} MiB through an HTTP proxy");
     part.rows.push(row(&ways, what, Unit::MegabytesPerSecond, rounds, &words)?.against(SQUID, 3.0));
     drop(ways);
+    flows::rows(&folder, &client, quick, server.port(), &mut part)?;
     for proxy in proxies {
         proxy.end()?;
     }
