@@ -47,11 +47,13 @@ pub(super) fn rows(folder: &Folder, client: &Path, quick: bool, port: u16, part:
     std::fs::create_dir_all(&config).context("a folder for settings")?;
     std::fs::write(config.join("network.toml"), SETTINGS).context("writing settings")?;
     let mut site = Site::started(root)?;
-    let ways = [Way::with_files(OURS, &site, client, port, new + OTHER_FILES), Way::direct(client, port)];
+    let mut ways =
+        vec![Way::with_files(OURS, &site, client, port, new + OTHER_FILES), Way::direct(client, port)];
     let words = ["connects".to_owned(), THREADS.to_string(), new.to_string()];
     let what =
         format!("connections with one byte, {THREADS} threads, {new} in a row, rate of the program lifted");
-    part.rows.push(row(&ways, what, Unit::PerSecond, rounds, &words)?.goal(GOAL_NEW));
+    let measured = row(&mut ways, part, what, Unit::PerSecond, rounds, &words)?.goal(GOAL_NEW);
+    part.rows.push(measured);
     drop(ways);
     match files_allow(open + OTHER_FILES) {
         true => open_rows(&site, client, open, look, part)?,
