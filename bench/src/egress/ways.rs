@@ -14,6 +14,8 @@ use crate::{
     site::Site,
 };
 
+/// More than a program has by default, for one that asks from 64 of them.
+const THREADS: &str = "100";
 pub(super) const DIRECT: &str = "direct";
 pub(super) const SLIRP: &str = "slirp4netns";
 const VETH: &str = "veth";
@@ -53,8 +55,21 @@ impl<'a> Way<'a> {
         let (place, files) = (format!("127.0.0.1:{port}"), files.to_string());
         let shown = client.parent().unwrap_or(client).to_string_lossy().into_owned();
         let client = client.to_string_lossy().into_owned();
-        let words = ["run", "--files", &files, "--fs", &shown, "--egress", &place, "--", &client, &place]
-            .map(str::to_owned);
+        let words = [
+            "run",
+            "--threads",
+            THREADS,
+            "--files",
+            &files,
+            "--fs",
+            &shown,
+            "--egress",
+            &place,
+            "--",
+            &client,
+            &place,
+        ]
+        .map(str::to_owned);
         let command = move || site.command(&words.each_ref().map(String::as_str));
         Self { name, is_ours: true, command: Box::new(command) }
     }
