@@ -92,7 +92,7 @@ pub(crate) fn descendants(of: i32) -> Vec<i32> {
     }
 }
 
-fn parent(pid: i32) -> Option<i32> {
+pub(crate) fn parent(pid: i32) -> Option<i32> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name before it may hold spaces and brackets.
     let (_, rest) = text.rsplit_once(')')?;

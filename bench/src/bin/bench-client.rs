@@ -4,15 +4,17 @@
 //! end. `ADDRESS latency N` connects N times, one after the other, waits for one byte each time, and says half of which
 //! time they took, in microseconds. `ADDRESS connects CLIENTS N` does the same from several threads, and says how many came about in a
 //! second. `ADDRESS@PROXY requests CLIENTS N` makes requests of HTTP by a proxy, and says the same; `ADDRESS@PROXY page MEBIBYTES` asks for
-//! one large page, and says how many megabytes of it came in a second.
+//! one large page, and says how many megabytes of it came in a second. `ADDRESS hold CLIENTS N` opens so many connections, says how many came
+//! about in a second, and has them until its standard input ends.
 
 use std::{
     error::Error,
     io::{self, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
     process::ExitCode,
+    sync::Mutex,
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// What a connection is for: the other end reads everything, or gives one byte.
@@ -21,6 +23,9 @@ const GIVE: u8 = b'g';
 const PIECE_BYTES: usize = 256 * 1024;
 /// Sent before the clock starts: windows have grown by then.
 const FIRST_PIECES: usize = 64;
+/// Of one who is told that there are too many at once.
+const PATIENCE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(5);
 
 fn main() -> ExitCode {
     match run() {
@@ -49,9 +54,10 @@ fn run() -> Result<f64, Box<dyn Error + Send + Sync>> {
             let seconds = together(clients, |count| to.requests(count))?;
             Ok(all as f64 / seconds)
         }
+        [address, "hold", clients, count] => hold(address.parse()?, clients.parse()?, count.parse()?),
         [to, "page", mebibytes] => Ok(ByProxy::parse(to)?.page(mebibytes.parse()?)?),
         _ => Err("usage: ADDRESS flows N MEBIBYTES | ADDRESS latency N | ADDRESS connects CLIENTS N | \
-                  ADDRESS@PROXY requests CLIENTS N | ADDRESS@PROXY page MEBIBYTES"
+                  ADDRESS hold CLIENTS N | ADDRESS@PROXY requests CLIENTS N | ADDRESS@PROXY page MEBIBYTES"
             .into()),
     }
 }
@@ -114,6 +120,35 @@ fn connects(address: SocketAddr, clients: usize, count: usize) -> Result<f64, Bo
     let each = count / clients.max(1);
     let seconds = together(vec![each; clients], |count| (0..count).try_for_each(|_| once(address)))?;
     Ok((each * clients) as f64 / seconds)
+}
+
+fn hold(address: SocketAddr, clients: usize, count: usize) -> Result<f64, Box<dyn Error + Send + Sync>> {
+    let held = Mutex::new(Vec::new());
+    let each = count / clients.max(1);
+    let seconds = together(vec![each; clients], |count| {
+        for _ in 0..count {
+            let connection = patiently(address)?;
+            held.lock().map_err(|_| io::Error::other("a thread panicked"))?.push(connection);
+        }
+        Ok(())
+    })?;
+    let figure = (each * clients) as f64 / seconds;
+    println!("{figure}");
+    io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(figure)
+}
+
+/// As one that is told to try again.
+fn patiently(address: SocketAddr) -> io::Result<TcpStream> {
+    let since = Instant::now();
+    loop {
+        match TcpStream::connect(address) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && since.elapsed() < PATIENCE => {
+                thread::sleep(PAUSE);
+            }
+            other => return other,
+        }
+    }
 }
 
 struct ByProxy {

@@ -2,6 +2,7 @@
 //!
 //! Everywhere the same program goes to the same server, which is a thread of this process on the host.
 
+mod flows;
 mod proxies;
 mod server;
 mod ways;
@@ -68,27 +69,39 @@ pub(crate) fn run(parent: &Path, quick: bool) -> Result<Part> {
     for flows in FLOWS {
         let what = format!("a program sends over TCP, {flows} at once");
         let words = ["flows".to_owned(), flows.to_string(), mebibytes.to_string()];
-        let row = row(&ways, what, Unit::MegabytesPerSecond, rounds, &words)?;
+        let row = row(&mut ways, &mut part, what, Unit::MegabytesPerSecond, rounds, &words)?;
         part.rows.push(row.against(ways::DIRECT, 0.95).against(ways::SLIRP, 1.5));
     }
     let words = ["latency".to_owned(), LATENCIES.to_string()];
-    let row_of_latency =
-        row(&ways, "connect and one byte, one after the other", Unit::Microseconds, rounds, &words)?;
+    let row_of_latency = row(
+        &mut ways,
+        &mut part,
+        "connect and one byte, one after the other",
+        Unit::Microseconds,
+        rounds,
+        &words,
+    )?;
     part.rows.push(row_of_latency.against(ways::DIRECT, 3.0));
     let words = ["connects".to_owned(), CLIENTS.to_string(), CONNECTS.to_string()];
     let what = format!("connections with one byte, {CLIENTS} clients");
-    part.rows.push(row(&ways, what, Unit::PerSecond, rounds, &words)?.against(ways::DIRECT, 0.5));
+    let measured =
+        row(&mut ways, &mut part, what, Unit::PerSecond, rounds, &words)?.against(ways::DIRECT, 0.5);
+    part.rows.push(measured);
     drop(ways);
     let proxies = Proxy::all(folder.path(), &mut part);
     let mut ways = vec![proxies::ours(&plain, folder.path(), &client, server.port())?];
     ways.extend(proxies.iter().map(|proxy| proxy.way(&client, server.port())));
     let words = ["requests".to_owned(), CLIENTS.to_string(), CONNECTS.to_string()];
     let what = format!("requests through an HTTP proxy, {CLIENTS} clients");
-    part.rows.push(row(&ways, what, Unit::PerSecond, rounds, &words)?.against(SQUID, 1.7));
+    let measured = row(&mut ways, &mut part, what, Unit::PerSecond, rounds, &words)?.against(SQUID, 1.7);
+    part.rows.push(measured);
     let words = ["page".to_owned(), mebibytes.to_string()];
     let what = format!("a page of {mebibytes} MiB through an HTTP proxy");
-    part.rows.push(row(&ways, what, Unit::MegabytesPerSecond, rounds, &words)?.against(SQUID, 3.0));
+    let measured =
+        row(&mut ways, &mut part, what, Unit::MegabytesPerSecond, rounds, &words)?.against(SQUID, 3.0);
+    part.rows.push(measured);
     drop(ways);
+    flows::rows(&folder, &client, quick, server.port(), &mut part)?;
     for proxy in proxies {
         proxy.end()?;
     }
@@ -103,9 +116,10 @@ pub(crate) fn run(parent: &Path, quick: bool) -> Result<Part> {
     Ok(part)
 }
 
-/// All ways in turn, round for round.
+/// All ways in turn, round for round. A peer that fails is left out from then on, with a line that says why: ours has to work.
 fn row(
-    ways: &[Way<'_>],
+    ways: &mut Vec<Way<'_>>,
+    part: &mut Part,
     what: impl Into<String>,
     unit: Unit,
     rounds: usize,
@@ -115,8 +129,22 @@ fn row(
     let mut samples = vec![Vec::new(); ways.len()];
     for round in 0..rounds {
         eprintln!("bench: egress: {what}: round {} of {rounds}", round + 1);
-        for (way, samples) in ways.iter().zip(&mut samples) {
-            samples.push(way.figure(words).with_context(|| format!("{} by {}", what, way.name))?);
+        let mut at = 0;
+        while let Some(way) = ways.get(at) {
+            let figure = way.figure(words).with_context(|| format!("{what} by {}", way.name));
+            match (figure, samples.get_mut(at)) {
+                (Ok(figure), Some(samples)) => {
+                    samples.push(figure);
+                    at += 1;
+                }
+                (Err(error), _) if way.is_ours => return Err(error),
+                (Err(error), _) => {
+                    part.skip(way.name, format!("{error:#}"));
+                    ways.remove(at);
+                    samples.remove(at);
+                }
+                (Ok(_), None) => break,
+            }
         }
     }
     let subject = |(way, samples): (&Way<'_>, &mut Vec<f64>)| match way.is_ours {

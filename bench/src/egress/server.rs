@@ -9,8 +9,8 @@ use std::{
 
 use anyhow::{Context, Result};
 
-/// As many connections are served at once: more than any row opens.
-const THREADS: usize = 24;
+/// As many connections are served at once: more than any row opens, with those that proxies keep.
+const THREADS: usize = 128;
 const PIECE_BYTES: usize = 256 * 1024;
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 

@@ -2,7 +2,7 @@
 
 use std::{
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -14,6 +14,8 @@ use crate::{
     site::Site,
 };
 
+/// More than a program has by default, for one that asks from 64 of them.
+const THREADS: &str = "100";
 pub(super) const DIRECT: &str = "direct";
 pub(super) const SLIRP: &str = "slirp4netns";
 const VETH: &str = "veth";
@@ -40,6 +42,43 @@ impl<'a> Way<'a> {
         let command =
             move || site.command(&["run", "--fs", &shown, "--egress", &place, "--", &client, &place]);
         Self { name, is_ours: true, command: Box::new(command) }
+    }
+
+    /// Of which so many descriptors may be open.
+    pub(super) fn with_files(
+        name: &'static str,
+        site: &'a Site,
+        client: &'a Path,
+        port: u16,
+        files: usize,
+    ) -> Self {
+        let (place, files) = (format!("127.0.0.1:{port}"), files.to_string());
+        let shown = client.parent().unwrap_or(client).to_string_lossy().into_owned();
+        let client = client.to_string_lossy().into_owned();
+        let words = [
+            "run",
+            "--threads",
+            THREADS,
+            "--files",
+            &files,
+            "--fs",
+            &shown,
+            "--egress",
+            &place,
+            "--",
+            &client,
+            &place,
+        ]
+        .map(str::to_owned);
+        let command = move || site.command(&words.each_ref().map(String::as_str));
+        Self { name, is_ours: true, command: Box::new(command) }
+    }
+
+    /// Runs with these words, until it is told to end.
+    pub(super) fn start(&self, words: &[String]) -> Result<Child> {
+        let mut command = (self.command)();
+        let held = command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped());
+        held.spawn().context("starting the program")
     }
 
     pub(super) fn direct(client: &'a Path, port: u16) -> Self {
@@ -93,7 +132,10 @@ impl<'a> Way<'a> {
                 command.arg(format!("{gateway}:{port}"));
                 command
             };
-            Ok(Self { name: PASTA, is_ours: false, command: Box::new(command) })
+            let way = Self { name: PASTA, is_ours: false, command: Box::new(command) };
+            // Installed is not usable: where it may not make its namespace it says so at its start.
+            way.figure(&["latency".to_owned(), "1".to_owned()]).context("it does not run here")?;
+            Ok(way)
         };
         make().map_err(|why| (PASTA, why))
     }
@@ -103,7 +145,8 @@ impl<'a> Way<'a> {
         let output =
             (self.command)().args(words).stdin(Stdio::null()).output().context("starting the program")?;
         if !output.status.success() {
-            bail!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("{}: {}", output.status, said.trim().lines().collect::<Vec<_>>().join("; "));
         }
         let said = String::from_utf8_lossy(&output.stdout);
         said.trim().parse().with_context(|| format!("the program said {said:?}"))

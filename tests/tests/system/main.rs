@@ -50,6 +50,7 @@ mod processes;
 mod program_proxy;
 mod programs_found;
 mod prove;
+mod proxy_kept;
 mod pull;
 mod recovery;
 mod rights;

@@ -1,6 +1,6 @@
 //! What the log says about calls: which service is of which type, and the policy by URL that is in force.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use base::AxiomRef;
 use chain::payload::{
@@ -54,7 +54,16 @@ impl CallFold {
     /// The one that is in force: the last that was recorded, or the default (NET-64).
     #[must_use]
     pub fn policy(&self) -> NetworkPolicyUpdate {
-        self.update.as_ref().map_or_else(default_policy, |update| update.policy.clone())
+        self.in_force().into_owned()
+    }
+
+    /// The same to look at: who asks for each request does not copy it.
+    #[must_use]
+    pub fn in_force(&self) -> Cow<'_, NetworkPolicyUpdate> {
+        match &self.update {
+            Some(update) => Cow::Borrowed(&update.policy),
+            None => Cow::Owned(default_policy()),
+        }
     }
 
     /// Where it stands; none for the default.

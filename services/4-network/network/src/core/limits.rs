@@ -8,6 +8,10 @@ use chain::payload::network::CallLimits;
 /// Sockets of all callers together, and of one identity.
 pub const SOCKETS_MAX: usize = 4_000;
 pub const SOCKETS_OF_ONE_MAX: usize = 1_000;
+/// Connections of programs, of all and of one identity: beside the sockets, since this service has no descriptor of them. What a
+/// relay or the proxy has of them is limited there. Each costs some two kibibytes, and a question to the kernel at each look.
+pub const FLOWS_MAX: usize = 16_000;
+pub const FLOWS_OF_ONE_MAX: usize = 12_000;
 /// Sends and receives under way of one identity, and of all: each may hold [`TRANSFER_BYTES_MAX`].
 pub const TRANSFERS_OF_ONE_MAX: usize = 256;
 pub const TRANSFERS_MAX: usize = 2_048;
@@ -27,6 +31,10 @@ pub const CONNECTS_MAX: usize = 2_000;
 /// permitted is three entries of the log.
 pub const CONNECTS_AT_ONCE_MAX: u32 = 1_000;
 pub const CONNECTS_A_SECOND_MAX: u32 = 500;
+/// What the operator can set in their place at most.
+pub const CONNECTS_SET_MAX: u32 = 1_000_000;
+/// Of a program's connections the kernel is asked about so many in a row; whoever waits for a decision comes between.
+pub const LOOKED_AT_IN_A_ROW_MAX: usize = 256;
 /// What is remembered of who asked for what, to guess which rule decides about it the next time.
 pub const EXPECTED_MAX: usize = 4_096;
 /// Names of one program that are being asked for, and how many it may ask for in a row, and a second from then on; the next
@@ -74,6 +82,14 @@ pub const PROXIED_OF_PROGRAM_MAX: usize = 64;
 pub const PROXIED_MAX: usize = 512;
 /// How long an answer by the proxy goes on when its program has said all that it had to.
 pub const PROXIED_HALF_OPEN_TIMEOUT: Duration = Duration::from_secs(300);
+/// Connections of the proxy that wait for the next request to the same place, of one program and of all, and for how long: less than
+/// most servers wait. A request that cannot be sent twice takes only one that was used a moment ago.
+pub const PROXY_KEPT_OF_PROGRAM_MAX: usize = 32;
+pub const PROXY_KEPT_MAX: usize = 256;
+pub const PROXY_KEPT_FOR: Duration = Duration::from_secs(15);
+pub const PROXY_KEPT_SURE_FOR: Duration = Duration::from_secs(1);
+/// How long the proxy tries one address.
+pub const PROXY_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Refusals by the proxy that a program's monitor is told, for `why`: in a row, and a second from then on; bytes of each.
 pub const TOLD_AT_ONCE_MAX: u32 = 100;
 pub const TOLD_A_SECOND_MAX: u32 = 5;
@@ -165,8 +181,12 @@ mod tests {
     }
 
     /// What counts something that holds no descriptor of its own: it is a part of another, or not a number of things.
-    const NONE: [&str; 33] = [
+    const NONE: [&str; 37] = [
         "SOCKETS_OF_ONE_MAX",
+        // Their descriptors are the programs'.
+        "FLOWS_MAX",
+        "FLOWS_OF_ONE_MAX",
+        "LOOKED_AT_IN_A_ROW_MAX",
         "TRANSFERS_OF_ONE_MAX",
         "TRANSFERS_MAX",
         "TRANSFER_BYTES_MAX",
@@ -177,6 +197,7 @@ mod tests {
         "QUESTIONS_OF_PROGRAM_MAX",
         "RELAYS_OF_PROGRAM_MAX",
         "PROXIED_OF_PROGRAM_MAX",
+        "PROXY_KEPT_OF_PROGRAM_MAX",
         "TOLD_BYTES_MAX",
         "RELAY_BUFFER_BYTES_MAX",
         "PEERS_OF_PROGRAM_MAX",
@@ -219,6 +240,7 @@ mod tests {
             DATAGRAM_SOCKETS_MAX * 1,
             // Where it leads to is one of the sockets.
             PROXIED_MAX * 1,
+            PROXY_KEPT_MAX * 1,
         ];
         let most = OTHERS + held.iter().map(|(_, count)| count).sum::<usize>();
         let manifest = include_str!("../../manifest.toml");

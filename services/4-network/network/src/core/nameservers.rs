@@ -8,6 +8,8 @@ use ::core::{
 use serde::Deserialize;
 use thiserror::Error;
 
+use super::limits::{CONNECTS_A_SECOND_MAX, CONNECTS_AT_ONCE_MAX, CONNECTS_SET_MAX};
+
 /// Servers that are asked, one after the other; as many as the C library looks at.
 pub const NAMESERVERS_MAX: usize = 3;
 /// Bytes of the settings, and of the host's own list.
@@ -24,6 +26,8 @@ pub enum SettingsError {
         "network.toml: nameservers: {0:?} is no address such as 192.0.2.53, 192.0.2.53:5353 or [2001:db8::53]:53"
     )]
     Nameserver(String),
+    #[error("network.toml: {0} = {1}: from 1 to {CONNECTS_SET_MAX}")]
+    Rate(&'static str, u32),
     #[error("network.toml: {0} nameservers, at most {NAMESERVERS_MAX} are asked")]
     TooMany(usize),
 }
@@ -32,6 +36,33 @@ pub enum SettingsError {
 #[serde(deny_unknown_fields, default)]
 struct File {
     nameservers: Vec<String>,
+    programs: Programs,
+}
+
+/// What holds each program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Programs {
+    /// Connects in a row, and a second from then on.
+    pub connects_at_once: u32,
+    pub connects_a_second: u32,
+}
+
+impl Default for Programs {
+    fn default() -> Self {
+        Self { connects_at_once: CONNECTS_AT_ONCE_MAX, connects_a_second: CONNECTS_A_SECOND_MAX }
+    }
+}
+
+impl Programs {
+    fn check(self) -> Result<Self, SettingsError> {
+        let set =
+            [("connects_at_once", self.connects_at_once), ("connects_a_second", self.connects_a_second)];
+        match set.into_iter().find(|(_, count)| !(1..=CONNECTS_SET_MAX).contains(count)) {
+            Some((name, count)) => Err(SettingsError::Rate(name, count)),
+            None => Ok(self),
+        }
+    }
 }
 
 /// What the operator has set.
@@ -39,6 +70,7 @@ struct File {
 pub struct Settings {
     /// Empty: those that the host asks.
     pub nameservers: Vec<SocketAddr>,
+    pub programs: Programs,
 }
 
 impl Settings {
@@ -51,7 +83,8 @@ impl Settings {
             return Err(SettingsError::TooMany(file.nameservers.len()));
         }
         let read = |text: &String| place(text).ok_or_else(|| SettingsError::Nameserver(text.clone()));
-        Ok(Self { nameservers: file.nameservers.iter().map(read).collect::<Result<_, _>>()? })
+        let nameservers = file.nameservers.iter().map(read).collect::<Result<_, _>>()?;
+        Ok(Self { nameservers, programs: file.programs.check()? })
     }
 }
 
@@ -99,6 +132,18 @@ mod tests {
         let padded = |bytes: usize| Settings::parse(&format!("#{}", "x".repeat(bytes - 1)));
         assert!(padded(SETTINGS_BYTES_MAX).is_ok());
         assert_eq!(padded(SETTINGS_BYTES_MAX + 1), Err(SettingsError::TooLong));
+    }
+
+    #[test]
+    fn how_often_a_program_may_connect_is_set_within_bounds() {
+        let set = |text: &str| Settings::parse(&format!("[programs]\n{text}")).map(|set| set.programs);
+        assert_eq!(set(""), Ok(Programs::default()));
+        let most = Programs { connects_at_once: CONNECTS_SET_MAX, ..Programs::default() };
+        assert_eq!(set(&format!("connects_at_once = {CONNECTS_SET_MAX}")), Ok(most));
+        for (name, count) in [("connects_at_once", CONNECTS_SET_MAX + 1), ("connects_a_second", 0)] {
+            assert_eq!(set(&format!("{name} = {count}")), Err(SettingsError::Rate(name, count)));
+        }
+        assert!(matches!(set("connects = 1"), Err(SettingsError::Malformed(_))));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use chain::payload::network::{NetworkGrant, Protocol};
 
 use super::{
     HostName, NetError,
-    limits::{PEERS_MAX, SOCKETS_MAX, SOCKETS_OF_ONE_MAX},
+    limits::{FLOWS_MAX, FLOWS_OF_ONE_MAX, PEERS_MAX, SOCKETS_MAX, SOCKETS_OF_ONE_MAX},
     state::{Event, SocketState, next},
 };
 
@@ -96,6 +96,8 @@ pub struct Record {
     pub client: String,
     pub domain: Domain,
     pub socket_type: SocketType,
+    /// A connection of a program, and no socket of a call.
+    pub is_flow: bool,
     /// The program whose it is; 0 for a service's.
     pub process: ProcessId,
     pub state: SocketState,
@@ -128,6 +130,9 @@ pub struct Sockets {
     last: u64,
     all: BTreeMap<SocketId, Record>,
     by_owner: BTreeMap<IdentityId, BTreeSet<SocketId>>,
+    /// How many of them are connections of programs.
+    flows: usize,
+    flows_by_owner: BTreeMap<IdentityId, usize>,
 }
 
 impl Sockets {
@@ -144,21 +149,54 @@ impl Sockets {
         domain: Domain,
         socket_type: SocketType,
     ) -> Result<SocketId, NetError> {
-        if self.all.len() >= SOCKETS_MAX {
+        let flows = self.flows_by_owner.get(&owner).copied().unwrap_or(0);
+        let own = self.by_owner.get(&owner).map_or(0, BTreeSet::len).saturating_sub(flows);
+        if self.all.len().saturating_sub(self.flows) >= SOCKETS_MAX {
             return Err(NetError::TooMany(format!("there are {SOCKETS_MAX} sockets already")));
         }
-        let own = self.by_owner.entry(owner).or_default();
-        if own.len() >= SOCKETS_OF_ONE_MAX {
+        if own >= SOCKETS_OF_ONE_MAX {
             return Err(NetError::TooMany(format!("you have {SOCKETS_OF_ONE_MAX} sockets already")));
         }
+        Ok(self.enter(owner, client, domain, socket_type, false))
+    }
+
+    /// A connection of a program, which has the socket itself.
+    pub fn create_flow(
+        &mut self,
+        owner: IdentityId,
+        client: &str,
+        domain: Domain,
+    ) -> Result<SocketId, NetError> {
+        if self.flows >= FLOWS_MAX {
+            return Err(NetError::TooMany(format!("programs have {FLOWS_MAX} connections already")));
+        }
+        let own = self.flows_by_owner.entry(owner).or_default();
+        if *own >= FLOWS_OF_ONE_MAX {
+            let text = format!("programs of this identity have {FLOWS_OF_ONE_MAX} connections already");
+            return Err(NetError::TooMany(text));
+        }
+        *own += 1;
+        self.flows += 1;
+        Ok(self.enter(owner, client, domain, SocketType::Stream, true))
+    }
+
+    fn enter(
+        &mut self,
+        owner: IdentityId,
+        client: &str,
+        domain: Domain,
+        socket_type: SocketType,
+        is_flow: bool,
+    ) -> SocketId {
         self.last += 1;
         let id = SocketId(self.last);
-        own.insert(id);
+        self.by_owner.entry(owner).or_default().insert(id);
         let record = Record {
             owner,
             client: client.to_owned(),
             domain,
             socket_type,
+            is_flow,
             process: ProcessId(0),
             state: SocketState::Created,
             local: None,
@@ -169,7 +207,7 @@ impl Sockets {
             cut: None,
         };
         self.all.insert(id, record);
-        Ok(id)
+        id
     }
 
     /// To all but its owner it does not exist (NET-11).
@@ -232,6 +270,15 @@ impl Sockets {
             own.remove(&id);
             if own.is_empty() {
                 self.by_owner.remove(&record.owner);
+            }
+        }
+        if record.is_flow {
+            self.flows = self.flows.saturating_sub(1);
+            if let Some(own) = self.flows_by_owner.get_mut(&record.owner) {
+                *own = own.saturating_sub(1);
+                if *own == 0 {
+                    self.flows_by_owner.remove(&record.owner);
+                }
             }
         }
         Some(record)
@@ -338,6 +385,31 @@ mod tests {
         ));
         sockets.remove(SocketId(1));
         assert!(sockets.create(late, "mine", Domain::Inet, SocketType::Stream).is_ok());
+    }
+
+    /// Of one identity, and of all; beside the sockets of calls, which have limits of their own.
+    #[test]
+    fn connections_of_programs_have_an_end_of_their_own() {
+        let mut sockets = Sockets::default();
+        let flow = |sockets: &mut Sockets, owner| sockets.create_flow(owner, "program 1", Domain::Inet);
+        let mine: Vec<SocketId> = (0..FLOWS_OF_ONE_MAX).map(|_| flow(&mut sockets, ME).unwrap()).collect();
+        assert!(matches!(flow(&mut sockets, ME), Err(NetError::TooMany(_))));
+        for _ in 0..SOCKETS_OF_ONE_MAX {
+            stream(&mut sockets, ME);
+        }
+        let more = sockets.create(ME, "mine", Domain::Inet, SocketType::Stream);
+        assert!(matches!(more, Err(NetError::TooMany(_))));
+        for _ in FLOWS_OF_ONE_MAX..FLOWS_MAX {
+            flow(&mut sockets, OTHER).unwrap();
+        }
+        let late = IdentityId([99; 32]);
+        assert!(matches!(flow(&mut sockets, late), Err(NetError::TooMany(_))));
+        stream(&mut sockets, late);
+        assert!(sockets.remove(mine[0]).is_some());
+        assert!(flow(&mut sockets, late).is_ok());
+        assert!(flow(&mut sockets, ME).is_err(), "the room was another's");
+        mine.iter().for_each(|id| drop(sockets.remove(*id)));
+        assert!(flow(&mut sockets, ME).is_ok());
     }
 
     #[test]

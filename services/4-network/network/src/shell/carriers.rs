@@ -21,8 +21,8 @@ use tokio::{
 
 use crate::core::limits::CARRIERS_MAX;
 
-/// A relay calls nothing deep.
-const STACK_BYTES: usize = 256 * 1024;
+/// As any thread's: what the proxy asks for, and decides with policy, calls as deep as the rest of this service.
+const STACK_BYTES: usize = 2 * 1024 * 1024;
 
 /// Started with the first relay, and ended with this.
 #[derive(Debug, Default)]

@@ -20,7 +20,7 @@ use super::{
     Network,
     program::{Open, Program},
 };
-use crate::core::{ANSWER_BYTES_MAX, Domain, Flow, Held, held};
+use crate::core::{ANSWER_BYTES_MAX, Domain, Flow, Held, held, limits::LOOKED_AT_IN_A_ROW_MAX};
 
 /// The socket that the supervisor has made, for `sock_diag`.
 const SOCKET_FD: &str = "BAILIWICK_SOCK_DIAG_FD";
@@ -125,7 +125,21 @@ pub(super) fn flow_of(socket: &OwnedFd, domain: Domain, remote: SocketAddr) -> i
 impl Network {
     /// Forgets what nobody has any more.
     pub(super) fn close_gone(&self, program: &Program) {
-        for open in program.open().into_iter().filter(|open| self.is_gone(open)) {
+        self.close_gone_of(program, program.open());
+    }
+
+    /// The same, with others coming between: of each the kernel is asked.
+    pub(super) async fn look_for_gone(&self, program: &Program) {
+        let mut left = program.open();
+        while !left.is_empty() {
+            let next = left.split_off(left.len().saturating_sub(LOOKED_AT_IN_A_ROW_MAX));
+            self.close_gone_of(program, next);
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn close_gone_of(&self, program: &Program, all: Vec<Open>) {
+        for open in all.into_iter().filter(|open| self.is_gone(open)) {
             // What a relay has goes on without the program's end of it for a while, and is cut as any other.
             open.live.drain();
             if !open.live.is_relayed() {

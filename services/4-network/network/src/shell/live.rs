@@ -284,11 +284,16 @@ impl Live {
     /// Until what was moved before has been paid for. `limit` is in bytes a second; 0 is none.
     pub(super) async fn room(&self, limit: u64) {
         if limit > 0 {
-            let at = self.pace().free_at(Instant::now().into_std());
+            let at = self.free_at();
             if let Some(at) = at {
-                time::sleep_until(at.into()).await;
+                time::sleep_until(at).await;
             }
         }
+    }
+
+    /// When more may be moved, if not at once.
+    pub(super) fn free_at(&self) -> Option<Instant> {
+        self.pace().free_at(Instant::now().into_std()).map(Into::into)
     }
 
     /// So many were moved: those that come have to wait for them.

@@ -55,7 +55,10 @@ use resolver::Resolver;
 
 use crate::core::{
     CallFold, Expected, FOLD_VERSION, Rules,
-    limits::{CONNECTS_MAX, DATAGRAM_SOCKETS_MAX, PROXIED_MAX, RELAYS_MAX, WAITING_BYTES_MAX},
+    limits::{
+        CONNECTS_MAX, DATAGRAM_SOCKETS_MAX, PROXIED_MAX, PROXY_KEPT_MAX, RELAYS_MAX, WAITING_BYTES_MAX,
+    },
+    nameservers::Programs,
 };
 
 /// Becomes the process `network`.
@@ -146,6 +149,8 @@ pub struct Network {
     waiting_datagrams: Arc<Semaphore>,
     /// Room for connections to the proxies of programs.
     proxied: Arc<Semaphore>,
+    /// Room for connections of proxies that wait for the next request.
+    kept: Arc<Semaphore>,
     /// When everything was last looked through because there was no room.
     looked: Mutex<Option<std::time::Instant>>,
     /// Those that may connect, by what they are known as.
@@ -154,6 +159,8 @@ pub struct Network {
     claimed: Mutex<HashSet<u64>>,
     /// Which rule decided last about what.
     expected: Mutex<Expected>,
+    /// How often each program may connect.
+    rates: Programs,
     resolver: Arc<Resolver>,
     calls: Arc<Calls>,
 }
@@ -183,6 +190,7 @@ impl Service for Network {
         let registry = Arc::new(Registry::since(kit::boot_time_ns()));
         let calls = Arc::new(Calls::new());
         tokio::spawn(Arc::clone(&calls).follow_addresses(Arc::clone(&registry), interfaces.clone()));
+        let settings = resolver::settings()?;
         Ok(Self {
             node: context.node,
             registry,
@@ -194,11 +202,13 @@ impl Service for Network {
             datagram_sockets: Arc::new(Semaphore::new(DATAGRAM_SOCKETS_MAX)),
             waiting_datagrams: Arc::new(Semaphore::new(WAITING_BYTES_MAX)),
             proxied: Arc::new(Semaphore::new(PROXIED_MAX)),
+            kept: Arc::new(Semaphore::new(PROXY_KEPT_MAX)),
             looked: Mutex::default(),
             programs: Mutex::default(),
             claimed: Mutex::default(),
             expected: Mutex::default(),
-            resolver: Resolver::new(resolver::settings()?),
+            rates: settings.programs,
+            resolver: Resolver::new(settings),
             calls,
         })
     }

@@ -75,6 +75,11 @@ impl Program {
         self.places.decide(to, hosts, pins.names(to.ip(), now()))
     }
 
+    /// Whether the name has answered this address, and lives.
+    pub(super) fn is_answered(&self, name: &HostName, ip: IpAddr) -> bool {
+        self.names.pins().names(ip, now()).any(|one| one == name)
+    }
+
     /// The same of a datagram to somebody new.
     pub(super) fn decide_datagram(&self, to: SocketAddr, hosts: Option<&[IpAddr]>) -> Decided {
         let pins = self.names.pins();

@@ -11,13 +11,14 @@ use base::{IdentityId, ProcessId};
 use contracts::network::v1::{self as wire, program_order::Order};
 use tokio::sync::{Semaphore, mpsc};
 
-use super::{live::Live, names::Names};
+use super::{live::Live, names::Names, proxy::Waiting};
 use crate::core::{
-    Bucket, Places, SocketId,
+    Bucket, Kept, Places, SocketId,
     limits::{
         CONNECTS_A_SECOND_MAX, CONNECTS_AT_ONCE_MAX, CONNECTS_OF_PROGRAM_MAX, PROXIED_OF_PROGRAM_MAX,
         RELAYS_OF_PROGRAM_MAX, TOLD_A_SECOND_MAX, TOLD_AT_ONCE_MAX,
     },
+    nameservers::Programs,
 };
 
 /// One program.
@@ -33,6 +34,8 @@ pub(super) struct Program {
     pub(super) relays: Arc<Semaphore>,
     /// Connections to its proxy.
     pub(super) proxied: Arc<Semaphore>,
+    /// What its proxy has open for the next request.
+    kept: Mutex<Kept<Waiting>>,
     flows: Mutex<HashMap<u64, Open>>,
     teller: Mutex<Told>,
     rate: Mutex<Bucket>,
@@ -109,6 +112,7 @@ impl Program {
             connects: Arc::new(Semaphore::new(CONNECTS_OF_PROGRAM_MAX)),
             relays: Arc::new(Semaphore::new(RELAYS_OF_PROGRAM_MAX)),
             proxied: Arc::new(Semaphore::new(PROXIED_OF_PROGRAM_MAX)),
+            kept: Mutex::default(),
             flows: Mutex::default(),
             teller: Mutex::default(),
             rate: Mutex::new(Bucket::new(CONNECTS_AT_ONCE_MAX, CONNECTS_A_SECOND_MAX)),
@@ -123,8 +127,19 @@ impl Program {
         service_of(&self.client).is_some()
     }
 
+    /// How often it may connect, as the operator has set it.
+    pub(super) fn held_to(mut self, set: Programs) -> Self {
+        self.rate = Mutex::new(Bucket::new(set.connects_at_once, set.connects_a_second));
+        self
+    }
+
     fn flows(&self) -> MutexGuard<'_, HashMap<u64, Open>> {
         self.flows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is taken out is dropped when this is let go.
+    pub(super) fn kept(&self) -> MutexGuard<'_, Kept<Waiting>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn has_open(&self) -> bool {

@@ -28,7 +28,7 @@ use super::{
     programs::libc_errno,
 };
 use crate::core::{
-    Connection, Decided, Domain, Event, HostName, NetError, Reach, SocketId, SocketType, Way, asks_by_name,
+    Connection, Decided, Domain, Event, HostName, NetError, Reach, SocketId, Way, asks_by_name,
 };
 
 /// What the program hears.
@@ -292,7 +292,7 @@ impl Network {
     ) -> Result<SocketId, NetError> {
         let create = || {
             let (owner, client) = (program.identity, &program.client);
-            self.registry.create(owner, client, domain, SocketType::Stream, Arc::clone(live))
+            self.registry.create_flow(owner, client, domain, live)
         };
         // What has been closed counts no longer.
         let id = create().or_else(|error| match error {

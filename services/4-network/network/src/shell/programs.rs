@@ -136,7 +136,7 @@ impl Network {
             return Err(NetError::TooMany(format!("{PROGRAMS_MAX} programs have a way out already")));
         }
         let (program, heard) = Program::new(hello, identity, places);
-        let program = Arc::new(program);
+        let program = Arc::new(program.held_to(self.rates));
         programs.insert(client, Arc::clone(&program));
         Ok((program, Some(heard)))
     }
@@ -176,7 +176,7 @@ impl Network {
                     },
                     Err(_) => break,
                 },
-                _ = look.tick(), if program.has_open() => self.close_gone(&program),
+                _ = look.tick(), if program.has_open() => self.look_for_gone(&program).await,
             }
         }
         self.end_program(&program, heard);

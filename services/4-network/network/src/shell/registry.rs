@@ -62,6 +62,20 @@ impl Registry {
         Ok(id)
     }
 
+    /// A connection of a program.
+    pub(super) fn create_flow(
+        &self,
+        owner: IdentityId,
+        client: &str,
+        domain: Domain,
+        live: &Arc<Live>,
+    ) -> Result<SocketId, NetError> {
+        let mut both = self.both();
+        let id = both.sockets.create_flow(owner, client, domain)?;
+        both.live.insert(id, Arc::clone(live));
+        Ok(id)
+    }
+
     /// What is on record, as it is now, and what the kernel has.
     pub(super) fn find(&self, id: SocketId, owner: IdentityId) -> Result<(Record, Arc<Live>), NetError> {
         let both = self.both();

@@ -58,7 +58,7 @@ impl Server {
     }
 
     fn resolver(&self) -> Arc<Resolver> {
-        Resolver::new(Settings { nameservers: vec![self.place] })
+        Resolver::new(Settings { nameservers: vec![self.place], ..Settings::default() })
     }
 
     fn asked(&self) -> Vec<(Message, SocketAddr)> {
@@ -172,7 +172,8 @@ async fn a_server_that_fails_is_asked_again_and_another_in_its_place() {
     let server = Server::new(&[failed, good], silent).await;
     assert_eq!(server.resolver().lookup(&name("www.example.org"), Family::V4).await.unwrap(), one(1));
     let (broken, works) = (Server::of(failed).await, Server::of(good).await);
-    let resolver = Resolver::new(Settings { nameservers: vec![broken.place, works.place] });
+    let resolver =
+        Resolver::new(Settings { nameservers: vec![broken.place, works.place], ..Settings::default() });
     assert_eq!(resolver.lookup(&name("www.example.org"), Family::V4).await.unwrap(), one(1));
     assert_eq!((broken.asked().len(), works.asked().len()), (1, 1));
     let error = broken.resolver().lookup(&name("www.example.org"), Family::V4).await.unwrap_err();

@@ -109,6 +109,22 @@ impl Calls {
         lock(&self.windows).take(self.began.elapsed(), &policy.limits, &user.name, host)
     }
 
+    /// Who asks at a proxy, and whether that may be asked for and counts as one request more.
+    pub(super) fn judge(&self, client: &str, target: &Target) -> Result<User, CallError> {
+        let (user, limits) = {
+            let fold = lock(&self.fold);
+            let (user, policy) = (fold.user(client, false), fold.in_force());
+            match decide(&policy.rules, &user, target) {
+                // What `prove` switched off: its places alone say where it leads.
+                Err(_) if kit::is_broken("proxy-rules") => {}
+                decided => drop(decided.map_err(|(_, refused)| refused)?),
+            }
+            (user, policy.limits)
+        };
+        lock(&self.windows).take(self.began.elapsed(), &limits, &user.name, Some(target.host()))?;
+        Ok(user)
+    }
+
     /// Whether the rules in force still let this connection be.
     fn permits(policy: &NetworkPolicyUpdate, held: &Held, hosts: Option<&[IpAddr]>) -> Result<(), CallError> {
         decide(&policy.rules, &held.user, &held.target).map_err(|(_, refused)| refused)?;
@@ -148,14 +164,26 @@ impl Calls {
         lock(&self.held).insert(id, Held { user, target, ip, program });
     }
 
+    /// It is asked for something else from now on. False of one that has gone.
+    pub(super) fn hold_for(&self, id: SocketId, user: &User, target: &Target) -> bool {
+        match lock(&self.held).get_mut(&id) {
+            Some(held) => {
+                held.user = user.clone();
+                held.target = target.clone();
+                true
+            }
+            None => false,
+        }
+    }
+
     pub(super) fn release(&self, id: SocketId) {
         lock(&self.held).remove(&id);
     }
 
     /// Whether the rules in force still let it be, of what stands in the table.
     pub(super) fn still_held(&self, id: SocketId, hosts: Option<&[IpAddr]>) -> Result<(), CallError> {
-        let now = self.policy();
-        lock(&self.held).get(&id).map_or(Ok(()), |held| Self::permits(&now, held, hosts))
+        let fold = lock(&self.fold);
+        lock(&self.held).get(&id).map_or(Ok(()), |held| Self::permits(&fold.in_force(), held, hosts))
     }
 }
 

@@ -7,23 +7,26 @@ use std::{
     task::{Context, Poll},
 };
 
-use http_body_util::{Either, Full};
+use http_body_util::{Either, Empty, Full};
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Version,
     body::{Body, Bytes, Frame, Incoming, SizeHint},
-    client::conn::http1 as client,
     header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue},
     server::conn::http1 as server,
     service::service_fn,
     upgrade::Upgraded,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpStream, task::AbortHandle, time::timeout};
+use tokio::{net::TcpStream, time::timeout};
 
-use super::{Proxied, open::Opened};
+use super::{
+    Proxied,
+    line::{Asked, Sent},
+    open::Opened,
+};
 use crate::core::{
-    CallError, Target,
-    limits::{FIRST_BYTES_TIMEOUT, HEADER_BYTES_MIN, HEADERS_MAX, RELAY_BUFFER_BYTES},
+    CallError, Repeats, Target,
+    limits::{FIRST_BYTES_TIMEOUT, HEADER_BYTES_MIN, HEADERS_MAX},
     proxied::{asked, wrong},
 };
 
@@ -41,19 +44,26 @@ const HOP: [&str; 10] = [
     "expect",
 ];
 
-/// Ended when it is dropped.
-struct Task(AbortHandle);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// The body of an answer, with what brings it: both end together.
+/// The body of an answer, with what brings it: at its end that is kept, and ends with it before.
 struct Passed {
     body: Incoming,
-    _tasks: [Task; 2],
+    by: Option<Asked>,
+}
+
+impl Passed {
+    fn new(body: Incoming, by: Asked) -> Self {
+        let mut passed = Self { body, by: Some(by) };
+        passed.keep_at_end();
+        passed
+    }
+
+    fn keep_at_end(&mut self) {
+        if self.body.is_end_stream()
+            && let Some(by) = self.by.take()
+        {
+            by.keep();
+        }
+    }
 }
 
 impl Body for Passed {
@@ -64,7 +74,13 @@ impl Body for Passed {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        match &frame {
+            Poll::Ready(None) => self.by.take().into_iter().for_each(Asked::keep),
+            Poll::Ready(Some(Ok(_))) => self.keep_at_end(),
+            _ => {}
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -129,19 +145,25 @@ impl Proxied {
             Err(error) => return refusal(&error),
         };
         let is_tunnel = request.method() == Method::CONNECT;
-        let answered = match self.open(&target).await {
-            Ok(opened) if is_tunnel => {
-                let (upgrade, held) = (hyper::upgrade::on(&mut request), self.clone());
-                tokio::spawn(async move { held.tunnel(opened, upgrade).await });
-                Ok(Response::new(Either::Left(Full::default())))
-            }
-            Ok(opened) => exchange(opened, request, &target).await,
-            Err(error) => Err(error),
+        let answered = match is_tunnel {
+            true => self.open_tunnel(&mut request, &target).await,
+            false => self.exchange(request, &target).await,
         };
         answered.unwrap_or_else(|error| {
             self.tell(&format!("{}:{}", target.host(), target.port()), &error);
             refusal(&error)
         })
+    }
+
+    async fn open_tunnel(
+        &self,
+        request: &mut Request<Incoming>,
+        target: &Target,
+    ) -> Result<Answer, CallError> {
+        let opened = self.open(self.judge(target)?, target).await?;
+        let (upgrade, held) = (hyper::upgrade::on(request), self.clone());
+        tokio::spawn(async move { held.tunnel(opened, upgrade).await });
+        Ok(Response::new(Either::Left(Full::default())))
     }
 
     async fn tunnel(self, opened: Opened, upgrade: impl Future<Output = hyper::Result<Upgraded>>) {
@@ -161,17 +183,8 @@ impl Proxied {
     }
 }
 
-/// The request to where it was asked for, over a connection of its own.
-async fn exchange(opened: Opened, request: Request<Incoming>, target: &Target) -> Result<Answer, CallError> {
-    let failed = |error: hyper::Error| CallError::ConnectionFailed(format!("{}: {error}", target.host()));
-    let (here, inside) = tokio::io::duplex(RELAY_BUFFER_BYTES);
-    let carrying = Task(tokio::spawn(opened.carry(inside, Vec::new())).abort_handle());
-    let (mut sender, connection) = client::Builder::new()
-        .max_headers(HEADERS_MAX)
-        .handshake::<_, Incoming>(TokioIo::new(here))
-        .await
-        .map_err(failed)?;
-    let driving = Task(tokio::spawn(connection).abort_handle());
+/// As it is sent on: what is about the connection to the proxy stays here.
+fn written_anew(request: Request<Incoming>, target: &Target) -> Result<Request<Sent>, CallError> {
     let (mut parts, body) = request.into_parts();
     strip(&mut parts.headers);
     parts.uri = target.path().parse().map_err(|_| wrong("its path cannot be sent"))?;
@@ -179,8 +192,46 @@ async fn exchange(opened: Opened, request: Request<Incoming>, target: &Target) -
     parts.extensions.clear();
     let host = HeaderValue::try_from(target.authority()).map_err(|_| wrong("its host cannot be sent"))?;
     parts.headers.insert(HOST, host);
-    parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    let answer = sender.send_request(Request::from_parts(parts, body)).await.map_err(failed)?;
+    let body = if body.is_end_stream() { Either::Right(Empty::new()) } else { Either::Left(body) };
+    Ok(Request::from_parts(parts, body))
+}
+
+/// The same once more, of what does nothing twice (RFC 9110, 9.2.2) and has no body.
+fn copy(request: &Request<Sent>) -> Option<Request<Sent>> {
+    let repeats = request.method().is_idempotent() && matches!(request.body(), Either::Right(_));
+    repeats.then(|| {
+        let mut copy = Request::new(Either::Right(Empty::new()));
+        request.method().clone_into(copy.method_mut());
+        request.uri().clone_into(copy.uri_mut());
+        request.headers().clone_into(copy.headers_mut());
+        copy
+    })
+}
+
+impl Proxied {
+    /// Over a connection that stands, or a new one. Of one that stands the server may have closed its end as it was asked: what
+    /// can be sent again is sent once more, on a new one.
+    async fn exchange(&self, request: Request<Incoming>, target: &Target) -> Result<Answer, CallError> {
+        let failed = |error: hyper::Error| CallError::ConnectionFailed(format!("{}: {error}", target.host()));
+        let user = self.judge(target)?;
+        let mut request = written_anew(request, target)?;
+        let copy = copy(&request);
+        let repeats = if copy.is_some() { Repeats::Yes } else { Repeats::No };
+        if let Some(mut kept) = self.kept_line(&user, target, repeats)? {
+            match kept.ask(request).await {
+                Ok(answer) => return passed_on(answer, kept),
+                Err(error) => request = error.again(copy).map_err(failed)?,
+            }
+        }
+        let mut line = self.line(user, target).await?;
+        match line.ask(request).await {
+            Ok(answer) => passed_on(answer, line),
+            Err(error) => Err(failed(error.into_error())),
+        }
+    }
+}
+
+fn passed_on(answer: Response<Incoming>, by: Asked) -> Result<Answer, CallError> {
     let (mut parts, body) = answer.into_parts();
     strip(&mut parts.headers);
     parts.version = Version::HTTP_11;
@@ -188,7 +239,7 @@ async fn exchange(opened: Opened, request: Request<Incoming>, target: &Target) -
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(CallError::Other("it answers in another protocol, which nobody asked for".to_owned()));
     }
-    Ok(Response::from_parts(parts, Either::Right(Passed { body, _tasks: [carrying, driving] })))
+    Ok(Response::from_parts(parts, Either::Right(Passed::new(body, by))))
 }
 
 #[cfg(test)]

@@ -2,21 +2,25 @@
 //! what was accepted there, so whose connection it is, is known by the channel. Each request goes the way of [`open`].
 
 mod http;
+mod line;
 mod open;
 mod socks;
+mod stream;
 
-use std::{os::fd::OwnedFd, sync::Arc};
+use std::{net::TcpStream as StdStream, os::fd::OwnedFd, sync::Arc};
 
 use contracts::network::v1 as wire;
 use rustix::net::{SocketType as KernelType, sockopt};
 use tokio::{net::TcpStream, sync::OwnedSemaphorePermit, time::timeout};
 
-use super::{Network, program::Program, programs::libc_errno};
+use super::{Network, carriers::taken_over, program::Program, programs::libc_errno};
 use crate::core::{
     CallError,
     limits::{FIRST_BYTES_TIMEOUT, TOLD_BYTES_MAX},
     socks::VERSION,
 };
+
+pub(super) use line::Waiting;
 
 /// That a connection to the proxy is counted, for as long as somebody has this.
 type Room = Arc<[OwnedSemaphorePermit; 2]>;
@@ -37,7 +41,8 @@ impl Network {
         let [Ok(one), Ok(of_all)] = places else { return };
         let (network, program) = (Arc::clone(self), Arc::clone(program));
         let proxied = Proxied { network, program, _room: Arc::new([one, of_all]) };
-        tokio::spawn(async move {
+        self.carriers.spawn(async move {
+            let Ok(stream) = taken_over(stream) else { return };
             let gone = proxied.program.orders.clone();
             tokio::select! {
                 biased;
@@ -48,13 +53,13 @@ impl Network {
     }
 }
 
-fn stream_of(socket: OwnedFd) -> Option<TcpStream> {
+/// For the thread that carries it, as all that it leads to: the one that answers calls has nothing of it.
+fn stream_of(socket: OwnedFd) -> Option<StdStream> {
     if !matches!(sockopt::socket_type(&socket), Ok(KernelType::STREAM)) {
         return None;
     }
-    let stream = std::net::TcpStream::from(socket);
-    stream.set_nonblocking(true).ok()?;
-    TcpStream::from_std(stream).ok()
+    let stream = StdStream::from(socket);
+    stream.set_nonblocking(true).ok().map(|()| stream)
 }
 
 impl Proxied {

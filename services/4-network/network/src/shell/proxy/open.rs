@@ -5,7 +5,6 @@ use std::{
     net::{IpAddr, SocketAddr},
     os::fd::AsFd,
     sync::Arc,
-    time::Duration,
 };
 
 use chain::payload::network::{Direction, Protocol};
@@ -14,8 +13,9 @@ use tokio::{net::TcpStream, sync::OwnedSemaphorePermit, task::AbortHandle};
 use super::Proxied;
 use crate::{
     core::{
-        CallError, Decided, Domain, Event, HostName, NetError, Reach, Relay, SocketId, Target, User,
-        asks_by_name, decide, limits::ADDRESSES_TRIED_MAX,
+        CallError, Connection, Decided, Domain, Event, HostName, NetError, Reach, Relay, SocketId, Target,
+        User, asks_by_name,
+        limits::{ADDRESSES_TRIED_MAX, PROXY_CONNECT_TIMEOUT},
     },
     shell::{
         Network,
@@ -28,9 +28,6 @@ use crate::{
     },
 };
 
-/// How long one address is tried.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// A connection to where it was asked for, until it is dropped.
 pub(super) struct Opened {
     network: Arc<Network>,
@@ -38,16 +35,28 @@ pub(super) struct Opened {
     id: SocketId,
     inode: u64,
     live: Arc<Live>,
-    there: Option<TcpStream>,
-    relay: Relay,
+    /// What allows it.
+    pub(super) connection: Connection,
+    /// Until somebody carries it, and whereto it leads.
+    pub(super) there: Option<(TcpStream, SocketAddr)>,
+    pub(super) relay: Relay,
     _relayed: Relayed,
-    _room: [OwnedSemaphorePermit; 2],
+    /// Of one over which nothing is asked it is another's.
+    pub(super) room: Option<[OwnedSemaphorePermit; 2]>,
 }
 
 impl Opened {
+    pub(super) fn id(&self) -> SocketId {
+        self.id
+    }
+
+    pub(super) fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
     /// Both ways, until one has said all or it is cut. `begun`: what was said already.
     pub(super) async fn carry(mut self, here: impl Side + 'static, begun: Vec<u8>) {
-        let Some(there) = self.there.take() else { return };
+        let Some((there, _)) = self.there.take() else { return };
         let (program, live) = (Arc::clone(&self.program), Arc::clone(&self.live));
         let carrying = tokio::spawn(async move {
             self.network.carry(self.id, &self.live, (here, begun), there, &self.relay, Drain::PROXIED).await;
@@ -82,36 +91,42 @@ impl Drop for Opened {
     }
 }
 
-fn denied(text: impl Into<String>) -> CallError {
+pub(super) fn denied(text: impl Into<String>) -> CallError {
     CallError::PolicyDenied(text.into())
 }
 
-impl Proxied {
-    pub(super) async fn open(&self, target: &Target) -> Result<Opened, CallError> {
-        let calls = &self.network.calls;
-        let (policy, user) = (calls.policy(), calls.fold().user(&self.program.client, false));
-        match decide(&policy.rules, &user, target) {
-            // What `prove` switched off: its places alone say where it leads.
-            Err(_) if kit::is_broken("proxy-rules") => {}
-            decided => drop(decided.map_err(|(_, refused)| refused)?),
+pub(super) fn too_many() -> CallError {
+    CallError::Other("too many connections are carried for it, or for all".to_owned())
+}
+
+/// None of an address.
+pub(super) fn name_in(target: &Target) -> Result<Option<HostName>, CallError> {
+    match target.address() {
+        Some(_) => Ok(None),
+        None => {
+            let name = target.host().parse();
+            name.map(Some).map_err(|error| CallError::InvalidUrl(format!("{:?}: {error}", target.host())))
         }
-        calls.count(&policy, &user, Some(target.host()))?;
-        let (name, addresses) = match target.address() {
-            Some(ip) => (None, vec![ip]),
-            None => {
-                let name: HostName = target
-                    .host()
-                    .parse()
-                    .map_err(|error| CallError::InvalidUrl(format!("{:?}: {error}", target.host())))?;
-                let addresses = self.network.addresses_of(&self.program, &name).await?;
-                (Some(name), addresses)
-            }
+    }
+}
+
+impl Proxied {
+    /// May this be asked for, and how often? Sends nothing.
+    pub(super) fn judge(&self, target: &Target) -> Result<User, CallError> {
+        self.network.calls.judge(&self.program.client, target)
+    }
+
+    /// To be called with what [`Proxied::judge`] said.
+    pub(super) async fn open(&self, user: User, target: &Target) -> Result<Opened, CallError> {
+        let addresses = match (target.address(), name_in(target)?) {
+            (_, Some(name)) => self.network.addresses_of(&self.program, &name).await?,
+            (address, None) => address.into_iter().collect(),
         };
         let mut last = None;
         for ip in addresses.into_iter().take(ADDRESSES_TRIED_MAX) {
-            let (this, user, target, name) = (self.clone(), user.clone(), target.clone(), name.clone());
+            let (this, user, target) = (self.clone(), user.clone(), target.clone());
             // What is on record is carried through, whoever waits for it: who has gone lets go of what was made.
-            let opened = kit::uncancelled(async move { this.open_at(user, &target, name, ip).await }).await;
+            let opened = kit::uncancelled(async move { this.open_at(user, &target, ip).await }).await;
             match opened {
                 Ok(opened) => return Ok(opened),
                 Err(error) => last = Some(error),
@@ -120,21 +135,17 @@ impl Proxied {
         Err(last.unwrap_or_else(|| CallError::Dns(format!("{} has no address", target.host()))))
     }
 
-    async fn open_at(
+    /// Whether the places of the program lead there: by which name, and for whom its first bytes have to ask.
+    pub(super) fn leads_to(
         &self,
-        user: User,
         target: &Target,
-        name: Option<HostName>,
-        ip: IpAddr,
-    ) -> Result<Opened, CallError> {
-        let (network, program, to) = (&self.network, &self.program, SocketAddr::new(ip, target.port()));
-        let room = room(&network.relays, &program.relays).map_err(|_| {
-            CallError::Other("too many connections are carried for it, or for all".to_owned())
-        })?;
-        let hosts = network.interfaces.addresses();
+        to: SocketAddr,
+        hosts: Option<&[IpAddr]>,
+    ) -> Result<(Option<HostName>, Vec<String>), CallError> {
+        let (program, name) = (&self.program, name_in(target)?);
         let Decided { reach: decided, name: answered, asks_for } = match &name {
-            Some(name) => program.places.decide(to, hosts.as_deref(), [name]),
-            None => program.decide(to, hosts.as_deref()),
+            Some(name) => program.places.decide(to, hosts, [name]),
+            None => program.decide(to, hosts),
         };
         match decided {
             Reach::Ask => {}
@@ -145,7 +156,18 @@ impl Proxied {
             }
             Reach::Refused(why) => return Err(denied(why)),
         }
-        let name = name.or(answered);
+        // Who was asked for by name is asked for by name there, too, whatever place covers the address.
+        let asked: Vec<HostName> = name.iter().cloned().collect();
+        let asked = if name.is_some() { asked } else { asks_for };
+        let names = asked.iter().filter(|_| asks_by_name(to.port())).map(ToString::to_string).collect();
+        Ok((name.or(answered), names))
+    }
+
+    async fn open_at(&self, user: User, target: &Target, ip: IpAddr) -> Result<Opened, CallError> {
+        let (network, program, to) = (&self.network, &self.program, SocketAddr::new(ip, target.port()));
+        let room = room(&network.relays, &program.relays).map_err(|_| too_many())?;
+        let hosts = network.interfaces.addresses();
+        let (name, names) = self.leads_to(target, to, hosts.as_deref())?;
         let wish = Wish {
             direction: Direction::Outbound,
             protocol: Protocol::Tcp,
@@ -157,9 +179,6 @@ impl Proxied {
             .authorize_program(program.identity, program.process, wish)
             .await
             .map_err(|status| failed(&status))?;
-        // Who was asked for by name is asked for by name there, too, whatever place covers the address.
-        let asked = if target.address().is_none() { name.iter().cloned().collect() } else { asks_for };
-        let names = asked.iter().filter(|_| asks_by_name(to.port())).map(ToString::to_string).collect();
         let grant = connection.grant;
         let relay =
             Relay { names, send: grant.send, recv: grant.recv, bandwidth_limit: grant.bandwidth_limit };
@@ -184,10 +203,11 @@ impl Proxied {
                         id,
                         inode,
                         live,
-                        there: Some(there),
+                        connection: connection.clone(),
+                        there: Some((there, to)),
                         relay,
                         _relayed: relayed,
-                        _room: room,
+                        room: Some(room),
                     }),
                     Err(error) => {
                         network.calls.release(id);
@@ -220,7 +240,7 @@ impl Proxied {
             still.map_err(|error| NetError::PermissionDenied(error.to_string()))?;
         }
         let io = |error: std::io::Error| NetError::of_io(&error, &to.to_string());
-        let connecting = async { reach(to, CONNECT_TIMEOUT).await.map_err(|errno| io(errno.into())) };
+        let connecting = async { reach(to, PROXY_CONNECT_TIMEOUT).await.map_err(|errno| io(errno.into())) };
         let there = live.until_cut(connecting).await?;
         let socket = there.as_fd().try_clone_to_owned().map_err(io)?;
         let flow = flow_of(&socket, domain, to).map_err(io)?;

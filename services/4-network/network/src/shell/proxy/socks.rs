@@ -60,7 +60,10 @@ impl Proxied {
         };
         let Ok(Some((host, port))) = timeout(FIRST_BYTES_TIMEOUT, reading).await else { return };
         let opened = match tunnel_to(&host, port) {
-            Ok(target) => self.open(&target).await,
+            Ok(target) => match self.judge(&target) {
+                Ok(user) => self.open(user, &target).await,
+                Err(error) => Err(error),
+            },
             Err(error) => Err(error),
         };
         match opened {
