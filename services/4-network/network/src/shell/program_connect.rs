@@ -222,6 +222,7 @@ impl Network {
             drop(tokio::net::TcpStream::connect(wanted.shown).await);
         }
         let wish = Wish {
+            secret: None,
             direction: Direction::Outbound,
             protocol: Protocol::Tcp,
             local: None,

@@ -5,6 +5,7 @@ use std::{
     convert::Infallible,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use http_body_util::{Either, Full};
@@ -22,10 +23,14 @@ use tokio::{net::TcpStream, task::AbortHandle, time::timeout};
 
 use super::{Proxied, open::Opened};
 use crate::core::{
-    CallError, Target,
+    CallError, Credential, Target,
     limits::{FIRST_BYTES_TIMEOUT, HEADER_BYTES_MIN, HEADERS_MAX, RELAY_BUFFER_BYTES},
     proxied::{asked, wrong},
 };
+use crate::shell::calls::{Calls, Wire};
+
+/// How long a host has to show whom it is.
+const TLS_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// About one connection, and not for the next.
 const HOP: [&str; 10] = [
@@ -129,19 +134,28 @@ impl Proxied {
             Err(error) => return refusal(&error),
         };
         let is_tunnel = request.method() == Method::CONNECT;
-        let answered = match self.open(&target).await {
-            Ok(opened) if is_tunnel => {
+        let answered = match is_tunnel {
+            true => self.open(&target, None).await.map(|opened| {
                 let (upgrade, held) = (hyper::upgrade::on(&mut request), self.clone());
                 tokio::spawn(async move { held.tunnel(opened, upgrade).await });
-                Ok(Response::new(Either::Left(Full::default())))
-            }
-            Ok(opened) => exchange(opened, request, &target).await,
-            Err(error) => Err(error),
+                Response::new(Either::Left(Full::default()))
+            }),
+            false => self.plain(request, &target).await,
         };
         answered.unwrap_or_else(|error| {
             self.tell(&format!("{}:{}", target.host(), target.port()), &error);
             refusal(&error)
         })
+    }
+
+    /// With a secret for the place that is asked for it goes on by TLS, and with its header; without one as it came.
+    async fn plain(&self, request: Request<Incoming>, target: &Target) -> Result<Answer, CallError> {
+        let Some(credential) = self.credential_for(request.method(), target).await? else {
+            return exchange(self.open(target, None).await?, request, target, None).await;
+        };
+        let target = credential.upstream(target)?;
+        let opened = self.open(&target, Some(credential.secret())).await?;
+        exchange(opened, request, &target, Some((&credential, &self.network.calls))).await
     }
 
     async fn tunnel(self, opened: Opened, upgrade: impl Future<Output = hyper::Result<Upgraded>>) {
@@ -162,10 +176,24 @@ impl Proxied {
 }
 
 /// The request to where it was asked for, over a connection of its own.
-async fn exchange(opened: Opened, request: Request<Incoming>, target: &Target) -> Result<Answer, CallError> {
+async fn exchange(
+    opened: Opened,
+    request: Request<Incoming>,
+    target: &Target,
+    credential: Option<(&Credential, &Calls)>,
+) -> Result<Answer, CallError> {
     let failed = |error: hyper::Error| CallError::ConnectionFailed(format!("{}: {error}", target.host()));
     let (here, inside) = tokio::io::duplex(RELAY_BUFFER_BYTES);
     let carrying = Task(tokio::spawn(opened.carry(inside, Vec::new())).abort_handle());
+    let here: Wire = match credential {
+        None => Box::new(here),
+        // Nothing is said before the host has shown whom it is.
+        Some((credential, calls)) => {
+            let made = calls.tls_by(Box::new(here), target.host(), credential.authority());
+            let late = |_| CallError::Timeout(TLS_TIMEOUT.as_millis());
+            timeout(TLS_TIMEOUT, made).await.map_err(late)??
+        }
+    };
     let (mut sender, connection) = client::Builder::new()
         .max_headers(HEADERS_MAX)
         .handshake::<_, Incoming>(TokioIo::new(here))
@@ -180,6 +208,10 @@ async fn exchange(opened: Opened, request: Request<Incoming>, target: &Target) -
     let host = HeaderValue::try_from(target.authority()).map_err(|_| wrong("its host cannot be sent"))?;
     parts.headers.insert(HOST, host);
     parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    // Last: what the program says of its headers is done by then.
+    if let Some((credential, _)) = credential {
+        credential.put_into(&mut parts.headers)?;
+    }
     let answer = sender.send_request(Request::from_parts(parts, body)).await.map_err(failed)?;
     let (mut parts, body) = answer.into_parts();
     strip(&mut parts.headers);

@@ -87,7 +87,7 @@ fn denied(text: impl Into<String>) -> CallError {
 }
 
 impl Proxied {
-    pub(super) async fn open(&self, target: &Target) -> Result<Opened, CallError> {
+    pub(super) async fn open(&self, target: &Target, secret: Option<&str>) -> Result<Opened, CallError> {
         let calls = &self.network.calls;
         let (policy, user) = (calls.policy(), calls.fold().user(&self.program.client, false));
         match decide(&policy.rules, &user, target) {
@@ -110,8 +110,10 @@ impl Proxied {
         let mut last = None;
         for ip in addresses.into_iter().take(ADDRESSES_TRIED_MAX) {
             let (this, user, target, name) = (self.clone(), user.clone(), target.clone(), name.clone());
+            let secret = secret.map(str::to_owned);
             // What is on record is carried through, whoever waits for it: who has gone lets go of what was made.
-            let opened = kit::uncancelled(async move { this.open_at(user, &target, name, ip).await }).await;
+            let opened =
+                kit::uncancelled(async move { this.open_at(user, &target, name, ip, secret).await }).await;
             match opened {
                 Ok(opened) => return Ok(opened),
                 Err(error) => last = Some(error),
@@ -126,6 +128,7 @@ impl Proxied {
         target: &Target,
         name: Option<HostName>,
         ip: IpAddr,
+        secret: Option<String>,
     ) -> Result<Opened, CallError> {
         let (network, program, to) = (&self.network, &self.program, SocketAddr::new(ip, target.port()));
         let room = room(&network.relays, &program.relays).map_err(|_| {
@@ -152,6 +155,7 @@ impl Proxied {
             local: None,
             remote: Some(to),
             name: name.as_ref().map(ToString::to_string),
+            secret: secret.clone(),
         };
         let connection = network
             .authorize_program(program.identity, program.process, wish)
@@ -171,6 +175,7 @@ impl Proxied {
         let opened = match entered {
             Ok(id) => {
                 let relayed = Relayed::new(network, id, &live);
+                network.registry.change(|sockets| sockets.tell_secret(id, secret));
                 // It stands in the table before it is asked: no change of the policy slips between.
                 network.calls.hold(id, user, target.clone(), ip, program);
                 let made = match network.stands(program.identity, &connection) {

@@ -60,7 +60,7 @@ impl Proxied {
         };
         let Ok(Some((host, port))) = timeout(FIRST_BYTES_TIMEOUT, reading).await else { return };
         let opened = match tunnel_to(&host, port) {
-            Ok(target) => self.open(&target).await,
+            Ok(target) => self.open(&target, None).await,
             Err(error) => Err(error),
         };
         match opened {
