@@ -44,7 +44,7 @@ const STILL_TIMEOUT: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// What `--break` knows, and the section that must notice.
-const BREAKS: [(&str, &str); 43] = [
+const BREAKS: [(&str, &str); 44] = [
     ("userns", "refuse"),
     ("mountns", "refuse"),
     ("pidns", "refuse"),
@@ -82,6 +82,7 @@ const BREAKS: [(&str, &str); 43] = [
     ("datagrams-record-first", "datagrams"),
     ("proxy-places", "proxy"),
     ("proxy-rules", "proxy"),
+    ("edge-tls", "proxy"),
     ("chain", "tamper"),
     ("tree", "verify"),
     ("checkpoint-signature", "verify"),

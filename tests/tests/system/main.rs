@@ -18,6 +18,7 @@ mod clients;
 mod clock;
 mod credentials;
 mod daemons;
+mod edge;
 mod egress;
 mod egress_bypasses;
 mod egress_datagrams;
