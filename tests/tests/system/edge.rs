@@ -302,9 +302,11 @@ fn processes(name: &str, words: &str) -> Vec<u32> {
     let pids = fs::read_dir("/proc").unwrap().flatten();
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let read = |pid: &u32, what: &str| fs::read(format!("/proc/{pid}/{what}")).unwrap_or_default();
+    // One that is started by a descriptor is called something else by the kernel.
     let is_one = |pid: &u32| {
         let command = String::from_utf8_lossy(&read(pid, "cmdline")).into_owned();
-        String::from_utf8_lossy(&read(pid, "comm")).trim() == name && command.contains(words)
+        let first = command.split('\0').next().unwrap_or_default();
+        first.rsplit('/').next() == Some(name) && command.contains(words)
     };
     pids.filter(is_one).collect()
 }
