@@ -240,6 +240,16 @@ pub struct Run {
     /// NO_PROXY. It leads to the places of --egress; each request is decided by the rules by URL too, and counted.
     #[arg(long, requires = "egress")]
     pub proxy: bool,
+    /// Have the secret in FILE put into what the program asks its proxy for at http://HOST, which then goes on by TLS to HOST
+    /// alone; the program never has it. It needs `use_secret` for NAME@HOST:PORT (NAME is the file's name if none is given).
+    /// HEADER is authorization if it is left out, TEXT is `Bearer {}`, or `{}` of another header; CA is the one certificate
+    /// that vouches for HOST.
+    #[arg(
+        long = "credential",
+        value_name = "HOST[:PORT]=FILE[,name=NAME][,header=HEADER][,format=TEXT][,ca=CA]",
+        requires = "proxy"
+    )]
+    pub credentials: Vec<String>,
     /// Show the program a file's content as the secret NAME in `$CREDENTIALS_DIRECTORY`; it is never recorded.
     #[arg(long = "secret", value_name = "NAME=FILE")]
     pub secrets: Vec<String>,

@@ -54,6 +54,9 @@ struct Flow {
     /// By which the peer was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
+    /// Name of the secret that is put into what goes there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<String>,
 }
 
 fn address(address: pb::Address) -> Option<SocketAddr> {
@@ -86,6 +89,7 @@ async fn flows(node: &Node, output: Output) -> Result<()> {
             process: Some(info.process).filter(|process| *process > 0),
             service: Some(info.service).filter(|service| !service.is_empty()),
             name: Some(info.name).filter(|name| !name.is_empty()),
+            secret: Some(info.secret).filter(|secret| !secret.is_empty()),
         })
     };
     let flows = sockets.into_iter().map(flow).collect::<Result<Vec<Flow>>>()?;
@@ -102,6 +106,7 @@ async fn flows(node: &Node, output: Output) -> Result<()> {
                     _ => text(flow.remote),
                 },
                 flow.name.clone().unwrap_or_else(|| "-".to_owned()),
+                flow.secret.clone().unwrap_or_else(|| "-".to_owned()),
                 output::size(flow.sent_bytes),
                 output::size(flow.received_bytes),
                 flow.entry.map_or_else(|| "-".to_owned(), |entry| entry.to_string()),
@@ -118,6 +123,7 @@ async fn flows(node: &Node, output: Output) -> Result<()> {
             "LOCAL",
             "REMOTE",
             "NAME",
+            "SECRET",
             "SENT",
             "RECEIVED",
             "ENTRY",

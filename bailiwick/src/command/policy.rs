@@ -224,6 +224,12 @@ fn action_on(kind: String, resource: &str) -> Result<(&'static str, pb::Action)>
             action.tree = tree.parse::<TreeId>()?.0.to_vec();
             "image"
         }
+        "use_secret" => {
+            let (name, place) =
+                resource.split_once('@').with_context(|| format!("{resource:?} is not NAME@HOST:PORT"))?;
+            (action.name, action.address) = (name.to_owned(), place.to_owned());
+            "network"
+        }
         "execute" => match resource.parse() {
             Ok(pid) => {
                 action.pid = pid;

@@ -186,6 +186,7 @@ async fn start(
         terminal: (!args.detach && terminal::is_one()).then(terminal::size).transpose()?,
         egress: args.egress.clone(),
         proxy: args.proxy,
+        credentials: args.credentials.iter().map(|text| read_credential(text)).collect::<Result<_>>()?,
         secrets: args.secrets.iter().map(|text| read_secret(text)).collect::<Result<_>>()?,
         root,
         learn: args.learn.is_some(),
@@ -242,16 +243,49 @@ const SECRET_BYTES_MAX: u64 = 64 * 1024;
 /// `NAME=FILE`. The content goes over the node's socket and nowhere else: a command's arguments can be read by others.
 fn read_secret(text: &str) -> Result<pb::Secret> {
     let (name, file) = text.split_once('=').with_context(|| format!("--secret {text:?} is not NAME=FILE"))?;
-    let opened = std::fs::File::open(file).with_context(|| format!("--secret {name}: opening {file}"))?;
+    let content = read_file(&format!("--secret {name}"), file)?;
+    Ok(pb::Secret { name: name.to_owned(), content })
+}
+
+fn read_file(what: &str, file: &str) -> Result<Vec<u8>> {
+    let opened = std::fs::File::open(file).with_context(|| format!("{what}: opening {file}"))?;
     let mut content = Vec::new();
     opened
         .take(SECRET_BYTES_MAX + 1)
         .read_to_end(&mut content)
-        .with_context(|| format!("--secret {name}: reading {file}"))?;
+        .with_context(|| format!("{what}: reading {file}"))?;
     if content.len() as u64 > SECRET_BYTES_MAX {
-        bail!("--secret {name}: {file} has more than {SECRET_BYTES_MAX} bytes");
+        bail!("{what}: {file} has more than {SECRET_BYTES_MAX} bytes");
     }
-    Ok(pb::Secret { name: name.to_owned(), content })
+    Ok(content)
+}
+
+/// `HOST=FILE`, and what is to be known beside it. A comma stands in none of these.
+fn read_credential(text: &str) -> Result<pb::Credential> {
+    const FORM: &str = "HOST=FILE[,name=NAME][,header=HEADER][,format=TEXT][,ca=CA]";
+    let mut parts = text.split(',');
+    let (host, file) = parts
+        .next()
+        .and_then(|first| first.split_once('='))
+        .with_context(|| format!("--credential {text:?} is not {FORM}"))?;
+    let what = format!("--credential {host}");
+    let base = Path::new(file).file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let mut credential =
+        pb::Credential { secret: base.to_owned(), host: host.to_owned(), ..pb::Credential::default() };
+    for part in parts {
+        match part.split_once('=') {
+            Some(("name", name)) => credential.secret = name.to_owned(),
+            Some(("header", header)) => credential.header = header.to_owned(),
+            Some(("format", format)) => credential.format = format.to_owned(),
+            Some(("ca", ca)) => {
+                credential.authority = String::from_utf8(read_file(&what, ca)?)
+                    .map_err(|_| anyhow::anyhow!("{what}: {ca} is no certificate in PEM"))?;
+            }
+            _ => bail!("{what}: {part:?} is none of {FORM}"),
+        }
+    }
+    credential.value = read_file(&what, file)?;
+    Ok(credential)
 }
 
 /// The current folder if the program can see it.

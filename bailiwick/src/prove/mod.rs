@@ -45,7 +45,7 @@ const STILL_TIMEOUT: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// What `--break` knows, and the section that must notice.
-const BREAKS: [(&str, &str); 48] = [
+const BREAKS: [(&str, &str); 49] = [
     ("userns", "refuse"),
     ("mountns", "refuse"),
     ("pidns", "refuse"),
@@ -88,6 +88,7 @@ const BREAKS: [(&str, &str); 48] = [
     ("service-policy", "services"),
     ("service-handed", "services"),
     ("service-let-in", "services"),
+    ("edge-tls", "proxy"),
     ("chain", "tamper"),
     ("tree", "verify"),
     ("checkpoint-signature", "verify"),

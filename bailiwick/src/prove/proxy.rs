@@ -1,7 +1,7 @@
 //! Section `proxy`: the proxy of a program leads where its places and the rules by URL both allow, and nowhere else. To peers in this
 //! process, on this host's loopback; needs no internet.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{io::Read as _, path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, Result};
 
@@ -10,6 +10,7 @@ use super::{Context, Section, Site, attack, peer::Peer};
 /// The program: a shell that says to its proxy what it is told to.
 const SHELL: &str = "/bin/bash";
 const LIMIT: Duration = Duration::from_secs(20);
+const SECRET: &str = "put-in-at-the-edge-4f1c";
 /// Long enough for a packet on this host to arrive.
 const QUIET: Duration = Duration::from_millis(200);
 
@@ -38,7 +39,42 @@ pub fn run(context: &mut Context) -> Result<Section> {
     let arrived = named.accept(LIMIT).is_some();
     section
         .check(arrived && answer.contains(" 200 "), "the proxy did not lead a program to what it was given");
+    unproven(&mut section, site)?;
     Ok(section)
+}
+
+/// A host that does not show that it is the one is told no secret that is put into what goes there.
+fn unproven(section: &mut Section, site: &Site) -> Result<()> {
+    let peer = Peer::new()?;
+    let key = site.folder("edge")?.join("key");
+    std::fs::write(&key, SECRET).context("a secret")?;
+    let place = peer.place.to_string();
+    let credential = format!("{place}={}", key.display());
+    let script = format!(
+        "exec 3<>/dev/tcp/127.0.0.1/3128 || exit 1; \
+         printf 'GET http://{place}/ HTTP/1.1\\r\\nHost: {place}\\r\\n\\r\\n' >&3; read -r -t 10 line <&3"
+    );
+    let words =
+        ["run", "--proxy", "--egress", &place, "--credential", &credential, "--", SHELL, "-c", &script];
+    let mut command = site.command(&words);
+    let running = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let mut running = running.context("a program that asks its proxy")?;
+    let mut heard = Vec::new();
+    if let Some(mut stream) = peer.accept(LIMIT) {
+        stream
+            .set_nonblocking(false)
+            .and_then(|()| stream.set_read_timeout(Some(QUIET)))
+            .context("the peer")?;
+        let mut buffer = [0; 4096];
+        while let Ok(bytes @ 1..) = stream.read(&mut buffer) {
+            heard.extend_from_slice(buffer.get(..bytes).unwrap_or_default());
+        }
+    }
+    running.wait().context("a program that asks its proxy")?;
+    let told = heard.windows(SECRET.len()).any(|part| part == SECRET.as_bytes());
+    attack(section, told, "a host that showed no certificate was told a secret");
+    section.check(!heard.is_empty(), "nobody asked the host of a secret");
+    Ok(())
 }
 
 /// The first line that a program that was given `place` hears from its proxy.

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use base::{
-    AxiomRef, AxiomTime, CapabilityId, CredentialId, DurationNs, EntryKey, Hash, IdentityId, JobId, KeyPath,
-    Nonce, ProcessId, PublicKey, RuleId, Sequence, Signature, TokenId, TreeId, cbor,
+    AxiomRef, AxiomTime, CapabilityId, ConnectionId, CredentialId, DurationNs, EntryKey, Hash, IdentityId,
+    JobId, KeyPath, Nonce, ProcessId, PublicKey, RuleId, Sequence, Signature, TokenId, TreeId, cbor,
 };
 use chain::payload::{
     Body, Envelope, Payload,
@@ -18,7 +18,10 @@ use chain::payload::{
     },
     image::{ImageForm, ImageImport, ImageRemove},
     job::{JobComplete, JobFailed, JobOutput, JobStart, JobSubmit},
-    network::{CallLimits, NetworkPolicyUpdate, ProcessClass, UrlRule},
+    network::{
+        CallLimits, ConnectionAuthorize, Direction, NetworkGrant, NetworkPolicyUpdate, ProcessClass,
+        Protocol, UrlRule,
+    },
     policy::{
         DecisionBody, DecisionSignature, PolicyAction, PolicyCondition, PolicyContext, PolicyEffect,
         ResourceRef, ResourceType, SignedDecision,
@@ -424,4 +427,36 @@ fn the_network_policy_goes_through_the_log() {
     let vector = format!("848185617282038163776562632a2e61f507880102030405060708816170{by}");
     let encoded: String = cbor::encode(&update).iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(encoded, vector);
+}
+
+/// What was written before there were secrets is read, and written as it was.
+#[test]
+fn a_connection_has_the_name_of_a_secret_or_ends_before_it() {
+    let mut connection = ConnectionAuthorize {
+        connection: ConnectionId([1; 16]),
+        direction: Direction::Outbound,
+        protocol: Protocol::Tcp,
+        local: None,
+        remote: Some("192.0.2.1:443".to_owned()),
+        name: Some("a".to_owned()),
+        identity: IdentityId([5; 32]),
+        process: ProcessId(7),
+        grant: NetworkGrant::UNLIMITED,
+        secret: None,
+    };
+    let hex = |body: &ConnectionAuthorize| -> String {
+        cbor::encode(body).iter().map(|byte| format!("{byte:02x}")).collect()
+    };
+    // The vectors of docs/format.md.
+    let remote: String = b"192.0.2.1:443".iter().map(|byte| format!("{byte:02x}")).collect();
+    let most = format!("50{}00820080f66d{remote}61615820{}0784f5f50000", "01".repeat(16), "05".repeat(32));
+    assert_eq!(hex(&connection), format!("89{most}"));
+    assert_eq!(cbor::decode::<ConnectionAuthorize>(&cbor::encode(&connection)).unwrap(), connection);
+    connection.secret = Some("key".to_owned());
+    assert_eq!(hex(&connection), format!("8a{most}636b6579"));
+    let names = through_the_log(&connection, |payload| match payload {
+        Payload::ConnectionAuthorize(entry) => Some(entry.body),
+        _ => None,
+    });
+    assert_eq!(names.last().map(String::as_str), Some("secret"));
 }

@@ -6,7 +6,7 @@ pub use prost::Message;
 /// What the connection begins with that asks for one.
 pub const GREETING: &[u8] = b"bailiwick way out 1\n";
 /// Bytes of a hello or a welcome.
-pub const HELLO_BYTES_MAX: usize = 32 * 1024;
+pub const HELLO_BYTES_MAX: usize = 128 * 1024;
 /// Bytes of a packet on the channel: as many sockets as one identity may have.
 pub const PACKET_BYTES_MAX: usize = 16 * 1024;
 
@@ -16,9 +16,12 @@ pub const SPARE_MAX: usize = 8;
 /// A message of the beginning, with its length before it.
 #[must_use]
 pub fn with_length(message: &impl Message) -> Vec<u8> {
-    let body = message.encode_to_vec();
-    let mut bytes = u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes().to_vec();
-    bytes.extend(body);
+    let length = message.encoded_len();
+    // In one piece: whoever wipes it has wiped all.
+    let mut bytes = Vec::with_capacity(length.saturating_add(size_of::<u32>()));
+    bytes.extend(u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
+    // Fails where there is no room, and a vector has it.
+    let _ = message.encode(&mut bytes);
     bytes
 }
 

@@ -1,6 +1,8 @@
 //! Asking `network` for the way out of a program: by whoever starts it, on its own edge. It is no call, since the answer brings a
 //! descriptor. And what a program with one finds: its name server, and its proxy.
 
+mod credential;
+
 use std::{
     io,
     mem::MaybeUninit,
@@ -19,7 +21,14 @@ use tokio::{
     net::UnixStream,
 };
 
-/// `network` answers from memory.
+pub use credential::{
+    CREDENTIAL_AUTHORITY_BYTES_MAX, CREDENTIAL_BYTES_MAX, CREDENTIAL_FORMAT_BYTES_MAX,
+    CREDENTIAL_HEADER_BYTES_MAX, CREDENTIAL_HOST_BYTES_MAX, CREDENTIAL_NAME_BYTES_MAX, CREDENTIALS_MAX,
+    Credential, SECRET_MARK, Written, check_all,
+};
+use zeroize::Zeroizing;
+
+/// `network` answers from memory, but for a credential, of which policy is asked.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Places of one program, and bytes of one.
@@ -61,10 +70,21 @@ pub struct Asked {
 }
 
 /// An error may not be one the next time; a refusal is, and says why.
-pub async fn ask(path: &Path, hello: &wire::ProgramHello) -> io::Result<Result<Asked, String>> {
+pub async fn ask(
+    path: &Path,
+    hello: &wire::ProgramHello,
+    credentials: &[Credential],
+) -> io::Result<Result<Asked, String>> {
     let asked = async {
         let mut stream = UnixStream::connect(path).await?;
-        stream.write_all(&[GREETING, &with_length(hello)].concat()).await?;
+        let begun = {
+            let mut hello = hello.clone();
+            hello.credentials = credentials.iter().map(Credential::to_wire).collect();
+            let said = Zeroizing::new(with_length(&hello));
+            credential::wipe(&mut hello);
+            Zeroizing::new([GREETING, &said].concat())
+        };
+        stream.write_all(&begun).await?;
         let (welcome, channel) = welcome(&stream).await?;
         Ok(match welcome.refused.is_empty() {
             true => Ok(Asked { stream, channel }),

@@ -198,6 +198,7 @@ fn programs() -> Seeds {
                 identity: TWO,
                 process: pid,
                 grant: NetworkGrant { bandwidth_limit: 9, ..NetworkGrant::UNLIMITED },
+                secret: Some(text("key")),
             },
         ),
         seed(

@@ -19,6 +19,7 @@ mod clients;
 mod clock;
 mod credentials;
 mod daemons;
+mod edge;
 mod egress;
 mod egress_bypasses;
 mod egress_datagrams;

@@ -31,6 +31,10 @@ pub struct ConnectionAuthorize {
     pub process: ProcessId,
     #[n(8)]
     pub grant: NetworkGrant,
+    /// Name of the secret that `network` puts into what goes there; never its value.
+    #[n(9)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
 }
 
 /// NET-33: closes the live connection.

@@ -247,6 +247,14 @@ pub enum PolicyAction {
         #[n(1)]
         tree: TreeId,
     },
+    /// Has the way out put a secret into what goes to one place, `HOST:PORT`. The secret by its name.
+    #[n(32)]
+    UseSecret {
+        #[n(0)]
+        name: String,
+        #[n(1)]
+        place: String,
+    },
 }
 
 /// What a command is run beside.
@@ -380,6 +388,8 @@ pub enum ActionKind {
     TakeImage,
     #[n(28)]
     UseImage,
+    #[n(32)]
+    UseSecret,
 }
 
 impl PolicyAction {
@@ -415,6 +425,7 @@ impl PolicyAction {
             Self::RemoveImage { .. } => ActionKind::RemoveImage,
             Self::TakeImage { .. } => ActionKind::TakeImage,
             Self::UseImage { .. } => ActionKind::UseImage,
+            Self::UseSecret { .. } => ActionKind::UseSecret,
         }
     }
 
@@ -429,6 +440,8 @@ impl PolicyAction {
             }
             // Rules may name either: `web@**`, `**@sha256:...`.
             Self::UseImage { name, tree } => (ResourceType::Image, format!("{name}@{tree}")),
+            // The same: `api-key@**`, `**@api.example.com:443`.
+            Self::UseSecret { name, place } => (ResourceType::Network, format!("{name}@{place}")),
             Self::TerminateProcess { pid } | Self::ControlProcess { pid, .. } => {
                 (ResourceType::Process, pid.to_string())
             }

@@ -46,6 +46,7 @@ impl TryFrom<&pb::Action> for log::PolicyAction {
             Kind::RemoveImage => Self::RemoveImage { name: a.name.clone() },
             Kind::TakeImage => Self::TakeImage { name: a.name.clone() },
             Kind::UseImage => Self::UseImage { name: a.name.clone(), tree: TreeId(bytes("tree", &a.tree)?) },
+            Kind::UseSecret => Self::UseSecret { name: a.name.clone(), place: address()? },
             Kind::CreateIdentity => Self::CreateIdentity { parent: identity()?, name: a.name.clone() },
             Kind::AddCredential => Self::AddCredential { identity: identity()? },
             Kind::RevokeCredential => Self::RevokeCredential {
@@ -97,6 +98,10 @@ impl From<&log::PolicyAction> for pb::Action {
             A::UseImage { name, tree } => {
                 a.name.clone_from(name);
                 a.tree = tree.0.to_vec();
+            }
+            A::UseSecret { name, place } => {
+                a.name.clone_from(name);
+                a.address.clone_from(place);
             }
             A::Sign { key_path, message_hash } => {
                 a.key_path = key_path.to_string();
@@ -488,6 +493,7 @@ mod tests {
             A::RemoveImage { name: "web".to_owned() },
             A::TakeImage { name: "web".to_owned() },
             A::UseImage { name: "web".to_owned(), tree: TreeId([8; 32]) },
+            A::UseSecret { name: "key".to_owned(), place: "api.test:443".to_owned() },
             A::CreateIdentity { parent: id, name: "n".to_owned() },
             A::AddCredential { identity: id },
             A::RevokeCredential { identity: id, credential: CredentialId([5; 16]) },

@@ -491,7 +491,7 @@ pub struct OptionValue {
 /// message with its length before it (four bytes, little endian). On the channel every packet is one ProgramWord or one
 /// ProgramOrder. Whoever holds the first connection learns from its end that this service has gone, and is told there, each
 /// with its length before it, what to end (ProgramCut).
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ProgramHello {
     /// Number of the program, and the identity that it runs as (32 bytes).
     #[prost(uint64, tag = "1")]
@@ -504,6 +504,29 @@ pub struct ProgramHello {
     /// Of a service: its name. Its `process` is the number of its start.
     #[prost(string, tag = "4")]
     pub service: ::prost::alloc::string::String,
+    /// What is put into its plain requests to these places, which go on by TLS. At most 8.
+    #[prost(message, repeated, tag = "10")]
+    pub credentials: ::prost::alloc::vec::Vec<ProgramCredential>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProgramCredential {
+    /// Name of the secret, which is on record.
+    #[prost(string, tag = "1")]
+    pub secret: ::prost::alloc::string::String,
+    /// `HOST` or `HOST:PORT`; the port is 443 if it is left out. One for each place.
+    #[prost(string, tag = "2")]
+    pub host: ::prost::alloc::string::String,
+    /// Which header it is put into, and as what: `{}` is where the secret stands.
+    #[prost(string, tag = "3")]
+    pub header: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub format: ::prost::alloc::string::String,
+    /// A certificate in PEM: who alone vouches for the host. Empty: those who vouch for the hosts of calls.
+    #[prost(string, tag = "5")]
+    pub authority: ::prost::alloc::string::String,
+    /// The secret. Empty if whoever starts the program has it no more: then nothing goes to the place in its name.
+    #[prost(bytes = "vec", tag = "6")]
+    pub value: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProgramWelcome {
@@ -683,6 +706,9 @@ pub struct SocketInfo {
     /// Name of the service whose program it is of; empty for any other.
     #[prost(string, tag = "14")]
     pub service: ::prost::alloc::string::String,
+    /// Name of the secret that is put into what goes there; empty if none is.
+    #[prost(string, tag = "15")]
+    pub secret: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RevokeRequest {

@@ -167,6 +167,7 @@ pub struct Action {
     pub path: ::prost::alloc::string::String,
     #[prost(string, tag = "5")]
     pub file_type: ::prost::alloc::string::String,
+    /// Of `use_secret`, whose secret is `name`: the `HOST:PORT` that it is for.
     #[prost(string, tag = "6")]
     pub address: ::prost::alloc::string::String,
     #[prost(string, tag = "7")]

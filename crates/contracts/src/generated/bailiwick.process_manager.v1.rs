@@ -219,6 +219,9 @@ pub struct SpawnRequest {
     /// Not of a root of its own.
     #[prost(string, tag = "28")]
     pub path: ::prost::alloc::string::String,
+    /// What `network` puts into its plain requests to these places; the program never has it. At most 8; needs `proxy`.
+    #[prost(message, repeated, tag = "34")]
+    pub credentials: ::prost::alloc::vec::Vec<Credential>,
 }
 /// A root of its own: `/proc`, `/dev`, `/tmp` and `/run` are the sandbox's all the same.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -247,6 +250,26 @@ pub struct RootLink {
     pub name: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub points_to: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Credential {
+    /// 1 to 64 letters, digits, `_`, `-` and `.`, not starting with `.`; it is recorded.
+    #[prost(string, tag = "1")]
+    pub secret: ::prost::alloc::string::String,
+    /// `HOST` or `HOST:PORT`; the port is 443 if it is left out. One for each place.
+    #[prost(string, tag = "2")]
+    pub host: ::prost::alloc::string::String,
+    /// Which header it is put into, and as what: `{}` is where the secret stands. Left out: `authorization`, `Bearer {}`.
+    #[prost(string, tag = "3")]
+    pub header: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub format: ::prost::alloc::string::String,
+    /// A certificate in PEM: who alone vouches for the host. Empty: those who vouch for the hosts of calls. At most 8 KiB.
+    #[prost(string, tag = "5")]
+    pub authority: ::prost::alloc::string::String,
+    /// At most 4 KiB, without control characters; a line's end behind it is left out.
+    #[prost(bytes = "vec", tag = "6")]
+    pub value: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Secret {

@@ -57,6 +57,9 @@ pub(super) fn check(manifest: &ServiceManifest) -> Vec<Fault> {
     if let Some(what) = manifest.egress.as_ref().and_then(EgressConfig::fault) {
         faults.add("egress.allow", what);
     }
+    if let Some(what) = manifest.egress.as_ref().and_then(EgressConfig::credential_fault) {
+        faults.add("egress.credentials", what);
+    }
     if manifest.has_way() {
         way(&mut faults, manifest, if manifest.egress.is_some() { "egress" } else { "sockets" });
     }

@@ -1,4 +1,4 @@
-use kit::way_out::{EGRESS_BYTES_MAX, EGRESS_MAX};
+use kit::way_out::{Credential, EGRESS_BYTES_MAX, EGRESS_MAX, Written, check_all};
 use serde::{Deserialize, Serialize};
 
 /// `[egress]`: whereto a `[program]` may connect out of its own network. Each connect is decided by policy as that of the
@@ -11,6 +11,43 @@ pub struct EgressConfig {
     /// A proxy on its loopback, and the variables that name it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub proxy: bool,
+    /// Secrets that `network` puts into what is asked of the proxy. The program never has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub credentials: Vec<CredentialConfig>,
+}
+
+/// A secret for one host: a plain request to the host, made of the proxy, goes on by TLS, with the secret in a header.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CredentialConfig {
+    /// `HOST` or `HOST:PORT`, which is the port of TLS; left out, 443.
+    pub host: String,
+    /// Its name, which stands in decisions and in the log.
+    pub secret: String,
+    /// File of the host in which it is, where the program does not see it; read at each start.
+    pub path: String,
+    /// Left out: `authorization`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub header: String,
+    /// `{}` is where the secret stands. Left out: `Bearer {}` of `authorization`, `{}` of any other.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub format: String,
+    /// File of the host with the one certificate (PEM) that vouches for the host. Left out: those that vouch for the hosts of calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<String>,
+}
+
+impl CredentialConfig {
+    #[must_use]
+    pub fn written<'a>(&'a self, authority: &'a str) -> Written<'a> {
+        Written {
+            secret: &self.secret,
+            host: &self.host,
+            header: &self.header,
+            format: &self.format,
+            authority,
+        }
+    }
 }
 
 impl EgressConfig {
@@ -27,6 +64,23 @@ impl EgressConfig {
         };
         let place = self.allow.iter().find(wrong)?;
         Some(format!("{place:?} is no place; write ADDRESS:PORT or NAME, at most {EGRESS_BYTES_MAX} bytes"))
+    }
+
+    /// What is wrong with its credentials, as far as it can be told without reading them.
+    #[must_use]
+    pub fn credential_fault(&self) -> Option<String> {
+        let files = self.credentials.iter().flat_map(|one| [Some(&one.path), one.authority.as_ref()]);
+        if let Some(path) = files.flatten().find(|path| !path.starts_with('/') || path.contains('\0')) {
+            return Some(format!("{path:?} is no absolute path of a file"));
+        }
+        let read = self.credentials.iter().map(|one| Credential::new(one.written(""), None));
+        match read.collect::<Result<Vec<_>, _>>() {
+            Err(wrong) => Some(wrong),
+            Ok(all) if !all.is_empty() && !self.proxy => check_all(&all)
+                .err()
+                .or_else(|| Some("they are put in by the proxy; say proxy = true".to_owned())),
+            Ok(all) => check_all(&all).err(),
+        }
     }
 
     /// Whether a place is for datagrams, which leave its network as packets.
@@ -55,13 +109,37 @@ mod tests {
 
     #[test]
     fn places_are_bounded_in_number_and_length() {
-        let of = |allow: Vec<String>| EgressConfig { allow, proxy: false }.fault();
+        let of = |allow: Vec<String>| EgressConfig { allow, proxy: false, credentials: Vec::new() }.fault();
         let place = || "192.0.2.1:443".to_owned();
         assert_eq!(of(vec![place(); EGRESS_MAX]), None);
         assert!(of(vec![place(); EGRESS_MAX + 1]).is_some() && of(Vec::new()).is_some());
         assert_eq!(of(vec!["x".repeat(EGRESS_BYTES_MAX)]), None);
         for wrong in ["x".repeat(EGRESS_BYTES_MAX + 1), String::new(), "a b".to_owned(), "a\0".to_owned()] {
             assert!(of(vec![place(), wrong.clone()]).is_some(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_for_one_place_each_and_need_the_proxy() {
+        let of = |text: &str| {
+            let egress: EgressConfig = toml::from_str(&format!("allow = [\"api.test\"]\n{text}")).unwrap();
+            egress.credential_fault()
+        };
+        let one = "[[credentials]]\nhost = \"api.test\"\nsecret = \"key\"\npath = \"/k\"\n";
+        let other = one.replace("api.test", "b.test");
+        assert_eq!(of(&format!("proxy = true\n{one}{other}")), None);
+        assert_eq!(of(""), None);
+        for (wrong, why) in [
+            (one.to_owned(), "proxy = true"),
+            (format!("proxy = true\n{one}{one}"), "two credentials"),
+            (format!("proxy = true\n{}", one.replace("/k", "k")), "absolute"),
+            (format!("proxy = true\n{}", one.replace("api.test", "*.test")), "no place"),
+            (format!("proxy = true\n{one}header = \"host\""), "no header"),
+            (format!("proxy = true\n{one}format = \"x\""), "no format"),
+            (format!("proxy = true\n{one}authority = \"ca.pem\""), "absolute"),
+        ] {
+            let fault = of(&wrong).unwrap_or_default();
+            assert!(fault.contains(why), "{wrong}: {fault}");
         }
     }
 }

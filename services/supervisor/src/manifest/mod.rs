@@ -20,7 +20,7 @@ mod timer;
 mod trigger_limit;
 
 pub use chain::payload::service::ServiceType;
-pub use egress::EgressConfig;
+pub use egress::{CredentialConfig, EgressConfig};
 pub use health::{HealthCheck, HealthConfig, HealthKind};
 pub use image::ProgramImage;
 pub use load::{LoadedManifest, Loading, ManifestError, check_places, load, parse};

@@ -71,7 +71,8 @@ impl Shell {
             let (told, ends) = tokio::sync::oneshot::channel();
             self.ways_out.insert(launch, told);
             let keeper = self.applier.keeper.clone();
-            (way_out::Begin { keeper, path: self.network_socket(), identity }, ends)
+            let house = Arc::clone(&self.applier.house);
+            (way_out::Begin { keeper, house, path: self.network_socket(), identity }, ends)
         });
         let task = Task {
             house: Arc::clone(&self.applier.house),

@@ -7,6 +7,7 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -20,6 +21,7 @@ use super::{
     clients,
     keeper_client::Keeper,
     launches::{self, Fault},
+    plans::House,
     run::Shell,
     sockets::SUPERVISOR,
 };
@@ -53,15 +55,17 @@ pub(super) struct WayOut {
     path: PathBuf,
     launch: LaunchId,
     hello: wire::ProgramHello,
+    /// Reads its secrets, each time that they are asked for: here none stays.
+    house: Arc<House>,
+    manifest: Arc<LoadedManifest>,
     control: Channel,
 }
 
 impl WayOut {
     fn new(
-        keeper: &Keeper,
-        path: PathBuf,
+        begin: &Begin,
         launch: LaunchId,
-        manifest: &LoadedManifest,
+        manifest: &Arc<LoadedManifest>,
         identity: IdentityId,
         control: OwnedFd,
     ) -> Option<Self> {
@@ -74,8 +78,17 @@ impl WayOut {
             identity: identity.0.to_vec(),
             egress: allow.unwrap_or_default(),
             service: manifest.name().to_owned(),
+            credentials: Vec::new(),
         };
-        Some(Self { keeper: keeper.clone(), path, launch, hello, control: Channel::from(control) })
+        Some(Self {
+            keeper: begin.keeper.clone(),
+            path: begin.path.clone(),
+            launch,
+            hello,
+            house: Arc::clone(&begin.house),
+            manifest: Arc::clone(manifest),
+            control: Channel::from(control),
+        })
     }
 
     /// Before the launch: the channel waits for the init. What is refused now would be refused for ever.
@@ -83,7 +96,7 @@ impl WayOut {
         match tokio::time::timeout(PATIENCE, self.ask()).await {
             Ok(Ok(Ok(stream))) => Ok(Some(stream)),
             Ok(Ok(Err(refused))) => {
-                let text = format!("[egress] is refused by the service network: {refused}");
+                let text = format!("[egress] is refused: {refused}");
                 Err((ServiceError::LaunchFailed, text))
             }
             Ok(Err(error)) => {
@@ -95,7 +108,13 @@ impl WayOut {
     }
 
     async fn ask(&self) -> io::Result<Result<UnixStream, String>> {
-        let Asked { stream, channel } = match way_out::ask(&self.path, &self.hello).await? {
+        let (house, manifest) = (Arc::clone(&self.house), Arc::clone(&self.manifest));
+        let read = tokio::task::spawn_blocking(move || house.credentials(&manifest.manifest));
+        let credentials = match read.await.map_err(io::Error::other)? {
+            Ok(credentials) => credentials,
+            Err(fault) => return Ok(Err(fault.to_string())),
+        };
+        let Asked { stream, channel } = match way_out::ask(&self.path, &self.hello, &credentials).await? {
             Ok(asked) => asked,
             Err(refused) => return Ok(Err(refused)),
         };
@@ -170,6 +189,7 @@ pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 /// What a launch hands to its way out.
 pub(super) struct Begin {
     pub(super) keeper: Keeper,
+    pub(super) house: Arc<House>,
     pub(super) path: PathBuf,
     pub(super) identity: Option<IdentityId>,
 }
@@ -178,12 +198,12 @@ impl Begin {
     pub(super) fn of(
         &self,
         launch: LaunchId,
-        manifest: &LoadedManifest,
+        manifest: &Arc<LoadedManifest>,
         control: OwnedFd,
     ) -> Result<WayOut, Fault> {
         let failed = |text: &str| (ServiceError::LaunchFailed, text.to_owned());
         let identity = self.identity.ok_or_else(|| failed("a way out needs an identity"))?;
-        WayOut::new(&self.keeper, self.path.clone(), launch, manifest, identity, control)
+        WayOut::new(self, launch, manifest, identity, control)
             .ok_or_else(|| failed("the manifest names no way"))
     }
 }
@@ -207,7 +227,8 @@ impl Shell {
             };
             let identity =
                 machine.setups().find(|setup| setup.name() == manifest.name()).map(|it| it.identity);
-            let begin = Begin { keeper: self.applier.keeper.clone(), path: self.network_socket(), identity };
+            let (keeper, house) = (self.applier.keeper.clone(), Arc::clone(&self.applier.house));
+            let begin = Begin { keeper, house, path: self.network_socket(), identity };
             let (told, ends) = oneshot::channel();
             self.ways_out.insert(launch, told);
             tokio::spawn(async move {

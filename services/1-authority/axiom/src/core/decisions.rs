@@ -95,7 +95,7 @@ pub(super) const fn action_allows(action: ActionKind, kind: EntryType) -> bool {
         ActionKind::CreateFile => {
             matches!(kind, T::FileCreate | T::DirectoryCreate | T::BlockAllocation | T::SnapshotCreate)
         }
-        ActionKind::ReadFile | ActionKind::Execute | ActionKind::UseImage => false,
+        ActionKind::ReadFile | ActionKind::Execute | ActionKind::UseImage | ActionKind::UseSecret => false,
         ActionKind::WriteFile => {
             matches!(kind, T::FileMetadataUpdate | T::BlockAllocation | T::SnapshotRestore)
         }

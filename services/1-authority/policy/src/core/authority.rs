@@ -67,6 +67,7 @@ const EVERY_ACTION: &[ActionKind] = &[
     ActionKind::RemoveImage,
     ActionKind::TakeImage,
     ActionKind::UseImage,
+    ActionKind::UseSecret,
 ];
 
 pub const TABLE: &[Row] = &[
@@ -151,6 +152,7 @@ pub const TABLE: &[Row] = &[
             ActionKind::Listen,
             ActionKind::Disconnect,
             ActionKind::ControlService,
+            ActionKind::UseSecret,
         ],
         acts: &[60, 61, 62],
         records: &[],

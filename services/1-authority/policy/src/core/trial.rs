@@ -83,6 +83,11 @@ fn action_on(kind: ActionKind, resource: &str) -> Result<PolicyAction, String> {
                 resource.rsplit_once('@').ok_or("an image is used by its name and id: NAME@sha256:...")?;
             PolicyAction::UseImage { name: name.to_owned(), tree: parsed(tree)? }
         }
+        ActionKind::UseSecret => {
+            let (name, place) =
+                resource.split_once('@').ok_or("a secret is used by its name for a place: NAME@HOST:PORT")?;
+            PolicyAction::UseSecret { name: name.to_owned(), place: place.to_owned() }
+        }
         ActionKind::Sign => PolicyAction::Sign { key_path: key_path()?, message_hash: Hash::ZERO },
         ActionKind::Encrypt => PolicyAction::Encrypt { key_path: key_path()? },
         ActionKind::Decrypt => PolicyAction::Decrypt { key_path: key_path()? },

@@ -1,5 +1,6 @@
 //! What process_manager decides, without doing any of it.
 
+mod credential;
 pub mod datagram;
 mod error;
 mod execution;
@@ -19,6 +20,7 @@ mod table;
 mod tree;
 mod watch;
 
+pub use credential::{logged_credential, parse_credential};
 pub use error::ProcessError;
 pub use execution::Execution;
 pub use job_plan::{JobPlace, JobPlans, OUT_FOLDER, job_plans};

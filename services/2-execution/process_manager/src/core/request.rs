@@ -3,11 +3,12 @@
 use base::{CapabilityId, EntryKey, Hash, IdentityId};
 use chain::payload::process::ResourceLimits;
 use contracts::process_manager::v1 as pb;
+use kit::way_out::Credential;
 use minicbor::{Decode, Encode};
 use sandbox::{Guard, GuardSet, PRIORITY_MAX, PRIORITY_NORMAL};
 
 use super::{
-    ProcessError, Root, Secret, io_limits,
+    ProcessError, Root, Secret, credential, io_limits,
     limits::{
         ARGUMENT_BYTES_MAX, ARGUMENTS_MAX, CAPABILITIES_MAX, CPU_MILLICORES_MAX, CPU_MILLICORES_MIN,
         DISK_BYTES_MIN, EGRESS_BYTES_MAX, EGRESS_MAX, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX,
@@ -81,6 +82,8 @@ pub struct Spawn {
     pub egress: Vec<String>,
     /// A proxy listens on its own loopback.
     pub proxy: bool,
+    /// What `network` puts into what is asked of it.
+    pub credentials: Vec<Credential>,
 }
 
 pub(super) fn at_most(field: &'static str, size: usize, max: usize, what: &str) -> Result<(), ProcessError> {
@@ -151,6 +154,7 @@ impl Spawn {
             disabled,
             unpinned,
             root,
+            credentials: credential::parse(request.credentials, request.proxy)?,
             proxy: proxy(request.proxy, &request.egress)?,
             egress: egress(request.egress)?,
         })

@@ -7,7 +7,7 @@ use chain::payload::{ReceiptStatus, process::ExitStatus};
 
 use super::{egress, exits::unseen, keeper::KeeperError, layers::HELPERS_MIN, manager::Manager};
 use crate::{
-    core::{Event, Open, PathGrant, Process, ProcessState},
+    core::{Event, Open, PathGrant, Process, ProcessState, parse_credential},
     monitor::protocol::{Phase, Reply, Request, Status},
 };
 
@@ -75,7 +75,8 @@ impl Manager {
         let places: Vec<String> =
             open.create.grants.iter().filter_map(|grant| egress::parse(grant)).collect();
         if !places.is_empty() {
-            self.keep_way_out(pid, open.create.identity, places, None);
+            let credentials = open.create.grants.iter().filter_map(|grant| parse_credential(grant)).collect();
+            self.keep_way_out(pid, open.create.identity, places, credentials, None);
         }
     }
 

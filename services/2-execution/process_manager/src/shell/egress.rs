@@ -4,7 +4,7 @@ use std::{io, os::fd::AsFd, sync::Arc, time::Duration};
 
 use base::{IdentityId, ProcessId};
 use contracts::network::v1 as wire;
-use kit::way_out::{self, Asked};
+use kit::way_out::{self, Asked, Credential};
 use thiserror::Error;
 use tokio::net::UnixStream;
 
@@ -49,10 +49,11 @@ impl Manager {
         pid: ProcessId,
         identity: IdentityId,
         places: &[String],
+        credentials: &[Credential],
     ) -> Result<(), ProcessError> {
         let open = async {
             loop {
-                match self.way_out(pid, identity, places).await {
+                match self.way_out(pid, identity, places, credentials).await {
                     // One that is installed has a socket, whether it runs or not.
                     Err(WayOutError::Away(error)) if error.kind() == io::ErrorKind::NotFound => {
                         let text = "the service network is not installed; it is the only way out";
@@ -71,7 +72,7 @@ impl Manager {
                 return Err(ProcessError::Launch { step: "way out".to_owned(), text });
             }
         };
-        self.keep_way_out(pid, identity, places.to_vec(), Some(held));
+        self.keep_way_out(pid, identity, places.to_vec(), credentials.to_vec(), Some(held));
         Ok(())
     }
 
@@ -81,6 +82,7 @@ impl Manager {
         pid: ProcessId,
         identity: IdentityId,
         places: Vec<String>,
+        credentials: Vec<Credential>,
         mut held: Option<UnixStream>,
     ) {
         let manager = Arc::clone(self);
@@ -95,7 +97,7 @@ impl Manager {
                 if !lives {
                     return;
                 }
-                match manager.way_out(pid, identity, &places).await {
+                match manager.way_out(pid, identity, &places, &credentials).await {
                     Ok(again) => held = Some(again),
                     Err(error) => {
                         tracing::debug!(%pid, %error, "no way out for a program");
@@ -148,12 +150,13 @@ impl Manager {
         pid: ProcessId,
         identity: IdentityId,
         places: &[String],
+        credentials: &[Credential],
     ) -> Result<UnixStream, WayOutError> {
         let peer = self.node.peer("network");
         let identity = identity.0.to_vec();
         let hello =
-            wire::ProgramHello { process: pid.0, identity, egress: places.to_vec(), service: String::new() };
-        let Asked { stream, channel } = match way_out::ask(peer.path(), &hello).await? {
+            wire::ProgramHello { process: pid.0, identity, egress: places.to_vec(), ..Default::default() };
+        let Asked { stream, channel } = match way_out::ask(peer.path(), &hello, credentials).await? {
             Ok(asked) => asked,
             Err(refused) => return Err(WayOutError::Refused(refused)),
         };

@@ -29,7 +29,7 @@ use super::{adopt::format_grant, egress, keeper::KeeperError, manager::Manager};
 use crate::{
     core::{
         Event, MONITOR_SLOTS, Plans, Process, ProcessError, ProcessState, Root, SECRETS_SLOT, Secret, Spawn,
-        Started, has_datagrams, layers_bytes_max, plans,
+        Started, has_datagrams, layers_bytes_max, logged_credential, plans,
     },
     monitor::{
         output::OUTPUT_BYTES_MAX,
@@ -135,6 +135,7 @@ impl Manager {
                 .chain(spawn.paths.iter().map(format_grant))
                 .chain(spawn.secrets.iter().map(Secret::logged))
                 .chain(spawn.egress.iter().map(|place| egress::logged(place)))
+                .chain(spawn.credentials.iter().map(logged_credential))
                 .collect(),
             missing: held.missing.clone(),
         };
@@ -240,7 +241,7 @@ impl Manager {
         }
         missing.dedup();
         if !spawn.egress.is_empty() {
-            self.open_way_out(pid, spawn.identity, &spawn.egress).await?;
+            self.open_way_out(pid, spawn.identity, &spawn.egress, &spawn.credentials).await?;
         }
         if let Some(process) = self.state().table.get_mut(pid) {
             process.host_pid = started.host_pid;

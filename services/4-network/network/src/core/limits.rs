@@ -88,6 +88,8 @@ pub const PROXY_KEPT_OF_PROGRAM_MAX: usize = 32;
 pub const PROXY_KEPT_MAX: usize = 256;
 pub const PROXY_KEPT_FOR: Duration = Duration::from_secs(15);
 pub const PROXY_KEPT_SURE_FOR: Duration = Duration::from_secs(1);
+/// How long a host has to show that it is the one that a secret is for.
+pub const EDGE_TLS_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the proxy tries one address.
 pub const PROXY_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Refusals by the proxy that a program's monitor is told, for `why`: in a row, and a second from then on; bytes of each.

@@ -105,6 +105,8 @@ pub struct Record {
     pub remote: Option<SocketAddr>,
     /// By which the remote was asked for.
     pub name: Option<HostName>,
+    /// Name of the secret that is put into what goes there.
+    pub secret: Option<String>,
     /// None before it listens, or is connected.
     pub connection: Option<Connection>,
     /// Of a datagram socket: to whom it may send.
@@ -202,12 +204,20 @@ impl Sockets {
             local: None,
             remote: None,
             name: None,
+            secret: None,
             connection: None,
             peers: Arc::default(),
             cut: None,
         };
         self.all.insert(id, record);
         id
+    }
+
+    /// Of one that stands here: what is put into what goes there.
+    pub fn tell_secret(&mut self, id: SocketId, secret: Option<String>) {
+        if let Some(record) = self.all.get_mut(&id) {
+            record.secret = secret;
+        }
     }
 
     /// To all but its owner it does not exist (NET-11).

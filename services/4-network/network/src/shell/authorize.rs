@@ -35,6 +35,8 @@ pub(super) struct Wish {
     pub(super) remote: Option<SocketAddr>,
     /// The name by which the peer was asked for.
     pub(super) name: Option<String>,
+    /// Name of the secret that is put into what goes there.
+    pub(super) secret: Option<String>,
 }
 
 impl Wish {
@@ -67,6 +69,9 @@ impl Wish {
         let metadata = &mut request.context.metadata;
         if let Some(name) = &self.name {
             metadata.insert("name".to_owned(), name.clone());
+        }
+        if let Some(secret) = &self.secret {
+            metadata.insert("secret".to_owned(), secret.clone());
         }
         if self.protocol == Protocol::Udp {
             metadata.insert("protocol".to_owned(), "udp".to_owned());
@@ -230,6 +235,7 @@ impl Network {
             identity: request.requestor,
             process,
             grant,
+            secret: wish.secret.clone(),
         };
         Ok((id, Entry::for_request(self.node.identity(), request, record)?))
     }

@@ -55,6 +55,7 @@ impl Network {
                     process: record.process.0,
                     service: service_of(&record.client).unwrap_or_default().to_owned(),
                     name: record.name.as_ref().map(ToString::to_string).unwrap_or_default(),
+                    secret: record.secret.clone().unwrap_or_default(),
                 });
             }
             Ok(listed)

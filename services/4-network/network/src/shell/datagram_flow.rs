@@ -182,6 +182,7 @@ impl Network {
         name: Option<HostName>,
     ) -> Result<(Connection, SocketId, Arc<Live>, Arc<Sources>), (Errno, String)> {
         let wish = Wish {
+            secret: None,
             direction: Direction::Outbound,
             protocol: Protocol::Udp,
             local: None,

@@ -228,6 +228,7 @@ impl Service for Network {
         let registry = &self.registry;
         self.fold_calls(AxiomRef { sequence: entry.sequence, hash: entry.hash }, payload);
         if let Some(rule) = registry.rules().apply(payload) {
+            self.withhold_by(&rule);
             registry.end_all(|sockets| sockets.by_rule(&rule), &format!("rule {rule} was removed"));
         }
         match payload {
@@ -241,6 +242,7 @@ impl Service for Network {
                     && *new != IdentityStatus::Active
                 {
                     let owner = updated.body.identity;
+                    self.withhold_of(&owner);
                     registry.cut_all(|sockets| sockets.of(&owner), "its identity is not active");
                 }
             }

@@ -67,7 +67,7 @@ pub(super) fn now() -> Duration {
 impl Program {
     /// What a connect to this address is to the program, and the name that leads to it.
     pub(super) fn decide(&self, to: SocketAddr, hosts: Option<&[IpAddr]>) -> Decided {
-        if kit::is_broken("egress-pins") || (self.is_service() && kit::is_broken("service-pins")) {
+        if kit::is_broken("egress-pins") || (self.service().is_some() && kit::is_broken("service-pins")) {
             // What `prove` switched off: whoever answered it, policy alone is asked.
             return Decided { reach: Reach::Ask, name: None, asks_for: Vec::new() };
         }

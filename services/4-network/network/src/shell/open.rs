@@ -77,6 +77,7 @@ impl Network {
             sockets.go(id, owner, Event::Connect).map(|_| before)
         })?;
         let wish = Wish {
+            secret: None,
             direction: Direction::Outbound,
             protocol: record.socket_type.protocol(),
             local: record.local,
@@ -158,6 +159,7 @@ impl Network {
             }
             SocketType::Datagram => {
                 let wish = Wish {
+                    secret: None,
                     direction: Direction::Inbound,
                     protocol: record.socket_type.protocol(),
                     local: Some(address),
@@ -215,6 +217,7 @@ impl Network {
             return Err(NetError::invalid("socket", "a datagram socket does not listen: it is bound").into());
         }
         let wish = Wish {
+            secret: None,
             direction: Direction::Inbound,
             protocol: record.socket_type.protocol(),
             local: record.local,
@@ -297,6 +300,7 @@ impl Network {
         let owner = requestor.id();
         let (record, _) = self.registry.find(listening, owner)?;
         let wish = Wish {
+            secret: None,
             direction: Direction::Inbound,
             protocol: record.socket_type.protocol(),
             local: record.local,

@@ -7,13 +7,13 @@ use std::{
     time::Instant,
 };
 
-use base::{IdentityId, ProcessId};
+use base::{IdentityId, ProcessId, RuleId};
 use contracts::network::v1::{self as wire, program_order::Order};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::{live::Live, names::Names, proxy::Waiting};
 use crate::core::{
-    Bucket, Kept, Places, SocketId,
+    Bucket, Credential, Kept, Places, SocketId, Target,
     limits::{
         CONNECTS_A_SECOND_MAX, CONNECTS_AT_ONCE_MAX, CONNECTS_OF_PROGRAM_MAX, PROXIED_OF_PROGRAM_MAX,
         RELAYS_OF_PROGRAM_MAX, TOLD_A_SECOND_MAX, TOLD_AT_ONCE_MAX,
@@ -42,6 +42,15 @@ pub(super) struct Program {
     told: Mutex<Bucket>,
     since: Instant,
     pub(super) names: Names,
+    credentials: Mutex<Vec<Given>>,
+}
+
+/// A secret that it does not have itself.
+#[derive(Clone, Debug)]
+pub(super) struct Given {
+    pub(super) credential: Credential,
+    /// Which let it be used, once policy has been asked.
+    pub(super) rule: Option<RuleId>,
 }
 
 /// One that is known, by the kernel's number. What there is to know of it is in `live`, and nowhere else.
@@ -101,7 +110,12 @@ pub(super) fn service_of(client: &str) -> Option<&str> {
 }
 
 impl Program {
-    pub(super) fn new(hello: &wire::ProgramHello, identity: IdentityId, places: Places) -> (Self, Heard) {
+    pub(super) fn new(
+        hello: &wire::ProgramHello,
+        identity: IdentityId,
+        places: Places,
+        credentials: Vec<Credential>,
+    ) -> (Self, Heard) {
         let (orders, heard) = mpsc::unbounded_channel();
         let program = Self {
             process: ProcessId(if hello.service.is_empty() { hello.process } else { 0 }),
@@ -119,18 +133,48 @@ impl Program {
             told: Mutex::new(Bucket::new(TOLD_AT_ONCE_MAX, TOLD_A_SECOND_MAX)),
             since: Instant::now(),
             names: Names::new(),
+            credentials: Mutex::new(
+                credentials.into_iter().map(|credential| Given { credential, rule: None }).collect(),
+            ),
         };
         (program, heard)
     }
 
-    pub(super) fn is_service(&self) -> bool {
-        service_of(&self.client).is_some()
+    /// The service whose program it is.
+    pub(super) fn service(&self) -> Option<&str> {
+        service_of(&self.client)
     }
 
     /// How often it may connect, as the operator has set it.
     pub(super) fn held_to(mut self, set: Programs) -> Self {
         self.rate = Mutex::new(Bucket::new(set.connects_at_once, set.connects_a_second));
         self
+    }
+
+    fn given(&self) -> MutexGuard<'_, Vec<Given>> {
+        self.credentials.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn credentials(&self) -> Vec<Credential> {
+        self.given().iter().map(|given| given.credential.clone()).collect()
+    }
+
+    /// The one that a plain request to there is given.
+    pub(super) fn credential_for(&self, asked: &Target) -> Option<Credential> {
+        self.given().iter().map(|given| &given.credential).find(|it| it.is_for(asked)).cloned()
+    }
+
+    pub(super) fn allowed_by(&self, credential: &Credential, rule: &RuleId) {
+        for given in self.given().iter_mut().filter(|given| given.credential.is_same(credential)) {
+            given.rule = Some(rule.clone());
+        }
+    }
+
+    /// Wipes those that are meant.
+    pub(super) fn withhold(&self, why: &str, is_meant: impl Fn(&Given) -> bool) {
+        for given in self.given().iter_mut().filter(|given| is_meant(given)) {
+            given.credential.withhold(why);
+        }
     }
 
     fn flows(&self) -> MutexGuard<'_, HashMap<u64, Open>> {
@@ -224,7 +268,7 @@ mod tests {
 
     fn program() -> (Program, Heard) {
         let hello = wire::ProgramHello { process: 1, ..Default::default() };
-        Program::new(&hello, IdentityId([1; 32]), Places::default())
+        Program::new(&hello, IdentityId([1; 32]), Places::default(), Vec::new())
     }
 
     #[test]
@@ -239,7 +283,7 @@ mod tests {
         let services = clients.each_ref().map(|client| service_of(client));
         assert_eq!(services, [None, Some("web"), Some("web")]);
         assert_eq!(
-            Program::new(&hello(7, "web"), IdentityId([1; 32]), Places::default()).0.process,
+            Program::new(&hello(7, "web"), IdentityId([1; 32]), Places::default(), Vec::new()).0.process,
             ProcessId(0)
         );
     }

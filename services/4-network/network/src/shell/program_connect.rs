@@ -213,18 +213,19 @@ impl Network {
         match reach {
             // What `prove` switched off: policy alone is asked.
             Reach::Own | Reach::Refused(_) if kit::is_broken("egress-list") => {}
-            Reach::Own | Reach::Refused(_) if program.is_service() && kit::is_broken("service-list") => {}
+            Reach::Own | Reach::Refused(_) if program.service().is_some() && kit::is_broken("service-list") => {}
             Reach::Own => return Ok(true),
             Reach::Refused(why) => return Err(Refused { errno: libc_errno::ACCESS, why: Some(why) }),
             Reach::Ask => {}
         }
         let is_early = kit::is_broken("egress-record-first")
-            || (program.is_service() && kit::is_broken("service-policy"));
+            || (program.service().is_some() && kit::is_broken("service-policy"));
         if is_early {
             // What `prove` switched off: somebody hears from us before anything is on record.
             drop(tokio::net::TcpStream::connect(wanted.shown).await);
         }
         let wish = Wish {
+            secret: None,
             direction: Direction::Outbound,
             protocol: Protocol::Tcp,
             local: None,

@@ -16,6 +16,7 @@ use tokio::{
     io::{AsyncReadExt, Interest, unix::AsyncFd},
     net::UnixStream,
 };
+use zeroize::Zeroizing;
 
 pub(super) type Wire = kit::Watched<Channel>;
 
@@ -31,7 +32,8 @@ pub(super) async fn hello(stream: &mut UnixStream) -> io::Result<wire::ProgramHe
     if length > HELLO_BYTES_MAX {
         return Err(wrong("a hello that is too long"));
     }
-    let mut body = vec![0; length];
+    // There may be secrets in it.
+    let mut body = Zeroizing::new(vec![0; length]);
     stream.read_exact(&mut body).await?;
     wire::ProgramHello::decode(body.as_slice()).map_err(|_| wrong("no hello"))
 }

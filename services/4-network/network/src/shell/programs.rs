@@ -14,7 +14,7 @@ use contracts::{
     network::v1::{self as wire, program_order::Order, program_word::Word},
     way_out::{PACKET_BYTES_MAX, SPARE_MAX, with_length},
 };
-use kit::Caller;
+use kit::{Caller, way_out};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use sandbox::{fdpass::Channel, host_socket};
 use tokio::{
@@ -29,7 +29,7 @@ use super::{
     program::{Heard, Program, client_of},
     program_wire::{Wire, hello, pass, receive, register, send},
 };
-use crate::core::{Domain, NetError, Places, limits::PROGRAMS_MAX};
+use crate::core::{Credential, Domain, NetError, Places, limits::PROGRAMS_MAX};
 
 /// Who alone speaks for programs of `run`.
 const STARTER: &str = "process_manager";
@@ -58,7 +58,9 @@ impl Network {
     }
 
     async fn greet(self: &Arc<Self>, mut stream: UnixStream, of_services: bool) -> io::Result<()> {
-        let hello = timeout(HELLO_TIMEOUT, hello(&mut stream)).await??;
+        let mut hello = timeout(HELLO_TIMEOUT, hello(&mut stream)).await??;
+        // Taken out of the message at once, which nobody wipes.
+        let credentials = credentials_of(&mut hello);
         if let Err(error) = speaks_for(&hello, of_services) {
             return pass(&stream, &wire::ProgramWelcome { refused: error.to_string() }, None).await;
         }
@@ -66,7 +68,8 @@ impl Network {
             let refused = self.kernel.health().message.unwrap_or_default();
             return pass(&stream, &wire::ProgramWelcome { refused }, None).await;
         }
-        let program = match self.find_or_open(&hello) {
+        let found = credentials.and_then(|credentials| self.find_or_open(&hello, credentials));
+        let program = match found {
             // process_manager has been started again; the program's monitor has its channel.
             Ok((known, None)) => {
                 pass(&stream, &wire::ProgramWelcome::default(), None).await?;
@@ -77,6 +80,10 @@ impl Network {
                     let (ours, theirs) = Channel::pair()?;
                     ours.set_nonblocking()?;
                     let ours = register(ours)?;
+                    // Before the program can ask for anything.
+                    self.release_secrets(&program)
+                        .await
+                        .map_err(|error| io::Error::other(error.to_string()))?;
                     pass(&stream, &wire::ProgramWelcome::default(), Some(theirs.into())).await?;
                     Ok::<_, io::Error>(ours)
                 };
@@ -118,24 +125,32 @@ impl Network {
     }
 
     /// In the table before anything is said, so that of two greetings for one program one opens it.
-    fn find_or_open(&self, hello: &wire::ProgramHello) -> Result<(Arc<Program>, Option<Heard>), NetError> {
+    fn find_or_open(
+        &self,
+        hello: &wire::ProgramHello,
+        credentials: Vec<Credential>,
+    ) -> Result<(Arc<Program>, Option<Heard>), NetError> {
         let identity = IdentityId::from_slice(&hello.identity)
             .ok_or_else(|| NetError::invalid("identity", "it is not 32 bytes"))?;
         let places = Places::parse(&hello.egress)?;
         let client = client_of(hello);
         let mut programs = self.programs();
         if let Some(known) = programs.get(&client) {
-            return match known.identity == identity && known.places == places {
+            let own = known.credentials();
+            let same = own.len() == credentials.len()
+                && own.iter().zip(&credentials).all(|(one, other)| one.is_same(other));
+            return match known.identity == identity && known.places == places && same {
                 true => Ok((Arc::clone(known), None)),
-                false => {
-                    Err(NetError::invalid("process", "it is known with another identity or other places"))
-                }
+                false => Err(NetError::invalid(
+                    "process",
+                    "it is known with another identity, other places or other secrets",
+                )),
             };
         }
         if programs.len() >= PROGRAMS_MAX {
             return Err(NetError::TooMany(format!("{PROGRAMS_MAX} programs have a way out already")));
         }
-        let (program, heard) = Program::new(hello, identity, places);
+        let (program, heard) = Program::new(hello, identity, places, credentials);
         let program = Arc::new(program.held_to(self.rates));
         programs.insert(client, Arc::clone(&program));
         Ok((program, Some(heard)))
@@ -188,6 +203,7 @@ impl Network {
         heard.close();
         let (network, ended) = (Arc::clone(self), Arc::clone(program));
         tokio::spawn(async move { network.end_outlived(&ended).await });
+        program.withhold("its program has ended", |_| true);
         self.drain_of(program);
         self.registry.remove_of(&program.client, "its program has ended");
         let mut programs = self.programs();
@@ -234,6 +250,26 @@ impl Network {
             program.answer(id, answer, None);
             drop((one, of_all));
         });
+    }
+}
+
+/// What is wrong with one is said without its value.
+fn credentials_of(hello: &mut wire::ProgramHello) -> Result<Vec<Credential>, NetError> {
+    let wrong = |text: String| NetError::invalid("credentials", text);
+    // All are taken out, whatever is wrong with one of them.
+    let read: Vec<_> = hello.credentials.iter_mut().map(way_out::Credential::of_wire).collect();
+    let all = read.into_iter().collect::<Result<Vec<_>, _>>().map_err(wrong)?;
+    way_out::check_all(&all).map_err(wrong)?;
+    for authority in all.iter().map(|one| one.authority.as_str()).filter(|pem| !pem.is_empty()) {
+        super::calls::check_authority(authority).map_err(wrong)?;
+    }
+    let all: Vec<Credential> =
+        all.into_iter().map(Credential::new).collect::<Result<_, _>>().map_err(wrong)?;
+    // Two spellings of one host.
+    let mut places = std::collections::HashSet::new();
+    match all.iter().find(|one| !places.insert(one.place())) {
+        Some(twice) => Err(wrong(format!("{} has two credentials; one can be put in", twice.place()))),
+        None => Ok(all),
     }
 }
 

@@ -86,6 +86,7 @@ impl Network {
 
     async fn let_in(self: &Arc<Self>, program: &Arc<Program>, came: Came) {
         let wish = Wish {
+            secret: None,
             direction: Direction::Inbound,
             protocol: Protocol::Tcp,
             local: Some(came.listens),

@@ -166,6 +166,7 @@ impl Network {
         peer: SocketAddr,
     ) -> Result<Connection, Status> {
         let wish = Wish {
+            secret: None,
             direction: Direction::Outbound,
             protocol: record.socket_type.protocol(),
             local: record.local,

@@ -6,6 +6,7 @@
 
 mod account;
 mod boundary;
+mod credentials;
 mod environment;
 mod folders;
 mod host_file;

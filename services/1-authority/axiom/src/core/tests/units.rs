@@ -179,6 +179,7 @@ fn an_action_is_carried_out_by_its_own_types_of_entry() {
         (PolicyAction::RemoveImage { name: path() }, &[77]),
         (PolicyAction::TakeImage { name: path() }, &[76, 77]),
         (PolicyAction::UseImage { name: path(), tree: TreeId([1; 32]) }, &[]),
+        (PolicyAction::UseSecret { name: path(), place: path() }, &[]),
         (PolicyAction::Sign { key_path: key_path(), message_hash: Hash::ZERO }, &[92]),
         (PolicyAction::CreateIdentity { parent: identity, name: path() }, &[88]),
         (PolicyAction::AddCredential { identity }, &[90]),

@@ -127,6 +127,7 @@ fn connection(direction: Direction, local: Option<&str>, remote: Option<&str>, w
         identity: id(whose),
         process: ProcessId(0),
         grant: NetworkGrant::UNLIMITED,
+        secret: None,
     })
 }
 
@@ -406,6 +407,11 @@ fn cases() -> Vec<Case> {
             PolicyAction::UseImage { name: "web".to_owned(), tree: TreeId([1; 32]) },
             vec![],
             vec![imported("web", BOB, None), create(b"image", BOB)],
+        ),
+        case(
+            PolicyAction::UseSecret { name: "key".to_owned(), place: "api.test:443".to_owned() },
+            vec![],
+            vec![connection(Direction::Outbound, None, Some("api.test:443"), BOB)],
         ),
         case(
             PolicyAction::Connect { address: PLACE.to_owned() },

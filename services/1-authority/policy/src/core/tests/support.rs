@@ -200,6 +200,7 @@ pub(crate) fn all_actions() -> Vec<PolicyAction> {
         PolicyAction::RemoveImage { name: "web".to_owned() },
         PolicyAction::TakeImage { name: "web".to_owned() },
         PolicyAction::UseImage { name: "web".to_owned(), tree: base::TreeId([1; 32]) },
+        PolicyAction::UseSecret { name: "key".to_owned(), place: "api.test:443".to_owned() },
         PolicyAction::CreateIdentity { parent: id(ORG), name: "carol".to_owned() },
         PolicyAction::AddCredential { identity: id(BOB) },
         PolicyAction::RevokeCredential { identity: id(BOB), credential: CredentialId([1; 16]) },

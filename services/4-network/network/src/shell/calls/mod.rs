@@ -35,7 +35,8 @@ use slots::Slots;
 use web_socket::WebSocket;
 
 pub(super) use fetch::FetchStream;
-pub(super) use reach::failed;
+pub(super) use reach::{Wire, failed};
+pub(super) use tls::check_authority;
 pub(super) use web_socket_open::EventStream;
 
 /// On whose behalf a call is made.

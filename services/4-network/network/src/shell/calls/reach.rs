@@ -25,9 +25,9 @@ use crate::{
 };
 
 /// What requests go over: a connection, with TLS or without.
-pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(in crate::shell) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
-pub(super) type Wire = Box<dyn Io>;
+pub(in crate::shell) type Wire = Box<dyn Io>;
 
 /// A peer that was reached.
 pub(super) struct Peer {

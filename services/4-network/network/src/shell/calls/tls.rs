@@ -24,6 +24,19 @@ fn authority(pem: &str) -> Result<CertificateDer<'static>, String> {
     }
 }
 
+/// Whether it can vouch for anybody.
+pub(in crate::shell) fn check_authority(pem: &str) -> Result<(), String> {
+    alone(pem).map(drop)
+}
+
+/// Nobody else vouches then.
+fn alone(pem: &str) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    let added = roots.add(authority(pem)?);
+    added.map_err(|error| format!("an authority cannot be used: {error}"))?;
+    Ok(roots)
+}
+
 fn roots(policy: &NetworkPolicyUpdate) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     for pem in &policy.authorities {
@@ -35,10 +48,14 @@ fn roots(policy: &NetworkPolicyUpdate) -> Result<RootCertStore, String> {
 
 /// What would be trusted under this policy, or why it cannot be.
 pub(super) fn config(policy: &NetworkPolicyUpdate) -> Result<Arc<ClientConfig>, String> {
+    by(roots(policy)?)
+}
+
+fn by(roots: RootCertStore) -> Result<Arc<ClientConfig>, String> {
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
-        .with_root_certificates(roots(policy)?)
+        .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(Arc::new(config))
 }
@@ -58,10 +75,23 @@ impl Calls {
 
     /// NET-60: verified for the name that was asked for.
     pub(super) async fn tls(&self, stream: Wire, host: &str) -> Result<Wire, CallError> {
+        self.tls_by(stream, host, None).await
+    }
+
+    /// The same where this certificate alone vouches for the host, if one is named.
+    pub(in crate::shell) async fn tls_by(
+        &self,
+        stream: Wire,
+        host: &str,
+        authority: Option<&str>,
+    ) -> Result<Wire, CallError> {
         let failed = |text: String| CallError::ConnectionFailed(format!("TLS with {host}: {text}"));
         let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let name = ServerName::try_from(bare).map_err(|error| failed(error.to_string()))?;
-        let connector = TlsConnector::from(self.tls_config()?);
+        let connector = TlsConnector::from(match authority {
+            Some(pem) => alone(pem).and_then(by).map_err(CallError::Other)?,
+            None => self.tls_config()?,
+        });
         let stream = connector.connect(name, stream).await.map_err(|error| failed(error.to_string()))?;
         Ok(Box::new(stream))
     }

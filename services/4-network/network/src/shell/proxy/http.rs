@@ -17,7 +17,7 @@ use hyper::{
     upgrade::Upgraded,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{net::TcpStream, task::AbortHandle, time::timeout};
 
 use super::{
     Proxied,
@@ -44,24 +44,41 @@ const HOP: [&str; 10] = [
     "expect",
 ];
 
-/// The body of an answer, with what brings it: at its end that is kept, and ends with it before.
-struct Passed {
+/// What brings the body of an answer. What is dropped before the end ends with it.
+pub(super) enum By {
+    /// For the next request, too.
+    Kept(Asked),
+    /// For this one alone.
+    Own { _tasks: [Task; 2] },
+}
+
+/// Ended when it is dropped.
+pub(super) struct Task(pub(super) AbortHandle);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The body of an answer.
+pub(super) struct Passed {
     body: Incoming,
-    by: Option<Asked>,
+    by: Option<By>,
 }
 
 impl Passed {
-    fn new(body: Incoming, by: Asked) -> Self {
+    fn new(body: Incoming, by: By) -> Self {
         let mut passed = Self { body, by: Some(by) };
-        passed.keep_at_end();
+        if passed.body.is_end_stream() {
+            passed.end();
+        }
         passed
     }
 
-    fn keep_at_end(&mut self) {
-        if self.body.is_end_stream()
-            && let Some(by) = self.by.take()
-        {
-            by.keep();
+    fn end(&mut self) {
+        if let Some(By::Kept(asked)) = self.by.take() {
+            asked.keep();
         }
     }
 }
@@ -76,8 +93,8 @@ impl Body for Passed {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         match &frame {
-            Poll::Ready(None) => self.by.take().into_iter().for_each(Asked::keep),
-            Poll::Ready(Some(Ok(_))) => self.keep_at_end(),
+            Poll::Ready(None) => self.end(),
+            Poll::Ready(Some(Ok(_))) if self.body.is_end_stream() => self.end(),
             _ => {}
         }
         frame
@@ -92,7 +109,7 @@ impl Body for Passed {
     }
 }
 
-type Answer = Response<Either<Full<Bytes>, Passed>>;
+pub(super) type Answer = Response<Either<Full<Bytes>, Passed>>;
 
 fn refusal(error: &CallError) -> Answer {
     let status = match error {
@@ -147,7 +164,7 @@ impl Proxied {
         let is_tunnel = request.method() == Method::CONNECT;
         let answered = match is_tunnel {
             true => self.open_tunnel(&mut request, &target).await,
-            false => self.exchange(request, &target).await,
+            false => self.plain(request, &target).await,
         };
         answered.unwrap_or_else(|error| {
             self.tell(&format!("{}:{}", target.host(), target.port()), &error);
@@ -160,10 +177,18 @@ impl Proxied {
         request: &mut Request<Incoming>,
         target: &Target,
     ) -> Result<Answer, CallError> {
-        let opened = self.open(self.judge(target)?, target).await?;
+        let opened = self.open(self.judge(target)?, target, None).await?;
         let (upgrade, held) = (hyper::upgrade::on(request), self.clone());
         tokio::spawn(async move { held.tunnel(opened, upgrade).await });
         Ok(Response::new(Either::Left(Full::default())))
+    }
+
+    /// With a secret for the place that is asked for it goes on by TLS, and with its header; without one as it came.
+    async fn plain(&self, request: Request<Incoming>, target: &Target) -> Result<Answer, CallError> {
+        match self.credential_for(request.method(), target).await? {
+            Some(credential) => self.exchange_with(&credential, request, target).await,
+            None => self.exchange(request, target).await,
+        }
     }
 
     async fn tunnel(self, opened: Opened, upgrade: impl Future<Output = hyper::Result<Upgraded>>) {
@@ -184,7 +209,10 @@ impl Proxied {
 }
 
 /// As it is sent on: what is about the connection to the proxy stays here.
-fn written_anew(request: Request<Incoming>, target: &Target) -> Result<Request<Sent>, CallError> {
+pub(super) fn written_anew(
+    request: Request<Incoming>,
+    target: &Target,
+) -> Result<Request<Sent>, CallError> {
     let (mut parts, body) = request.into_parts();
     strip(&mut parts.headers);
     parts.uri = target.path().parse().map_err(|_| wrong("its path cannot be sent"))?;
@@ -219,19 +247,19 @@ impl Proxied {
         let repeats = if copy.is_some() { Repeats::Yes } else { Repeats::No };
         if let Some(mut kept) = self.kept_line(&user, target, repeats)? {
             match kept.ask(request).await {
-                Ok(answer) => return passed_on(answer, kept),
+                Ok(answer) => return passed_on(answer, By::Kept(kept)),
                 Err(error) => request = error.again(copy).map_err(failed)?,
             }
         }
         let mut line = self.line(user, target).await?;
         match line.ask(request).await {
-            Ok(answer) => passed_on(answer, line),
+            Ok(answer) => passed_on(answer, By::Kept(line)),
             Err(error) => Err(failed(error.into_error())),
         }
     }
 }
 
-fn passed_on(answer: Response<Incoming>, by: Asked) -> Result<Answer, CallError> {
+pub(super) fn passed_on(answer: Response<Incoming>, by: By) -> Result<Answer, CallError> {
     let (mut parts, body) = answer.into_parts();
     strip(&mut parts.headers);
     parts.version = Version::HTTP_11;

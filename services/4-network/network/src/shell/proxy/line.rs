@@ -225,7 +225,7 @@ impl Failed {
 impl Proxied {
     /// A new one.
     pub(super) async fn line(&self, user: User, target: &Target) -> Result<Asked, CallError> {
-        let opened = self.open(user, target).await?;
+        let opened = self.open(user, target, None).await?;
         if !(opened.relay.send && opened.relay.recv) {
             return Err(denied("its authorisation does not cover both sending and receiving"));
         }

@@ -1,6 +1,7 @@
 //! The proxy of a program: HTTP (`CONNECT` and plain requests) and SOCKS5 on one port of its own loopback. Its monitor hands over
 //! what was accepted there, so whose connection it is, is known by the channel. Each request goes the way of [`open`].
 
+mod edge;
 mod http;
 mod line;
 mod open;

@@ -116,8 +116,13 @@ impl Proxied {
         self.network.calls.judge(&self.program.client, target)
     }
 
-    /// To be called with what [`Proxied::judge`] said.
-    pub(super) async fn open(&self, user: User, target: &Target) -> Result<Opened, CallError> {
+    /// To be called with what [`Proxied::judge`] said. `secret`: by its name, what is put into what is asked there.
+    pub(super) async fn open(
+        &self,
+        user: User,
+        target: &Target,
+        secret: Option<&str>,
+    ) -> Result<Opened, CallError> {
         let addresses = match (target.address(), name_in(target)?) {
             (_, Some(name)) => self.network.addresses_of(&self.program, &name).await?,
             (address, None) => address.into_iter().collect(),
@@ -125,8 +130,10 @@ impl Proxied {
         let mut last = None;
         for ip in addresses.into_iter().take(ADDRESSES_TRIED_MAX) {
             let (this, user, target) = (self.clone(), user.clone(), target.clone());
+            let secret = secret.map(str::to_owned);
             // What is on record is carried through, whoever waits for it: who has gone lets go of what was made.
-            let opened = kit::uncancelled(async move { this.open_at(user, &target, ip).await }).await;
+            let opened =
+                kit::uncancelled(async move { this.open_at(user, &target, ip, secret).await }).await;
             match opened {
                 Ok(opened) => return Ok(opened),
                 Err(error) => last = Some(error),
@@ -163,7 +170,13 @@ impl Proxied {
         Ok((name.or(answered), names))
     }
 
-    async fn open_at(&self, user: User, target: &Target, ip: IpAddr) -> Result<Opened, CallError> {
+    async fn open_at(
+        &self,
+        user: User,
+        target: &Target,
+        ip: IpAddr,
+        secret: Option<String>,
+    ) -> Result<Opened, CallError> {
         let (network, program, to) = (&self.network, &self.program, SocketAddr::new(ip, target.port()));
         let room = room(&network.relays, &program.relays).map_err(|_| too_many())?;
         let hosts = network.interfaces.addresses();
@@ -174,6 +187,7 @@ impl Proxied {
             local: None,
             remote: Some(to),
             name: name.as_ref().map(ToString::to_string),
+            secret: secret.clone(),
         };
         let connection = network
             .authorize_program(program.identity, program.process, wish)
@@ -190,6 +204,7 @@ impl Proxied {
         let opened = match entered {
             Ok(id) => {
                 let relayed = Relayed::new(network, id, &live);
+                network.registry.change(|sockets| sockets.tell_secret(id, secret));
                 // It stands in the table before it is asked: no change of the policy slips between.
                 network.calls.hold(id, user, target.clone(), ip, program);
                 let made = match network.stands(program.identity, &connection) {

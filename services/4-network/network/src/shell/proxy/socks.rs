@@ -61,7 +61,7 @@ impl Proxied {
         let Ok(Some((host, port))) = timeout(FIRST_BYTES_TIMEOUT, reading).await else { return };
         let opened = match tunnel_to(&host, port) {
             Ok(target) => match self.judge(&target) {
-                Ok(user) => self.open(user, &target).await,
+                Ok(user) => self.open(user, &target, None).await,
                 Err(error) => Err(error),
             },
             Err(error) => Err(error),

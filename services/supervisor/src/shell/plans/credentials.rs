@@ -1,0 +1,121 @@
+//! Secrets that `network` puts into a program's requests: read at its start, handed to `network`, and nothing that the program sees.
+
+use std::{
+    io::{self, Read as _},
+    path::Path,
+};
+
+use kit::way_out::{CREDENTIAL_AUTHORITY_BYTES_MAX, CREDENTIAL_BYTES_MAX, Credential};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use super::{
+    House,
+    host_file::{Bounds, is_below, open_within},
+};
+use crate::manifest::{ProgramConfig, SYSTEM, ServiceManifest};
+
+#[derive(Debug, Error)]
+pub(in crate::shell) enum CredentialFault {
+    #[error("cannot read {path} for the secret {secret}: {source}")]
+    File { secret: String, path: String, source: io::Error },
+    #[error("the program sees {path}, so it would have the secret {secret} itself; keep it elsewhere")]
+    Seen { secret: String, path: String },
+    #[error("{0}")]
+    Wrong(String),
+}
+
+impl House {
+    /// In the order of the manifest.
+    pub(in crate::shell) fn credentials(
+        &self,
+        manifest: &ServiceManifest,
+    ) -> Result<Vec<Credential>, CredentialFault> {
+        let (Some(program), Some(egress)) = (&manifest.program, &manifest.egress) else {
+            return Ok(Vec::new());
+        };
+        let hidden = self.hidden();
+        let bounds = Bounds { program, hidden: &hidden };
+        let read = |secret: &str, path: &str, bytes_max: usize| {
+            read(path, bytes_max, bounds).map_err(|source| CredentialFault::File {
+                secret: secret.to_owned(),
+                path: path.to_owned(),
+                source,
+            })
+        };
+        let mut all = Vec::with_capacity(egress.credentials.len());
+        for one in &egress.credentials {
+            if is_seen(program, &one.path) {
+                return Err(CredentialFault::Seen { secret: one.secret.clone(), path: one.path.clone() });
+            }
+            // Of a line's end behind it.
+            let value = read(&one.secret, &one.path, CREDENTIAL_BYTES_MAX + 1)?;
+            let authority = match &one.authority {
+                Some(path) => read(&one.secret, path, CREDENTIAL_AUTHORITY_BYTES_MAX)?,
+                None => Zeroizing::default(),
+            };
+            let pem = std::str::from_utf8(&authority).map_err(|_| {
+                CredentialFault::Wrong(format!("{:?} is no certificate in PEM", one.authority))
+            })?;
+            let written = one.written(pem);
+            all.push(Credential::new(written, Some(value)).map_err(CredentialFault::Wrong)?);
+        }
+        Ok(all)
+    }
+}
+
+fn read(path: &str, bytes_max: usize, bounds: Bounds<'_>) -> io::Result<Zeroizing<Vec<u8>>> {
+    // It does not grow, so nothing of it is left behind.
+    let mut content = Zeroizing::new(Vec::with_capacity(bytes_max.saturating_add(1)));
+    let file = open_within(Path::new(path), bounds)?;
+    file.take(bytes_max.saturating_add(1) as u64).read_to_end(&mut content)?;
+    match content.len() > bytes_max {
+        true => Err(io::Error::other(format!("it has more than {bytes_max} bytes"))),
+        false => Ok(content),
+    }
+}
+
+/// By its name, and by where that leads: in what is granted to the program, what every program sees, or its own secrets.
+fn is_seen(program: &ProgramConfig, path: &str) -> bool {
+    let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.into());
+    let granted = program.fs.iter().map(|grant| grant.path.as_str());
+    let folders = program.folders.iter().map(|folder| folder.path.as_str());
+    let own = program.secrets.iter().map(|secret| secret.path.as_str());
+    let own = own.chain(program.env_files.iter().map(|file| file.path.as_str()));
+    granted
+        .chain(folders)
+        .chain(own)
+        .chain(SYSTEM)
+        .any(|seen| is_below(Path::new(path), seen) || is_below(&real, seen))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_program_sees_is_no_secret_of_the_edge() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name).to_str().unwrap().to_owned();
+        for folder in ["granted", "apart"] {
+            std::fs::create_dir(path(folder)).unwrap();
+            std::fs::write(path(&format!("{folder}/key")), "s3cret\n").unwrap();
+        }
+        std::fs::write(path("apart/other"), "other").unwrap();
+        std::os::unix::fs::symlink(path("granted/key"), path("apart/link")).unwrap();
+        let text = format!(
+            "image = \"/x\"\nfs = [\"{}\"]\nsecrets = [{{ name = \"a\", path = \"{}\" }}]",
+            path("granted"),
+            path("apart/other")
+        );
+        let program: ProgramConfig = toml::from_str(&text).unwrap();
+        assert!(!is_seen(&program, &path("apart/key")));
+        for seen in ["granted/key", "apart/link", "apart/other"] {
+            assert!(is_seen(&program, &path(seen)), "{seen}");
+        }
+        assert!(is_seen(&program, "/etc/ssl/key") && is_seen(&program, "/usr/share/key"));
+        let bounds = Bounds { program: &program, hidden: &[] };
+        assert_eq!(read(&path("apart/key"), 7, bounds).unwrap().as_slice(), b"s3cret\n");
+        assert!(read(&path("apart/key"), 6, bounds).unwrap_err().to_string().contains("more than 6"));
+    }
+}
