@@ -213,7 +213,8 @@ impl Network {
         match reach {
             // What `prove` switched off: policy alone is asked.
             Reach::Own | Reach::Refused(_) if kit::is_broken("egress-list") => {}
-            Reach::Own | Reach::Refused(_) if program.service().is_some() && kit::is_broken("service-list") => {}
+            Reach::Own | Reach::Refused(_)
+                if program.service().is_some() && kit::is_broken("service-list") => {}
             Reach::Own => return Ok(true),
             Reach::Refused(why) => return Err(Refused { errno: libc_errno::ACCESS, why: Some(why) }),
             Reach::Ask => {}

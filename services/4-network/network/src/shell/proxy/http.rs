@@ -209,10 +209,7 @@ impl Proxied {
 }
 
 /// As it is sent on: what is about the connection to the proxy stays here.
-pub(super) fn written_anew(
-    request: Request<Incoming>,
-    target: &Target,
-) -> Result<Request<Sent>, CallError> {
+pub(super) fn written_anew(request: Request<Incoming>, target: &Target) -> Result<Request<Sent>, CallError> {
     let (mut parts, body) = request.into_parts();
     strip(&mut parts.headers);
     parts.uri = target.path().parse().map_err(|_| wrong("its path cannot be sent"))?;

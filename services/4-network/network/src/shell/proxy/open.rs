@@ -132,8 +132,7 @@ impl Proxied {
             let (this, user, target) = (self.clone(), user.clone(), target.clone());
             let secret = secret.map(str::to_owned);
             // What is on record is carried through, whoever waits for it: who has gone lets go of what was made.
-            let opened =
-                kit::uncancelled(async move { this.open_at(user, &target, ip, secret).await }).await;
+            let opened = kit::uncancelled(async move { this.open_at(user, &target, ip, secret).await }).await;
             match opened {
                 Ok(opened) => return Ok(opened),
                 Err(error) => last = Some(error),
