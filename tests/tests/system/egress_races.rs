@@ -71,7 +71,8 @@ impl Race {
     fn ends(mut self, let_out: usize) {
         drop(self.program.stdin.take());
         assert!(self.program.wait().unwrap().success());
-        assert!(within(LIMIT, || self.came.load(Ordering::SeqCst) == let_out), "{let_out} were let out");
+        let came = || self.came.load(Ordering::SeqCst);
+        assert!(within(LIMIT, || came() == let_out), "{let_out} were let out, and {} came", came());
         assert_eq!(self.came_to_the_other.load(Ordering::SeqCst), 0);
         assert_eq!(self.node.log(&["ConnectionAuthorize"]).len(), let_out);
     }
