@@ -134,6 +134,11 @@ fn add(sockets: &mut Vec<Socket>, name: Option<&str>, port: &Port) -> Result<(),
         IpAddr::V4(host) => format!("tcp:{host}:{}", port.published),
         IpAddr::V6(host) => format!("tcp:[{host}]:{}", port.published),
     };
+    if port.host == Some(every) {
+        return Err("an engine takes [::] for IPv6 alone, and here it would take IPv4 as well: leave the address out \
+                    for both, or name one of the host's"
+            .to_owned());
+    }
     let host = port.host.unwrap_or(every);
     let made = listen(host);
     // The one that takes both does for the other.
@@ -254,10 +259,11 @@ mod tests {
     #[test]
     fn one_address_is_one_socket() {
         let both = Ok(vec![("tcp:[::]:80".to_owned(), 80)]);
-        for texts in [["80:80", "80:80"], ["0.0.0.0:80:80", "[::]:80:80"], ["[::]:80:80", "0.0.0.0:80:80"]] {
+        for texts in [["80:80", "80:80"], ["0.0.0.0:80:80", "80:80"], ["80:80", "0.0.0.0:80:80"]] {
             assert_eq!(listens(&texts), both, "{texts:?}");
         }
         assert!(listens(&["80:80", "80:81"]).is_err());
+        assert!(listens(&["[::]:80:80"]).is_err());
         assert_eq!(listens(&["127.0.0.1:80:80", "[::1]:80:80"]).unwrap().len(), 2);
     }
 

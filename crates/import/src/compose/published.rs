@@ -31,16 +31,26 @@ impl Work<'_> {
     }
 }
 
+/// A default is not taken here: what stands elsewhere in its place may be an address that fewer reach.
+fn written(node: &Node) -> Result<String, String> {
+    match &node.value {
+        Value::Text(text) if text.contains("${") => {
+            Err(format!("{text:?} has a variable of compose; write address and port in"))
+        }
+        _ => text(node),
+    }
+}
+
 /// One of them, with its name.
 fn read(item: &Node) -> Result<(Option<String>, Vec<Port>), String> {
     if !matches!(item.value, Value::Map(_)) {
-        return Ok((None, ports::short(&text(item)?)?));
+        return Ok((None, ports::short(&written(item)?)?));
     }
     let known = ["target", "published", "host_ip", "protocol", "mode", "name", "app_protocol"];
     if let Some((other, _)) = item.entries().iter().find(|(key, _)| !known.contains(&key.as_str())) {
         return Err(format!("a port has no {other:?} that is known here"));
     }
-    let field = |name: &str| item.get(name).map(text).transpose();
+    let field = |name: &str| item.get(name).map(written).transpose();
     if let Some(protocol) = field("protocol")? {
         ports::is_tcp(&protocol)?;
     }

@@ -30,7 +30,9 @@ fn literal(text: &str) -> Result<String, String> {
         }
         let braced = after.strip_prefix('{').and_then(|inside| inside.split_once('}'));
         let default = braced.and_then(|(inside, after)| {
-            inside.split_once(":-").or_else(|| inside.split_once('-')).map(|(_, default)| (default, after))
+            let (name, default) = inside.split_once(":-").or_else(|| inside.split_once('-'))?;
+            let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+            is_name.then_some((default, after))
         });
         match default {
             Some((default, after)) if !default.contains('$') => {

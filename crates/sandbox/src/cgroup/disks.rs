@@ -15,6 +15,8 @@ use crate::plan::ALL_DISKS;
 const IN_MEMORY: [&str; 2] = ["ram", "zram"];
 /// Where device nodes are, which are safe to look at.
 const NODES: &str = "/dev/";
+/// Below it, and written by programs.
+const OF_ALL: [&str; 2] = ["/dev/shm/", "/dev/mqueue/"];
 
 /// A block device by number, as the kernel writes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,7 +38,12 @@ impl Disk {
     }
 
     fn of_node(path: &str) -> Option<Disk> {
-        let metadata = fs::metadata(path).ok().filter(|metadata| metadata.file_type().is_block_device())?;
+        // The source of a mount is what whoever mounted it wrote: a path elsewhere may answer late or never.
+        let is_of_the_kernel =
+            path.starts_with(NODES) && !OF_ALL.iter().any(|folder| path.starts_with(folder));
+        let metadata = fs::metadata(is_of_the_kernel.then_some(path)?)
+            .ok()
+            .filter(|metadata| metadata.file_type().is_block_device())?;
         let number = metadata.st_rdev();
         Some(Disk { major: rustix::fs::major(number), minor: rustix::fs::minor(number) })
     }

@@ -222,6 +222,10 @@ impl Shell {
     /// Of the programs that the supervisor before has left.
     pub(super) fn keep_ways_out(&mut self, machine: &Supervisor) {
         for launch in self.launches.keys().copied().collect::<Vec<_>>() {
+            // What was launched since has its own already.
+            if self.ways_out.contains_key(&launch) {
+                continue;
+            }
             let Some(manifest) = machine.manifest_of(launch).filter(|it| it.manifest.has_way()) else {
                 continue;
             };

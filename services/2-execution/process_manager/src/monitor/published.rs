@@ -12,7 +12,7 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags},
     io::Errno,
-    net::{AddressFamily, SocketFlags, SocketType, socket_with},
+    net::{AddressFamily, SocketAddrAny, SocketFlags, SocketType, socket_with},
     time::{
         Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
         timerfd_settime,
@@ -74,7 +74,9 @@ impl Published {
         let flags =
             |place: &Place| if is_served && !place.waits { PollFlags::IN } else { PollFlags::empty() };
         polled.extend(self.places.iter().map(|place| PollFd::new(&place.listener, flags(place))));
-        polled.extend(self.timer.iter().map(|timer| PollFd::new(timer, PollFlags::IN)));
+        // Nobody reads it while nobody is served.
+        let looks = if is_served { PollFlags::IN } else { PollFlags::empty() };
+        polled.extend(self.timer.iter().map(|timer| PollFd::new(timer, looks)));
     }
 
     /// Of whom the program does not take, some time after it was to listen, `network` is not told.
@@ -83,6 +85,7 @@ impl Published {
         if rustix::io::read(timer, &mut [0; 8]).is_ok() {
             self.places.iter_mut().for_each(|place| place.waits = false);
         }
+        let mut begins_to_wait = false;
         for place in self.places.iter_mut().filter(|place| !place.waits) {
             for _ in 0..ACCEPTED_PER_TURN_MAX {
                 if !place.somebody_is_there() {
@@ -94,14 +97,20 @@ impl Published {
                     place.waits = true;
                     break;
                 }
-                let Ok((accepted, _)) = place.listener.accept() else { break };
+                // Whom there is no descriptor for waits, too.
+                let Ok((accepted, _)) = place.listener.accept() else {
+                    place.waits = true;
+                    break;
+                };
                 if let Ok(own) = own {
                     place.refuses_since = None;
                     hand(Came { listens: place.listens, accepted: accepted.into(), own });
                 }
             }
+            begins_to_wait |= place.waits;
         }
-        if self.places.iter().any(|place| place.waits) {
+        // Set once for all that wait: a program that calls often puts off nobody.
+        if begins_to_wait {
             let nanoseconds = i64::try_from(LOOK_EVERY.as_nanos()).unwrap_or(i64::MAX);
             let once = Itimerspec {
                 it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
@@ -125,7 +134,12 @@ impl Place {
 fn connect(port: u16) -> Result<OwnedFd, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
-    match rustix::net::connect(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, port))) {
+    let place = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    match rustix::net::connect(&socket, &place) {
+        // To itself, where nobody listens and the kernel has chosen that very port for it.
+        Ok(()) if rustix::net::getsockname(&socket)? == SocketAddrAny::from(place) => {
+            return Err(Errno::CONNREFUSED);
+        }
         Ok(()) => return Ok(socket),
         Err(Errno::INPROGRESS) => {}
         Err(errno) => return Err(errno),

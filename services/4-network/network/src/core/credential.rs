@@ -110,7 +110,8 @@ impl Credential {
 
     /// What the program may ask for in its name. `TRACE` has what was sent said back.
     pub fn permits(&self, method: &Method) -> Result<(), CallError> {
-        match *method == Method::TRACE {
+        // Servers are not all strict about its spelling, and some have it by another name.
+        match ["TRACE", "TRACK"].iter().any(|name| method.as_str().eq_ignore_ascii_case(name)) {
             true => {
                 let text = format!("TRACE would say the secret {} back to the program", self.secret);
                 Err(CallError::PolicyDenied(text))

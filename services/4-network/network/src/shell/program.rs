@@ -93,6 +93,9 @@ impl Held {
     }
 }
 
+/// Of one word to a monitor: a number has at most ten bytes in it.
+const CUT_AT_ONCE_MAX: usize = 1_000;
+
 /// Before the name of a service.
 const SERVICE: &str = "service ";
 
@@ -222,7 +225,9 @@ impl Program {
 
     /// Its monitor ends these, where it finds them.
     pub(super) fn cut(&self, sockets: &[u64]) {
-        self.say(0, Order::Cut(wire::ProgramSockets { sockets: sockets.to_vec() }), Vec::new());
+        for part in sockets.chunks(CUT_AT_ONCE_MAX) {
+            self.say(0, Order::Cut(wire::ProgramSockets { sockets: part.to_vec() }), Vec::new());
+        }
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {

@@ -105,6 +105,10 @@ fn internet(address: SocketAddr, kind: SocketType) -> Result<OwnedFd, Errno> {
         // Connections of an earlier life that the kernel still winds up take no address away.
         sockopt::set_socket_reuseaddr(&fd, true)?;
     }
+    if family == AddressFamily::INET6 {
+        // `[::]` is both families, whatever the host's default is.
+        sockopt::set_ipv6_v6only(&fd, false)?;
+    }
     rustix::net::bind(&fd, &address)?;
     Ok(fd)
 }

@@ -22,7 +22,7 @@ use crate::core::{
 #[test]
 fn every_action_is_denied_without_a_rule_and_allowed_by_one_for_its_kind() {
     let actions = all_actions();
-    assert_eq!(actions.len(), 29);
+    assert_eq!(actions.len(), 30);
     for action in actions {
         let kind = action.kind();
         let request = request(BOB, action);

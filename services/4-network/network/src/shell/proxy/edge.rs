@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     core::{
-        CallError, Credential, Target,
+        CallError, Credential, Target, User,
         limits::{EDGE_TLS_TIMEOUT, HEADERS_MAX, RELAY_BUFFER_BYTES},
     },
     shell::{
@@ -32,32 +32,64 @@ use crate::{
     },
 };
 
+/// A secret that policy has just let be used.
+pub(super) struct Usable {
+    credential: Credential,
+    rule: RuleId,
+    /// Where it goes, and in whose name that was judged.
+    upstream: Target,
+    user: User,
+}
+
 impl Proxied {
     /// What is put into this request, which is none for a tunnel.
     pub(super) async fn credential_for(
         &self,
         method: &Method,
         target: &Target,
-    ) -> Result<Option<Credential>, CallError> {
+    ) -> Result<Option<Usable>, CallError> {
         let Some(credential) = self.program.credential_for(target) else { return Ok(None) };
         credential.permits(method)?;
         credential.held()?;
-        self.network.may_use(&self.program, &credential).await?;
-        Ok(Some(credential))
+        // What costs nothing comes first: whom rules by URL and the windows of requests refuse puts nothing on record.
+        let upstream = credential.upstream(target)?;
+        let user = self.judge(&upstream)?;
+        let rule = self.network.may_use(&self.program, &credential).await?;
+        self.program.allowed_by(&credential, &rule);
+        Ok(Some(Usable { credential, rule, upstream, user }))
+    }
+
+    /// As it is now: since policy was asked its host may have taken its time.
+    fn still_given(&self, usable: &Usable, asked: &Target) -> Result<Credential, CallError> {
+        let Usable { credential, rule, .. } = usable;
+        let withheld = |why: &str| {
+            CallError::PolicyDenied(format!("the secret {} is withheld: {why}", credential.secret()))
+        };
+        let given = self.program.credential_for(asked).filter(|given| given.is_same(credential));
+        let given = given.ok_or_else(|| withheld("its program has it no more"))?;
+        let local = self.network.node.local();
+        if !local.is_active(&self.program.identity) {
+            return Err(withheld("its identity is not active"));
+        }
+        if !local.rule_in_force(rule) {
+            return Err(withheld("the rule that let it be used was removed"));
+        }
+        given.held()?;
+        Ok(given)
     }
 
     /// To its host by TLS, with its header, over a connection that is this request's alone.
     pub(super) async fn exchange_with(
         &self,
-        credential: &Credential,
+        usable: Usable,
         request: Request<Incoming>,
         asked: &Target,
     ) -> Result<Answer, CallError> {
-        let target = credential.upstream(asked)?;
+        let Usable { credential, upstream: target, user, .. } = &usable;
         let failed = |error: hyper::Error| CallError::ConnectionFailed(format!("{}: {error}", target.host()));
-        let mut request = written_anew(request, &target)?;
+        let mut request = written_anew(request, target)?;
         request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        let opened = self.open(self.judge(&target)?, &target, Some(credential.secret())).await?;
+        let opened = self.open(user.clone(), target, Some(credential.secret())).await?;
         let (here, inside) = tokio::io::duplex(RELAY_BUFFER_BYTES);
         let carrying = Task(tokio::spawn(opened.carry(inside, Vec::new())).abort_handle());
         let here: Wire = if kit::is_broken("edge-tls") {
@@ -76,7 +108,7 @@ impl Proxied {
             .map_err(failed)?;
         let driving = Task(tokio::spawn(connection).abort_handle());
         // Last: what the program says of its headers is done by then, and the host is the one that it is for.
-        credential.put_into(request.headers_mut())?;
+        self.still_given(&usable, asked)?.put_into(request.headers_mut())?;
         let answer = sender.send_request(request).await.map_err(failed)?;
         passed_on(answer, By::Own { _tasks: [carrying, driving] })
     }

@@ -186,7 +186,7 @@ impl Proxied {
     /// With a secret for the place that is asked for it goes on by TLS, and with its header; without one as it came.
     async fn plain(&self, request: Request<Incoming>, target: &Target) -> Result<Answer, CallError> {
         match self.credential_for(request.method(), target).await? {
-            Some(credential) => self.exchange_with(&credential, request, target).await,
+            Some(usable) => self.exchange_with(usable, request, target).await,
             None => self.exchange(request, target).await,
         }
     }
