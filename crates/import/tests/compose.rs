@@ -139,6 +139,9 @@ fn published_ports_become_sockets_that_lead_to_the_program() {
         Approximated,
         "listen = \"tcp:127.0.0.1:8080\"\npublish = 80",
     );
+    for unknown in ["${BIND:-0.0.0.0}:8080:80", "${ALL:-0.0.0.0:8080:80}", "127.0.0.1:${PORT:?use-8080}:80"] {
+        check(&format!("ports:\n  - {unknown}"), Refused, "");
+    }
     check("ports:\n  - 3000-3001:80-81", Approximated, "listen = \"tcp:[::]:3001\"\npublish = 81");
     check(
         "ports:\n  - target: 80\n    published: \"8080\"\n    host_ip: 127.0.0.1\n    protocol: tcp\n    mode: host\n    name: web",

@@ -31,11 +31,17 @@ impl Work<'_> {
     }
 }
 
-/// A default is not taken here: what stands elsewhere in its place may be an address that fewer reach.
+/// Of what compose would put in, the default is taken for a port alone: what stands in place of an address may be one that fewer reach.
 fn written(node: &Node) -> Result<String, String> {
+    let is_port = |part: &str| {
+        let default = part.split_once('}').and_then(|(inside, _)| inside.split_once('-'));
+        default.is_some_and(|(_, port)| {
+            !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit() || b == b'-')
+        })
+    };
     match &node.value {
-        Value::Text(text) if text.contains("${") => {
-            Err(format!("{text:?} has a variable of compose; write address and port in"))
+        Value::Text(text) if !text.split("${").skip(1).all(is_port) => {
+            Err(format!("{text:?} has a variable of compose where no default port stands; write it in"))
         }
         _ => text(node),
     }
