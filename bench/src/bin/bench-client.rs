@@ -186,7 +186,9 @@ impl ByProxy {
     /// Whether the connection can be used again.
     fn ask(&self, mut connection: TcpStream, path: &str) -> io::Result<(TcpStream, bool)> {
         let to = self.to;
-        write!(connection, "GET http://{to}/{path} HTTP/1.1\r\nHost: {to}\r\n\r\n")?;
+        // In one piece: more of them on a connection that is kept would wait for each other.
+        let request = format!("GET http://{to}/{path} HTTP/1.1\r\nHost: {to}\r\n\r\n");
+        connection.write_all(request.as_bytes())?;
         let mut buffer = vec![0; PIECE_BYTES];
         let mut heard = Vec::new();
         let end = loop {
