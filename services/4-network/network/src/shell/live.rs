@@ -333,6 +333,15 @@ impl Live {
     }
 }
 
+/// What was said arrives, and then its end.
+pub(super) fn end_writing(stream: &TcpStream) -> io::Result<()> {
+    match rustix::net::shutdown(stream, Shutdown::Write) {
+        // The peer was quicker.
+        Ok(()) | Err(rustix::io::Errno::NOTCONN) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// At once, whoever else still holds the socket, and so that nothing of what is queued is delivered: dissolving the
 /// association makes the kernel send a reset, where a shutdown would send what is left and an end.
 pub(super) fn reset(stream: impl std::os::fd::AsFd) {

@@ -19,7 +19,7 @@ use tokio::{
 use super::{Network, lock};
 use crate::{
     core::{Connection, NetError, Pace, SocketId},
-    shell::live::Live,
+    shell::live::{Live, end_writing},
 };
 
 /// Taken at once of a connection with a bandwidth, so that it flows.
@@ -141,12 +141,7 @@ impl AsyncWrite for Carried {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shut = rustix::net::shutdown(&*self.stream, rustix::net::Shutdown::Write);
-        Poll::Ready(shut.or_else(|errno| match errno {
-            // The peer was quicker.
-            rustix::io::Errno::NOTCONN => Ok(()),
-            other => Err(other.into()),
-        }))
+        Poll::Ready(end_writing(&self.stream))
     }
 }
 

@@ -14,7 +14,10 @@ use tokio::{
     time::{Sleep, sleep_until},
 };
 
-use crate::{core::limits::RELAY_BUFFER_BYTES, shell::live::Live};
+use crate::{
+    core::limits::RELAY_BUFFER_BYTES,
+    shell::live::{Live, end_writing},
+};
 
 pub(super) struct Wire {
     stream: Arc<TcpStream>,
@@ -99,12 +102,7 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shut = rustix::net::shutdown(&*self.stream, rustix::net::Shutdown::Write);
-        Poll::Ready(shut.or_else(|errno| match errno {
-            // The peer was quicker.
-            rustix::io::Errno::NOTCONN => Ok(()),
-            other => Err(other.into()),
-        }))
+        Poll::Ready(end_writing(&self.stream))
     }
 }
 
