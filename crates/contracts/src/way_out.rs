@@ -7,7 +7,7 @@ pub use prost::Message;
 pub const GREETING: &[u8] = b"bailiwick way out 1\n";
 /// Bytes of a hello or a welcome.
 pub const HELLO_BYTES_MAX: usize = 128 * 1024;
-/// Bytes of a packet on the channel: as many sockets as one identity may have.
+/// Bytes of a packet on the channel.
 pub const PACKET_BYTES_MAX: usize = 16 * 1024;
 
 /// Sockets that a monitor keeps for calls that are still to come, of each family, and that it asks for at once.

@@ -270,10 +270,28 @@ impl Program {
 mod tests {
     use super::*;
     use crate::shell::live::{Io, Live};
+    use contracts::way_out::{Message as _, PACKET_BYTES_MAX};
 
     fn program() -> (Program, Heard) {
         let hello = wire::ProgramHello { process: 1, ..Default::default() };
         Program::new(&hello, IdentityId([1; 32]), Places::default(), Vec::new())
+    }
+
+    /// Whatever their numbers are: what a monitor cannot hear costs it the channel.
+    #[test]
+    fn what_is_cut_at_once_is_told_in_packets_that_a_monitor_can_hear() {
+        let (program, mut heard) = program();
+        let cut: Vec<u64> = (0..=CUT_AT_ONCE_MAX as u64).map(|number| u64::MAX - number).collect();
+        program.cut(&cut);
+        let mut told = Vec::new();
+        for sockets in [CUT_AT_ONCE_MAX, 1] {
+            let (order, _) = heard.try_recv().unwrap();
+            assert!(order.encoded_len() <= PACKET_BYTES_MAX);
+            let Some(Order::Cut(part)) = order.order else { panic!("{order:?}") };
+            assert_eq!(part.sockets.len(), sockets);
+            told.extend(part.sockets);
+        }
+        assert_eq!(told, cut);
     }
 
     #[test]
