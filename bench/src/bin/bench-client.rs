@@ -2,15 +2,18 @@
 //!
 //! `ADDRESS flows N MEBIBYTES` sends so much over N connections and says how many megabytes a second arrived at the other
 //! end. `ADDRESS latency N` connects N times, one after the other, waits for one byte each time, and says half of which
-//! time they took, in microseconds. `ADDRESS connects CLIENTS N` does the same from several threads, and says how many came about in a
+//! time they took, in microseconds; if `RECORD_IN` names a file, something is made durable there before each. `ADDRESS connects CLIENTS N` does the same from several threads, and says how many came about in a
 //! second. `ADDRESS@PROXY requests CLIENTS N` makes requests of HTTP by a proxy, and says the same; `ADDRESS@PROXY page MEBIBYTES` asks for
 //! one large page, and says how many megabytes of it came in a second. `ADDRESS hold CLIENTS N` opens so many connections, says how many came
 //! about in a second, and has them until its standard input ends.
 
 use std::{
     error::Error,
+    ffi::OsString,
+    fs::File,
     io::{self, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
+    os::unix::fs::FileExt,
     process::ExitCode,
     sync::Mutex,
     thread,
@@ -23,6 +26,10 @@ const GIVE: u8 = b'g';
 const PIECE_BYTES: usize = 256 * 1024;
 /// Sent before the clock starts: windows have grown by then.
 const FIRST_PIECES: usize = 64;
+const RECORD_IN: &str = "RECORD_IN";
+/// Of a decision and the entry that it allows, and of many of them.
+const RECORD_BYTES: usize = 750;
+const RECORDS_BYTES: usize = 4 * 1024 * 1024;
 /// Of one who is told that there are too many at once.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(5);
@@ -107,13 +114,36 @@ fn once(address: SocketAddr) -> io::Result<()> {
 
 fn latency(address: SocketAddr, count: usize) -> io::Result<f64> {
     let mut times = Vec::new();
+    let mut record = std::env::var_os(RECORD_IN).map(Record::in_file).transpose()?;
     for _ in 0..count {
         let since = Instant::now();
+        record.as_mut().map_or(Ok(()), Record::add)?;
         once(address)?;
         times.push(since.elapsed().as_secs_f64() * 1e6);
     }
     times.sort_by(f64::total_cmp);
     times.get(count / 2).copied().ok_or_else(|| io::Error::other("nothing was to be done"))
+}
+
+/// The least that a record can be: bytes after those before, in a file that is full of zeros, each time to the disk.
+struct Record {
+    file: File,
+    at: u64,
+}
+
+impl Record {
+    fn in_file(path: OsString) -> io::Result<Self> {
+        let file = File::create(path)?;
+        file.write_all_at(&vec![0; RECORDS_BYTES], 0)?;
+        file.sync_all()?;
+        Ok(Self { file, at: 0 })
+    }
+
+    fn add(&mut self) -> io::Result<()> {
+        self.file.write_all_at(&[b'x'; RECORD_BYTES], self.at)?;
+        self.at = (self.at + RECORD_BYTES as u64) % (RECORDS_BYTES - RECORD_BYTES) as u64;
+        self.file.sync_data()
+    }
 }
 
 fn connects(address: SocketAddr, clients: usize, count: usize) -> Result<f64, Box<dyn Error + Send + Sync>> {

@@ -47,6 +47,7 @@ pub(crate) fn run(parent: &Path, quick: bool) -> Result<Part> {
     std::fs::write(&rule, RULE_WITH_LIMIT).context("writing a rule")?;
     relayed.done(&["policy", "add", &rule.to_string_lossy()])?;
 
+    let record = folder.path().join("record");
     let mut ways = vec![
         Way::ours("handed socket", &plain, &client, server.port()),
         Way::ours("relay", &relayed, &client, server.port()),
@@ -73,6 +74,7 @@ pub(crate) fn run(parent: &Path, quick: bool) -> Result<Part> {
         part.rows.push(row.against(ways::DIRECT, 0.95).against(ways::SLIRP, 1.5));
     }
     let words = ["latency".to_owned(), LATENCIES.to_string()];
+    ways.push(Way::recorded(&client, server.port(), &record));
     let row_of_latency = row(
         &mut ways,
         &mut part,
@@ -82,6 +84,7 @@ pub(crate) fn run(parent: &Path, quick: bool) -> Result<Part> {
         &words,
     )?;
     part.rows.push(row_of_latency.against(ways::DIRECT, 3.0));
+    ways.retain(|way| way.name != ways::RECORDED);
     let words = ["connects".to_owned(), CLIENTS.to_string(), CONNECTS.to_string()];
     let what = format!("connections with one byte, {CLIENTS} clients");
     let measured =

@@ -17,6 +17,7 @@ use crate::{
 /// More than a program has by default, for one that asks from 64 of them.
 const THREADS: &str = "100";
 pub(super) const DIRECT: &str = "direct";
+pub(super) const RECORDED: &str = "one durable write, then direct";
 pub(super) const SLIRP: &str = "slirp4netns";
 const VETH: &str = "veth";
 const PASTA: &str = "pasta";
@@ -83,6 +84,17 @@ impl<'a> Way<'a> {
 
     pub(super) fn direct(client: &'a Path, port: u16) -> Self {
         Self::bare(DIRECT, client, format!("127.0.0.1:{port}"))
+    }
+
+    /// Direct, with one durable write before each connection and nothing else: less it cannot be for whoever is on record first.
+    pub(super) fn recorded(client: &'a Path, port: u16, file: &'a Path) -> Self {
+        let direct = Self::direct(client, port);
+        let command = move || {
+            let mut command = (direct.command)();
+            command.env("RECORD_IN", file);
+            command
+        };
+        Self { name: RECORDED, is_ours: false, command: Box::new(command) }
     }
 
     /// On the host, in no sandbox.

@@ -21,6 +21,7 @@ use crate::{
     context::{CONTEXT_METADATA, OperationContext},
     error::KitError,
     seen::Seen,
+    stream::Stream,
 };
 
 /// A call that nobody answers ends after this: the socket accepts even while its server is down.
@@ -56,7 +57,7 @@ impl Peer {
             .connect_timeout(CALL_TIMEOUT)
             .connect_with_connector_lazy(tower::service_fn(move |_| {
                 let target = target.clone();
-                async move { UnixStream::connect(target).await.map(TokioIo::new) }
+                async move { UnixStream::connect(target).await.and_then(Stream::new).map(TokioIo::new) }
             }));
         Self { channel, path, seen: Seen::new() }
     }

@@ -40,6 +40,7 @@ mod service;
 mod signing;
 pub mod snapshot;
 mod sockets;
+mod stream;
 mod table;
 pub mod token;
 mod watched;
@@ -69,5 +70,6 @@ pub use service::{
     context_of, run, run_made, serve, uncancelled,
 };
 pub use signing::{HandedKey, KeyNotPinned};
+pub use stream::until_writable;
 pub use table::{Callers, Cost, Effect, Operation, Right, Table, check_table, is_capability_name};
 pub use watched::{Watched, watch};

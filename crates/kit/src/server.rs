@@ -20,6 +20,7 @@ use crate::{
     error::KitError,
     gate::Gate,
     phase::Phase,
+    stream::Stream,
 };
 
 /// Connections of one client at once; the next one waits in the socket's backlog, at the cost of that client alone.
@@ -114,6 +115,10 @@ async fn serve_connection(stream: UnixStream, caller: Caller, gate: Arc<Gate>, r
             Ok::<_, Infallible>(gate.handle(&caller, place, &busy, request).await)
         }
     });
+    let stream = match Stream::new(stream) {
+        Ok(stream) => stream,
+        Err(error) => return tracing::warn!(%error, "cannot watch a connection"),
+    };
     let builder = builder();
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     tokio::select! {

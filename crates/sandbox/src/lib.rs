@@ -37,7 +37,7 @@ pub use features::{Controller, Features, Hierarchy};
 pub use guard::{Enforced, EnforcedBy, Guard, GuardSet, LimitKind, Missing};
 pub use launch::{
     EXECUTED_FROM, Effective, Given, LAUNCH_TIMEOUT_MS, LaunchError, Launched, OF_THE_HOUSE, Part, Parts,
-    Program, Step, Told, Watch, Watcher, duplicate_all, inner, launch, launch_from, prepare,
+    Program, Ready, Step, Told, Watch, Watcher, duplicate_all, inner, launch, launch_from, prepare,
 };
 pub use open_within::open_within;
 pub use plan::{

@@ -23,7 +23,7 @@ use rustix::pipe::PipeFlags;
 
 use super::child::{FAILED, OWN_DESCRIPTORS_MIN, REPORT_BYTES, Report, decode_report};
 use super::executed;
-use super::watch::Watcher;
+use super::watch::{Ready, Watcher};
 use crate::fdpass::{Channel, PassError};
 use crate::plan::{COMMANDS_MAX, Command, EXECUTION_BYTES_MAX, Execution, Forks, Plan};
 use crate::process::{
@@ -351,9 +351,9 @@ impl Init<'_> {
     /// Comes back in a child only.
     fn serve(&mut self) -> io::Result<(Becomes, Option<Channel>)> {
         loop {
-            self.wait()?;
+            let ready = self.wait()?;
             if let Some(watcher) = &mut self.watcher {
-                watcher.serve()?;
+                watcher.serve(&ready)?;
             }
             while let Some(signal) = self.signals.next()? {
                 if signal != libc::SIGCHLD {
@@ -375,7 +375,7 @@ impl Init<'_> {
         }
     }
 
-    fn wait(&self) -> io::Result<()> {
+    fn wait(&self) -> io::Result<Ready> {
         let mut polled =
             vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(self.channel, PollFlags::IN)];
         if let Some(watcher) = &self.watcher {
@@ -389,7 +389,7 @@ impl Init<'_> {
             // Nobody is there to be told; the kernel ends this process at the same moment.
             sys::exit_now(FAILED);
         }
-        Ok(())
+        Ok(Ready::of(&polled))
     }
 
     /// A role for the process that was forked because of it.

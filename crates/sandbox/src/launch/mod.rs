@@ -35,7 +35,7 @@ use child::Report;
 pub use effective::{Effective, OF_THE_HOUSE, prepare};
 pub use init::{EXECUTED_FROM, Program, Told};
 pub use part::{Part, Parts};
-pub use watch::{Given, Watch, Watcher};
+pub use watch::{Given, Ready, Watch, Watcher};
 
 /// A launch that takes longer hangs on a path (a dead network file system); the child is killed. Ordinary launches
 /// take 1 to 4 ms.

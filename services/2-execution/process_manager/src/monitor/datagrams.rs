@@ -11,7 +11,10 @@ use rustix::{
     event::{PollFd, PollFlags},
     io::Errno,
 };
-use sandbox::fdpass::{Channel, PassError};
+use sandbox::{
+    Ready,
+    fdpass::{Channel, PassError},
+};
 
 use super::refused::RefusedCalls;
 use crate::core::datagram::{FRAME_BYTES_MAX, Outgoing, Reader, Unreachable, incoming, unreachable};
@@ -83,8 +86,9 @@ impl Datagrams {
         polled.extend(self.channel.as_ref().map(|channel| PollFd::new(channel, PollFlags::IN)));
     }
 
-    pub(super) fn serve(&mut self, refused: &mut RefusedCalls) {
-        for _ in 0..PACKETS_PER_TURN_MAX {
+    pub(super) fn serve(&mut self, ready: &Ready, refused: &mut RefusedCalls) {
+        let turns = |says: bool| if says { PACKETS_PER_TURN_MAX } else { 0 };
+        for _ in 0..turns(ready.has(&self.packets)) {
             match rustix::io::read(&self.packets, &mut self.buffer) {
                 Ok(length) => {
                     let sent = self.reader.read(self.buffer.get(..length).unwrap_or_default());
@@ -96,7 +100,7 @@ impl Datagrams {
                 Err(_) => break,
             }
         }
-        for _ in 0..PACKETS_PER_TURN_MAX {
+        for _ in 0..turns(self.channel.as_ref().is_some_and(|channel| ready.has(channel))) {
             let Some(channel) = &self.channel else { break };
             match channel.receive(&mut self.buffer, &mut Vec::new()) {
                 Ok(length) => {
@@ -173,7 +177,12 @@ mod tests {
                 packet[34..38].rotate_left(2);
                 rustix::io::write(&theirs, &packet).unwrap();
             }
-            datagrams.serve(&mut RefusedCalls::default());
+            let mut polled = Vec::new();
+            datagrams.poll(&mut polled);
+            rustix::event::poll(&mut polled, None).unwrap();
+            let ready = Ready::of(&polled);
+            drop(polled);
+            datagrams.serve(&ready, &mut RefusedCalls::default());
             let _ = rustix::io::read(&theirs, &mut [0; 1024]);
         };
         send(&mut datagrams);

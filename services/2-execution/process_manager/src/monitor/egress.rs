@@ -30,6 +30,7 @@ use rustix::{
     io::Errno,
 };
 use sandbox::{
+    Ready,
     fdpass::{Channel, PassError},
     host_socket,
     notify::{Listener, Notification, OnExec},
@@ -191,9 +192,10 @@ impl WayOut {
     }
 
     /// Takes what `network` has said, and what has come to its end by itself.
-    pub(crate) fn serve(&mut self, refused: &mut RefusedCalls) -> io::Result<()> {
+    pub(crate) fn serve(&mut self, ready: &Ready, refused: &mut RefusedCalls) -> io::Result<()> {
         let mut buffer = [0; PACKET_BYTES_MAX];
-        for _ in 0..PACKETS_PER_TURN_MAX {
+        let says = self.channel.as_ref().is_some_and(|channel| ready.has(channel));
+        for _ in 0..if says { PACKETS_PER_TURN_MAX } else { 0 } {
             let Some(channel) = &self.channel else { break };
             let mut fds = Vec::new();
             match channel.receive(&mut buffer, &mut fds) {
@@ -210,19 +212,19 @@ impl WayOut {
         }
         if let Some(mut names) = self.names.take() {
             let mut next = self.next;
-            names.serve(&mut next, &mut |id, question| {
+            names.serve(ready, &mut next, &mut |id, question| {
                 self.send(&wire::ProgramWord { id, word: Some(Word::Question(question)) }, None).is_ok()
             });
             (self.next, self.names) = (next, Some(names));
         }
         if let Some(datagrams) = &mut self.datagrams {
-            datagrams.serve(refused);
+            datagrams.serve(ready, refused);
             if datagrams.misses_channel() && self.datagrams_asked.is_none() {
                 self.ask_datagrams();
             }
         }
         if let Some(proxy) = &self.proxy {
-            proxy.serve(|socket| {
+            proxy.serve(ready, |socket| {
                 let word = wire::ProgramWord { id: 0, word: Some(Word::Proxied(wire::ProgramProxied {})) };
                 // Nobody is there to be asked: it is closed, and the program hears that.
                 let _ = self.send(&word, Some(socket.as_fd()));

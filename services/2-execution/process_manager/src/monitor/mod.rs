@@ -45,7 +45,7 @@ use base::cbor;
 use chain::payload::process::ExitStatus;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sandbox::{
-    Features, StartToken,
+    Features, Ready, StartToken,
     inherited::adopt_descriptor,
     prepare,
     process::{ExitStatus as Ended, Signal, SignalReader, adopt_orphans, forbid_inspection, reap},
@@ -256,29 +256,32 @@ impl Monitor {
     fn run(&mut self, signals: &SignalReader) -> io::Result<()> {
         let mut buffer = vec![0; PIECE_BYTES];
         while !self.done {
-            self.wait(signals)?;
-            while signals.next()?.is_some() {}
+            let ready = self.wait(signals)?;
+            while ready.has(signals) && signals.next()?.is_some() {}
             if let Some(notices) = &self.notices
-                && is_readable(notices.listener())
+                && ready.has(notices.listener())
             {
                 notices.serve(&mut self.refused, self.way_out.as_mut())?;
             }
-            self.left.retain(|notices| !notices.is_over());
-            for notices in self.left.iter().filter(|it| is_readable(it.listener())) {
+            let shows = |notices: &Notices| ready.has(notices.listener());
+            self.left.retain(|notices| !(shows(notices) && notices.is_over()));
+            for notices in self.left.iter().filter(|it| shows(it)) {
                 notices.serve(&mut self.refused, self.way_out.as_mut())?;
             }
             if let Some(way_out) = &mut self.way_out {
-                way_out.serve(&mut self.refused)?;
+                way_out.serve(&ready, &mut self.refused)?;
             }
             if let Some(calls) = &mut self.calls
-                && is_readable(calls.listener())
+                && ready.has(calls.listener())
                 && calls.serve(&mut self.refused)?
             {
                 self.end_for(DETERMINISM);
             }
-            self.move_output(&mut buffer)?;
-            self.accept();
-            self.talk()?;
+            self.move_output(&ready, &mut buffer)?;
+            if ready.has(&self.listener) {
+                self.accept();
+            }
+            self.talk(&ready)?;
             self.feed_stdin();
             self.watch_program()?;
             for connection in &mut self.connections {
@@ -294,7 +297,7 @@ impl Monitor {
     }
 
     /// Blocks until something can be done or a time is due.
-    fn wait(&self, signals: &SignalReader) -> io::Result<()> {
+    fn wait(&self, signals: &SignalReader) -> io::Result<Ready> {
         let mut polled = vec![PollFd::new(signals, PollFlags::IN)];
         if self.connections.len() < CONNECTIONS_MAX {
             polled.push(PollFd::new(&self.listener, PollFlags::IN));
@@ -331,7 +334,8 @@ impl Monitor {
             tv_nsec: i64::from(left.subsec_nanos()),
         });
         match poll(&mut polled, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Ok(_) => Ok(Ready::of(&polled)),
+            Err(rustix::io::Errno::INTR) => Ok(Ready::default()),
             Err(error) => Err(error.into()),
         }
     }
@@ -368,10 +372,10 @@ impl Monitor {
         output.room(slowest, self.started.elapsed() < Duration::from_millis(READER_GRACE_MS))
     }
 
-    fn move_output(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+    fn move_output(&mut self, ready: &Ready, buffer: &mut [u8]) -> io::Result<()> {
         let (out, err) = (self.room(&self.stdout, Stream::Stdout), self.room(&self.stderr, Stream::Stderr));
         for (output, room) in [(&mut self.stdout, out), (&mut self.stderr, err)] {
-            if room > 0 && output.is_open() {
+            if room > 0 && output.pipe().is_some_and(|pipe| ready.has(pipe)) {
                 output.take(room, buffer)?;
             }
         }
@@ -385,7 +389,7 @@ impl Monitor {
         }
     }
 
-    fn talk(&mut self) -> io::Result<()> {
+    fn talk(&mut self, ready: &Ready) -> io::Result<()> {
         self.commands = self.commands().count();
         let mut connections = std::mem::take(&mut self.connections);
         for connection in &mut connections {
@@ -393,7 +397,9 @@ impl Monitor {
             if connection.is_backed_up() || connection.broken {
                 continue;
             }
-            connection.fill();
+            if ready.has(&*connection) {
+                connection.fill();
+            }
             while !connection.is_backed_up() && !connection.broken {
                 match connection.next() {
                     Ok(Some((id, request))) => self.answer(connection, id, request),

@@ -11,6 +11,7 @@ use std::{
 
 use contracts::network::v1 as wire;
 use rustix::event::{PollFd, PollFlags};
+use sandbox::Ready;
 
 use super::refused::RefusedCalls;
 
@@ -85,8 +86,8 @@ impl NameServer {
     }
 
     /// `ask` is false where nobody can be asked.
-    pub(super) fn serve(&mut self, next: &mut u64, ask: Ask<'_>) {
-        for _ in 0..QUESTIONS_PER_TURN_MAX {
+    pub(super) fn serve(&mut self, ready: &Ready, next: &mut u64, ask: Ask<'_>) {
+        for _ in 0..if ready.has(&self.udp) { QUESTIONS_PER_TURN_MAX } else { 0 } {
             // One byte more, so that a longer one is noticed.
             let mut buffer = [0; QUESTION_BYTES_MAX + 1];
             match self.udp.recv_from(&mut buffer) {
@@ -100,7 +101,9 @@ impl NameServer {
                 Err(_) => break,
             }
         }
-        while let Ok((socket, _)) = self.tcp.accept() {
+        while ready.has(&self.tcp)
+            && let Ok((socket, _)) = self.tcp.accept()
+        {
             if socket.set_nonblocking(true).is_err() {
                 continue;
             }

@@ -47,7 +47,12 @@ impl Site {
             }
             is_there
         };
-        self.server.serve(&mut self.next, &mut ask);
+        let mut polled = Vec::new();
+        self.server.poll(&mut polled);
+        rustix::event::poll(&mut polled, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap();
+        let ready = Ready::of(&polled);
+        drop(polled);
+        self.server.serve(&ready, &mut self.next, &mut ask);
     }
 
     fn answer(&mut self, id: u64, message: &[u8]) {

@@ -10,6 +10,7 @@ use std::{
 
 use kit::way_out::PROXY_PORT;
 use rustix::event::{PollFd, PollFlags};
+use sandbox::Ready;
 
 /// Connections handed on in a row before the loop looks at everything else again; the others wait in the kernel.
 const ACCEPTED_PER_TURN_MAX: usize = 32;
@@ -30,7 +31,10 @@ impl Proxy {
     }
 
     /// What `hand` does not pass on is closed.
-    pub(super) fn serve(&self, mut hand: impl FnMut(OwnedFd)) {
+    pub(super) fn serve(&self, ready: &Ready, mut hand: impl FnMut(OwnedFd)) {
+        if !ready.has(&self.0) {
+            return;
+        }
         for _ in 0..ACCEPTED_PER_TURN_MAX {
             match self.0.accept() {
                 Ok((socket, _)) => hand(socket.into()),

@@ -11,13 +11,13 @@ use std::{
 use contracts::way_out::{TO_INIT_BYTES_MAX, ToInit};
 use rustix::event::{PollFd, PollFlags};
 use sandbox::{
-    Given, Watcher,
+    Given, Ready, Watcher,
     fdpass::{Channel, PassError},
 };
 
 use super::{
-    datagrams::Datagrams, egress::WayOut, egress_sweep, is_readable, names::NameServer, notice::Notices,
-    proxy::Proxy, published::Published, refused::RefusedCalls,
+    datagrams::Datagrams, egress::WayOut, egress_sweep, names::NameServer, notice::Notices, proxy::Proxy,
+    published::Published, refused::RefusedCalls,
 };
 use crate::core::Watch;
 
@@ -62,13 +62,16 @@ impl Watcher for OfService {
         self.way_out.poll(polled);
     }
 
-    fn serve(&mut self) -> io::Result<()> {
-        self.listen()?;
-        self.notices.retain(|notices| !notices.is_over());
-        for notices in self.notices.iter().filter(|notices| is_readable(notices.listener())) {
+    fn serve(&mut self, ready: &Ready) -> io::Result<()> {
+        if self.control.as_ref().is_some_and(|control| ready.has(control)) {
+            self.listen()?;
+        }
+        let shows = |notices: &Notices| ready.has(notices.listener());
+        self.notices.retain(|notices| !(shows(notices) && notices.is_over()));
+        for notices in self.notices.iter().filter(|notices| shows(notices)) {
             notices.serve(&mut self.refused, Some(&mut self.way_out))?;
         }
-        self.way_out.serve(&mut self.refused)?;
+        self.way_out.serve(ready, &mut self.refused)?;
         self.tell();
         Ok(())
     }

@@ -3,9 +3,10 @@
 
 use std::{
     collections::HashSet,
+    io,
     net::{IpAddr, SocketAddr, SocketAddrV6},
     os::fd::{AsFd, OwnedFd},
-    sync::{Arc, MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard, OnceLock, PoisonError},
 };
 
 use chain::payload::network::{Direction, Protocol};
@@ -119,7 +120,7 @@ impl Wanted {
             AddressFamily::INET6 => Domain::Inet6,
             _ => return Err(libc_errno::AFNOSUPPORT.into()),
         };
-        let networks = (host_socket::network_of(socket.as_fd()), host_socket::own_network());
+        let networks = (host_socket::network_of(socket.as_fd()), own_network());
         if !is_stream || !matches!(networks, (Ok(one), Ok(own)) if one == own) {
             return Err(libc_errno::INVAL.into());
         }
@@ -137,6 +138,15 @@ impl Wanted {
         };
         let inode = rustix::fs::fstat(&socket)?.st_ino;
         Ok(Self { socket, domain, inode, to, shown })
+    }
+}
+
+/// That of this service is the host's, and it never goes to another.
+fn own_network() -> io::Result<u64> {
+    static OWN: OnceLock<u64> = OnceLock::new();
+    match OWN.get() {
+        Some(own) => Ok(*own),
+        None => host_socket::own_network().map(|own| *OWN.get_or_init(|| own)),
     }
 }
 

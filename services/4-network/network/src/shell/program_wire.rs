@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 pub(super) type Wire = kit::Watched<Channel>;
 
 pub(super) fn register(channel: Channel) -> io::Result<AsyncFd<Wire>> {
-    kit::watch(channel, Interest::READABLE | Interest::WRITABLE)
+    kit::watch(channel, Interest::READABLE)
 }
 
 pub(super) async fn hello(stream: &mut UnixStream) -> io::Result<wire::ProgramHello> {
@@ -68,9 +68,9 @@ pub(super) async fn send(
     let bytes = order.encode_to_vec();
     let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
     loop {
-        let mut ready = wire.writable().await.map_err(PassError::Io)?;
-        match ready.get_inner().0.send(&bytes, &fds) {
-            Err(PassError::Full) => ready.clear_ready(),
+        let channel = &wire.get_ref().0;
+        match channel.send(&bytes, &fds) {
+            Err(PassError::Full) => kit::until_writable(channel).await.map_err(PassError::Io)?,
             other => return other,
         }
     }
