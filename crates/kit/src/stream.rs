@@ -54,8 +54,7 @@ impl Stream {
                     self.full = Some(same(&self.socket.get_ref().0)?);
                 }
                 (Err(error), _) if error.kind() == ErrorKind::Interrupted => {}
-                (done, ready) => {
-                    drop(ready);
+                (done, _) => {
                     self.full = None;
                     return Poll::Ready(done);
                 }

@@ -15,6 +15,7 @@ mod open;
 mod options;
 mod program;
 mod program_connect;
+mod program_socket;
 mod program_wire;
 mod programs;
 mod proxy;

@@ -19,7 +19,7 @@ use super::{
     flows::flow_of,
     live::{Io, Live, reset},
     program::Program,
-    program_connect::address_of,
+    program_socket::address_of,
     relay::{Drain, Relayed, room},
 };
 use crate::core::{Connection, Domain, Event, NetError, Relay, SocketId};

@@ -24,7 +24,7 @@ use super::{
     carriers::taken_over,
     live::{Live, reset},
     program::Program,
-    program_connect::{Wanted, connect},
+    program_socket::{Wanted, connect},
     pump::{End, denied, pump},
 };
 use crate::core::{
