@@ -72,7 +72,16 @@ fn address(address: pb::Address) -> Option<SocketAddr> {
 
 async fn flows(node: &Node, output: Output) -> Result<()> {
     let mut network = node.network("system.network.list").await?;
-    let sockets = network.list(pb::ListRequest {}).await.map_err(failed)?.into_inner().sockets;
+    let (mut sockets, mut after) = (Vec::new(), 0);
+    loop {
+        let page = network.list(pb::ListRequest { after: Some(after) }).await.map_err(failed)?.into_inner();
+        let last = page.sockets.last().map(|info| info.socket);
+        sockets.extend(page.sockets);
+        match last.filter(|_| page.more) {
+            Some(last) => after = last,
+            None => break,
+        }
+    }
     let flow = |info: pb::SocketInfo| {
         Ok(Flow {
             owner: IdentityId(bytes("owner", &info.owner)?),

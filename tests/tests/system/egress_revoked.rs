@@ -82,7 +82,7 @@ impl Operator {
 
     /// The connection that runs to there.
     fn connection(&self, place: SocketAddr) -> Vec<u8> {
-        let list = self.0.wait(self.network("list").list(pb::ListRequest {})).unwrap().into_inner();
+        let list = self.0.wait(self.network("list").list(pb::ListRequest::default())).unwrap().into_inner();
         let port = u32::from(place.port());
         let is_it = |one: &&pb::SocketInfo| one.remote.as_ref().is_some_and(|remote| remote.port == port);
         list.sockets.iter().find(is_it).unwrap_or_else(|| panic!("{list:?}")).connection.clone()

@@ -665,11 +665,20 @@ pub struct ProgramAnswer {
     pub name: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ListRequest {}
+pub struct ListRequest {
+    /// Of the last one that is known; 0 for the first page. Without it all of them are wanted at once, and more than fit into one
+    /// answer are TooManySockets.
+    #[prost(uint64, optional, tag = "1")]
+    pub after: ::core::option::Option<u64>,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SocketList {
+    /// In the order of their numbers.
     #[prost(message, repeated, tag = "1")]
     pub sockets: ::prost::alloc::vec::Vec<SocketInfo>,
+    /// There are others after these.
+    #[prost(bool, tag = "2")]
+    pub more: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SocketInfo {

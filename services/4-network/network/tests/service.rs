@@ -118,7 +118,7 @@ impl Rig {
     }
 
     async fn list(&self, by: &str) -> Vec<wire::SocketInfo> {
-        self.client(by, "list").list(wire::ListRequest {}).await.unwrap().into_inner().sockets
+        self.client(by, "list").list(wire::ListRequest::default()).await.unwrap().into_inner().sockets
     }
 
     async fn state(&self, by: &str, socket: u64) -> String {
@@ -356,7 +356,9 @@ async fn what_is_revoked_is_cut_while_it_carries() {
     ends_in_a_reset(peer).await;
     suspend(service_id("terminal"), new, old);
     let until = Instant::now() + LIMIT;
-    while rig.client("terminal", "list").list(wire::ListRequest {}).await.is_err() && Instant::now() < until {
+    while rig.client("terminal", "list").list(wire::ListRequest::default()).await.is_err()
+        && Instant::now() < until
+    {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use ::core::net::SocketAddr;
+use ::core::{net::SocketAddr, ops::Bound};
 
 use base::{AxiomRef, ConnectionId, IdentityId, ProcessId, RuleId};
 use chain::payload::network::{NetworkGrant, Protocol};
@@ -312,6 +312,20 @@ impl Sockets {
         all.filter(|known| known.rule == *rule).map(|known| known.id).collect()
     }
 
+    /// The first of those after one, in the order of their numbers, at most so many; and whether there are others.
+    #[must_use]
+    pub fn page(
+        &self,
+        owner: Option<IdentityId>,
+        after: SocketId,
+        most: usize,
+    ) -> (Vec<(SocketId, &Record)>, bool) {
+        let later = self.all.range((Bound::Excluded(after), Bound::Unbounded));
+        let mut later = later.filter(|(_, record)| owner.is_none_or(|owner| record.owner == owner));
+        let page = later.by_ref().take(most).map(|(id, record)| (*id, record)).collect();
+        (page, later.next().is_some())
+    }
+
     #[must_use]
     pub fn of(&self, owner: &IdentityId) -> Vec<SocketId> {
         self.by_owner.get(owner).into_iter().flatten().copied().collect()
@@ -420,6 +434,25 @@ mod tests {
         assert!(flow(&mut sockets, ME).is_err(), "the room was another's");
         mine.iter().for_each(|id| drop(sockets.remove(*id)));
         assert!(flow(&mut sockets, ME).is_ok());
+    }
+
+    #[test]
+    fn a_list_comes_in_pages_in_which_each_stands_once() {
+        let mut sockets = Sockets::default();
+        let owners = [ME, OTHER, ME, ME, OTHER];
+        let ids = owners.map(|owner| stream(&mut sockets, owner));
+        let page = |owner, after, most| {
+            let (page, more) = sockets.page(owner, after, most);
+            (page.iter().map(|(id, _)| *id).collect::<Vec<_>>(), more)
+        };
+        let first = SocketId(0);
+        assert_eq!(page(None, first, 5), (ids.to_vec(), false));
+        assert_eq!(page(None, first, 4), (ids[..4].to_vec(), true));
+        assert_eq!(page(None, ids[3], 4), (vec![ids[4]], false));
+        assert_eq!(page(Some(ME), first, 2), (vec![ids[0], ids[2]], true));
+        assert_eq!(page(Some(ME), ids[2], 2), (vec![ids[3]], false));
+        // Of one that has gone in the meantime, too.
+        assert_eq!(page(None, SocketId(ids[4].0 + 1), 2), (vec![], false));
     }
 
     #[test]

@@ -25,19 +25,22 @@ use crate::core::{
 
 /// Bytes of one socket in a list, with framing, beside its peers.
 const LISTED_BYTES: usize = 256;
+const LISTED_MAX: usize = MESSAGE_BYTES_MAX / LISTED_BYTES;
 
 pub(super) struct Handlers(pub(super) Arc<Network>);
 
 impl Network {
-    fn list(&self, owner: Option<IdentityId>) -> Result<Vec<wire::SocketInfo>, NetError> {
+    /// Of all, or of those after one, as many as fit into an answer.
+    fn list(&self, owner: Option<IdentityId>, after: Option<u64>) -> Result<wire::SocketList, NetError> {
         self.close_all_gone();
-        let mut room = MESSAGE_BYTES_MAX;
         self.registry.read(|sockets, live| {
+            let (page, more) = sockets.page(owner, SocketId(after.unwrap_or(0)), LISTED_MAX);
+            if more && after.is_none() {
+                let why = "there are more sockets than fit into one answer; ask for pages of them (`after`)";
+                return Err(NetError::TooMany(why.to_owned()));
+            }
             let mut listed = Vec::new();
-            for (id, record) in sockets.list(owner) {
-                room = room.checked_sub(LISTED_BYTES).ok_or_else(|| {
-                    NetError::TooMany("there are more sockets than fit into one answer".to_owned())
-                })?;
+            for (id, record) in page {
                 let counted = |read: fn(&Live) -> u64| live.get(&id).map_or(0, |live| read(live));
                 let connection = record.connection.as_ref();
                 listed.push(wire::SocketInfo {
@@ -58,7 +61,7 @@ impl Network {
                     secret: record.secret.clone().unwrap_or_default(),
                 });
             }
-            Ok(listed)
+            Ok(wire::SocketList { sockets: listed, more })
         })
     }
 }
@@ -201,8 +204,8 @@ impl Contract for Handlers {
     async fn list(&self, request: Request<wire::ListRequest>) -> Result<Response<wire::SocketList>, Status> {
         let owner = self.requestor(&request)?.id();
         let sees_all = self.0.node.local().genesis_admin() == Some(owner);
-        let sockets = self.0.list((!sees_all).then_some(owner))?;
-        Ok(Response::new(wire::SocketList { sockets }))
+        let after = request.get_ref().after;
+        Ok(Response::new(self.0.list((!sees_all).then_some(owner), after)?))
     }
 
     async fn revoke(

@@ -221,7 +221,7 @@ impl Rig {
 
     /// Of everybody.
     pub(crate) async fn sockets(&self) -> usize {
-        let list = self.client("admin", "list").list(wire::ListRequest {}).await;
+        let list = self.client("admin", "list").list(wire::ListRequest::default()).await;
         list.unwrap().into_inner().sockets.len()
     }
 
