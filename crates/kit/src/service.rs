@@ -355,6 +355,8 @@ pub enum FailStart {
     Init(BoxError),
     #[error("`Start` failed: {0}")]
     Ready(BoxError),
+    #[error("its task ended: {0}")]
+    Ended(#[source] tokio::task::JoinError),
 }
 
 /// Runs a service until `Stop`. The exit code is 0 after `Stop`, 1 if it could not be initialized, 2 if it was not
@@ -391,7 +393,9 @@ fn start<S: Service>() -> Result<(), FailStart> {
         .build()
         .map_err(FailStart::Runtime)?;
     let settings = Settings::of(&inherited);
-    let result = runtime.block_on(run::<S>(inherited, settings));
+    // A task like all others: what wakes the one that the runtime itself waits for goes by the kernel each time.
+    let running = runtime.spawn(run::<S>(inherited, settings));
+    let result = runtime.block_on(running).unwrap_or_else(|error| Err(FailStart::Ended(error)));
     runtime.shutdown_background();
     result
 }
