@@ -135,6 +135,9 @@ pub struct Sockets {
     /// How many of them are connections of programs.
     flows: usize,
     flows_by_owner: BTreeMap<IdentityId, usize>,
+    /// Records that were looked at.
+    #[cfg(test)]
+    looks: std::cell::Cell<usize>,
 }
 
 impl Sockets {
@@ -268,6 +271,21 @@ impl Sockets {
         None
     }
 
+    /// The same of all that a rule has authorised, which falls with it, in one pass.
+    pub fn end_rule(&mut self, rule: &RuleId) -> Vec<SocketId> {
+        #[cfg(test)]
+        self.looks.set(self.looks.get() + self.all.len());
+        let mut ended = Vec::new();
+        for (id, record) in &mut self.all {
+            if record.connection.as_ref().is_some_and(|known| known.rule == *rule) {
+                ended.push(*id);
+            } else if record.peers.values().any(|known| known.rule == *rule) {
+                Arc::make_mut(&mut record.peers).retain(|_, known| known.rule != *rule);
+            }
+        }
+        ended
+    }
+
     /// Made on this channel.
     #[must_use]
     pub fn of_client(&self, client: &str) -> Vec<SocketId> {
@@ -294,8 +312,16 @@ impl Sockets {
         Some(record)
     }
 
+    /// The name of the channel on which it was made.
+    #[must_use]
+    pub fn client_of(&self, id: SocketId) -> Option<&str> {
+        self.all.get(&id).map(|record| record.client.as_str())
+    }
+
     /// The caller's own, or all.
     pub fn list(&self, owner: Option<IdentityId>) -> impl Iterator<Item = (SocketId, &Record)> {
+        #[cfg(test)]
+        self.looks.set(self.looks.get() + self.all.len());
         self.all
             .iter()
             .filter(move |(_, record)| owner.is_none_or(|owner| record.owner == owner))
@@ -304,12 +330,6 @@ impl Sockets {
 
     pub fn by_connection(&self, connection: &ConnectionId) -> Option<(SocketId, &Record)> {
         self.list(None).find(|(_, record)| record.connections().any(|known| known.id == *connection))
-    }
-
-    /// What a rule has authorised; it falls with the rule.
-    pub fn by_rule(&self, rule: &RuleId) -> Vec<ConnectionId> {
-        let all = self.list(None).flat_map(|(_, record)| record.connections());
-        all.filter(|known| known.rule == *rule).map(|known| known.id).collect()
     }
 
     #[must_use]
@@ -423,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_are_found_by_id_rule_and_owner() {
+    fn connections_are_found_by_id_and_owner() {
         let mut sockets = Sockets::default();
         let (first, second) = (stream(&mut sockets, ME), stream(&mut sockets, OTHER));
         sockets.find_mut(first, ME).unwrap().connection = Some(authorised(1, "a"));
@@ -431,8 +451,6 @@ mod tests {
         sockets.add_peer(second, OTHER, peer, authorised(2, "b")).unwrap();
         assert_eq!(sockets.by_connection(&ConnectionId([2; 16])).map(|(id, _)| id), Some(second));
         assert_eq!(sockets.by_connection(&ConnectionId([3; 16])), None);
-        assert_eq!(sockets.by_rule(&"a".parse().unwrap()), [ConnectionId([1; 16])]);
-        assert_eq!(sockets.by_rule(&"b".parse().unwrap()), [ConnectionId([2; 16])]);
         assert_eq!(sockets.of(&ME), [first]);
         assert_eq!(sockets.of_client("mine"), [first, second]);
         assert_eq!(sockets.end(&ConnectionId([2; 16])), None, "the peer goes, the socket stays");
@@ -440,6 +458,38 @@ mod tests {
         assert_eq!(sockets.end(&ConnectionId([1; 16])), Some(first));
         sockets.cut(first, "over");
         assert_eq!(sockets.find(first, ME).unwrap().cut.as_deref(), Some("over"));
+    }
+
+    /// Whole sockets by what allows them, of datagram sockets single peers, and nothing of another rule's.
+    ///
+    /// covers: NET-33
+    #[test]
+    fn what_a_rule_has_authorised_ends_with_it() {
+        let mut sockets = Sockets::default();
+        let [first, other, sends] = [ME, OTHER, ME].map(|owner| stream(&mut sockets, owner));
+        sockets.find_mut(first, ME).unwrap().connection = Some(authorised(1, "a"));
+        sockets.find_mut(other, OTHER).unwrap().connection = Some(authorised(2, "b"));
+        let [one, two] = ["192.0.2.1:53", "192.0.2.2:53"].map(|peer| peer.parse().unwrap());
+        sockets.add_peer(sends, ME, one, authorised(3, "a")).unwrap();
+        sockets.add_peer(sends, ME, two, authorised(4, "b")).unwrap();
+        assert_eq!(sockets.end_rule(&"c".parse().unwrap()), []);
+        assert_eq!(sockets.end_rule(&"a".parse().unwrap()), [first]);
+        let left: Vec<_> = sockets.find(sends, ME).unwrap().peers.keys().copied().collect();
+        assert_eq!(left, [two], "the peer goes, the socket stays");
+    }
+
+    /// As many as there can be, and each is looked at once.
+    #[test]
+    fn a_rule_on_which_everything_hangs_ends_in_one_pass() {
+        let mut sockets = Sockets::default();
+        let all = [ME, OTHER].into_iter().flat_map(|owner| std::iter::repeat_n(owner, FLOWS_MAX / 2));
+        for owner in all {
+            let id = sockets.create_flow(owner, "program 1", Domain::Inet).unwrap();
+            sockets.find_mut(id, owner).unwrap().connection = Some(authorised(1, "a"));
+        }
+        sockets.looks.set(0);
+        assert_eq!(sockets.end_rule(&"a".parse().unwrap()).len(), FLOWS_MAX);
+        assert_eq!(sockets.looks.get(), FLOWS_MAX);
     }
 
     #[test]
