@@ -16,8 +16,8 @@ use sandbox::{
 };
 
 use super::{
-    datagrams::Datagrams, egress::WayOut, egress_sweep, is_readable, names::NameServer, notice::Notices,
-    proxy::Proxy, published::Published, refused::RefusedCalls,
+    datagrams::Datagrams, egress::WayOut, is_readable, names::NameServer, notice::Notices, proxy::Proxy,
+    published::Published, refused::RefusedCalls,
 };
 use crate::core::Watch;
 
@@ -88,7 +88,7 @@ impl OfService {
                 Ok(length) => {
                     match (ToInit::decode(self.buffer.get(..length).unwrap_or_default()), fds.pop()) {
                         (Some(ToInit::Open), Some(channel)) => self.way_out.open(channel)?,
-                        (Some(ToInit::Cut(sockets)), _) => egress_sweep::cut(&sockets),
+                        (Some(ToInit::Cut(sockets)), _) => self.way_out.add_cuts(sockets),
                         // Of a later build.
                         _ => {}
                     }
