@@ -243,7 +243,7 @@ mod tests {
     use base::{AxiomRef, Hash, Sequence};
     use chain::payload::network::NetworkGrant;
     use contracts::network::v1::program_order::Order;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     #[test]
     fn so_many_transfers_are_under_way_of_one_and_of_all() {
@@ -296,9 +296,26 @@ mod tests {
             registry.change(|sockets| sockets.find_mut(id, owner).unwrap().connection = Some(connection));
             all.push((id, live));
         }
-        let began = Instant::now();
-        registry.end_rule(&rule, "it was removed");
-        println!("{} connections of one rule were ended in {:?}", all.len(), began.elapsed());
+        let (began, over) = (Instant::now(), AtomicBool::new(false));
+        let (took, waited) = std::thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                let mut longest = Duration::ZERO;
+                while !over.load(Ordering::Relaxed) {
+                    let began = Instant::now();
+                    registry.read(|_, _| ());
+                    longest = longest.max(began.elapsed());
+                }
+                longest
+            });
+            registry.end_rule(&rule, "it was removed");
+            let took = began.elapsed();
+            over.store(true, Ordering::Relaxed);
+            (took, other.join().unwrap())
+        });
+        println!(
+            "{} connections of one rule were ended in {took:?}; another waited for {waited:?}",
+            all.len()
+        );
         for (_, heard) in &mut monitors {
             let mut told = Vec::new();
             let mut words = 0;
