@@ -111,8 +111,6 @@ fn connections_are_found_by_id_and_owner() {
 }
 
 /// Whole sockets by what allows them, of datagram sockets single peers, and nothing of another rule's.
-///
-/// covers: NET-33
 #[test]
 fn what_a_rule_has_authorised_ends_with_it() {
     let mut sockets = Sockets::default();
