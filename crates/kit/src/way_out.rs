@@ -2,6 +2,7 @@
 //! descriptor. And what a program with one finds: its name server, and its proxy.
 
 mod credential;
+mod header;
 
 use std::{
     io,
@@ -26,6 +27,7 @@ pub use credential::{
     CREDENTIAL_HEADER_BYTES_MAX, CREDENTIAL_HOST_BYTES_MAX, CREDENTIAL_NAME_BYTES_MAX, CREDENTIALS_MAX,
     Credential, SECRET_MARK, Written, check_all,
 };
+pub use header::{is_withheld_from_callers, is_withheld_from_secrets};
 use zeroize::Zeroizing;
 
 /// `network` answers from memory, but for a credential, of which policy is asked.

@@ -27,7 +27,8 @@ allow = true
 priority = 60
 "#;
 
-/// Answers with the number of the connection. After `/last` it takes one more request, and hangs up without a word.
+/// Answers with the number of the connection. After `/last` it takes one more request, and hangs up without a word; after `/closes` at
+/// once.
 struct Server {
     place: SocketAddr,
     /// Lines of requests, and `end` of a connection.
@@ -59,8 +60,8 @@ impl Server {
 
 fn serve(peer: TcpStream, number: u32, heard: &Mutex<Vec<String>>) -> std::io::Result<()> {
     let mut lines = BufReader::new(peer.try_clone()?);
-    let mut is_last = false;
-    loop {
+    let (mut is_last, mut closes) = (false, false);
+    while !closes {
         let (mut first, mut length) = (String::new(), 0);
         if lines.read_line(&mut first)? == 0 {
             return Ok(());
@@ -81,10 +82,11 @@ fn serve(peer: TcpStream, number: u32, heard: &Mutex<Vec<String>>) -> std::io::R
         if is_last {
             return Ok(());
         }
-        is_last = what.ends_with("/last");
+        (is_last, closes) = (what.ends_with("/last"), what.ends_with("/closes"));
         let body = format!("{number} {what}\n");
         write!(&peer, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())?;
     }
+    Ok(())
 }
 
 /// A program that asks for what it is told to ask for, each time by another client.
@@ -217,4 +219,19 @@ fn a_server_that_hangs_up_as_it_is_asked_is_asked_once_more_for_what_does_nothin
     assert_eq!(server.heard("POST /c"), 1);
     one.end();
     assert!(within(LIMIT, || flows(&node).is_empty()));
+}
+
+/// RFC 9112, 9.3.1: what cannot be sent twice is not, and what its server is known to have closed takes none of it.
+#[test]
+fn what_is_sent_right_after_its_server_has_closed_arrives_whole_and_once() {
+    let Some((node, server)) = site() else { return };
+    let mut one = Program::new(&node, &server);
+    for number in 1..=20 {
+        // What has no body is no more to be sent twice than what has one.
+        let way = if number % 2 == 0 { "-dbody" } else { "-XPOST" };
+        assert_eq!(one.ask(way, "/closes"), format!("{number} POST /closes"));
+        assert_eq!(server.heard("POST /closes"), number);
+        assert!(within(LIMIT, || server.heard("end ") == number));
+    }
+    one.end();
 }

@@ -219,6 +219,30 @@ fn published(user: Option<u32>) {
     assert!(goes_out() && hears(side).unwrap() == "side");
 }
 
+/// Of a socket that it is handed a program expects what it would have bound itself: also of one that an init has accepted at before.
+#[test]
+fn what_is_published_no_more_is_handed_over_as_it_was_bound() {
+    if !has_python() {
+        return;
+    }
+    let Some(node) = TestNode::boot() else { return };
+    allow_all(&node);
+    let place = free_port();
+    let of = |does: &str, more: &str| {
+        format!(
+            "[program]\nimage = \"{PYTHON}\"\nargs = [\"-c\", \"{does}\"]\n\
+             [[sockets]]\nname = \"web\"\nlisten = \"tcp:{place}\"\n{more}"
+        )
+    };
+    let serves = "import http.server as s; s.test(s.SimpleHTTPRequestHandler, port=80, bind='127.0.0.1')";
+    applied(&node, "served", &of(serves, "publish = 80\n"));
+    assert!(page(place).starts_with("HTTP/1.0 200"), "{} {}", page(place), node.service_log("served"));
+    let looks = "import os, time; print('waits', os.get_blocking(3), flush=True); time.sleep(100000)";
+    applied(&node, "served", &of(looks, ""));
+    let log = || node.service_log("served");
+    assert!(within(LIMIT, || log().contains("waits ")) && log().contains("waits True"), "{}", log());
+}
+
 #[test]
 fn a_service_in_an_image_and_a_daemon_go_out_as_their_manifests_say() {
     let Some(node) = TestNode::boot() else { return };

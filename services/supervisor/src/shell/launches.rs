@@ -67,6 +67,9 @@ impl Shell {
         if let Some(current) = self.current.get(&service) {
             current.send_replace(Some(launch));
         }
+        if let Err(error) = self.applier.listeners.give_back(&manifest.manifest) {
+            tracing::warn!(service, %error, "a socket that is published no more still waits for nobody");
+        }
         let way_out = manifest.manifest.has_way().then(|| {
             let (told, ends) = tokio::sync::oneshot::channel();
             self.ways_out.insert(launch, told);

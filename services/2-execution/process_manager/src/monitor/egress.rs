@@ -13,7 +13,7 @@
 //! `egress_calls.rs` is what each call does, `egress_sweep.rs` finds what the program has open.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     net::SocketAddr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -113,6 +113,8 @@ pub(crate) struct WayOut {
     /// Ports of sockets of the host's that it was given: what is accepted there came in, and is not this way's to end.
     given_ports: Vec<u16>,
     published: Published,
+    /// What it was told to end in this turn.
+    to_cut: HashSet<u64>,
 }
 
 impl WayOut {
@@ -136,6 +138,7 @@ impl WayOut {
             spares: Spares::default(),
             given_ports: Vec::new(),
             published: Published::default(),
+            to_cut: HashSet::new(),
         })
     }
 
@@ -191,25 +194,20 @@ impl WayOut {
         self.published.poll(polled, self.channel.is_some());
     }
 
+    /// With all else that it is told in this turn: to find one connection costs as much as to find all.
+    pub(super) fn add_cuts(&mut self, sockets: Vec<u64>) {
+        self.to_cut.extend(sockets);
+    }
+
     /// Takes what `network` has said, and what has come to its end by itself.
     pub(crate) fn serve(&mut self, ready: &Ready, refused: &mut RefusedCalls) -> io::Result<()> {
-        let mut buffer = [0; PACKET_BYTES_MAX];
-        let says = self.channel.as_ref().is_some_and(|channel| ready.has(channel));
-        for _ in 0..if says { PACKETS_PER_TURN_MAX } else { 0 } {
-            let Some(channel) = &self.channel else { break };
-            let mut fds = Vec::new();
-            match channel.receive(&mut buffer, &mut fds) {
-                Ok(length) => {
-                    let packet = buffer.get(..length).unwrap_or_default();
-                    match wire::ProgramOrder::decode(packet) {
-                        Ok(order) => self.obey(order, fds, refused)?,
-                        Err(_) => self.lose(),
-                    }
-                }
-                Err(PassError::Full) => break,
-                Err(_) => self.lose(),
-            }
-        }
+        let heard = match self.channel.as_ref().is_some_and(|channel| ready.has(channel)) {
+            true => self.hear(refused),
+            false => Ok(()),
+        };
+        // Whatever else fails.
+        egress_sweep::cut(std::mem::take(&mut self.to_cut));
+        heard?;
         if let Some(mut names) = self.names.take() {
             let mut next = self.next;
             names.serve(ready, &mut next, &mut |id, question| {
@@ -247,6 +245,26 @@ impl WayOut {
                 finish_local(&local.listener, &local.call, local.address, done, refused)?;
             } else if local.listener.still_waits(&local.call) {
                 self.local.push(local);
+            }
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, refused: &mut RefusedCalls) -> io::Result<()> {
+        let mut buffer = [0; PACKET_BYTES_MAX];
+        for _ in 0..PACKETS_PER_TURN_MAX {
+            let Some(channel) = &self.channel else { break };
+            let mut fds = Vec::new();
+            match channel.receive(&mut buffer, &mut fds) {
+                Ok(length) => {
+                    let packet = buffer.get(..length).unwrap_or_default();
+                    match wire::ProgramOrder::decode(packet) {
+                        Ok(order) => self.obey(order, fds, refused)?,
+                        Err(_) => self.lose(),
+                    }
+                }
+                Err(PassError::Full) => break,
+                Err(_) => self.lose(),
             }
         }
         Ok(())
@@ -311,7 +329,7 @@ impl WayOut {
                 }
             },
             Some(Order::Cut(wanted)) => {
-                egress_sweep::cut(&wanted.sockets);
+                self.add_cuts(wanted.sockets);
                 Ok(())
             }
             Some(Order::Look(_)) | None => Ok(()),
@@ -496,3 +514,7 @@ fn is_writable(socket: &OwnedFd, patience: Duration) -> bool {
     let patience = Timespec { tv_sec: 0, tv_nsec: i64::from(patience.subsec_nanos()) };
     rustix::event::poll(&mut polled, Some(&patience)).is_ok_and(|ready| ready > 0)
 }
+
+#[cfg(test)]
+#[path = "egress_tests.rs"]
+mod tests;

@@ -78,10 +78,18 @@ fn take(thread: i32, number: i32, inode: u64) -> io::Result<Option<OwnedFd>> {
 }
 
 /// Ends these connections: one descriptor of each is enough, it is the same socket for all who have it.
-pub(super) fn cut(wanted: &[u64]) {
-    let wanted: HashSet<u64> = wanted.iter().copied().collect();
+pub(super) fn cut(wanted: HashSet<u64>) {
+    sweep_for(wanted, |left| sweep(|inode| left.contains(&inode), reset));
+}
+
+/// Again for what was not found, and not for what was.
+fn sweep_for(mut left: HashSet<u64>, mut sweep: impl FnMut(&HashSet<u64>) -> HashSet<u64>) {
     for _ in 0..SWEEPS {
-        sweep(|inode| wanted.contains(&inode), reset);
+        if left.is_empty() {
+            return;
+        }
+        let ended = sweep(&left);
+        left.retain(|inode| !ended.contains(inode));
     }
 }
 
@@ -109,7 +117,8 @@ fn is_given(socket: &OwnedFd, given_ports: &[u16]) -> bool {
     !given_ports.is_empty() && (sockopt::socket_acceptconn(socket).unwrap_or(false) || is_at_given())
 }
 
-fn sweep(is_wanted: impl Fn(u64) -> bool, end: impl Fn(&OwnedFd)) {
+/// Which were found.
+fn sweep(is_wanted: impl Fn(u64) -> bool, end: impl Fn(&OwnedFd)) -> HashSet<u64> {
     let mut ended = HashSet::new();
     for thread in threads() {
         let swept = sockets(thread).and_then(|list| {
@@ -136,6 +145,7 @@ fn sweep(is_wanted: impl Fn(u64) -> bool, end: impl Fn(&OwnedFd)) {
             let _ = rustix::process::kill_process(pid, Signal::KILL);
         }
     }
+    ended
 }
 
 /// At once, and nothing of what is queued is delivered.
@@ -190,6 +200,22 @@ mod tests {
             failed(io::ErrorKind::PermissionDenied).unwrap_err().kind(),
             io::ErrorKind::PermissionDenied
         );
+    }
+
+    #[test]
+    fn what_was_found_is_not_looked_for_again() {
+        let mut asked = Vec::new();
+        let mut sweep = |finds: &'static [u64]| {
+            asked.clear();
+            sweep_for(HashSet::from([1, 2]), |left| {
+                asked.push(left.len());
+                left.iter().copied().filter(|one| finds.contains(one)).collect()
+            });
+            asked.clone()
+        };
+        assert_eq!(sweep(&[1, 2]), [2]);
+        assert_eq!(sweep(&[2]), [2, 1, 1]);
+        assert_eq!(sweep(&[]), [2; SWEEPS]);
     }
 
     #[test]

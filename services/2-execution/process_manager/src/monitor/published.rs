@@ -79,7 +79,8 @@ impl Published {
         polled.extend(self.timer.iter().map(|timer| PollFd::new(timer, looks)));
     }
 
-    /// Of whom the program does not take, some time after it was to listen, `network` is not told.
+    /// Of whom the program does not take, some time after it was to listen, `network` is not told. Where the program's queue is full,
+    /// one is handed over at each look, and the others wait in the kernel: each costs the time of a connect that is not over.
     pub(super) fn serve(&mut self, mut hand: impl FnMut(Came)) -> io::Result<()> {
         let Some(timer) = &self.timer else { return Ok(()) };
         if rustix::io::read(timer, &mut [0; 8]).is_ok() {
@@ -102,9 +103,13 @@ impl Published {
                     place.waits = true;
                     break;
                 };
-                if let Ok(own) = own {
+                if let Ok(Way { own, is_over }) = own {
                     place.refuses_since = None;
                     hand(Came { listens: place.listens, accepted: accepted.into(), own });
+                    if !is_over {
+                        place.waits = true;
+                        break;
+                    }
                 }
             }
             begins_to_wait |= place.waits;
@@ -130,8 +135,14 @@ impl Place {
     }
 }
 
+/// A socket that leads to the program, or is on its way there.
+struct Way {
+    own: OwnedFd,
+    is_over: bool,
+}
+
 /// On the way to the program's own loopback; nobody waits for it here.
-fn connect(port: u16) -> Result<OwnedFd, Errno> {
+fn connect(port: u16) -> Result<Way, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
     let place = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -140,14 +151,14 @@ fn connect(port: u16) -> Result<OwnedFd, Errno> {
         Ok(()) if rustix::net::getsockname(&socket)? == SocketAddrAny::from(place) => {
             return Err(Errno::CONNREFUSED);
         }
-        Ok(()) => return Ok(socket),
+        Ok(()) => return Ok(Way { own: socket, is_over: true }),
         Err(Errno::INPROGRESS) => {}
         Err(errno) => return Err(errno),
     }
     // One that is not over by then is waited for by `network`, as where the program's queue is full.
-    rustix::event::poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&OVER_WITHIN))?;
+    let is_over = rustix::event::poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&OVER_WITHIN))? > 0;
     rustix::net::sockopt::socket_error(&socket)??;
-    Ok(socket)
+    Ok(Way { own: socket, is_over })
 }
 
 #[cfg(test)]
@@ -200,6 +211,39 @@ mod tests {
         assert_eq!(came, 1);
         inside.accept().unwrap();
         assert!(published.places[0].refuses_since.is_none());
+    }
+
+    /// Each that is not over costs the whole wait: of many that come at once one a look pays it, and when there is room again all
+    /// others come.
+    #[test]
+    fn at_a_program_whose_queue_is_full_one_is_waited_for_at_each_look() {
+        let ((outside, listens), (inside, own)) = (listening(), listening());
+        rustix::net::listen(&inside, 0).unwrap();
+        // The last one finds no room, however late the kernel is.
+        let mut fills = vec![connect(own.port()).unwrap()];
+        let long = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
+        while let Some(Way { own: last, .. }) = fills.last()
+            && rustix::event::poll(&mut [PollFd::new(last, PollFlags::OUT)], Some(&long)).unwrap() > 0
+        {
+            assert!(fills.len() < 100, "it has no end");
+            fills.push(connect(own.port()).unwrap());
+        }
+        let mut published = Published::new(vec![(outside.into(), own.port())]).unwrap();
+        let peers: Vec<_> = (0..8).map(|_| TcpStream::connect(listens).unwrap()).collect();
+        let mut came = Vec::new();
+        published.serve(|one| came.push(one)).unwrap();
+        assert_eq!(came.len(), 1);
+        assert!(published.places[0].waits, "the others are not looked at before the timer has run out");
+        rustix::net::listen(&inside, 1_000).unwrap();
+        for _ in 0..500 {
+            let timer = published.timer.as_ref().unwrap();
+            rustix::event::poll(&mut [PollFd::new(timer, PollFlags::IN)], None).unwrap();
+            published.serve(|one| came.push(one)).unwrap();
+            if came.len() == peers.len() {
+                break;
+            }
+        }
+        assert_eq!(came.len(), peers.len());
     }
 
     #[test]

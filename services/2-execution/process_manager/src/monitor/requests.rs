@@ -78,7 +78,7 @@ impl Monitor {
                 Err(why) => refuse(connection, &why),
             },
             Request::Cut(sockets) => {
-                egress_sweep::cut(&sockets);
+                egress_sweep::cut(sockets.into_iter().collect());
                 connection.send(id, &Reply::Done);
             }
             Request::Abort if self.phase == Phase::Held => {

@@ -16,7 +16,7 @@ use sandbox::{
 };
 
 use super::{
-    datagrams::Datagrams, egress::WayOut, egress_sweep, names::NameServer, notice::Notices, proxy::Proxy,
+    datagrams::Datagrams, egress::WayOut, names::NameServer, notice::Notices, proxy::Proxy,
     published::Published, refused::RefusedCalls,
 };
 use crate::core::Watch;
@@ -91,7 +91,7 @@ impl OfService {
                 Ok(length) => {
                     match (ToInit::decode(self.buffer.get(..length).unwrap_or_default()), fds.pop()) {
                         (Some(ToInit::Open), Some(channel)) => self.way_out.open(channel)?,
-                        (Some(ToInit::Cut(sockets)), _) => egress_sweep::cut(&sockets),
+                        (Some(ToInit::Cut(sockets)), _) => self.way_out.add_cuts(sockets),
                         // Of a later build.
                         _ => {}
                     }

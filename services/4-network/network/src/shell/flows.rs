@@ -122,30 +122,35 @@ pub(super) fn flow_of(socket: &OwnedFd, domain: Domain, remote: SocketAddr) -> i
     Ok(Flow { domain, local, remote, cookie: sockopt::socket_cookie(socket)? })
 }
 
+/// At one after the other, with others coming between.
+async fn look_at<T>(mut all: Vec<T>, mut look: impl FnMut(T)) {
+    while !all.is_empty() {
+        let next = all.split_off(all.len().saturating_sub(LOOKED_AT_IN_A_ROW_MAX));
+        next.into_iter().for_each(&mut look);
+        tokio::task::yield_now().await;
+    }
+}
+
 impl Network {
     /// Forgets what nobody has any more.
     pub(super) fn close_gone(&self, program: &Program) {
-        self.close_gone_of(program, program.open());
+        program.open().iter().for_each(|open| self.close_if_gone(program, open));
     }
 
     /// The same, with others coming between: of each the kernel is asked.
     pub(super) async fn look_for_gone(&self, program: &Program) {
-        let mut left = program.open();
-        while !left.is_empty() {
-            let next = left.split_off(left.len().saturating_sub(LOOKED_AT_IN_A_ROW_MAX));
-            self.close_gone_of(program, next);
-            tokio::task::yield_now().await;
-        }
+        look_at(program.open(), |open| self.close_if_gone(program, &open)).await;
     }
 
-    fn close_gone_of(&self, program: &Program, all: Vec<Open>) {
-        for open in all.into_iter().filter(|open| self.is_gone(open)) {
-            // What a relay has goes on without the program's end of it for a while, and is cut as any other.
-            open.live.drain();
-            if !open.live.is_relayed() {
-                program.forget(open.inode, open.socket);
-                self.registry.remove(open.socket);
-            }
+    fn close_if_gone(&self, program: &Program, open: &Open) {
+        if !self.is_gone(open) {
+            return;
+        }
+        // What a relay has goes on without the program's end of it for a while, and is cut as any other.
+        open.live.drain();
+        if !open.live.is_relayed() {
+            program.forget(open.inode, open.socket);
+            self.registry.remove(open.socket);
         }
     }
 
@@ -175,19 +180,18 @@ impl Network {
         is_due
     }
 
-    /// What was cut of a program and is still there: the kernel's numbers.
-    fn cut_and_there(&self, program: &Program) -> Vec<u64> {
+    /// What was cut of a program and is still there: the kernel's numbers. Others come between.
+    async fn cut_and_there(&self, program: &Program) -> Vec<u64> {
         let mut there = Vec::new();
-        for open in program.open().into_iter().filter(|open| open.live.is_cut()) {
-            match !open.live.is_relayed() && self.is_gone(&open) {
-                true => {
-                    program.forget(open.inode, open.socket);
-                    self.registry.remove(open.socket);
-                }
-                // One that is just being connected hears of its end there.
-                false => there.push(open.inode),
+        look_at(program.open_and_cut(), |open| match !open.live.is_relayed() && self.is_gone(&open) {
+            true => {
+                program.forget(open.inode, open.socket);
+                self.registry.remove(open.socket);
             }
-        }
+            // One that is just being connected hears of its end there.
+            false => there.push(open.inode),
+        })
+        .await;
         there
     }
 
@@ -196,9 +200,13 @@ impl Network {
         let began = Instant::now();
         let (mut pause, mut told, mut ended) = (PAUSE_MIN, false, false);
         loop {
-            let programs = self.all_programs();
-            let left = programs.iter().map(|program| (program, self.cut_and_there(program)));
-            let left: Vec<_> = left.filter(|(_, sockets)| !sockets.is_empty()).collect();
+            let mut left = Vec::new();
+            for program in self.all_programs() {
+                let sockets = self.cut_and_there(&program).await;
+                if !sockets.is_empty() {
+                    left.push((program, sockets));
+                }
+            }
             let waited = began.elapsed();
             // A relay may have what was a program's that has ended.
             if left.is_empty() && !self.registry.has_cut_relayed() {
@@ -244,7 +252,10 @@ impl Network {
 mod tests {
     use super::*;
     use rustix::net::netlink;
-    use std::net::{TcpListener, TcpStream};
+    use std::{
+        net::{TcpListener, TcpStream},
+        task::{Context, Waker},
+    };
 
     fn kernel() -> Kernel {
         let flags = SocketFlags::CLOEXEC;
@@ -272,6 +283,21 @@ mod tests {
             drop((one, other));
             assert!(!kernel.has(&flow), "what is closed is gone, though its end is still to be said");
         }
+    }
+
+    /// Whoever waits for a decision has its turn after so many.
+    #[tokio::test]
+    async fn others_come_between_what_is_looked_at() {
+        let looked = std::cell::Cell::new(0);
+        let (mut in_a_row, mut before) = (Vec::new(), 0);
+        let looking = look_at(vec![(); 2 * LOOKED_AT_IN_A_ROW_MAX + 1], |()| looked.set(looked.get() + 1));
+        let mut looking = std::pin::pin!(looking);
+        let mut context = Context::from_waker(Waker::noop());
+        while looking.as_mut().poll(&mut context).is_pending() {
+            in_a_row.push(looked.get() - before);
+            before = looked.get();
+        }
+        assert_eq!(in_a_row, [LOOKED_AT_IN_A_ROW_MAX, LOOKED_AT_IN_A_ROW_MAX, 1]);
     }
 
     #[test]

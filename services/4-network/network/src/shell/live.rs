@@ -19,7 +19,10 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::{datagram_flow::Sources, program::Held};
+use super::{
+    datagram_flow::Sources,
+    program::{Cuts, Held},
+};
 use crate::core::{Domain, Flow, NetError, Pace, SocketType};
 
 /// In which form a socket is: tokio's types change with what was done.
@@ -312,11 +315,16 @@ impl Live {
 
     /// At once, with what is in flight.
     pub(super) fn cut(&self) {
+        self.cut_with(&mut Cuts::default());
+    }
+
+    /// The same of one of many: its monitor is told of those of one program together.
+    pub(super) fn cut_with(&self, cuts: &mut Cuts) {
         self.cut.send_replace(true);
         let io = std::mem::replace(&mut *self.io(), Io::Away);
         match io {
             Io::Stream(stream) => reset(&stream),
-            Io::Program(held) => held.cut(),
+            Io::Program(held) => cuts.add(held),
             Io::Sources(sources) => sources.cut(),
             _ => {}
         }
@@ -326,7 +334,7 @@ impl Live {
     pub(super) fn close(&self) {
         self.cut.send_replace(true);
         match std::mem::replace(&mut *self.io(), Io::Away) {
-            Io::Program(held) => held.cut(),
+            Io::Program(held) => Cuts::default().add(held),
             Io::Sources(sources) => sources.cut(),
             _ => {}
         }

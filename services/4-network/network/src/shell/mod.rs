@@ -230,13 +230,12 @@ impl Service for Network {
         self.fold_calls(AxiomRef { sequence: entry.sequence, hash: entry.hash }, payload);
         if let Some(rule) = registry.rules().apply(payload) {
             self.withhold_by(&rule);
-            registry.end_all(|sockets| sockets.by_rule(&rule), &format!("rule {rule} was removed"));
+            registry.end_rule(&rule, &format!("rule {rule} was removed"));
         }
         match payload {
             Payload::ConnectionRevoke(revoked) => {
-                let connection = revoked.body.connection;
                 let why = format!("revoked: {}", base::visible(&revoked.body.reason));
-                registry.end_all(|_| vec![connection], &why);
+                registry.end(&revoked.body.connection, &why);
             }
             Payload::IdentityUpdated(updated) => {
                 if let IdentityChange::Status { new, .. } = &updated.body.change

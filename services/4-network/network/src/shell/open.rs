@@ -38,7 +38,7 @@ impl Network {
         let (network, ended) = (Arc::clone(self), connection.id);
         tokio::spawn(async move {
             sleep(Duration::from_nanos(limit)).await;
-            network.registry.end_all(|_| vec![ended], "its time is over");
+            network.registry.end(&ended, "its time is over");
         });
     }
 

@@ -85,16 +85,41 @@ pub(super) struct Held {
     pub(super) inode: u64,
 }
 
-impl Held {
-    pub(super) fn cut(&self) {
-        let cut = Order::Cut(wire::ProgramSockets { sockets: vec![self.inode] });
-        // Nobody hears it any more if the program has ended, and its connections with it.
-        let _ = self.orders.send((wire::ProgramOrder { id: 0, order: Some(cut) }, Vec::new()));
+/// Of one word to a monitor: a number has at most ten bytes in it.
+pub(super) const CUT_AT_ONCE_MAX: usize = 1_000;
+
+/// What monitors are to end: those of one program that come in a row are one word, which is said at the latest when this is dropped.
+#[derive(Debug, Default)]
+pub(super) struct Cuts {
+    to: Option<mpsc::UnboundedSender<Said>>,
+    sockets: Vec<u64>,
+}
+
+impl Cuts {
+    pub(super) fn add(&mut self, held: Held) {
+        let is_same = self.to.as_ref().is_some_and(|to| to.same_channel(&held.orders));
+        if !is_same || self.sockets.len() >= CUT_AT_ONCE_MAX {
+            self.tell();
+            self.to = Some(held.orders);
+        }
+        self.sockets.push(held.inode);
+    }
+
+    fn tell(&mut self) {
+        let sockets = std::mem::take(&mut self.sockets);
+        if let Some(to) = self.to.take() {
+            let cut = Order::Cut(wire::ProgramSockets { sockets });
+            // Nobody hears it any more if the program has ended, and its connections with it.
+            let _ = to.send((wire::ProgramOrder { id: 0, order: Some(cut) }, Vec::new()));
+        }
     }
 }
 
-/// Of one word to a monitor: a number has at most ten bytes in it.
-const CUT_AT_ONCE_MAX: usize = 1_000;
+impl Drop for Cuts {
+    fn drop(&mut self) {
+        self.tell();
+    }
+}
 
 /// Before the name of a service.
 const SERVICE: &str = "service ";
@@ -203,6 +228,11 @@ impl Program {
         self.flows().get(&inode).map(|flow| flow.socket)
     }
 
+    /// What of it was cut.
+    pub(super) fn open_and_cut(&self) -> Vec<Open> {
+        self.flows().values().filter(|open| open.live.is_cut()).cloned().collect()
+    }
+
     /// Everything that is known.
     pub(super) fn open(&self) -> Vec<Open> {
         self.flows().values().cloned().collect()
@@ -292,6 +322,29 @@ mod tests {
             told.extend(part.sockets);
         }
         assert_eq!(told, cut);
+    }
+
+    /// Whatever comes between: nothing of one program is told to the monitor of another.
+    #[test]
+    fn what_is_cut_in_a_row_is_one_word_to_each_monitor() {
+        let ((one, mut ones), (other, mut others)) = (program(), program());
+        let held = |program: &Program, inode| Held { orders: program.orders.clone(), inode };
+        let mut cuts = Cuts::default();
+        let last = CUT_AT_ONCE_MAX as u64;
+        (0..=last).for_each(|inode| cuts.add(held(&one, inode)));
+        [7, 8].into_iter().for_each(|inode| cuts.add(held(&other, inode)));
+        cuts.add(held(&one, 9));
+        drop(cuts);
+        let told = |heard: &mut Heard| {
+            std::iter::from_fn(|| heard.try_recv().ok())
+                .map(|(order, _)| match order.order {
+                    Some(Order::Cut(cut)) => cut.sockets,
+                    other => panic!("{other:?}"),
+                })
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(told(&mut ones), [(0..last).collect(), vec![last], vec![9]]);
+        assert_eq!(told(&mut others), [[7, 8]]);
     }
 
     #[test]

@@ -8,9 +8,12 @@ use std::{
     },
 };
 
-use base::{ConnectionId, IdentityId};
+use base::{ConnectionId, IdentityId, RuleId};
 
-use super::live::{Io, Live};
+use super::{
+    live::{Io, Live},
+    program::Cuts,
+};
 use crate::core::{
     Domain, NetError, Record, Rules, SocketId, SocketType, Sockets,
     limits::{TRANSFERS_MAX, TRANSFERS_OF_ONE_MAX},
@@ -22,14 +25,14 @@ pub(super) struct Registry {
     both: Mutex<Both>,
     rules: Mutex<Rules>,
     transfers: Mutex<HashMap<IdentityId, usize>>,
+    /// Something of a program was cut since it was last asked.
+    has_cut: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Both {
     sockets: Sockets,
     live: HashMap<SocketId, Arc<Live>>,
-    /// Something of a program was cut since it was last asked.
-    has_cut: AtomicBool,
 }
 
 impl Registry {
@@ -98,14 +101,16 @@ impl Registry {
     }
 
     /// Ends what sockets do; their owner can still ask why, and close them.
-    pub(super) fn cut_all(&self, which: impl FnOnce(&Sockets) -> Vec<SocketId>, why: &str) {
+    pub(super) fn cut_all(&self, which: impl FnOnce(&mut Sockets) -> Vec<SocketId>, why: &str) {
         if kit::is_broken("cut") {
             return;
         }
-        let mut both = self.both();
-        for id in which(&both.sockets) {
-            both.cut(id, why);
-        }
+        let ended = {
+            let mut both = self.both();
+            let ended = which(&mut both.sockets);
+            both.end(&ended, why)
+        };
+        self.cut(ended);
     }
 
     /// Ends one that nobody is to be told of who waits for cuts: no entry of the log took it away.
@@ -122,22 +127,31 @@ impl Registry {
         self.both().live.values().any(|live| live.is_relayed() && live.is_cut())
     }
 
-    /// Ends connections: the sockets that live by them, and single peers of datagram sockets.
-    pub(super) fn end_all(&self, which: impl FnOnce(&Sockets) -> Vec<ConnectionId>, why: &str) {
-        if kit::is_broken("cut") {
-            return;
+    /// Ends a connection: the socket that lives by it, or a single peer of a datagram socket.
+    pub(super) fn end(&self, connection: &ConnectionId, why: &str) {
+        self.cut_all(|sockets| sockets.end(connection).into_iter().collect(), why);
+    }
+
+    /// Ends all that a rule has authorised.
+    pub(super) fn end_rule(&self, rule: &RuleId, why: &str) {
+        self.cut_all(|sockets| sockets.end_rule(rule), why);
+    }
+
+    /// What [`Both::end`] has marked, without the lock: who wants to look at the table does not wait until the last of many is cut.
+    fn cut(&self, all: Vec<Arc<Live>>) {
+        let (mut cuts, mut is_programs) = (Cuts::default(), false);
+        for live in all {
+            // A relay has gone when its task has seen the cut.
+            is_programs |= live.is_relayed() || live.with(|io| matches!(io, Io::Program(_)));
+            live.cut_with(&mut cuts);
         }
-        let mut both = self.both();
-        for connection in which(&both.sockets) {
-            if let Some(id) = both.sockets.end(&connection) {
-                both.cut(id, why);
-            }
-        }
+        drop(cuts);
+        self.has_cut.fetch_or(is_programs, Ordering::Relaxed);
     }
 
     /// Whether something of a program was cut since this was last asked.
     pub(super) fn has_cut_of_programs(&self) -> bool {
-        self.both().has_cut.swap(false, Ordering::Relaxed)
+        self.has_cut.swap(false, Ordering::Relaxed)
     }
 
     /// Room for one send or receive of an identity, until it is dropped.
@@ -168,27 +182,36 @@ impl Registry {
 
     /// What was made on a channel whose service has ended: cut, and gone, but for what only drains.
     pub(super) fn remove_of(&self, client: &str, why: &str) {
-        let mut both = self.both();
-        for id in both.sockets.of_client(client) {
-            if both.live.get(&id).is_some_and(|live| live.drains() && live.is_relayed()) {
-                continue;
+        let ended = {
+            let mut both = self.both();
+            let drains = |both: &Both, id: &SocketId| {
+                both.live.get(id).is_some_and(|live| live.drains() && live.is_relayed())
+            };
+            let all = both.sockets.of_client(client).into_iter();
+            let all: Vec<SocketId> = all.filter(|id| !drains(&both, id)).collect();
+            let ended = both.end(&all, why);
+            for id in all {
+                both.sockets.remove(id);
+                both.live.remove(&id);
             }
-            both.cut(id, why);
-            both.sockets.remove(id);
-            both.live.remove(&id);
-        }
+            ended
+        };
+        self.cut(ended);
     }
 }
 
 impl Both {
-    fn cut(&mut self, id: SocketId, why: &str) {
-        self.sockets.cut(id, why);
-        if let Some(live) = self.live.get(&id) {
-            // A relay has gone when its task has seen the cut.
-            let is_programs = live.is_relayed() || live.with(|io| matches!(io, Io::Program(_)));
-            self.has_cut.fetch_or(is_programs, Ordering::Relaxed);
-            live.cut();
+    /// Marks them as cut, and gives what the kernel has of them to whoever cuts that: of one client in a row, so that its monitor
+    /// is told of many at once.
+    fn end(&mut self, all: &[SocketId], why: &str) -> Vec<Arc<Live>> {
+        all.iter().for_each(|id| self.sockets.cut(*id, why));
+        let mut of_clients = HashMap::<&str, Vec<Arc<Live>>>::new();
+        for id in all {
+            if let (Some(client), Some(live)) = (self.sockets.client_of(*id), self.live.get(id)) {
+                of_clients.entry(client).or_default().push(Arc::clone(live));
+            }
         }
+        of_clients.into_values().flatten().collect()
     }
 }
 
@@ -213,6 +236,14 @@ impl Drop for Transfer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        core::{Connection, limits::FLOWS_OF_ONE_MAX},
+        shell::program::{CUT_AT_ONCE_MAX, Held},
+    };
+    use base::{AxiomRef, Hash, Sequence};
+    use chain::payload::network::NetworkGrant;
+    use contracts::network::v1::program_order::Order;
+    use std::time::{Duration, Instant};
 
     #[test]
     fn so_many_transfers_are_under_way_of_one_and_of_all() {
@@ -237,5 +268,68 @@ mod tests {
         assert!(registry.transfer(one(99)).is_ok());
         held.clear();
         assert!(registry.transfers().is_empty());
+    }
+
+    /// As many as one identity can have, of two programs in turns: their monitors are told in as few words as there can be, and who
+    /// looks at the table meanwhile sees each either as it was or cut.
+    #[test]
+    fn a_rule_that_goes_is_told_in_few_words() {
+        let registry = Registry::default();
+        let owner = IdentityId([1; 32]);
+        let rule: RuleId = "r".parse().unwrap();
+        let mut monitors = [1, 2].map(|_| tokio::sync::mpsc::unbounded_channel());
+        let live = |of: usize, inode| {
+            let orders = monitors[of].0.clone();
+            Arc::new(Live::of(Io::Program(Held { orders, inode })))
+        };
+        let mut all = Vec::new();
+        for number in 0..FLOWS_OF_ONE_MAX as u64 {
+            let of = (number % 2) as usize;
+            let live = live(of, number);
+            let id = registry.create_flow(owner, &format!("program {of}"), Domain::Inet, &live).unwrap();
+            let connection = Connection {
+                id: ConnectionId(u128::from(number).to_be_bytes()),
+                at: AxiomRef { sequence: Sequence(number), hash: Hash::ZERO },
+                rule: rule.clone(),
+                grant: NetworkGrant::UNLIMITED,
+            };
+            registry.change(|sockets| sockets.find_mut(id, owner).unwrap().connection = Some(connection));
+            all.push((id, live));
+        }
+        let (began, over) = (Instant::now(), AtomicBool::new(false));
+        let (took, waited) = std::thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                let mut longest = Duration::ZERO;
+                while !over.load(Ordering::Relaxed) {
+                    let began = Instant::now();
+                    registry.read(|_, _| ());
+                    longest = longest.max(began.elapsed());
+                }
+                longest
+            });
+            registry.end_rule(&rule, "it was removed");
+            let took = began.elapsed();
+            over.store(true, Ordering::Relaxed);
+            (took, other.join().unwrap())
+        });
+        println!(
+            "{} connections of one rule were ended in {took:?}; another waited for {waited:?}",
+            all.len()
+        );
+        for (_, heard) in &mut monitors {
+            let mut told = Vec::new();
+            let mut words = 0;
+            while let Ok((order, _)) = heard.try_recv() {
+                let Some(Order::Cut(cut)) = order.order else { panic!("{order:?}") };
+                told.extend(cut.sockets);
+                words += 1;
+            }
+            assert_eq!(
+                (told.len(), words),
+                (FLOWS_OF_ONE_MAX / 2, (FLOWS_OF_ONE_MAX / 2).div_ceil(CUT_AT_ONCE_MAX))
+            );
+        }
+        assert!(all.iter().all(|(id, live)| live.is_cut() && registry.find(*id, owner).is_err()));
+        assert!(registry.has_cut_of_programs() && !registry.has_cut_of_programs());
     }
 }

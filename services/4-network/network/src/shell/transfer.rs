@@ -183,7 +183,7 @@ impl Network {
         match &counts {
             Ok(_) if is_this => self.limit_duration(&asked),
             Ok(_) => {}
-            Err(error) => self.registry.end_all(|_| vec![asked.id], &error.to_string()),
+            Err(error) => self.registry.end(&asked.id, &error.to_string()),
         }
         Ok(counts?)
     }

@@ -14,6 +14,7 @@ use std::{
 };
 
 use base::Hash;
+use rustix::io::Errno;
 
 use super::{keeper_client::Keeper, plans::House};
 use crate::{
@@ -24,7 +25,14 @@ use crate::{
 pub(super) use demand::watch;
 
 /// Sockets of one service, by address.
-type Held = BTreeMap<ListenAddress, Arc<OwnedFd>>;
+type Held = BTreeMap<ListenAddress, Listener>;
+
+#[derive(Clone, Debug)]
+struct Listener {
+    fd: Arc<OwnedFd>,
+    /// An init has accepted there, or may have: then it waits for nobody (`O_NONBLOCK`), for all who have it.
+    was_published: bool,
+}
 
 /// What is held. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -109,8 +117,10 @@ impl Listeners {
     ) -> Result<bool, String> {
         let name = stored_name(service, &socket.listen);
         let owner = bind::owner(socket, house.own_uid, house.features.privileged)?;
-        let known = match self.of(service).get(&socket.listen) {
-            Some(known) => Some(Arc::clone(known)),
+        let held = self.of(service).remove(&socket.listen);
+        let was_published = socket.publish.is_some() || held.as_ref().is_some_and(|held| held.was_published);
+        let known = match held {
+            Some(held) => Some(held.fd),
             None => keeper.fetch(&name).await.map_err(|error| error.to_string())?.map(Arc::new),
         };
         let is_new = known.is_none();
@@ -129,8 +139,24 @@ impl Listeners {
                 Arc::new(bound)
             }
         };
-        self.lock().entry(service.to_owned()).or_default().insert(socket.listen.clone(), fd);
+        let held = Listener { fd, was_published };
+        self.lock().entry(service.to_owned()).or_default().insert(socket.listen.clone(), held);
         Ok(is_new)
+    }
+
+    /// Before a program is started: what is published no more and is its own now waits as it did when it was bound. Of all others
+    /// nothing is changed: what a program has set itself stays from one start to the next.
+    pub(super) fn give_back(&self, manifest: &ServiceManifest) -> Result<(), Errno> {
+        let mut all = self.lock();
+        let Some(held) = all.get_mut(&manifest.service.name) else { return Ok(()) };
+        for socket in &manifest.sockets {
+            let Some(listener) = held.get_mut(&socket.listen) else { continue };
+            if socket.publish.is_none() && listener.was_published {
+                rustix::io::ioctl_fionbio(&*listener.fd, false)?;
+            }
+            listener.was_published = socket.publish.is_some();
+        }
+        Ok(())
     }
 
     /// Lets go of every socket of a service that its manifest does not name.
@@ -160,12 +186,53 @@ impl Listeners {
     pub(super) fn on_demand(&self, manifest: &ServiceManifest) -> Vec<Arc<OwnedFd>> {
         let held = self.of(&manifest.service.name);
         let wanted = manifest.sockets.iter().filter(|socket| socket.on_demand);
-        wanted.filter_map(|socket| held.get(&socket.listen).cloned()).collect()
+        wanted.filter_map(|socket| held.get(&socket.listen)).map(|held| Arc::clone(&held.fd)).collect()
     }
 
     /// At the end of the node: nothing answers at these paths any more.
     pub(super) fn remove_files(&self) {
         let all = std::mem::take(&mut *self.lock());
         all.values().flat_map(Held::keys).for_each(bind::remove_file);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{OFlags, fcntl_getfl};
+
+    fn manifest(port: u16, more: &str) -> ServiceManifest {
+        let text = format!(
+            "version = 1\n[service]\nname = \"web\"\nversion = \"1.0.0\"\nservice_type = \"User\"\n[program]\n\
+             image = \"/bin/true\"\n[[sockets]]\nname = \"s\"\nlisten = \"tcp:127.0.0.1:{port}\"\n{more}"
+        );
+        crate::manifest::parse("web", &text).unwrap().manifest
+    }
+
+    /// A program that was handed it finds it as a program finds one that was just bound; one that has set it itself keeps it.
+    #[test]
+    fn what_is_published_no_more_waits_again_and_what_a_program_has_set_stays() {
+        let fd = Arc::new(OwnedFd::from(std::net::TcpListener::bind("127.0.0.1:0").unwrap()));
+        let port = std::net::TcpListener::from(fd.try_clone().unwrap()).local_addr().unwrap().port();
+        let (published, handed) = (manifest(port, "publish = 8080\n"), manifest(port, ""));
+        let listeners = Listeners::default();
+        let held = Listener { fd: Arc::clone(&fd), was_published: true };
+        let held = Held::from([(handed.sockets[0].listen.clone(), held)]);
+        listeners.lock().insert("web".to_owned(), held);
+        let waits = || !fcntl_getfl(&fd).unwrap().contains(OFlags::NONBLOCK);
+        // What the init does.
+        rustix::io::ioctl_fionbio(&fd, true).unwrap();
+        listeners.give_back(&published).unwrap();
+        assert!(!waits(), "it is published still");
+        listeners.give_back(&handed).unwrap();
+        assert!(waits());
+        // What its program does.
+        rustix::io::ioctl_fionbio(&fd, true).unwrap();
+        listeners.give_back(&handed).unwrap();
+        assert!(!waits(), "it is the program's own");
+        // The manifest of before, which takes the place of one that does not start.
+        listeners.give_back(&published).unwrap();
+        listeners.give_back(&handed).unwrap();
+        assert!(waits());
     }
 }

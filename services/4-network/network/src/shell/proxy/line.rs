@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::ThreadId,
@@ -17,6 +17,7 @@ use hyper::{
     client::conn::http1::{self as client, SendRequest},
 };
 use hyper_util::rt::TokioIo;
+use rustix::{io::Errno, net::RecvFlags};
 use tokio::{net::TcpStream, sync::OwnedSemaphorePermit, task::AbortHandle, time::sleep};
 
 use super::{
@@ -54,11 +55,20 @@ struct Known {
     to: std::net::SocketAddr,
     connection: Connection,
     live: Arc<crate::shell::live::Live>,
+    /// Of whoever carries it, and gone with that.
+    stream: Weak<TcpStream>,
     place: String,
     thread: ThreadId,
     /// Since when nothing is asked, in nanoseconds of [`now`].
     idle_since: AtomicU64,
     has_ended: AtomicBool,
+}
+
+/// Whether the other end has said nothing since it has answered: neither that it closes nor, which nobody asked for, that it is about to.
+/// The kernel is asked, which knows before the task that reads there is woken.
+fn is_silent(stream: &TcpStream) -> bool {
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    matches!(rustix::net::recv(stream, &mut [0; 1], flags), Err(Errno::AGAIN))
 }
 
 impl Known {
@@ -178,6 +188,7 @@ impl Asked {
             to,
             connection: opened.connection.clone(),
             live,
+            stream: Arc::downgrade(&stream),
             place: target.authority(),
             thread: std::thread::current().id(),
             idle_since: AtomicU64::new(BUSY),
@@ -246,7 +257,9 @@ impl Proxied {
             let Waiting { line, .. } = waiting;
             let known = &line.known;
             known.idle_since.store(BUSY, Ordering::SeqCst);
-            if self.still_leads_there(&line, user, target) {
+            // What its server has closed takes no request: one that cannot be sent twice would be lost there.
+            let is_silent = known.stream.upgrade().is_some_and(|stream| is_silent(&stream));
+            if is_silent && self.still_leads_there(&line, user, target) {
                 let room = room(&network.relays, &program.relays).map_err(|_| too_many())?;
                 return Ok(Some(Asked { line, room }));
             }
@@ -278,5 +291,34 @@ fn asks_for(target: &Target, names: &[String]) -> Result<(), CallError> {
     match judge_all(head.as_bytes(), names) {
         Verdict::Refused(why) => Err(denied(why.text(&names.join(" or ")))),
         Verdict::Agrees | Verdict::More => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    /// Nothing was polled here since: what the kernel knows is enough.
+    #[tokio::test]
+    async fn what_the_other_end_has_said_last_is_seen_before_anybody_reads_it() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let connected = || {
+            let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            stream.set_nonblocking(true).unwrap();
+            (TcpStream::from_std(stream).unwrap(), listener.accept().unwrap().0)
+        };
+        let (waits, _peer) = connected();
+        assert!(is_silent(&waits) && is_silent(&waits));
+        let (closed, peer) = connected();
+        drop(peer);
+        assert!(!is_silent(&closed));
+        let (late, mut peer) = connected();
+        peer.write_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n").unwrap();
+        assert!(!is_silent(&late));
+        // It is still there for whoever reads.
+        let mut heard = [0; 4];
+        late.readable().await.unwrap();
+        assert_eq!(late.try_read(&mut heard).unwrap(), 4);
     }
 }
