@@ -23,6 +23,10 @@ pub const DATAGRAM_BYTES_MAX: usize = 65_507;
 pub const PEERS_MAX: usize = 1_024;
 /// Programs with a way out; process_manager keeps as many.
 pub const PROGRAMS_MAX: usize = 512;
+/// Greetings that wait for the way out of one program while another opens it; one more is told nothing, and comes again.
+pub const GREETINGS_OF_PROGRAM_MAX: usize = 4;
+/// What was opened and taken by nobody is there for so long.
+pub const OPENED_WAITS: Duration = Duration::from_secs(5);
 /// Connects of one program that are being decided or are under way; the next is told to try again.
 pub const CONNECTS_OF_PROGRAM_MAX: usize = 256;
 /// The same of all programs together: each has a descriptor here meanwhile.
