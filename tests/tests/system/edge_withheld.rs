@@ -56,7 +56,7 @@ fn network_is_back(edge: &Edge) {
     kill(before);
     assert!(within(LIMIT, || !Path::new(&format!("/proc/{before}")).exists()));
     let plain = edge.plain.url("/");
-    assert!(within(LIMIT, || is_page(&get(edge, &plain))), "{}", edge.node.service_log("supervisor"));
+    assert!(within(LIMIT, || is_page(&get(edge, &plain))), "{}", edge.node.service_log("network"));
 }
 
 #[test]

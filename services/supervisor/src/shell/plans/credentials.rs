@@ -165,4 +165,43 @@ mod tests {
         assert_eq!(read(&path("apart/key"), 7, bounds).unwrap().as_slice(), b"s3cret\n");
         assert!(read(&path("apart/key"), 6, bounds).unwrap_err().to_string().contains("more than 6"));
     }
+
+    #[test]
+    fn of_a_program_that_runs_what_cannot_be_read_is_withheld_alone_and_tells_no_path() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name).to_str().unwrap().to_owned();
+        std::fs::write(path("key"), "s3cret\n").unwrap();
+        std::fs::write(path("lines"), "one\ntwo\n").unwrap();
+        std::fs::write(path("bytes"), [0xff]).unwrap();
+        let one = |name: &str, rest: &str| {
+            let file = path(name);
+            format!(
+                "[[egress.credentials]]\nhost = \"{name}.test\"\nsecret = \"{name}\"\npath = \"{file}\"\n{rest}"
+            )
+        };
+        let manifest = |all: &[String]| {
+            let text = format!(
+                "version = 1\n[service]\nname = \"web\"\nversion = \"1.0.0\"\nservice_type = \"User\"\n[program]\n\
+                 image = \"/bin/true\"\n[egress]\nallow = [\"a.test\"]\nproxy = true\n{}",
+                all.concat()
+            );
+            crate::manifest::parse("web.toml", &text).unwrap()
+        };
+        let house = super::super::tests::house(root.path(), false);
+        let whole = manifest(&[one("key", "")]);
+        assert_eq!(house.credentials(&whole.manifest).unwrap(), house.credentials_again(&whole.manifest).0);
+        let authority = format!("authority = \"{}\"\n", path("bytes"));
+        let spoilt = [one("absent", ""), one("lines", ""), one("key", &authority)];
+        for spoilt in &spoilt {
+            let both = manifest(&[one("key", "").replace("key.test", "whole.test"), spoilt.clone()]);
+            assert!(house.credentials(&both.manifest).is_err());
+            let (all, faults) = house.credentials_again(&both.manifest);
+            let [held, withheld] = &all[..] else { panic!("{all:?}") };
+            assert!(held.value.is_some() && withheld.value.is_none());
+            assert!(
+                !withheld.withheld.is_empty() && !withheld.withheld.contains(root.path().to_str().unwrap())
+            );
+            assert_eq!(faults.len(), 1);
+        }
+    }
 }
