@@ -88,9 +88,10 @@ fn a_secret_that_is_lost_takes_nothing_else_of_a_running_service_along() {
         assert!(refused.contains("the secret token is withheld") && refused.contains(why), "{refused}");
         assert!(!refused.contains(&key) && !refused.contains(SECRET), "{refused}");
         assert_eq!(edge.host.heard(), Vec::<String>::new());
-        let status = edge.node.run(&["status"]);
-        let status = String::from_utf8_lossy(&status.stdout).into_owned();
-        assert!(status.contains(&format!("token@{} of service served", edge.host.place)), "{status}");
+        // Its health is asked for now and then.
+        let status = || String::from_utf8_lossy(&edge.node.run(&["status"]).stdout).into_owned();
+        let named = format!("token@{} of service served", edge.host.place);
+        assert!(within(LIMIT, || status().contains(&named)), "{}", status());
     }
     assert_eq!(edge.node.pid("served"), pid, "it was started anew");
     // Whole again, and there when it is started again, or `network` is.
