@@ -91,7 +91,11 @@ impl Committed {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum AuthorityError {
     #[error("denied by policy; `bailiwick why {}` tells the operator more", decision.sequence)]
-    Denied { decision: AxiomRef },
+    Denied {
+        decision: AxiomRef,
+        /// What was to be done at once ([`Authority::use_now`]) would be allowed by this rule at another time.
+        later_by: Option<RuleId>,
+    },
     #[error("policy refused the request, {reason}: {text}")]
     Refused { reason: String, text: String },
     #[error("{IN_FLIGHT_MAX} acts are under way; ask again in {retry_after_ms} ms")]
@@ -152,7 +156,7 @@ impl IntoRefusal for AuthorityError {
 
     fn refusal(&self) -> Option<Sequence> {
         match self {
-            Self::Denied { decision } => Some(decision.sequence),
+            Self::Denied { decision, .. } => Some(decision.sequence),
             _ => None,
         }
     }
@@ -291,6 +295,12 @@ impl Authority {
         self.submit(Item::Evaluate(wire::Request { request: cbor::encode(request) })).await
     }
 
+    /// Decides what is done as soon as this returns, without an entry of its own. What an allowance asks for beside holds now, as
+    /// of an act; a denial says whether it is for good.
+    pub async fn use_now(&self, request: &PolicyRequest) -> Result<Committed, AuthorityError> {
+        self.submit(Item::UseNow(wire::Request { request: cbor::encode(request) })).await
+    }
+
     /// Records an entry on a decision that stands in the log, and uses it up.
     pub async fn redeem(&self, decision: Sequence, entry: Entry) -> Result<Committed, AuthorityError> {
         self.submit(Item::Redeem(wire::Redeem { decision: decision.0, entry: Some(entry.into_wire()) })).await
@@ -333,7 +343,9 @@ fn item_bytes(item: &Item) -> usize {
             Item::Act(act) => {
                 act.request.len() + proposal(&act.entry) + act.rule.as_ref().map_or(0, String::len)
             }
-            Item::Evaluate(request) | Item::Preflight(request) => request.request.len(),
+            Item::Evaluate(request) | Item::Preflight(request) | Item::UseNow(request) => {
+                request.request.len()
+            }
             Item::Redeem(redeem) => proposal(&redeem.entry),
             Item::Record(entry) => entry.payload.len(),
         }
@@ -363,6 +375,7 @@ fn read_reply(result: Option<WireResult>) -> Result<Committed, AuthorityError> {
         WireResult::Denied(denied) => Err(AuthorityError::Denied {
             decision: read_ref(denied.decision)?
                 .ok_or(AuthorityError::MalformedReply("a denial without a decision"))?,
+            later_by: denied.later_by.and_then(|rule| RuleId::new(rule).ok()),
         }),
         WireResult::Refused(refused) => {
             Err(AuthorityError::Refused { reason: refused.reason, text: refused.text })

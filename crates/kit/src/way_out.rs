@@ -24,8 +24,8 @@ use tokio::{
 
 pub use credential::{
     CREDENTIAL_AUTHORITY_BYTES_MAX, CREDENTIAL_BYTES_MAX, CREDENTIAL_FORMAT_BYTES_MAX,
-    CREDENTIAL_HEADER_BYTES_MAX, CREDENTIAL_HOST_BYTES_MAX, CREDENTIAL_NAME_BYTES_MAX, CREDENTIALS_MAX,
-    Credential, SECRET_MARK, Written, check_all,
+    CREDENTIAL_HEADER_BYTES_MAX, CREDENTIAL_HOST_BYTES_MAX, CREDENTIAL_NAME_BYTES_MAX,
+    CREDENTIAL_WITHHELD_BYTES_MAX, CREDENTIALS_MAX, Credential, SECRET_MARK, Written, check_all,
 };
 pub use header::{is_withheld_from_callers, is_withheld_from_secrets};
 use zeroize::Zeroizing;

@@ -211,7 +211,7 @@ async fn denials_refusals_and_malformed_answers_reach_the_caller_as_what_they_ar
     let reference = || Some(AxiomRef { sequence: 5, hash: vec![1; 32] });
     let short = Some(AxiomRef { sequence: 5, hash: vec![1; 31] });
     let answers = [
-        Some(Answer::Denied(Denied { decision: reference() })),
+        Some(Answer::Denied(Denied { decision: reference(), later_by: None })),
         Some(Answer::BusyRetryAfterMs(9)),
         None,
         Some(Answer::Committed(Committed { entry: short, ..Committed::default() })),
@@ -226,7 +226,7 @@ async fn denials_refusals_and_malformed_answers_reach_the_caller_as_what_they_ar
         results.push(call.await.unwrap());
     }
     assert!(
-        matches!(&results[0], Err(AuthorityError::Denied { decision }) if decision.sequence == Sequence(5))
+        matches!(&results[0], Err(AuthorityError::Denied { decision, .. }) if decision.sequence == Sequence(5))
     );
     assert_eq!(results[1], Err(AuthorityError::Busy { retry_after_ms: 9 }));
     assert!(matches!(&results[2], Err(AuthorityError::MalformedReply(_))));

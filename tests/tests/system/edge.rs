@@ -7,7 +7,10 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,9 +29,10 @@ use tokio_rustls::{
     },
 };
 
-const LIMIT: Duration = Duration::from_secs(60);
-const SECRET: &str = "correct-horse-battery-staple-73";
-const AUTHORITY: &str = include_str!("../../../services/4-network/network/tests/tls/authority.pem");
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const SECRET: &str = "correct-horse-battery-staple-73";
+pub(crate) const AUTHORITY: &str =
+    include_str!("../../../services/4-network/network/tests/tls/authority.pem");
 /// Of 127.0.0.1, and of another host.
 const SERVER: (&str, &str) = (
     include_str!("../../../services/4-network/network/tests/tls/server.pem"),
@@ -52,15 +56,18 @@ allow = true
 priority = 60
 "#;
 /// `get …`: the page, or `status/how curl ended`.
-const TOOLS: &str = r#"
+pub(crate) const TOOLS: &str = r#"
 get() { curl -sS --noproxy '' -x http://127.0.0.1:3128 --max-time 50 -o /tmp/page -w '%{http_code}' "$@" >/tmp/said 2>/tmp/error; ended=$?
     if [ $ended = 0 ] && grep -q ^200 /tmp/said; then cat /tmp/page; else echo "$(cat /tmp/said)/$ended"; fi; }
 "#;
 
 /// Keeps the head of each request. `/redirect?PLACE` sends on, `/slow` never ends.
-struct Server {
-    place: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) place: SocketAddr,
     heard: Arc<Mutex<Vec<String>>>,
+    /// While this is set nobody who comes is said anything, not even who is here.
+    pub(crate) is_shut: Arc<AtomicBool>,
+    pub(crate) came: Arc<AtomicUsize>,
 }
 
 impl Server {
@@ -83,7 +90,8 @@ impl Server {
     fn of(tls: Option<TlsAcceptor>) -> Self {
         let heard: Arc<Mutex<Vec<String>>> = Arc::default();
         let (send, receive) = std::sync::mpsc::channel();
-        let keep = Arc::clone(&heard);
+        let (is_shut, came) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let (keep, shut, counted) = (Arc::clone(&heard), Arc::clone(&is_shut), Arc::clone(&came));
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
@@ -91,8 +99,12 @@ impl Server {
                 send.send(listener.local_addr().unwrap()).unwrap();
                 loop {
                     let Ok((stream, _)) = listener.accept().await else { continue };
-                    let (tls, keep) = (tls.clone(), Arc::clone(&keep));
+                    let (tls, keep, shut) = (tls.clone(), Arc::clone(&keep), Arc::clone(&shut));
+                    counted.fetch_add(1, Ordering::SeqCst);
                     tokio::spawn(async move {
+                        while shut.load(Ordering::SeqCst) {
+                            tokio::time::sleep(Duration::from_millis(5)).await;
+                        }
                         match tls {
                             None => answer(stream, &keep).await,
                             Some(tls) => {
@@ -105,15 +117,15 @@ impl Server {
                 }
             });
         });
-        Self { place: receive.recv().unwrap(), heard }
+        Self { place: receive.recv().unwrap(), heard, is_shut, came }
     }
 
-    fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.place)
     }
 
     /// The heads of what was asked since the last time.
-    fn heard(&self) -> Vec<String> {
+    pub(crate) fn heard(&self) -> Vec<String> {
         std::mem::take(&mut self.heard.lock().unwrap())
     }
 }
@@ -144,7 +156,7 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, keep: &Mutex<Ve
 }
 
 /// The values of a header in the head of a request.
-fn values(head: &str, name: &str) -> Vec<String> {
+pub(crate) fn values(head: &str, name: &str) -> Vec<String> {
     let header = |line: &str| {
         let (one, value) = line.split_once(':')?;
         one.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
@@ -156,17 +168,17 @@ fn bearer() -> Vec<String> {
     vec![format!("Bearer {SECRET}")]
 }
 
-struct Edge {
-    node: TestNode,
+pub(crate) struct Edge {
+    pub(crate) node: TestNode,
     /// With the secret, and the authority of the servers here; outside of the node.
     files: tempfile::TempDir,
-    host: Server,
+    pub(crate) host: Server,
     other: Server,
-    plain: Server,
+    pub(crate) plain: Server,
 }
 
 impl Edge {
-    fn boot() -> Option<Self> {
+    pub(crate) fn boot() -> Option<Self> {
         let node = TestNode::boot()?;
         let rules = node.file("rules.toml", RULES);
         node.ok(&["network", "rules", "set", &rules]);
@@ -182,12 +194,12 @@ impl Edge {
         })
     }
 
-    fn file(&self, name: &str) -> String {
+    pub(crate) fn file(&self, name: &str) -> String {
         self.files.path().join(name).to_str().unwrap().to_owned()
     }
 
     /// Of `run`, for the secret at these places.
-    fn words(&self, places: &[SocketAddr]) -> Vec<String> {
+    pub(crate) fn words(&self, places: &[SocketAddr]) -> Vec<String> {
         let mut words = vec!["run".to_owned(), "--proxy".to_owned()];
         for server in [&self.host, &self.other, &self.plain] {
             words.extend(["--egress".to_owned(), server.place.to_string()]);
@@ -199,7 +211,7 @@ impl Edge {
         words
     }
 
-    fn script(&self, places: &[SocketAddr], lines: &[String]) -> Vec<String> {
+    pub(crate) fn script(&self, places: &[SocketAddr], lines: &[String]) -> Vec<String> {
         let script = format!("{TOOLS}{}", lines.join("\n"));
         let words = [self.words(places), ["--", "bash", "-c", &script].map(str::to_owned).to_vec()].concat();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -208,7 +220,7 @@ impl Edge {
         String::from_utf8_lossy(&output.stdout).lines().map(|line| line.trim_end().to_owned()).collect()
     }
 
-    fn rule(&self, id: &str, effect: &str, kind: &str, pattern: &str) {
+    pub(crate) fn rule(&self, id: &str, effect: &str, kind: &str, pattern: &str) {
         let text = format!(
             "[[rule]]\nid = \"{id}\"\nname = \"{id}\"\npriority = 10000\neffect = \"{effect}\"\n[rule.condition]\n\
              and = [{{ action = {{ kind = \"{kind}\" }} }}, {{ resource = {{ pattern = \"{pattern}\" }} }}]\n"
@@ -217,7 +229,7 @@ impl Edge {
         self.node.ok(&["policy", "add", &file]);
     }
 
-    fn decided(&self) -> Vec<bool> {
+    pub(crate) fn decided(&self) -> Vec<bool> {
         let of_use = |entry: &Value| entry.to_string().contains("use_secret");
         let allows = |entry: &Value| entry.to_string().to_lowercase().contains("\"allow");
         self.node.log(&["PolicyDecision"]).iter().filter(|entry| of_use(entry)).map(allows).collect()
@@ -292,7 +304,7 @@ fn a_host_hears_the_secret_that_its_program_never_has_and_nobody_else_hears_it()
 }
 
 /// Files in which the secret stands.
-fn found_below(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn found_below(folder: &Path) -> Vec<PathBuf> {
     let output = Command::new("grep").args(["-rlaF", "--devices=skip", SECRET]).arg(folder).output().unwrap();
     String::from_utf8_lossy(&output.stdout).lines().map(PathBuf::from).collect()
 }

@@ -507,6 +507,10 @@ pub struct ProgramHello {
     /// What is put into its plain requests to these places, which go on by TLS. At most 8.
     #[prost(message, repeated, tag = "10")]
     pub credentials: ::prost::alloc::vec::Vec<ProgramCredential>,
+    /// The program runs already, and its secrets have been looked at: one that cannot be used now is withheld, and the rest of its
+    /// way out stays.
+    #[prost(bool, tag = "11")]
+    pub again: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProgramCredential {
@@ -527,6 +531,9 @@ pub struct ProgramCredential {
     /// The secret. Empty if whoever starts the program has it no more: then nothing goes to the place in its name.
     #[prost(bytes = "vec", tag = "6")]
     pub value: ::prost::alloc::vec::Vec<u8>,
+    /// Where it is empty, why. At most 256 bytes; the program hears it.
+    #[prost(string, tag = "7")]
+    pub withheld: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProgramWelcome {

@@ -10,7 +10,7 @@ pub struct AuthorityItem {
     /// Echoed in the reply; unique among those in flight on this channel.
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    #[prost(oneof = "authority_item::Item", tags = "2, 3, 4, 5, 6")]
+    #[prost(oneof = "authority_item::Item", tags = "2, 3, 4, 5, 6, 7")]
     pub item: ::core::option::Option<authority_item::Item>,
 }
 /// Nested message and enum types in `AuthorityItem`.
@@ -31,6 +31,10 @@ pub mod authority_item {
         /// again. A no is the same denial, on record, that the act would have met. For acts with an effect to prepare.
         #[prost(message, tag = "6")]
         Preflight(super::Request),
+        /// Decide what is done as soon as it is answered, and has no entry of its own: as of an act, the conditions of an allowance
+        /// must hold now. A denial says whether it is for good.
+        #[prost(message, tag = "7")]
+        UseNow(super::Request),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -126,6 +130,10 @@ pub struct Committed {
 pub struct Denied {
     #[prost(message, optional, tag = "1")]
     pub decision: ::core::option::Option<super::super::common::v1::AxiomRef>,
+    /// To `use_now`: a rule that would allow it at another time, against which nothing stands but a rate or a point in time. Absent:
+    /// it is denied for as long as the rules stay as they are.
+    #[prost(string, optional, tag = "2")]
+    pub later_by: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Refused {

@@ -18,6 +18,8 @@ pub const CREDENTIAL_HOST_BYTES_MAX: usize = 260;
 pub const CREDENTIAL_HEADER_BYTES_MAX: usize = 64;
 pub const CREDENTIAL_FORMAT_BYTES_MAX: usize = 256;
 pub const CREDENTIAL_AUTHORITY_BYTES_MAX: usize = 8 * 1024;
+/// Bytes of why one is withheld; more is left out.
+pub const CREDENTIAL_WITHHELD_BYTES_MAX: usize = 256;
 
 /// Where the secret stands in a format.
 pub const SECRET_MARK: &str = "{}";
@@ -38,6 +40,8 @@ pub struct Credential {
     pub authority: String,
     /// None where it is not there any more.
     pub value: Option<Zeroizing<Vec<u8>>>,
+    /// Why not, if somebody knows.
+    pub withheld: String,
 }
 
 impl fmt::Debug for Credential {
@@ -102,7 +106,14 @@ impl Credential {
         }
         let value = value.map(|value| readable(secret, value)).transpose()?;
         let (secret, format, authority) = (secret.to_owned(), format.to_owned(), authority.to_owned());
-        Ok(Self { secret, host: place, header, format, authority, value })
+        Ok(Self { secret, host: place, header, format, authority, value, withheld: String::new() })
+    }
+
+    /// One that cannot be used now. What stands in the way is told to the program, without any path of the host's.
+    pub fn withheld(written: Written<'_>, why: &str) -> Result<Self, String> {
+        let mut withheld = base::visible(why).into_owned();
+        withheld.truncate(withheld.floor_char_boundary(CREDENTIAL_WITHHELD_BYTES_MAX));
+        Ok(Self { withheld, ..Self::new(written, None)? })
     }
 
     /// `secret` for `place`, as decisions and the log name it.
@@ -119,6 +130,7 @@ impl Credential {
             format: self.format.clone(),
             authority: self.authority.clone(),
             value: self.value.as_ref().map(|value| value.to_vec()).unwrap_or_default(),
+            withheld: self.withheld.clone(),
         }
     }
 
@@ -132,7 +144,10 @@ impl Credential {
             format: &said.format,
             authority: &said.authority,
         };
-        Self::new(written, (!value.is_empty()).then_some(value))
+        match value.is_empty() {
+            true => Self::withheld(written, &said.withheld),
+            false => Self::new(written, Some(value)),
+        }
     }
 }
 
@@ -259,6 +274,21 @@ mod tests {
         assert!(check_all(&many[1..]).is_ok());
         assert!(check_all(&many).is_err());
         assert!(check_all(&[many[1].clone(), many[1].clone()]).unwrap_err().contains("two credentials"));
+    }
+
+    #[test]
+    fn why_one_is_withheld_is_said_in_one_line_and_not_at_any_length() {
+        let written = Written { secret: "key", host: "api.test", ..Written::default() };
+        let why = |text: &str| {
+            let withheld = Credential::withheld(written, text).unwrap();
+            assert_eq!(Credential::of_wire(&mut withheld.to_wire()).as_ref(), Ok(&withheld));
+            assert!(withheld.value.is_none());
+            withheld.withheld
+        };
+        assert_eq!(why("gone\n"), "gone\\n");
+        let longest = "x".repeat(CREDENTIAL_WITHHELD_BYTES_MAX);
+        assert_eq!((why(&longest), why(&format!("{longest}x"))), (longest.clone(), longest.clone()));
+        assert_eq!(why(&format!("{}é", &longest[1..])).len(), CREDENTIAL_WITHHELD_BYTES_MAX - 1);
     }
 
     #[test]

@@ -216,16 +216,18 @@ impl Land {
                             ..Committed::default()
                         })
                     }
-                    false => Answer::Denied(Denied { decision: Some(decision.into()) }),
+                    false => Answer::Denied(Denied { decision: Some(decision.into()), later_by: None }),
                 }
             }
-            Item::Evaluate(asked) => match decide(&mut world, &asked.request) {
+            Item::Evaluate(asked) | Item::UseNow(asked) => match decide(&mut world, &asked.request) {
                 ((decision, signed, true), _) => Answer::Committed(Committed {
                     decision: Some(decision.into()),
                     signed_decision: cbor::encode(&signed),
                     ..Committed::default()
                 }),
-                ((decision, ..), _) => Answer::Denied(Denied { decision: Some(decision.into()) }),
+                ((decision, ..), _) => {
+                    Answer::Denied(Denied { decision: Some(decision.into()), later_by: None })
+                }
             },
             Item::Record(_) | Item::Redeem(_) if world.deaf => {
                 Answer::Refused(Refused { reason: "AxiomUnavailable".to_owned(), text: "no log".to_owned() })

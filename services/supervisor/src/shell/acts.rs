@@ -20,7 +20,7 @@ pub(super) async fn ask(
     };
     match asked {
         Ok(authorization) => ActOutcome::Allowed { authorization },
-        Err(AuthorityError::Denied { decision }) => ActOutcome::Denied { refusal: decision.sequence.0 },
+        Err(AuthorityError::Denied { decision, .. }) => ActOutcome::Denied { refusal: decision.sequence.0 },
         Err(error) => ActOutcome::Unavailable { text: error.to_string() },
     }
 }

@@ -150,7 +150,7 @@ impl Applier {
                 }
                 Ok(())
             }
-            Err(AuthorityError::Denied { decision }) => {
+            Err(AuthorityError::Denied { decision, .. }) => {
                 Err(SupervisorError::PolicyDenied { refusal: decision.sequence.0 })
             }
             Err(error) => Err(unavailable(error)),

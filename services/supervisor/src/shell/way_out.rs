@@ -13,7 +13,7 @@ use std::{
 
 use base::IdentityId;
 use contracts::{network::v1 as wire, way_out::ToInit};
-use kit::way_out::{self, Asked};
+use kit::way_out::{self, Asked, Credential};
 use sandbox::fdpass::{Channel, PassError};
 use tokio::{net::UnixStream, sync::oneshot};
 
@@ -21,7 +21,7 @@ use super::{
     clients,
     keeper_client::Keeper,
     launches::{self, Fault},
-    plans::House,
+    plans::{CredentialFault, House},
     run::Shell,
     sockets::SUPERVISOR,
 };
@@ -38,6 +38,8 @@ const NETWORK: &str = "network";
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(50);
+/// The same where `network` is there and does not give it: nothing changes that by itself.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 /// An init takes what it is told within milliseconds; one that has stood still for so long is tried again with the next.
 const TELL_TIMEOUT: Duration = Duration::from_secs(2);
 const FULL_PAUSE: Duration = Duration::from_millis(2);
@@ -78,7 +80,7 @@ impl WayOut {
             identity: identity.0.to_vec(),
             egress: allow.unwrap_or_default(),
             service: manifest.name().to_owned(),
-            credentials: Vec::new(),
+            ..Default::default()
         };
         Some(Self {
             keeper: begin.keeper.clone(),
@@ -93,7 +95,9 @@ impl WayOut {
 
     /// Before the launch: the channel waits for the init. What is refused now would be refused for ever.
     pub(super) async fn first(&self) -> Result<Option<UnixStream>, Fault> {
-        match tokio::time::timeout(PATIENCE, self.ask()).await {
+        let (house, manifest) = (Arc::clone(&self.house), Arc::clone(&self.manifest));
+        let read = move || house.credentials(&manifest.manifest).map(|all| (all, Vec::new()));
+        match tokio::time::timeout(PATIENCE, self.ask(false, read)).await {
             Ok(Ok(Ok(stream))) => Ok(Some(stream)),
             Ok(Ok(Err(refused))) => {
                 let text = format!("[egress] is refused: {refused}");
@@ -107,21 +111,35 @@ impl WayOut {
         }
     }
 
-    async fn ask(&self) -> io::Result<Result<UnixStream, String>> {
-        let (house, manifest) = (Arc::clone(&self.house), Arc::clone(&self.manifest));
-        let read = tokio::task::spawn_blocking(move || house.credentials(&manifest.manifest));
-        let credentials = match read.await.map_err(io::Error::other)? {
-            Ok(credentials) => credentials,
+    /// With what `read` has of its secrets.
+    async fn ask(
+        &self,
+        again: bool,
+        read: impl FnOnce() -> Result<(Vec<Credential>, Vec<CredentialFault>), CredentialFault> + Send + 'static,
+    ) -> io::Result<Result<UnixStream, String>> {
+        let (credentials, faults) = match tokio::task::spawn_blocking(read).await.map_err(io::Error::other)? {
+            Ok(read) => read,
             Err(fault) => return Ok(Err(fault.to_string())),
         };
-        let Asked { stream, channel } = match way_out::ask(&self.path, &self.hello, &credentials).await? {
+        let hello = wire::ProgramHello { again, ..self.hello.clone() };
+        let Asked { stream, channel } = match way_out::ask(&self.path, &hello, &credentials).await? {
             Ok(asked) => asked,
             Err(refused) => return Ok(Err(refused)),
         };
+        for fault in faults {
+            let service = &self.hello.service;
+            tracing::warn!(service, %fault, "a secret of its way out is withheld, until it is started again");
+        }
         if let Some(channel) = channel {
             self.tell(&ToInit::Open, &[channel.as_fd()]).await?;
         }
         Ok(Ok(stream))
+    }
+
+    /// Of a program that runs, as it may by now be that a secret of its cannot be read.
+    async fn ask_again(&self) -> io::Result<Result<UnixStream, String>> {
+        let (house, manifest) = (Arc::clone(&self.house), Arc::clone(&self.manifest));
+        self.ask(true, move || Ok(house.credentials_again(&manifest.manifest))).await
     }
 
     async fn tell(&self, word: &ToInit, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
@@ -142,27 +160,38 @@ impl WayOut {
 
     /// For as long as the launch lives, which `ends` tells.
     async fn keep(self, mut held: Option<UnixStream>, mut ends: oneshot::Receiver<()>) {
+        let mut refused = String::new();
         loop {
             tokio::select! {
                 _ = &mut ends => return,
-                () = self.once(held.take()) => {}
+                () = self.once(held.take(), &mut refused) => {}
             }
         }
     }
 
-    async fn once(&self, held: Option<UnixStream>) {
+    /// Why it was refused is said once.
+    async fn once(&self, held: Option<UnixStream>, refused: &mut String) {
+        let service = &self.hello.service;
         let stream = match held {
             Some(stream) => Ok(Ok(stream)),
-            None => self.ask().await,
+            None => self.ask_again().await,
         };
         match stream {
             Ok(Ok(mut stream)) => {
+                refused.clear();
                 while let Ok(cut) = way_out::next_cut(&mut stream).await {
                     self.end(cut).await;
                 }
             }
-            other => {
-                tracing::debug!(service = self.hello.service, ?other, "no way out for a program");
+            Ok(Err(why)) => {
+                if *refused != why {
+                    tracing::warn!(service, why, "network gives a program no way out; it is asked again");
+                    *refused = why;
+                }
+                tokio::time::sleep(REFUSED_PAUSE).await;
+            }
+            Err(error) => {
+                tracing::debug!(service, %error, "no way out for a program");
                 tokio::time::sleep(PAUSE).await;
             }
         }

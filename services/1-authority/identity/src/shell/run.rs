@@ -277,7 +277,7 @@ enum Fault {
 impl From<AuthorityError> for Fault {
     fn from(error: AuthorityError) -> Self {
         match error {
-            AuthorityError::Denied { decision } => Self::Denied(decision),
+            AuthorityError::Denied { decision, .. } => Self::Denied(decision),
             error => Self::Other(error.into()),
         }
     }

@@ -70,6 +70,10 @@ pub enum Item {
     Preflight {
         request: Vec<u8>,
     },
+    /// What is done as soon as it is answered, without an entry: the restrictions are held to now.
+    UseNow {
+        request: Vec<u8>,
+    },
 }
 
 /// Goes into the log whole or not at all. `seal` makes it ready to send.
@@ -151,6 +155,7 @@ enum For<'a> {
     /// A redeeming, or a service that is given it.
     Later,
     Preflight,
+    Now,
 }
 
 /// What must wait while a unit is in flight.
@@ -225,6 +230,7 @@ impl Engine {
             }
             Item::Evaluate { request } => self.decide(channel, request, For::Later, now),
             Item::Preflight { request } => self.decide(channel, request, For::Preflight, now),
+            Item::UseNow { request } => self.decide(channel, request, For::Now, now),
             Item::Redeem { decision, entry } => self.redeem(channel, *decision, entry, now),
             Item::Record { entry } => admit::record(&self.speculative, channel, entry).map(|payload| {
                 Outcome::Planned(self.plan(
@@ -246,7 +252,7 @@ impl Engine {
     ) -> Result<Outcome, Refusal> {
         let (entry, rule) = match purpose {
             For::Act(entry, rule) => (Some(entry), rule),
-            For::Later | For::Preflight => (None, None),
+            For::Later | For::Preflight | For::Now => (None, None),
         };
         let request = admit::request(channel, bytes)?;
         if self.held.contains_key(&request.requestor) {

@@ -101,7 +101,10 @@ fn settle(matched: Vec<Match<'_>>) -> Verdict<'_> {
     Verdict { layer, effect, deciding: Some(first.stored), matched, other_reason: None }
 }
 
-fn authenticate<'a>(state: &'a PolicyState, request: &PolicyRequest) -> Result<&'a Principal, String> {
+pub(super) fn authenticate<'a>(
+    state: &'a PolicyState,
+    request: &PolicyRequest,
+) -> Result<&'a Principal, String> {
     let requestor = state
         .identities()
         .get(&request.requestor)

@@ -163,12 +163,31 @@ impl RuleSet {
     /// Every rule that matches, in the order in which they are tried (POL-21). `matches` is emptied first.
     pub(super) fn matching<'a>(&'a self, facts: &Facts<'_>, matches: &mut Vec<Match<'a>>) {
         matches.clear();
-        let mut consider = |slot: u32| {
-            let Some(stored) = self.slot(slot) else { return };
+        self.consider(facts, |stored| {
             match stored.structure.and_then(|()| facts.holds(&stored.rule, &stored.rule.condition)) {
                 Ok(false) => {}
                 Ok(true) => matches.push(Match { stored, fault: None }),
                 Err(fault) => matches.push(Match { stored, fault: Some(fault) }),
+            }
+        });
+        matches.sort_unstable_by(|a, b| tried_before(a.stored, b.stored));
+        matches.dedup_by(|a, b| std::ptr::eq(a.stored, b.stored));
+    }
+
+    /// Every rule that may match at some time, in the order in which they are tried.
+    pub(super) fn candidates(&self, facts: &Facts<'_>) -> Vec<&StoredRule> {
+        let mut all = Vec::new();
+        self.consider(facts, |stored| all.push(stored));
+        all.sort_unstable_by(|a, b| tried_before(a, b));
+        all.dedup_by(|a, b| std::ptr::eq(*a, *b));
+        all
+    }
+
+    /// The index knows nothing of time, so what it leaves out matches at none. One may come more than once.
+    fn consider<'a>(&'a self, facts: &Facts<'_>, mut one: impl FnMut(&'a StoredRule)) {
+        let mut consider = |slot: u32| {
+            if let Some(stored) = self.slot(slot) {
+                one(stored);
             }
         };
         if facts.requestor.lineage_complete {
@@ -178,7 +197,5 @@ impl RuleSet {
             // A group that cannot be told is a group of any rule: the index would miss it.
             (0..u32::try_from(self.slots.len()).unwrap_or(u32::MAX)).for_each(consider);
         }
-        matches.sort_unstable_by(|a, b| tried_before(a.stored, b.stored));
-        matches.dedup_by(|a, b| std::ptr::eq(a.stored, b.stored));
     }
 }

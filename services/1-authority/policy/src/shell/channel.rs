@@ -116,5 +116,6 @@ fn item_of(item: authority_item::Item) -> Option<Item> {
         }
         authority_item::Item::Record(proposal) => Item::Record { entry: entry(proposal) },
         authority_item::Item::Preflight(request) => Item::Preflight { request: request.request },
+        authority_item::Item::UseNow(request) => Item::UseNow { request: request.request },
     })
 }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use base::{AxiomRef, Hash, Sequence, limits::MESSAGE_BYTES_MAX};
+use base::{AxiomRef, AxiomTime, Hash, Sequence, limits::MESSAGE_BYTES_MAX};
 use chain::{merkle, payload::policy::PolicyRequest};
 use contracts::{
     axiom::v1::{
@@ -27,7 +27,8 @@ use tonic::{Status, Streaming};
 
 use super::{log, saved};
 use crate::core::{
-    Engine, Entry, Item, Outcome, PolicyState, SealedUnit, Unit, authority::identity_of, seal, withdraws,
+    Engine, Entry, Item, Outcome, PolicyState, SealedUnit, Unit, authority::identity_of, later_by, seal,
+    withdraws,
 };
 
 /// Messages of items that wait for the engine from all channels together; beyond it a channel reads no further. Each has
@@ -485,7 +486,8 @@ impl Task {
         let Some(asked) = &waiter.asked else { return };
         match settled.decision {
             Some(decision) if !settled.allowed => {
-                let denied = wire::Denied { decision: Some(decision.into()) };
+                let later_by = later_of(engine, &asked.item, AxiomTime(result.timestamp_ns));
+                let denied = wire::Denied { decision: Some(decision.into()), later_by };
                 outbox.put(asked, wire::authority_reply::Result::Denied(denied));
             }
             _ => {
@@ -510,7 +512,7 @@ impl Task {
             | Item::ActBy { entry, .. }
             | Item::Redeem { entry, .. }
             | Item::Record { entry } => withdraws(entry),
-            Item::Evaluate { .. } | Item::Preflight { .. } => false,
+            Item::Evaluate { .. } | Item::Preflight { .. } | Item::UseNow { .. } => false,
         };
         let at = committed.entry.as_ref().map(|at| Sequence(at.sequence)).filter(|_| withdrawn);
         let Some(at) = at else {
@@ -546,6 +548,13 @@ impl Task {
             None => outbox.refuse(asked, reason_name(result.rejected()), &result.text),
         }
     }
+}
+
+/// Who does something at once is told whether it was denied for good.
+fn later_of(engine: &Engine, item: &Item, now: AxiomTime) -> Option<String> {
+    let Item::UseNow { request } = item else { return None };
+    let request = base::cbor::decode::<PolicyRequest>(request).ok()?;
+    later_by(engine.confirmed(), &request, now).map(|rule| rule.to_string())
 }
 
 /// Answers with a decision that stands in the log.

@@ -24,6 +24,8 @@ enum Value {
     Held(HeaderValue),
     /// It is not here, for this reason.
     Withheld(String),
+    /// Whoever starts the program has it no more, for this reason.
+    Lost(String),
 }
 
 /// Of one program, for one place.
@@ -55,9 +57,13 @@ impl Credential {
                 filled(&given.format, secret)
                     .ok_or_else(|| format!("the secret {} is nothing that a header can say", given.secret))?,
             ),
-            None => Value::Withheld(
-                "whoever started the program has it no more; start the program again".to_owned(),
-            ),
+            None => {
+                let why = match given.withheld.as_str() {
+                    "" => "whoever started the program has it no more",
+                    why => why,
+                };
+                Value::Lost(format!("{why}; see to it, and start the program again"))
+            }
         };
         let (host, port) = (target.host().to_owned(), target.port());
         Ok(Self { secret: given.secret, host, port, header, authority: given.authority, value })
@@ -72,6 +78,12 @@ impl Credential {
     #[must_use]
     pub fn place(&self) -> String {
         format!("{}:{}", self.host, self.port)
+    }
+
+    /// As decisions and the log name it.
+    #[must_use]
+    pub fn named(&self) -> String {
+        format!("{}@{}", self.secret, self.place())
     }
 
     #[must_use]
@@ -97,15 +109,26 @@ impl Credential {
     pub fn held(&self) -> Result<(), CallError> {
         match &self.value {
             Value::Held(_) => Ok(()),
-            Value::Withheld(why) => {
+            Value::Withheld(why) | Value::Lost(why) => {
                 Err(CallError::PolicyDenied(format!("the secret {} is withheld: {why}", self.secret)))
             }
         }
     }
 
-    /// From here on it is not here.
+    /// Why, if it is not here though nobody has decided so.
+    #[must_use]
+    pub fn lost(&self) -> Option<&str> {
+        match &self.value {
+            Value::Lost(why) => Some(why),
+            Value::Held(_) | Value::Withheld(_) => None,
+        }
+    }
+
+    /// From here on it is not here. What is not already, keeps its reason.
     pub fn withhold(&mut self, why: &str) {
-        self.value = Value::Withheld(why.to_owned());
+        if matches!(self.value, Value::Held(_)) {
+            self.value = Value::Withheld(why.to_owned());
+        }
     }
 
     /// What the program may ask for in its name. `TRACE` has what was sent said back.
@@ -225,6 +248,11 @@ mod tests {
         let written = Written { secret: "key", host: "api.test", ..Written::default() };
         let lost = Credential::new(way_out::Credential::new(written, None).unwrap()).unwrap();
         assert!(lost.held().unwrap_err().to_string().contains("start the program again"));
+        assert!(lost.lost().is_some() && held.lost().is_none());
+        let named = way_out::Credential::withheld(written, "its file is gone").unwrap();
+        let mut named = Credential::new(named).unwrap();
+        named.withhold("another reason");
+        assert!(named.lost().unwrap().contains("its file is gone"));
         assert!(held.permits(&Method::GET).is_ok() && held.permits(&Method::TRACE).is_err());
     }
 }

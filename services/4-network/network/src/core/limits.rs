@@ -23,6 +23,10 @@ pub const DATAGRAM_BYTES_MAX: usize = 65_507;
 pub const PEERS_MAX: usize = 1_024;
 /// Programs with a way out; process_manager keeps as many.
 pub const PROGRAMS_MAX: usize = 512;
+/// Greetings that wait for the way out of one program while another opens it; one more is told nothing, and comes again.
+pub const GREETINGS_OF_PROGRAM_MAX: usize = 2;
+/// What was opened and taken by nobody is there for so long.
+pub const OPENED_WAITS: Duration = Duration::from_secs(5);
 /// Connects of one program that are being decided or are under way; the next is told to try again.
 pub const CONNECTS_OF_PROGRAM_MAX: usize = 256;
 /// The same of all programs together: each has a descriptor here meanwhile.
@@ -183,7 +187,8 @@ mod tests {
     }
 
     /// What counts something that holds no descriptor of its own: it is a part of another, or not a number of things.
-    const NONE: [&str; 37] = [
+    const NONE: [&str; 38] = [
+        "GREETINGS_OF_PROGRAM_MAX",
         "SOCKETS_OF_ONE_MAX",
         // Their descriptors are the programs'.
         "FLOWS_MAX",
@@ -233,7 +238,8 @@ mod tests {
         const OTHERS: usize = 300;
         let held = descriptors![
             SOCKETS_MAX * 1,
-            PROGRAMS_MAX * 3,
+            // With the greetings that wait.
+            PROGRAMS_MAX * 5,
             // Its two ends, and a pipe for each direction that carries much.
             RELAYS_MAX * 6,
             CARRIERS_MAX * 4,

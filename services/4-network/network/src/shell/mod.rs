@@ -12,6 +12,7 @@ mod interfaces;
 mod live;
 mod names;
 mod open;
+mod opening;
 mod options;
 mod program;
 mod program_connect;
@@ -275,7 +276,7 @@ impl Service for Network {
     }
 
     fn health(&self) -> Vec<Component> {
-        vec![self.interfaces.health(), self.resolver.health(), self.kernel.health()]
+        vec![self.interfaces.health(), self.resolver.health(), self.kernel.health(), self.secrets_health()]
     }
 }
 

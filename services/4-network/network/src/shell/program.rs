@@ -11,7 +11,7 @@ use base::{IdentityId, ProcessId, RuleId};
 use contracts::network::v1::{self as wire, program_order::Order};
 use tokio::sync::{Semaphore, mpsc};
 
-use super::{live::Live, names::Names, proxy::Waiting};
+use super::{live::Live, names::Names, opening::Opening, proxy::Waiting};
 use crate::core::{
     Bucket, Credential, Kept, Places, SocketId, Target,
     limits::{
@@ -43,6 +43,7 @@ pub(super) struct Program {
     since: Instant,
     pub(super) names: Names,
     credentials: Mutex<Vec<Given>>,
+    pub(super) opening: Opening,
 }
 
 /// A secret that it does not have itself.
@@ -143,9 +144,9 @@ impl Program {
         identity: IdentityId,
         places: Places,
         credentials: Vec<Credential>,
-    ) -> (Self, Heard) {
+    ) -> Self {
         let (orders, heard) = mpsc::unbounded_channel();
-        let program = Self {
+        Self {
             process: ProcessId(if hello.service.is_empty() { hello.process } else { 0 }),
             identity,
             places,
@@ -164,8 +165,8 @@ impl Program {
             credentials: Mutex::new(
                 credentials.into_iter().map(|credential| Given { credential, rule: None }).collect(),
             ),
-        };
-        (program, heard)
+            opening: Opening::new(heard),
+        }
     }
 
     /// The service whose program it is.
@@ -183,8 +184,25 @@ impl Program {
         self.credentials.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn credentials(&self) -> Vec<Credential> {
-        self.given().iter().map(|given| given.credential.clone()).collect()
+    /// Of those that are here, the ones that policy has not been asked about.
+    pub(super) fn unreleased(&self) -> Vec<Credential> {
+        let is_new = |given: &&Given| given.rule.is_none() && given.credential.held().is_ok();
+        self.given().iter().filter(is_new).map(|given| given.credential.clone()).collect()
+    }
+
+    /// By name, those that whoever starts the program has no more, and why.
+    pub(super) fn lost(&self) -> Vec<(String, String)> {
+        let named = |given: &Given| {
+            let credential = &given.credential;
+            Some((credential.named(), credential.lost()?.to_owned()))
+        };
+        self.given().iter().filter_map(named).collect()
+    }
+
+    /// Withholds those that are not among these, whatever became of their values; there are no new ones.
+    pub(super) fn keep_only(&self, named: &[Credential]) {
+        let is_named = |given: &Given| named.iter().any(|one| one.is_same(&given.credential));
+        self.withhold("whoever starts the program names it no more", |given| !is_named(given));
     }
 
     /// The one that a plain request to there is given.
@@ -195,6 +213,13 @@ impl Program {
     pub(super) fn allowed_by(&self, credential: &Credential, rule: &RuleId) {
         for given in self.given().iter_mut().filter(|given| given.credential.is_same(credential)) {
             given.rule = Some(rule.clone());
+        }
+    }
+
+    /// The rule that may let it be used some time; one that has let it be used stays that.
+    pub(super) fn waits_for(&self, credential: &Credential, rule: &RuleId) {
+        for given in self.given().iter_mut().filter(|given| given.credential.is_same(credential)) {
+            given.rule.get_or_insert_with(|| rule.clone());
         }
     }
 
@@ -301,10 +326,13 @@ mod tests {
     use super::*;
     use crate::shell::live::{Io, Live};
     use contracts::way_out::{Message as _, PACKET_BYTES_MAX};
+    use kit::way_out;
 
     fn program() -> (Program, Heard) {
         let hello = wire::ProgramHello { process: 1, ..Default::default() };
-        Program::new(&hello, IdentityId([1; 32]), Places::default(), Vec::new())
+        let program = Program::new(&hello, IdentityId([1; 32]), Places::default(), Vec::new());
+        let heard = program.opening.heard_for_test();
+        (program, heard)
     }
 
     /// Whatever their numbers are: what a monitor cannot hear costs it the channel.
@@ -347,6 +375,41 @@ mod tests {
         assert_eq!(told(&mut others), [[7, 8]]);
     }
 
+    fn credential(host: &str, value: Option<&[u8]>) -> Credential {
+        let written = way_out::Written { secret: "key", host, ..Default::default() };
+        let value = value.map(|value| zeroize::Zeroizing::new(value.to_vec()));
+        Credential::new(way_out::Credential::new(written, value).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn policy_is_asked_once_about_what_is_here_and_what_is_named_no_more_goes() {
+        let hello = wire::ProgramHello { process: 1, ..Default::default() };
+        let [used, waits, new, lost] = ["used", "waits", "new", "lost"]
+            .map(|host| credential(host, (host != "lost").then_some(&b"s3cret"[..])));
+        let all = vec![used.clone(), waits.clone(), new.clone(), lost.clone()];
+        let program = Program::new(&hello, IdentityId([1; 32]), Places::default(), all);
+        let places = |all: Vec<Credential>| all.iter().map(Credential::place).collect::<Vec<_>>();
+        assert_eq!(places(program.unreleased()), ["used:443", "waits:443", "new:443"]);
+        let [first, second] = ["first", "second"].map(|rule| RuleId::new(rule).unwrap());
+        program.allowed_by(&used, &first);
+        program.waits_for(&waits, &second);
+        program.waits_for(&used, &second);
+        assert_eq!(places(program.unreleased()), ["new:443"]);
+        assert_eq!(program.lost().len(), 1);
+        assert_eq!(program.lost()[0].0, "key@lost:443");
+        let held = |host: &str| {
+            program.given().iter().any(|given| {
+                given.credential.place() == format!("{host}:443") && given.credential.held().is_ok()
+            })
+        };
+        // With the rule that let it be used, and with none that did not.
+        program.withhold("its rule was removed", |given| given.rule.as_ref() == Some(&second));
+        assert!(held("used") && !held("waits") && held("new"));
+        // Another value of the same secret is the same secret.
+        program.keep_only(&[credential("used", Some(b"another"))]);
+        assert!(held("used") && !held("new"));
+    }
+
     #[test]
     fn each_start_of_a_service_is_a_client_of_its_own_and_says_whose_it_is() {
         let hello = |process, service: &str| wire::ProgramHello {
@@ -359,7 +422,7 @@ mod tests {
         let services = clients.each_ref().map(|client| service_of(client));
         assert_eq!(services, [None, Some("web"), Some("web")]);
         assert_eq!(
-            Program::new(&hello(7, "web"), IdentityId([1; 32]), Places::default(), Vec::new()).0.process,
+            Program::new(&hello(7, "web"), IdentityId([1; 32]), Places::default(), Vec::new()).process,
             ProcessId(0)
         );
     }

@@ -14,9 +14,12 @@ use contracts::{
     network::v1::{self as wire, program_order::Order, program_word::Word},
     way_out::{PACKET_BYTES_MAX, SPARE_MAX, with_length},
 };
-use kit::{Caller, way_out};
+use kit::{
+    Caller,
+    way_out::{self, CREDENTIALS_MAX},
+};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
-use sandbox::{fdpass::Channel, host_socket};
+use sandbox::host_socket;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, unix::AsyncFd},
     net::UnixStream,
@@ -27,7 +30,7 @@ use tokio::{
 use super::{
     Network,
     program::{Heard, Program, client_of},
-    program_wire::{Wire, hello, pass, receive, register, send},
+    program_wire::{Wire, hello, pass, receive, send},
 };
 use crate::core::{Credential, Domain, NetError, Places, limits::PROGRAMS_MAX};
 
@@ -68,38 +71,12 @@ impl Network {
             let refused = self.kernel.health().message.unwrap_or_default();
             return pass(&stream, &wire::ProgramWelcome { refused }, None).await;
         }
-        let found = credentials.and_then(|credentials| self.find_or_open(&hello, credentials));
-        let program = match found {
-            // process_manager has been started again; the program's monitor has its channel.
-            Ok((known, None)) => {
-                pass(&stream, &wire::ProgramWelcome::default(), None).await?;
-                known
-            }
-            Ok((program, Some(heard))) => {
-                let opened = async {
-                    let (ours, theirs) = Channel::pair()?;
-                    ours.set_nonblocking()?;
-                    let ours = register(ours)?;
-                    // Before the program can ask for anything.
-                    self.release_secrets(&program)
-                        .await
-                        .map_err(|error| io::Error::other(error.to_string()))?;
-                    pass(&stream, &wire::ProgramWelcome::default(), Some(theirs.into())).await?;
-                    Ok::<_, io::Error>(ours)
-                };
-                match opened.await {
-                    Ok(ours) => {
-                        let (network, served) = (Arc::clone(self), Arc::clone(&program));
-                        tokio::spawn(async move { network.serve_program(served, heard, ours).await });
-                    }
-                    // Nobody has the other end: the next greeting opens another one.
-                    Err(error) => {
-                        self.end_program(&program, heard);
-                        return Err(error);
-                    }
-                }
-                program
-            }
+        let program = match credentials {
+            Ok(credentials) => self.open_one(&hello, credentials, &mut stream).await?,
+            Err(error) => Err(error),
+        };
+        let program = match program {
+            Ok(program) => program,
             Err(error) => {
                 let refused = error.to_string();
                 return pass(&stream, &wire::ProgramWelcome { refused }, None).await;
@@ -124,36 +101,56 @@ impl Network {
         Ok(())
     }
 
-    /// In the table before anything is said, so that of two greetings for one program one opens it.
-    fn find_or_open(
-        &self,
+    /// What of its secrets is not in the table is gone when this returns.
+    async fn open_one(
+        self: &Arc<Self>,
         hello: &wire::ProgramHello,
         credentials: Vec<Credential>,
-    ) -> Result<(Arc<Program>, Option<Heard>), NetError> {
+        stream: &mut UnixStream,
+    ) -> io::Result<Result<Arc<Program>, NetError>> {
+        loop {
+            let program = match self.find_or_enter(hello, &credentials) {
+                Ok(program) => program,
+                Err(error) => return Ok(Err(error)),
+            };
+            if self.open(&program, stream).await? {
+                return Ok(Ok(program));
+            }
+        }
+    }
+
+    /// In the table before anything is said, so that of two greetings for one program one opens it. One that is known is told by
+    /// its identity and its places; its secrets are what they were, or withheld.
+    fn find_or_enter(
+        &self,
+        hello: &wire::ProgramHello,
+        credentials: &[Credential],
+    ) -> Result<Arc<Program>, NetError> {
         let identity = IdentityId::from_slice(&hello.identity)
             .ok_or_else(|| NetError::invalid("identity", "it is not 32 bytes"))?;
         let places = Places::parse(&hello.egress)?;
         let client = client_of(hello);
         let mut programs = self.programs();
         if let Some(known) = programs.get(&client) {
-            let own = known.credentials();
-            let same = own.len() == credentials.len()
-                && own.iter().zip(&credentials).all(|(one, other)| one.is_same(other));
-            return match known.identity == identity && known.places == places && same {
-                true => Ok((Arc::clone(known), None)),
-                false => Err(NetError::invalid(
+            if known.identity != identity || known.places != places {
+                return Err(NetError::invalid(
                     "process",
-                    "it is known with another identity, other places or other secrets",
-                )),
-            };
+                    "it is known with another identity or other places",
+                ));
+            }
+            known.keep_only(credentials);
+            return Ok(Arc::clone(known));
         }
         if programs.len() >= PROGRAMS_MAX {
             return Err(NetError::TooMany(format!("{PROGRAMS_MAX} programs have a way out already")));
         }
-        let (program, heard) = Program::new(hello, identity, places, credentials);
-        let program = Arc::new(program.held_to(self.rates));
+        let program =
+            Arc::new(Program::new(hello, identity, places, credentials.to_vec()).held_to(self.rates));
+        for (name, why) in program.lost() {
+            tracing::warn!(client = program.client, secret = name, why, "a secret of a program is withheld");
+        }
         programs.insert(client, Arc::clone(&program));
-        Ok((program, Some(heard)))
+        Ok(program)
     }
 
     pub(super) fn all_programs(&self) -> Vec<Arc<Program>> {
@@ -164,7 +161,12 @@ impl Network {
         self.programs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn serve_program(self: Arc<Self>, program: Arc<Program>, mut heard: Heard, wire: AsyncFd<Wire>) {
+    pub(super) async fn serve_program(
+        self: Arc<Self>,
+        program: Arc<Program>,
+        mut heard: Heard,
+        wire: AsyncFd<Wire>,
+    ) {
         let mut buffer = vec![0; PACKET_BYTES_MAX];
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -199,7 +201,7 @@ impl Network {
 
     /// What is being decided finds the channel closed, or its row is in the table by now; only then another program can have
     /// the number.
-    fn end_program(self: &Arc<Self>, program: &Arc<Program>, mut heard: Heard) {
+    pub(super) fn end_program(self: &Arc<Self>, program: &Arc<Program>, mut heard: Heard) {
         heard.close();
         let (network, ended) = (Arc::clone(self), Arc::clone(program));
         tokio::spawn(async move { network.end_outlived(&ended).await });
@@ -256,21 +258,39 @@ impl Network {
 /// What is wrong with one is said without its value.
 fn credentials_of(hello: &mut wire::ProgramHello) -> Result<Vec<Credential>, NetError> {
     let wrong = |text: String| NetError::invalid("credentials", text);
+    let again = hello.again;
     // All are taken out, whatever is wrong with one of them.
-    let read: Vec<_> = hello.credentials.iter_mut().map(way_out::Credential::of_wire).collect();
-    let all = read.into_iter().collect::<Result<Vec<_>, _>>().map_err(wrong)?;
-    way_out::check_all(&all).map_err(wrong)?;
-    for authority in all.iter().map(|one| one.authority.as_str()).filter(|pem| !pem.is_empty()) {
-        super::calls::check_authority(authority).map_err(wrong)?;
+    let read: Vec<_> = hello.credentials.iter_mut().map(|said| credential_of(said, again)).collect();
+    let all: Vec<Credential> = read.into_iter().collect::<Result<_, _>>().map_err(wrong)?;
+    if all.len() > CREDENTIALS_MAX {
+        return Err(wrong(format!("{} credentials, at most {CREDENTIALS_MAX} are allowed", all.len())));
     }
-    let all: Vec<Credential> =
-        all.into_iter().map(Credential::new).collect::<Result<_, _>>().map_err(wrong)?;
     // Two spellings of one host.
     let mut places = std::collections::HashSet::new();
     match all.iter().find(|one| !places.insert(one.place())) {
         Some(twice) => Err(wrong(format!("{} has two credentials; one can be put in", twice.place()))),
         None => Ok(all),
     }
+}
+
+/// Of a program that runs already, one that cannot be used is withheld for that reason.
+fn credential_of(said: &mut wire::ProgramCredential, again: bool) -> Result<Credential, String> {
+    let read = |said: &mut wire::ProgramCredential| {
+        let given = way_out::Credential::of_wire(said)?;
+        if !given.authority.is_empty() {
+            super::calls::check_authority(&given.authority)?;
+        }
+        Credential::new(given)
+    };
+    let error = match read(said) {
+        Err(error) if again => error,
+        other => return other,
+    };
+    // Its value was taken out.
+    said.value.clear();
+    said.authority.clear();
+    said.withheld = error;
+    read(said)
 }
 
 /// process_manager has no service, and the supervisor nothing else.

@@ -45,6 +45,7 @@ use crate::{
 
 pub(super) use account::ids_of;
 pub(super) use boundary::boundary_pair;
+pub(super) use credentials::CredentialFault;
 pub(super) use environment::identify;
 pub(super) use folders::{find_way, make_way};
 pub(super) use program::{ProgramFault, place_of_check};

@@ -6,6 +6,7 @@ mod conditions;
 mod engine;
 mod flight;
 mod index;
+mod later;
 mod lineage;
 mod recent;
 mod reference;

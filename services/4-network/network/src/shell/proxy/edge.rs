@@ -1,6 +1,8 @@
 //! Secrets that are put into requests here, so that the program does not have them (`core/credential.rs`): that policy lets one be
 //! used is on record before, each time and when it is handed over; and what falls with a rule or an identity is wiped.
 
+use std::sync::Arc;
+
 use base::{IdentityId, RuleId, cbor};
 use chain::payload::policy::{PolicyAction, SignedDecision};
 use hyper::{
@@ -10,7 +12,7 @@ use hyper::{
     header::{CONNECTION, HeaderValue},
 };
 use hyper_util::rt::TokioIo;
-use kit::authority::AuthorityError;
+use kit::{Component, authority::AuthorityError};
 use tokio::time::timeout;
 use tonic::Status;
 
@@ -114,66 +116,120 @@ impl Proxied {
     }
 }
 
+/// Why a secret is not put into a request.
+enum NotUsed {
+    /// It is wiped, and there again when the program is started again.
+    ForGood(String),
+    /// Time alone stands against it, and it stays.
+    Now(String),
+    /// Nobody has decided.
+    Undecided(CallError),
+}
+
+impl NotUsed {
+    /// What is denied for good is wiped; what a rate or a point in time denies is not there for this once.
+    fn settle(self, program: &Program, credential: &Credential) -> CallError {
+        let secret = credential.secret();
+        match self {
+            Self::ForGood(why) => {
+                program.withhold(&why, |given| given.credential.is_same(credential));
+                CallError::PolicyDenied(format!("the secret {secret} is withheld: {why}"))
+            }
+            Self::Now(why) => {
+                CallError::RateLimitExceeded(format!("the secret {secret} cannot be used now: {why}"))
+            }
+            Self::Undecided(error) => error,
+        }
+    }
+}
+
 impl Network {
-    /// Asks policy in the program's name. What is denied is wiped: it is there again when the program is started again.
+    /// Asks policy in the program's name.
     async fn may_use(&self, program: &Program, credential: &Credential) -> Result<RuleId, CallError> {
-        let denied = |why: String| {
-            program.withhold(&why, |given| given.credential.is_same(credential));
-            Err(CallError::PolicyDenied(format!("the secret {} is withheld: {why}", credential.secret())))
-        };
+        let used = self.decide_use(program, credential).await;
+        used.map_err(|not_used| not_used.settle(program, credential))
+    }
+
+    async fn decide_use(&self, program: &Program, credential: &Credential) -> Result<RuleId, NotUsed> {
+        let unsure = |status: &Status| NotUsed::Undecided(failed(status));
         if !self.node.local().is_active(&program.identity) {
-            return denied(format!("identity {} is not active", program.identity));
+            return Err(NotUsed::ForGood(format!("identity {} is not active", program.identity)));
         }
         let (name, place) = (credential.secret().to_owned(), credential.place());
+        let refused = format!("policy does not let {name} be used for {place}");
         let action = PolicyAction::UseSecret { name, place };
         let resource = resource_of(&action);
         let authority = self.node.authority();
         let request = authority.request(program.identity, action, resource);
-        let mut request = request.map_err(|error| failed(&error.into()))?;
+        let mut request = request.map_err(|error| unsure(&error.into()))?;
         request.context.process = program.process;
         if let Some(service) = program.service() {
             request.context.metadata.insert("service".to_owned(), service.to_owned());
         }
-        let decided = match authority.evaluate(&request).await {
+        let decided = match authority.use_now(&request).await {
             Ok(decided) => decided,
-            Err(AuthorityError::Denied { decision }) => {
-                return denied(format!(
-                    "policy does not let {} be used for {} (`bailiwick why {}`)",
-                    credential.secret(),
-                    credential.place(),
-                    decision.sequence
-                ));
+            Err(AuthorityError::Denied { decision, later_by }) => {
+                let why = format!("{refused} (`bailiwick why {}`)", decision.sequence);
+                let Some(rule) = later_by else { return Err(NotUsed::ForGood(why)) };
+                // With the rule that can let it be used it goes, whether it was used or not.
+                program.waits_for(credential, &rule);
+                self.folded(decision.sequence).await.map_err(|status| unsure(&status))?;
+                return Err(match self.node.local().rule_in_force(&rule) {
+                    true => NotUsed::Now(format!("{why}; by rule {rule} it may later")),
+                    false => NotUsed::ForGood(why),
+                });
             }
-            Err(error) => return Err(failed(&error.into())),
+            // The rule stands, and asks for more than is there now.
+            Err(AuthorityError::Refused { text, .. }) => {
+                return Err(NotUsed::Now(format!("{refused}: {text}")));
+            }
+            Err(error) => return Err(unsure(&error.into())),
         };
         let body = cbor::decode::<SignedDecision>(&decided.signed_decision).and_then(|it| it.decode_body());
-        let unread = |error| failed(&Status::internal(format!("the decision cannot be read: {error}")));
-        let rule = body.map_err(unread)?.deciding_rule;
+        let unread = |error| unsure(&Status::internal(format!("the decision cannot be read: {error}")));
+        let body = body.map_err(unread)?;
+        if !body.allows() {
+            return Err(NotUsed::ForGood(refused));
+        }
+        let rule = body.deciding_rule;
         // A rule that goes is seen here once what it decided by is folded: it takes the secret along from then on.
-        self.folded(decided.decided_by()).await.map_err(|status| failed(&status))?;
+        self.folded(decided.decided_by()).await.map_err(|status| unsure(&status))?;
         match self.node.local().rule_in_force(&rule) {
             true => Ok(rule),
-            false => denied(format!("rule {rule}, which let it be used, was removed")),
+            false => Err(NotUsed::ForGood(format!("rule {rule}, which let it be used, was removed"))),
         }
     }
 
-    /// What a program was started with, before it has its way out: kept if policy lets it be used, wiped if not. An error is
-    /// neither: it is asked for again.
+    /// What a program was started with, before it has its way out: kept if policy lets it be used, now or later, wiped if not. An
+    /// error is neither: it is asked for again.
     pub(in crate::shell) async fn release_secrets(&self, program: &Program) -> Result<(), CallError> {
-        for credential in program.credentials() {
-            if credential.held().is_err() {
-                continue;
-            }
-            match self.may_use(program, &credential).await {
+        for credential in program.unreleased() {
+            match self.decide_use(program, &credential).await {
                 Ok(rule) => program.allowed_by(&credential, &rule),
-                // Wiped, and the program hears why when it asks.
-                Err(CallError::PolicyDenied(why)) => {
+                Err(NotUsed::Undecided(error)) => return Err(error),
+                // The program hears why when it asks.
+                Err(not_used) => {
+                    let why = not_used.settle(program, &credential).to_string();
                     tracing::warn!(client = program.client, why, "a secret of a program");
                 }
-                Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    /// What somebody has to see to: a secret that policy withholds is not among it.
+    pub(in crate::shell) fn secrets_health(&self) -> Component {
+        const NAME: &str = "secrets";
+        let programs = self.all_programs();
+        let of = |program: &Arc<Program>| {
+            let client = program.client.clone();
+            program.lost().into_iter().map(move |(name, why)| format!("{name} of {client}: {why}"))
+        };
+        let lost: Vec<String> = programs.iter().flat_map(of).collect();
+        match lost.first() {
+            None => Component::healthy(NAME),
+            Some(first) => Component::degraded(NAME, format!("{} withheld; {first}", lost.len())),
+        }
     }
 
     pub(in crate::shell) fn withhold_by(&self, rule: &RuleId) {
