@@ -257,7 +257,7 @@ impl Shell {
     }
 
     fn perform(&mut self, machine: &Supervisor, effect: Effect) {
-        if self.unremembered && leaves_a_trace(&effect) {
+        if self.unremembered && effect.leaves_a_trace() {
             self.remember(machine);
         }
         match effect {
@@ -486,22 +486,6 @@ impl Shell {
             let _ = inputs.send(Input::Event(Event::ProbeResult { launch, call, result }));
         });
     }
-}
-
-/// What somebody else sees, so that a supervisor which starts after it must know of it. The others can wait until there is
-/// nothing more to take in: a death before that is as good as one before the event itself.
-const fn leaves_a_trace(effect: &Effect) -> bool {
-    !matches!(
-        effect,
-        Effect::Remember
-            | Effect::Probe { .. }
-            | Effect::ReadPressure { .. }
-            | Effect::AwaitDemand { .. }
-            | Effect::Notify { .. }
-            | Effect::RefuseSubscriber { .. }
-            | Effect::Warn(_)
-            | Effect::Late { .. }
-    )
 }
 
 pub(super) fn exit_status(status: process::ExitStatus) -> ExitStatus {
