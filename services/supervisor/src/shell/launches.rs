@@ -67,9 +67,8 @@ impl Shell {
         if let Some(current) = self.current.get(&service) {
             current.send_replace(Some(launch));
         }
-        let way_out = manifest.manifest.has_way().then(|| {
-            let (told, ends) = tokio::sync::oneshot::channel();
-            self.ways_out.insert(launch, told);
+        let ends = manifest.manifest.has_way().then(|| self.ways_out.begin(launch)).flatten();
+        let way_out = ends.map(|ends| {
             let keeper = self.applier.keeper.clone();
             let house = Arc::clone(&self.applier.house);
             (way_out::Begin { keeper, house, path: self.network_socket(), identity }, ends)
