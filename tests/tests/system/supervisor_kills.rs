@@ -25,7 +25,10 @@ const KILLS_PER_WINDOW: usize = 9;
 const WINDOW: Duration = Duration::from_secs(61);
 const BACK: Duration = Duration::from_secs(30);
 /// Restarts of a service of the user among the kills: one after each so many.
-const RESTART_EVERY: usize = 4;
+const RESTART_EVERY: usize = 2;
+/// Each kill comes so much later after its restart was asked for than the one before, so that they meet it at different moments.
+const LATER: Duration = Duration::from_millis(20);
+const DELAYS: u32 = 16;
 
 fn status(node: &TestNode) -> Option<Value> {
     let output = node.run(&["status", "-o", "json"]);
@@ -108,7 +111,7 @@ fn kills_of_the_supervisor_lose_and_double_nobody() {
                 }
             });
         }
-        let mut killed = VecDeque::new();
+        let (mut killed, mut restarts) = (VecDeque::new(), 0);
         for round in 0..kills {
             if killed.len() == KILLS_PER_WINDOW
                 && let Some(first) = killed.pop_front()
@@ -126,6 +129,8 @@ fn kills_of_the_supervisor_lose_and_double_nobody() {
             if round % RESTART_EVERY == 0 {
                 // The kill below comes while this goes on: whether it is answered is open, that it leaves one is not.
                 let mut restart = node.command(&["service", "restart", "changing"]).spawn().unwrap();
+                std::thread::sleep(LATER * (restarts % DELAYS));
+                restarts += 1;
                 kill(now);
                 let _ = restart.wait().unwrap();
             } else {
@@ -164,6 +169,15 @@ fn kills_of_the_supervisor_lose_and_double_nobody() {
     assert!(answered > kills as u64, "services answered {answered} calls only");
     let failed = node.log(&["ServiceFailed"]);
     assert!(failed.is_empty(), "{failed:?}");
+    // Whatever became of whoever asked for a restart, it was none or one.
+    let of_changing = |kind| {
+        let entries = node.log(&[kind]);
+        entries.iter().filter(|entry| entry["body"]["name"] == "changing").cloned().collect::<Vec<_>>()
+    };
+    let (starts, stops) = (of_changing("ServiceStart"), of_changing("ServiceStop"));
+    assert_eq!(starts.len(), 1 + stops.len(), "{starts:?} {stops:?}");
+    assert!(stops.iter().all(|stop| stop["body"]["reason"] == "restart requested"), "{stops:?}");
+    eprintln!("{} restarts were carried out", stops.len());
     assert_eq!(node.json(&["log", "verify"])["ok"], true);
 }
 
