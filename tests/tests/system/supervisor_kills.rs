@@ -91,7 +91,14 @@ fn kills_of_the_supervisor_lose_and_double_nobody() {
     allow_all(&node);
     let out = format!("fs = [{:?}]\n[egress]\nallow = [\"{}\"]\n", folder_of(GOES_OUT), server.place);
     for ((name, mark), way) in names.iter().zip(marks).zip(["", &out, &out]) {
-        let program = format!("[program]\nimage = \"/bin/sleep\"\nargs = [\"{mark}\"]\n{way}");
+        // The one that is restarted takes its time to end, so that some supervisors die before it does.
+        let program = match *name {
+            "changing" => format!(
+                "[program]\nimage = \"/bin/sh\"\n\
+                 args = [\"-c\", \"trap 'sleep 0.2; exit 0' TERM; sleep {mark} & wait; exit 1\"]\n{way}"
+            ),
+            _ => format!("[program]\nimage = \"/bin/sleep\"\nargs = [\"{mark}\"]\n{way}"),
+        };
         let applied = node.apply(name, &program);
         assert!(applied.status.success(), "{applied:?}");
     }
