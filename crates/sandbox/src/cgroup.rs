@@ -178,8 +178,14 @@ impl Tree {
 
     /// Makes the group of one process tree with its limits. Fails where it cannot hold a limit of disks that must be held.
     pub fn group(&self, name: &str, limits: &Limits) -> io::Result<Group> {
-        let mut group =
-            Group { folders: Vec::new(), unified: None, memory: None, freezer: None, enforced: Vec::new() };
+        let mut group = Group {
+            folders: Vec::new(),
+            unified: None,
+            memory: None,
+            freezer: None,
+            enforced: Vec::new(),
+            left_out: Vec::new(),
+        };
         for folder in self.folders() {
             let folder = folder.join(name);
             if let Err(error) = make_folder(&folder) {
@@ -202,7 +208,10 @@ impl Tree {
         group.limit(limits, &group.memory.clone(), &place(&self.pids), &place(&self.cpu));
         if let Some(io) = &limits.io {
             match io_limits::apply(io, place(&self.io).as_ref()) {
-                Ok(enforced) => group.enforced.extend(enforced),
+                Ok(applied) => {
+                    group.enforced.extend(applied.enforced);
+                    group.left_out = applied.left_out;
+                }
                 Err(error) => {
                     let _ = group.remove();
                     return Err(error);
@@ -259,6 +268,7 @@ pub struct Group {
     memory: Option<Controller>,
     freezer: Option<PathBuf>,
     enforced: Vec<Enforced>,
+    left_out: Vec<String>,
 }
 
 impl Group {
@@ -299,6 +309,12 @@ impl Group {
     #[must_use]
     pub fn enforced(&self) -> &[Enforced] {
         &self.enforced
+    }
+
+    /// Why one disk is not limited, each, though limits of disks may be held.
+    #[must_use]
+    pub fn left_out(&self) -> &[String] {
+        &self.left_out
     }
 
     /// For birth inside the group. It places the child in v2 only.

@@ -105,6 +105,21 @@ fn a_service_starts_with_its_limits_of_disks_or_says_why_not() {
     let applied = node.apply("optional", &manifest(&format!("io_optional = true\n{limited}")));
     assert!(applied.status.success(), "{applied:?}");
     assert_eq!(node.service("optional")["state"], "Running", "{}", node.service("optional"));
+    // One that is not there takes no other with it, and it is said which.
+    let status = node.json(&["status"]);
+    let two = r#"io = [{ place = "/", read_bytes = 10000000 }, { place = "/proc", read_bytes = 10000000 }]"#;
+    let applied = node.apply("two", &manifest(&format!("io_optional = true\n{two}")));
+    assert!(applied.status.success(), "{applied:?}");
+    let missing = node.service("two")["missing"].to_string();
+    if status.to_string().contains("cgroup io:") {
+        assert!(missing.contains("no writable cgroup holds Io"), "{missing}");
+        println!("skipped in part: no writable cgroup holds disks");
+    } else {
+        assert!(missing.contains("a disk is not limited: /proc is on no disk"), "{missing}");
+        // A host whose root is on no disk has the other left out too.
+        let is_held = !missing.contains("no writable cgroup holds Io");
+        assert!(is_held || missing.contains("limited: / is on no disk"), "{missing}");
+    }
     let applied = node.apply("nowhere", &manifest(r#"io = [{ place = "/proc", read_bytes = 10000000 }]"#));
     let said = format!("{applied:?} {}", node.service("nowhere"));
     assert_ne!(node.service("nowhere")["state"], "Running", "{said}");

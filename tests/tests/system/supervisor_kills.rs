@@ -25,7 +25,10 @@ const KILLS_PER_WINDOW: usize = 9;
 const WINDOW: Duration = Duration::from_secs(61);
 const BACK: Duration = Duration::from_secs(30);
 /// Restarts of a service of the user among the kills: one after each so many.
-const RESTART_EVERY: usize = 4;
+const RESTART_EVERY: usize = 2;
+/// Each kill comes so much later after its restart was asked for than the one before, so that they meet it at different moments.
+const LATER: Duration = Duration::from_millis(20);
+const DELAYS: u32 = 16;
 
 fn status(node: &TestNode) -> Option<Value> {
     let output = node.run(&["status", "-o", "json"]);
@@ -88,7 +91,14 @@ fn kills_of_the_supervisor_lose_and_double_nobody() {
     allow_all(&node);
     let out = format!("fs = [{:?}]\n[egress]\nallow = [\"{}\"]\n", folder_of(GOES_OUT), server.place);
     for ((name, mark), way) in names.iter().zip(marks).zip(["", &out, &out]) {
-        let program = format!("[program]\nimage = \"/bin/sleep\"\nargs = [\"{mark}\"]\n{way}");
+        // The one that is restarted takes its time to end, so that some supervisors die before it does.
+        let program = match *name {
+            "changing" => format!(
+                "[program]\nimage = \"/bin/sh\"\n\
+                 args = [\"-c\", \"trap 'sleep 0.2; exit 0' TERM; sleep {mark} & wait; exit 1\"]\n{way}"
+            ),
+            _ => format!("[program]\nimage = \"/bin/sleep\"\nargs = [\"{mark}\"]\n{way}"),
+        };
         let applied = node.apply(name, &program);
         assert!(applied.status.success(), "{applied:?}");
     }
@@ -108,7 +118,7 @@ fn kills_of_the_supervisor_lose_and_double_nobody() {
                 }
             });
         }
-        let mut killed = VecDeque::new();
+        let (mut killed, mut restarts) = (VecDeque::new(), 0);
         for round in 0..kills {
             if killed.len() == KILLS_PER_WINDOW
                 && let Some(first) = killed.pop_front()
@@ -126,6 +136,8 @@ fn kills_of_the_supervisor_lose_and_double_nobody() {
             if round % RESTART_EVERY == 0 {
                 // The kill below comes while this goes on: whether it is answered is open, that it leaves one is not.
                 let mut restart = node.command(&["service", "restart", "changing"]).spawn().unwrap();
+                std::thread::sleep(LATER * (restarts % DELAYS));
+                restarts += 1;
                 kill(now);
                 let _ = restart.wait().unwrap();
             } else {
@@ -164,6 +176,15 @@ fn kills_of_the_supervisor_lose_and_double_nobody() {
     assert!(answered > kills as u64, "services answered {answered} calls only");
     let failed = node.log(&["ServiceFailed"]);
     assert!(failed.is_empty(), "{failed:?}");
+    // Whatever became of whoever asked for a restart, it was none or one.
+    let of_changing = |kind| {
+        let entries = node.log(&[kind]);
+        entries.iter().filter(|entry| entry["body"]["name"] == "changing").cloned().collect::<Vec<_>>()
+    };
+    let (starts, stops) = (of_changing("ServiceStart"), of_changing("ServiceStop"));
+    assert_eq!(starts.len(), 1 + stops.len(), "{starts:?} {stops:?}");
+    assert!(stops.iter().all(|stop| stop["body"]["reason"] == "restart requested"), "{stops:?}");
+    eprintln!("{} restarts were carried out", stops.len());
     assert_eq!(node.json(&["log", "verify"])["ok"], true);
 }
 

@@ -4,6 +4,10 @@ use crate::source::{code_only, lines_with_word, without_tests};
 
 const MAY_BE_UNSAFE: [&str; 2] = ["crates/sandbox/", "crates/durable/"];
 
+/// Where every message code is defined (SUP-106), and how one is written; flags of the kernel are no codes.
+const MESSAGE_CODES: &str = "crates/contracts/src/message_codes.rs";
+const MESSAGE_CODE: [&str; 2] = ["const MSG_", ": u16"];
+
 /// What a core must not touch: it decides from its arguments alone.
 const NOT_IN_CORE: [&str; 17] = [
     "std::fs",
@@ -62,6 +66,11 @@ pub(super) fn check(name: &str, text: &str) -> Vec<String> {
                 number + 1,
                 "an ignored test; let it report `skipped: why` where it cannot run".to_owned(),
             );
+        }
+    }
+    for (number, line) in code.lines().enumerate() {
+        if name != MESSAGE_CODES && MESSAGE_CODE.iter().all(|part| line.contains(part)) {
+            complain(number + 1, format!("a message code is defined in {MESSAGE_CODES} and nowhere else"));
         }
     }
     if is_core(name) {
@@ -151,6 +160,16 @@ mod tests {
         finds("a/src/b.rs", "fn a() { todo!() }\n// todo! in prose\n", &[1]);
         finds("a/src/b.rs", "#[test]\n#[ignore = \"slow\"]\nfn a() {}", &[2]);
         finds("a/src/b.rs", "#[test]\n#[ignore = \"measures\"]\nfn a() {}", &[]);
+    }
+
+    /// covers: SUP-106
+    #[test]
+    fn message_codes_have_one_definition() {
+        let code = "use contracts::message_codes::MSG_READY;\npub const MSG_READY: u16 = 0x1000;\n";
+        finds("crates/sdk/src/messages.rs", code, &[2]);
+        let others = "// const MSG_NET_REQUEST: u16\nconst MSG_PEEK: i32 = 2;\n";
+        finds("services/4-network/network/src/core/a.rs", others, &[]);
+        finds(MESSAGE_CODES, code, &[]);
     }
 
     const CORE: &str = "services/1-authority/policy/src/core/eval.rs";

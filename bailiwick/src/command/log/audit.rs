@@ -77,6 +77,13 @@ impl Found {
             of.push(Closing { at, body: envelope.body });
         }
     }
+
+    fn is_all(&self) -> Result<()> {
+        if self.too_many {
+            bail!("one audit takes at most {ENTRIES_MAX} entries; name a part of them, FROM..TO");
+        }
+        Ok(())
+    }
 }
 
 /// Out of the files, as a node may be writing them; receipts of jobs are in `images`.
@@ -98,9 +105,7 @@ pub fn audit(output: Output, folder: &Path, images: &Path, range: Option<&str>) 
         Err(fault) if !fault.may_be_torn_tail => return Err(files.fault(&fault).into()),
         _ => {}
     }
-    if found.too_many {
-        bail!("one audit takes at most {ENTRIES_MAX} entries; name a part of them, FROM..TO");
-    }
+    found.is_all()?;
     let (Some(first), Some(last)) = (found.entries.first(), found.entries.last()) else {
         bail!("the log has no entry of that range");
     };
@@ -177,5 +182,29 @@ impl Audited {
             (0, _) => Err(Failure::new(DIFFERS, format!("{errors} receipts could not be checked")).into()),
             _ => Err(Failure::new(DAMAGED, format!("{failed} receipts do not hold")).into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(found: &mut Found, range: (u64, u64), sequence: u64) {
+        let at = AxiomRef { sequence: Sequence(sequence), hash: Hash::ZERO };
+        found.take(range, at, EntryType::Shutdown, &[]);
+    }
+
+    #[test]
+    fn an_audit_takes_so_many_entries_and_with_one_more_it_is_none() {
+        let range = (1, u64::MAX);
+        let mut found = Found::default();
+        (0..=ENTRIES_MAX as u64).for_each(|sequence| take(&mut found, range, sequence));
+        assert_eq!(found.entries.len(), ENTRIES_MAX, "what is not asked for does not count");
+        found.is_all().unwrap();
+        take(&mut found, range, ENTRIES_MAX as u64 + 1);
+        let error = found.is_all().unwrap_err().to_string();
+        assert_eq!(error, "one audit takes at most 262144 entries; name a part of them, FROM..TO");
+        take(&mut found, range, ENTRIES_MAX as u64 + 2);
+        assert_eq!(found.entries.len(), ENTRIES_MAX, "nor is it kept");
     }
 }

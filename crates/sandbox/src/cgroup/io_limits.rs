@@ -36,18 +36,26 @@ fn numbers(limit: &IoLimit) -> Numbers {
     ]
 }
 
+/// What came of the limits of one group.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Applied {
+    pub(super) enforced: Vec<Enforced>,
+    /// Why one place or disk is not limited, each, while others may be.
+    pub(super) left_out: Vec<String>,
+}
+
 /// Writes them into a group. What cannot be held fails, unless it may be left out.
-pub(super) fn apply(io: &IoLimits, controller: Option<&Controller>) -> io::Result<Vec<Enforced>> {
-    let mut enforced = Vec::with_capacity(2);
+pub(super) fn apply(io: &IoLimits, controller: Option<&Controller>) -> io::Result<Applied> {
+    let mut applied = Applied::default();
     if !io.max.is_empty() {
-        let held = Disks::read().and_then(|disks| limit(io, controller, &disks));
-        enforced.push(held_by(LimitKind::Io, controller, io, held)?);
+        let held = Disks::read().and_then(|disks| limit(io, controller, &disks, &mut applied.left_out));
+        applied.enforced.push(held_by(LimitKind::Io, controller, io, held)?);
     }
     if let Some(weight) = io.weight {
         let held = weigh(weight, controller);
-        enforced.push(held_by(LimitKind::IoWeight, controller, io, held)?);
+        applied.enforced.push(held_by(LimitKind::IoWeight, controller, io, held)?);
     }
-    Ok(enforced)
+    Ok(applied)
 }
 
 fn held_by(
@@ -65,31 +73,67 @@ fn held_by(
     Ok(Enforced { limit, by })
 }
 
-fn limit(io: &IoLimits, controller: Option<&Controller>, disks: &Disks) -> io::Result<()> {
+/// Of those that may be left out one that cannot be limited takes no other with it; with none left, the last one's failure is that
+/// of all.
+fn limit(
+    io: &IoLimits,
+    controller: Option<&Controller>,
+    disks: &Disks,
+    left_out: &mut Vec<String>,
+) -> io::Result<()> {
     let controller = there(controller)?;
-    for (disk, numbers) in lowest(io, disks)? {
-        let set = KINDS.iter().zip(numbers).filter_map(|(kind, number)| Some((kind, number?)));
-        match controller.hierarchy {
-            Hierarchy::V1 => {
-                for ((_, file), number) in set {
-                    write(controller, file, &format!("{disk} {number}"))?;
-                }
-            }
-            Hierarchy::V2 => {
-                let line =
-                    set.fold(disk.to_string(), |line, ((name, _), number)| format!("{line} {name}={number}"));
-                write(controller, "io.max", &line)?;
-            }
+    let mut last = Ok(());
+    let mut give_up = |error: io::Error| {
+        if !io.is_optional {
+            return Err(error);
+        }
+        left_out.push(error.to_string());
+        last = Err(error);
+        Ok(())
+    };
+    let mut is_held = false;
+    for (disk, numbers) in lowest(io, disks, &mut give_up)? {
+        match set(controller, disk, numbers) {
+            Ok(()) => is_held = true,
+            Err(error) => give_up(error)?,
         }
     }
-    Ok(())
+    if is_held { Ok(()) } else { last }
 }
 
-/// What holds of each disk, where one is meant more than once.
-fn lowest(io: &IoLimits, disks: &Disks) -> io::Result<BTreeMap<Disk, Numbers>> {
+fn set(controller: &Controller, disk: Disk, numbers: Numbers) -> io::Result<()> {
+    let set = KINDS.iter().zip(numbers).filter_map(|(kind, number)| Some((kind, number?)));
+    match controller.hierarchy {
+        Hierarchy::V1 => {
+            for ((_, file), number) in set {
+                write(controller, file, &format!("{disk} {number}"))?;
+            }
+            Ok(())
+        }
+        Hierarchy::V2 => {
+            let line =
+                set.fold(disk.to_string(), |line, ((name, _), number)| format!("{line} {name}={number}"));
+            write(controller, "io.max", &line)
+        }
+    }
+}
+
+/// What holds of each disk, where one is meant more than once. `give_up` says whether it goes on without a place.
+fn lowest(
+    io: &IoLimits,
+    disks: &Disks,
+    give_up: &mut impl FnMut(io::Error) -> io::Result<()>,
+) -> io::Result<BTreeMap<Disk, Numbers>> {
     let mut all = BTreeMap::<Disk, Numbers>::new();
     for limit in &io.max {
-        for disk in disks.of(&limit.place)? {
+        let found = match disks.of(&limit.place) {
+            Ok(found) => found,
+            Err(error) => {
+                give_up(error)?;
+                continue;
+            }
+        };
+        for disk in found {
             let held = all.entry(disk).or_default();
             for (held, given) in held.iter_mut().zip(numbers(limit)) {
                 *held = [*held, given].into_iter().flatten().min();
@@ -182,10 +226,10 @@ mod tests {
             max("/data", [Some(2 << 20), Some(3 << 20), None, Some(60)]),
         ]);
         let v2 = group(folder.path(), Hierarchy::V2, &["io.max"]);
-        limit(&io, Some(&v2), &disks).unwrap();
+        limit(&io, Some(&v2), &disks, &mut Vec::new()).unwrap();
         assert_eq!(read(&v2, "io.max"), "8:16 rbps=1048576 wbps=3145728 riops=50 wiops=60");
         let v1 = group(folder.path(), Hierarchy::V1, &KINDS.map(|(_, file)| file));
-        limit(&io, Some(&v1), &disks).unwrap();
+        limit(&io, Some(&v1), &disks, &mut Vec::new()).unwrap();
         let written = KINDS.map(|(_, file)| read(&v1, file));
         assert_eq!(written, ["8:16 1048576", "8:16 3145728", "8:16 50", "8:16 60"]);
     }
@@ -196,10 +240,10 @@ mod tests {
         let disks = machine(folder.path());
         let io = limits(&[max("/", [None, Some(4096), None, None])]);
         let v2 = group(folder.path(), Hierarchy::V2, &["io.max"]);
-        limit(&io, Some(&v2), &disks).unwrap();
+        limit(&io, Some(&v2), &disks, &mut Vec::new()).unwrap();
         assert_eq!(read(&v2, "io.max"), "8:0 wbps=4096");
         let v1 = group(folder.path(), Hierarchy::V1, &["blkio.throttle.write_bps_device"]);
-        limit(&io, Some(&v1), &disks).unwrap();
+        limit(&io, Some(&v1), &disks, &mut Vec::new()).unwrap();
     }
 
     #[test]
@@ -210,7 +254,7 @@ mod tests {
             max("all", [Some(9000), None, None, None]),
             max("/data", [Some(5000), Some(7000), None, None]),
         ]);
-        let held = lowest(&io, &disks).unwrap();
+        let held = lowest(&io, &disks, &mut Err).unwrap();
         let held: Vec<_> = held.iter().map(|(disk, numbers)| (disk.to_string(), *numbers)).collect();
         let other = [Some(9000), None, None, None];
         let both = [Some(5000), Some(7000), None, None];
@@ -244,11 +288,47 @@ mod tests {
         let error = apply(&io, None).unwrap_err().to_string();
         assert!(error.contains("`io` (v2) or `blkio` (v1)"), "{error}");
         let bare = group(folder.path(), Hierarchy::V2, &[]);
-        assert!(limit(&io, Some(&bare), &machine(folder.path())).is_err(), "there is no io.max");
+        let disks = machine(folder.path());
+        assert!(limit(&io, Some(&bare), &disks, &mut Vec::new()).is_err(), "there is no io.max");
         io.is_optional = true;
         let nothing =
             [LimitKind::Io, LimitKind::IoWeight].map(|limit| Enforced { limit, by: EnforcedBy::Nothing });
-        assert_eq!(apply(&io, None).unwrap(), nothing);
-        assert_eq!(apply(&IoLimits::default(), None).unwrap(), []);
+        assert_eq!(apply(&io, None).unwrap().enforced, nothing);
+        assert!(limit(&io, Some(&bare), &disks, &mut Vec::new()).is_err(), "none of them is held");
+        assert_eq!(apply(&IoLimits::default(), None).unwrap(), Applied::default());
+    }
+
+    #[test]
+    fn one_disk_that_is_not_there_takes_the_limit_of_no_other_with_it_where_it_may_be_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let disks = machine(folder.path());
+        let mut io = limits(&[
+            max("/data/cache/x", [Some(1), None, None, None]),
+            max("/strange", [Some(2), None, None, None]),
+            max("/data", [Some(3), None, None, None]),
+            max("/", [Some(4), None, None, None]),
+        ]);
+        let v1 = group(folder.path(), Hierarchy::V1, &["blkio.throttle.read_bps_device"]);
+        let mut left_out = Vec::new();
+        let error = limit(&io, Some(&v1), &disks, &mut left_out).unwrap_err().to_string();
+        assert!(error.starts_with("/data/cache/x is on no disk"), "{error}");
+        assert_eq!(left_out, Vec::<String>::new(), "refused as a whole");
+        io.is_optional = true;
+        limit(&io, Some(&v1), &disks, &mut left_out).unwrap();
+        // A file that keeps what was written to it last: that of the disk with the highest number.
+        assert_eq!(read(&v1, "blkio.throttle.read_bps_device"), "8:16 3");
+        let [cache, strange] = left_out.as_slice() else { panic!("{left_out:?}") };
+        assert!(cache.starts_with("/data/cache/x is on no disk"), "{cache}");
+        assert!(strange.starts_with("/strange is on the device 8:99, which "), "{strange}");
+
+        // The kernel takes one disk and not the other, which it does not know any more.
+        io.max = vec![max("/", [Some(4), Some(5), None, None]), max("/data", [Some(3), None, None, None])];
+        left_out.clear();
+        limit(&io, Some(&v1), &disks, &mut left_out).unwrap();
+        let [root] = left_out.as_slice() else { panic!("{left_out:?}") };
+        assert!(root.starts_with("writing \"8:0 5\" to "), "{root}");
+        // Nothing left at all is not the same as something.
+        io.max.pop();
+        assert!(limit(&io, Some(&v1), &disks, &mut left_out).is_err());
     }
 }

@@ -318,6 +318,10 @@ fn limits(plan: &Plan, group: Option<&Group>, effective: &mut Effective) {
         stand_in(LimitKind::Io, None, (!io.max.is_empty()).then_some(0), missing);
         stand_in(LimitKind::IoWeight, None, io.weight.map(u64::from), missing);
     }
+    let left_out = group.map(Group::left_out).unwrap_or_default();
+    missing.extend(
+        left_out.iter().map(|why| Missing::part(Guard::Cgroup, format!("a disk is not limited: {why}"))),
+    );
     stand_in(LimitKind::CpuTime, Some(Resource::CpuSeconds), limits.cpu_seconds_max, missing);
     effective.enforced = enforced;
     if rlimits_off {

@@ -70,9 +70,8 @@ impl Shell {
         if let Err(error) = self.applier.listeners.give_back(&manifest.manifest) {
             tracing::warn!(service, %error, "a socket that is published no more still waits for nobody");
         }
-        let way_out = manifest.manifest.has_way().then(|| {
-            let (told, ends) = tokio::sync::oneshot::channel();
-            self.ways_out.insert(launch, told);
+        let ends = manifest.manifest.has_way().then(|| self.ways_out.begin(launch)).flatten();
+        let way_out = ends.map(|ends| {
             let keeper = self.applier.keeper.clone();
             let house = Arc::clone(&self.applier.house);
             (way_out::Begin { keeper, house, path: self.network_socket(), identity }, ends)

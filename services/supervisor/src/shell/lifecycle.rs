@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use contracts::lifecycle::v1::{self as wire, lifecycle_client::LifecycleClient};
 use kit::Peer;
+use thiserror::Error;
 use tokio::{sync::mpsc, task::AbortHandle};
 use tonic::{Status, transport::Channel};
 
@@ -11,7 +12,7 @@ use super::{inputs::Input, sockets::INSIDE};
 use crate::{
     core::{
         lifecycle::{ComponentHealth, HealthStatus, LifecycleMessage, LifecycleResponse},
-        ready::ReadyReport,
+        ready::{NotReady, ReadyReport},
         supervisor::{CallId, Event, LaunchId},
     },
     manifest::LoadedManifest,
@@ -46,9 +47,10 @@ impl Link {
         let task = tokio::spawn(async move {
             let event = match ask(channel, message, manifest.as_deref()).await {
                 Ok(response) => Event::LifecycleReply { launch, call, response },
-                Err(status) => {
-                    tracing::warn!(%launch, %status, "a lifecycle message was not answered");
-                    Event::LifecycleClosed { launch }
+                Err(unanswered) => {
+                    let text = unanswered.to_string();
+                    tracing::warn!(%launch, text, "a lifecycle message was not answered");
+                    Event::LifecycleClosed { launch, text }
                 }
             };
             let _ = inputs.send(Input::Event(event));
@@ -69,11 +71,32 @@ impl Drop for Link {
     }
 }
 
+/// Why a message has no answer that counts, in words for whoever runs the node.
+#[derive(Debug, Error)]
+enum Unanswered {
+    #[error("closed its lifecycle channel before it answered")]
+    Closed,
+    #[error("refused a lifecycle message: {0}")]
+    Refused(String),
+    #[error("was not taken as ready: {0}")]
+    NotReady(#[from] NotReady),
+}
+
+impl From<Status> for Unanswered {
+    /// What came over the channel has no cause on this side of it.
+    fn from(status: Status) -> Self {
+        match std::error::Error::source(&status) {
+            Some(_) => Self::Closed,
+            None => Self::Refused(status.message().to_owned()),
+        }
+    }
+}
+
 async fn ask(
     channel: Channel,
     message: LifecycleMessage,
     manifest: Option<&LoadedManifest>,
-) -> Result<LifecycleResponse, Status> {
+) -> Result<LifecycleResponse, Unanswered> {
     let mut client = LifecycleClient::new(channel);
     Ok(match message {
         LifecycleMessage::Init { config, capabilities, identity } => {
@@ -100,8 +123,7 @@ async fn ask(
             let report = ReadyReport { name, endpoint, version, provides };
             if let Some(loaded) = manifest {
                 let socket = format!("{INSIDE}/{}.sock", loaded.name());
-                let checked = report.check(&loaded.manifest, &socket);
-                checked.map_err(|error| Status::failed_precondition(error.to_string()))?;
+                report.check(&loaded.manifest, &socket)?;
             }
             LifecycleResponse::Started
         }
@@ -151,8 +173,8 @@ mod tests {
     use tonic::{Request, Response};
     use wire::lifecycle_server::{Lifecycle, LifecycleServer};
 
-    /// A service that is ready and says this.
-    struct Ready(wire::Started);
+    /// A service that is ready and says this, or refuses.
+    struct Ready(Result<wire::Started, &'static str>);
 
     type Answer<T> = Result<Response<T>, Status>;
 
@@ -163,7 +185,7 @@ mod tests {
         }
 
         async fn start(&self, _: Request<wire::StartRequest>) -> Answer<wire::Started> {
-            Ok(Response::new(self.0.clone()))
+            self.0.clone().map(Response::new).map_err(Status::internal)
         }
 
         async fn prepare_stop(&self, _: Request<wire::PrepareStopRequest>) -> Answer<wire::ReadyToStop> {
@@ -188,9 +210,6 @@ mod tests {
 
     /// What the machine hears of one that was started as `keys`.
     async fn heard(change: impl FnOnce(&mut wire::Started)) -> Event {
-        let text = "version = 1\n[service]\nname = \"keys\"\nversion = \"1.0.0\"\nservice_type = \"Core\"\n\
-                    [[endpoints]]\nname = \"keys.keys\"\nprotocol = \"Keys/1.0\"\n";
-        let manifest = Arc::new(crate::manifest::parse("test", text).unwrap());
         let mut started = wire::Started {
             version: "1.0.0".to_owned(),
             provides: vec!["keys.keys Keys/1.0".to_owned()],
@@ -198,11 +217,25 @@ mod tests {
             endpoint: "/run/bailiwick/keys.sock".to_owned(),
         };
         change(&mut started);
+        heard_of(Ready(Ok(started))).await
+    }
+
+    fn keys() -> Arc<LoadedManifest> {
+        let text = "version = 1\n[service]\nname = \"keys\"\nversion = \"1.0.0\"\nservice_type = \"Core\"\n\
+                    [[endpoints]]\nname = \"keys.keys\"\nprotocol = \"Keys/1.0\"\n";
+        Arc::new(crate::manifest::parse("test", text).unwrap())
+    }
+
+    async fn heard_of(service: Ready) -> Event {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("lifecycle.sock");
         let listener = UnixListenerStream::new(tokio::net::UnixListener::bind(&socket).unwrap());
-        let server = tonic::transport::Server::builder().add_service(LifecycleServer::new(Ready(started)));
+        let server = tonic::transport::Server::builder().add_service(LifecycleServer::new(service));
         tokio::spawn(server.serve_with_incoming(listener));
+        asked_at(socket, keys()).await
+    }
+
+    async fn asked_at(socket: PathBuf, manifest: Arc<LoadedManifest>) -> Event {
         let (inputs, mut told) = mpsc::unbounded_channel();
         let mut link = Link::new(socket, Some(manifest));
         link.send(LaunchId(1), CallId(1), LifecycleMessage::Start, inputs);
@@ -220,9 +253,44 @@ mod tests {
         assert!(is_started(heard(|_| {}).await));
         let old = |started: &mut wire::Started| (started.name, started.endpoint) = Default::default();
         assert!(is_started(heard(old).await), "an older build says less");
-        let is_closed = |event| matches!(event, Event::LifecycleClosed { launch: LaunchId(1) });
-        assert!(is_closed(heard(|started| started.name = "policy".to_owned()).await));
-        assert!(is_closed(heard(|started| started.endpoint = "/run/bailiwick/policy.sock".to_owned()).await));
-        assert!(is_closed(heard(|started| started.provides.clear()).await));
+        let closed = |event| match event {
+            Event::LifecycleClosed { launch: LaunchId(1), text } => text,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            closed(heard(|started| started.name = "policy".to_owned()).await),
+            "was not taken as ready: it reports itself ready as \"policy\", and was started as \"keys\""
+        );
+        let elsewhere =
+            |started: &mut wire::Started| started.endpoint = "/run/bailiwick/policy.sock".to_owned();
+        assert_eq!(
+            closed(heard(elsewhere).await),
+            "was not taken as ready: it says that it is found at \"/run/bailiwick/policy.sock\"; its clients look for it \
+             at \"/run/bailiwick/keys.sock\""
+        );
+        assert_eq!(
+            closed(heard(|started| started.provides.clear()).await),
+            "was not taken as ready: it does not provide keys.keys Keys/1.0, which its manifest promises"
+        );
+        assert_eq!(closed(heard_of(Ready(Err("no key"))).await), "refused a lifecycle message: no key");
+    }
+
+    /// Somebody listens there who hangs up.
+    #[tokio::test]
+    async fn who_hangs_up_has_closed_its_channel() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("lifecycle.sock");
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        tokio::spawn(async move {
+            loop {
+                drop(listener.accept().await);
+            }
+        });
+        match asked_at(socket, keys()).await {
+            Event::LifecycleClosed { text, .. } => {
+                assert_eq!(text, "closed its lifecycle channel before it answered");
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }

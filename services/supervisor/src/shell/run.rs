@@ -34,6 +34,7 @@ use super::{
     probes,
     settling::Launching,
     timers::{self, Alarm, Timers},
+    way_out::WaysOut,
 };
 use crate::{
     core::{
@@ -78,8 +79,8 @@ pub(super) struct Shell {
     pub(super) callers: BTreeMap<RequestId, (oneshot::Sender<Answer>, Option<IdentityId>)>,
     /// Those who wait for a connection to a service.
     pub(super) waiting: BTreeMap<String, AbortHandle>,
-    /// Of programs that have one: dropped, it ends.
-    pub(super) ways_out: BTreeMap<LaunchId, oneshot::Sender<()>>,
+    /// Of programs that have one.
+    pub(super) ways_out: WaysOut,
     pub(super) fd_store: FdStore,
     pub(super) timers: Timers,
     pub(super) wall: Wall,
@@ -128,7 +129,7 @@ impl Shell {
             reloads: BTreeMap::new(),
             current: BTreeMap::new(),
             waiting: BTreeMap::new(),
-            ways_out: BTreeMap::new(),
+            ways_out: WaysOut::default(),
             fd_store: FdStore::default(),
             timers: Timers::default(),
             wall: Wall::default(),
@@ -257,7 +258,7 @@ impl Shell {
     }
 
     fn perform(&mut self, machine: &Supervisor, effect: Effect) {
-        if self.unremembered && leaves_a_trace(&effect) {
+        if self.unremembered && effect.leaves_a_trace() {
             self.remember(machine);
         }
         match effect {
@@ -425,7 +426,7 @@ impl Shell {
         self.reloaded(machine, launch, Err("it ended meanwhile".to_owned()));
         self.applier.executions.end_with(launch);
         self.links.remove(&launch);
-        self.ways_out.remove(&launch);
+        self.ways_out.end(launch);
         self.checks.remove(&launch);
         if let Some(name) = self.launches.get(&launch) {
             match exit.status {
@@ -486,22 +487,6 @@ impl Shell {
             let _ = inputs.send(Input::Event(Event::ProbeResult { launch, call, result }));
         });
     }
-}
-
-/// What somebody else sees, so that a supervisor which starts after it must know of it. The others can wait until there is
-/// nothing more to take in: a death before that is as good as one before the event itself.
-const fn leaves_a_trace(effect: &Effect) -> bool {
-    !matches!(
-        effect,
-        Effect::Remember
-            | Effect::Probe { .. }
-            | Effect::ReadPressure { .. }
-            | Effect::AwaitDemand { .. }
-            | Effect::Notify { .. }
-            | Effect::RefuseSubscriber { .. }
-            | Effect::Warn(_)
-            | Effect::Late { .. }
-    )
 }
 
 pub(super) fn exit_status(status: process::ExitStatus) -> ExitStatus {

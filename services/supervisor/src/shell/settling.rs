@@ -117,7 +117,7 @@ impl Shell {
         text: String,
     ) {
         let service = self.launches.remove(&launch).unwrap_or_default();
-        self.ways_out.remove(&launch);
+        self.ways_out.end(launch);
         tracing::error!(service, ?error, text, "not launched");
         if service == KEYS {
             launches::kill(&self.applier.keeper, launches::companion(launch));

@@ -4,6 +4,7 @@
 //! goes on. Nobody waits for `network`: a program that starts before it, or outlives it, is answered `ENETDOWN`.
 
 use std::{
+    collections::{BTreeMap, btree_map::Entry},
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
@@ -242,6 +243,24 @@ pub(super) fn keep(way_out: WayOut, held: Option<UnixStream>, ends: oneshot::Rec
     tokio::spawn(way_out.keep(held, ends));
 }
 
+/// Those that are kept, one of each launch: dropped here, it ends.
+#[derive(Debug, Default)]
+pub(super) struct WaysOut(BTreeMap<LaunchId, oneshot::Sender<()>>);
+
+impl WaysOut {
+    /// Tells when the way out of this launch ends; none if it has one already, which goes on.
+    pub(super) fn begin(&mut self, launch: LaunchId) -> Option<oneshot::Receiver<()>> {
+        let Entry::Vacant(free) = self.0.entry(launch) else { return None };
+        let (told, ends) = oneshot::channel();
+        free.insert(told);
+        Some(ends)
+    }
+
+    pub(super) fn end(&mut self, launch: LaunchId) {
+        self.0.remove(&launch);
+    }
+}
+
 impl Shell {
     /// Where `network` listens for the supervisor.
     pub(super) fn network_socket(&self) -> PathBuf {
@@ -251,19 +270,15 @@ impl Shell {
     /// Of the programs that the supervisor before has left.
     pub(super) fn keep_ways_out(&mut self, machine: &Supervisor) {
         for launch in self.launches.keys().copied().collect::<Vec<_>>() {
-            // What was launched since has its own already.
-            if self.ways_out.contains_key(&launch) {
-                continue;
-            }
             let Some(manifest) = machine.manifest_of(launch).filter(|it| it.manifest.has_way()) else {
                 continue;
             };
+            // What was launched since has its own already.
+            let Some(ends) = self.ways_out.begin(launch) else { continue };
             let identity =
                 machine.setups().find(|setup| setup.name() == manifest.name()).map(|it| it.identity);
             let (keeper, house) = (self.applier.keeper.clone(), Arc::clone(&self.applier.house));
             let begin = Begin { keeper, house, path: self.network_socket(), identity };
-            let (told, ends) = oneshot::channel();
-            self.ways_out.insert(launch, told);
             tokio::spawn(async move {
                 let service = manifest.name();
                 match begin.keeper.fetch(&stored_name(service)).await {
@@ -284,6 +299,20 @@ impl Shell {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The supervisor that takes over looks at all launches, and one of them may be its own.
+    #[test]
+    fn a_launch_keeps_the_way_out_that_it_has() {
+        let mut ways = WaysOut::default();
+        let mut ends = ways.begin(LaunchId(1)).unwrap();
+        assert!(ways.begin(LaunchId(1)).is_none(), "two would take each other's channel");
+        assert_eq!(ends.try_recv(), Err(oneshot::error::TryRecvError::Empty), "it goes on");
+        let mut other = ways.begin(LaunchId(2)).unwrap();
+        ways.end(LaunchId(1));
+        assert_eq!(ends.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        assert_eq!(other.try_recv(), Err(oneshot::error::TryRecvError::Empty), "that of another goes on");
+        assert!(ways.begin(LaunchId(1)).is_some(), "of one that has ended there may be another");
+    }
 
     #[test]
     fn the_keeper_knows_it_by_the_service() {

@@ -1,8 +1,8 @@
 use chain::payload::service::ServiceError;
 use supervisor::core::state::ServiceState;
 use supervisor::core::supervisor::{
-    BootMode, Effect, Event, ExitStatus, LaunchId, Monotonic, Record, RecordBody, Signal, Supervisor,
-    SupervisorError,
+    BootMode, ERROR_TEXT_BYTES_MAX, Effect, Event, ExitStatus, LaunchId, Monotonic, Record, RecordBody,
+    Signal, Supervisor, SupervisorError,
 };
 
 use crate::world::{FIXTURES, World, fixtures, requires, service, setup, user};
@@ -259,6 +259,31 @@ fn an_exit_of_an_instance_that_is_gone_changes_nothing() {
     world.crash("a", CRASH);
     let status = world.status("a");
     world.event(Event::Exited { launch: old, status: CRASH });
-    world.event(Event::LifecycleClosed { launch: old });
+    world.event(Event::LifecycleClosed { launch: old, text: "gone".to_owned() });
     assert_eq!(world.status("a"), status);
+}
+
+/// It stands where people look, and not only in the supervisor's own log.
+#[test]
+fn why_a_service_was_not_taken_as_ready_is_told_to_who_asks_for_it_and_stands_in_its_status() {
+    let why = "was not taken as ready: it does not provide a.a A/1.0, which its manifest promises";
+    let mut world = World::new(vec![service("a", "System", "[restart]\nmode = \"never\"\n")]);
+    world.manners("a").answers_start = false;
+    world.boot();
+    let request = world.start("a");
+    let launch = world.launch_of("a");
+    world.event(Event::LifecycleClosed { launch, text: why.to_owned() });
+    assert_eq!(world.status("a").last_error.as_deref(), Some(why));
+    let told = world.error(request).to_string();
+    assert!(told.contains(why), "{told}");
+    let records = world.machine.memory().records;
+    let is_told = |record: &Record| matches!(&record.body, RecordBody::Failed(it) if it.text == why);
+    assert!(records.iter().any(is_told), "{records:?}");
+    // What a service says of itself is no longer than any other error.
+    let mut world = World::new(vec![service("a", "System", "")]);
+    world.manners("a").answers_start = false;
+    world.boot();
+    let launch = world.launch_of("a");
+    world.event(Event::LifecycleClosed { launch, text: "x".repeat(ERROR_TEXT_BYTES_MAX + 1) });
+    assert_eq!(world.status("a").last_error.unwrap().len(), ERROR_TEXT_BYTES_MAX);
 }

@@ -173,7 +173,7 @@ fn a_late_answer_does_not_count() {
         world.event(Event::LifecycleReply { launch, call: CallId(call), response });
     }
     assert_eq!(world.state("a"), ServiceState::Degraded);
-    world.event(Event::LifecycleClosed { launch });
+    world.event(Event::LifecycleClosed { launch, text: "gone".to_owned() });
     assert_eq!(world.state("a"), ServiceState::Degraded);
 }
 

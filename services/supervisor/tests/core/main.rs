@@ -24,6 +24,7 @@ mod requests;
 mod shipped;
 mod shutdown;
 mod simulation;
+mod stops_taken_over;
 mod timers;
 mod wire;
 mod world;

@@ -60,6 +60,14 @@ pub struct ServiceMemory {
     pub launched: Option<LaunchId>,
     /// What the host could not give its sandbox.
     pub missing: Vec<String>,
+    /// Shall stop once, then start again.
+    #[serde(default)]
+    pub bounce: bool,
+    /// Of the stop under way.
+    #[serde(default)]
+    pub stop_reason: String,
+    #[serde(default)]
+    pub stop_authorization: Option<Hash>,
 }
 
 /// Services that ran when the supervisor died, and since when if that is known.
@@ -72,6 +80,8 @@ struct Past {
     ran: Option<Option<Monotonic>>,
     /// The start of this process is recorded.
     recorded: bool,
+    /// It was told to stop, or was about to be.
+    stopping: bool,
 }
 
 impl Supervisor {
@@ -95,6 +105,9 @@ impl Supervisor {
             running_since: service.instance.as_ref().and_then(|instance| instance.running_since),
             launched: service.instance.as_ref().filter(|i| i.pid.is_some()).map(|i| i.launch),
             missing: service.missing.clone(),
+            bounce: service.bounce,
+            stop_reason: service.stop_reason.clone(),
+            stop_authorization: service.stop_authorization,
         });
         Memory {
             nonce: self.records.nonce,
@@ -136,14 +149,23 @@ impl Supervisor {
             None => children.iter().map(|child| child.launch).collect(),
         };
         let resumed = memory.as_ref().and_then(|memory| memory.shutdown.clone());
+        let is_stopping = |s: &&ServiceMemory| s.state == ServiceState::Stopping;
+        let known = memory.iter().flat_map(|memory| &memory.services);
+        let stopping: BTreeSet<String> = known.filter(is_stopping).map(|s| s.name.clone()).collect();
         if let Some(memory) = memory {
             self.recall(memory);
         }
         let highest = children.iter().map(|c| c.launch.0).chain(exits.iter().map(|e| e.launch.0)).max();
         self.next_launch = self.next_launch.max(highest.unwrap_or(0).saturating_add(1));
-        self.take_up_all(children, &ran, &recorded);
+        // In a shutdown all begin anew: the log must be there for the last entries before it is told to stop.
+        let resumes = |service: &str| resumed.is_none() && stopping.contains(service);
+        self.take_up_all(children, |child| Past {
+            ran: ran.get(&child.service).copied(),
+            recorded: recorded.contains(&child.launch),
+            stopping: resumes(&child.service),
+        });
         for exit in exits {
-            self.take_in_exit(exit, &ran);
+            self.take_in_exit(exit, &ran, &stopping);
         }
         // Those that waited for their restart go on waiting.
         for name in self.names().iter() {
@@ -179,6 +201,10 @@ impl Supervisor {
             service.last_start = known.last_start;
             service.last_error = known.last_error;
             service.missing = known.missing;
+            // A stop that has begun goes on, whatever it was for; who is wanted starts again after it.
+            service.bounce = known.bounce || (known.wanted && known.state == ServiceState::Stopping);
+            service.stop_reason = known.stop_reason;
+            service.stop_authorization = known.stop_authorization;
             // Until a child is found, only rest or a failure is true.
             service.state = match known.state {
                 ServiceState::Registered | ServiceState::Failed { .. } => known.state,
@@ -188,13 +214,12 @@ impl Supervisor {
     }
 
     /// Of two processes of one service the newer stays; what belongs to no service ends.
-    fn take_up_all(&mut self, mut children: Vec<Child>, ran: &Ran, recorded: &BTreeSet<LaunchId>) {
+    fn take_up_all(&mut self, mut children: Vec<Child>, past: impl Fn(&Child) -> Past) {
         children.sort_by_key(|child| std::cmp::Reverse(child.launch));
         for child in children {
             let free = self.services.get(&child.service).is_some_and(|service| service.instance.is_none());
             if free {
-                let recorded = recorded.contains(&child.launch);
-                self.take_up(&child, Past { ran: ran.get(&child.service).copied(), recorded });
+                self.take_up(&child, past(&child));
             } else {
                 let why = format!(
                     "{} (pid {}) belongs to no registered service and is ended",
@@ -236,6 +261,12 @@ impl Supervisor {
         let Some(instance) = service.instance.as_mut() else { return };
         instance.pid = Some(pid);
         instance.stage = Stage::Readying;
+        if past.stopping {
+            // It may end at any moment, and that is no failure.
+            self.ready(&child.service);
+            let reason = self.remembered_reason(&child.service);
+            return self.tell_to_stop(&child.service, reason);
+        }
         // READY=1 was said to the supervisor that died.
         if past.ran.is_some() && matches!(service.check, HealthCheck::SdNotify { .. }) {
             self.ready(&child.service);
@@ -253,15 +284,27 @@ impl Supervisor {
         self.kill(&child.service);
     }
 
+    /// Of a stop under way; a supervisor of an older build did not leave it.
+    fn remembered_reason(&self, name: &str) -> String {
+        let known = self.services.get(name).map(|service| service.stop_reason.clone());
+        known.filter(|reason| !reason.is_empty()).unwrap_or_else(|| self.stop_reason(name))
+    }
+
     /// It ended while nobody listened: the same as if it ended now.
-    fn take_in_exit(&mut self, exit: ChildExit, ran: &Ran) {
+    fn take_in_exit(&mut self, exit: ChildExit, ran: &Ran, stopping: &BTreeSet<String>) {
         let name = exit.service.as_str();
         let idle = |s: &super::service::Service| s.instance.is_none() && s.state.rests();
-        let was_stopping = self.services.get(name).is_some_and(|s| idle(s) && !s.is_wanted());
-        if was_stopping && ran.contains_key(name) {
+        let told = stopping.contains(name);
+        let unwanted = ran.contains_key(name) && self.services.get(name).is_some_and(|s| !s.is_wanted());
+        let is_idle = self.services.get(name).is_some_and(idle);
+        if is_idle && (told || unwanted) {
+            let reason = if told { self.remembered_reason(name) } else { self.stop_reason(name) };
+            if let Some(service) = self.services.get_mut(name) {
+                service.stop_reason = reason;
+            }
             self.record_stop(name);
-        } else if self.services.get(name).is_some_and(idle) && self.go(name, Transition::Start, "taken over")
-        {
+            self.rested(name);
+        } else if is_idle && self.go(name, Transition::Start, "taken over") {
             if let Some(service) = self.services.get_mut(name) {
                 service.instance = Some(Instance::new(exit.launch));
                 if service.permit == Permit::None {

@@ -114,6 +114,25 @@ pub enum Effect {
     },
 }
 
+impl Effect {
+    /// What somebody else sees, so that a supervisor which starts after it must know of it. The others can wait until there is
+    /// nothing more to take in: a death before that is as good as one before the event itself.
+    #[must_use]
+    pub const fn leaves_a_trace(&self) -> bool {
+        !matches!(
+            self,
+            Self::Remember
+                | Self::Probe { .. }
+                | Self::ReadPressure { .. }
+                | Self::AwaitDemand { .. }
+                | Self::Notify { .. }
+                | Self::RefuseSubscriber { .. }
+                | Self::Warn(_)
+                | Self::Late { .. }
+        )
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     Terminate,

@@ -98,9 +98,10 @@ pub enum Event {
         call: CallId,
         response: LifecycleResponse,
     },
-    /// The channel broke, or could not be opened.
+    /// The channel broke or could not be opened, or what came is no answer.
     LifecycleClosed {
         launch: LaunchId,
+        text: String,
     },
     ProbeResult {
         launch: LaunchId,

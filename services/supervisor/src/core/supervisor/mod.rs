@@ -182,7 +182,7 @@ impl Supervisor {
             Event::Exited { launch, status } => self.exited(launch, status),
             Event::AfterFailed { launch, text } => self.after_failed(launch, &text),
             Event::LifecycleReply { launch, call, response } => self.lifecycle_reply(launch, call, response),
-            Event::LifecycleClosed { launch } => self.lifecycle_closed(launch),
+            Event::LifecycleClosed { launch, text } => self.lifecycle_closed(launch, &text),
             Event::ProbeResult { launch, call, result } => self.probe_result(launch, call, result),
             Event::Pressure { launch, reading } => self.pressure_read(launch, reading),
             Event::Slept { duration } => self.slept(duration),

@@ -215,14 +215,14 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn lifecycle_closed(&mut self, launch: LaunchId) {
+    pub(super) fn lifecycle_closed(&mut self, launch: LaunchId, text: &str) {
         let Some(name) = self.owner(launch) else { return };
         let Some(instance) = self.services.get_mut(&name).and_then(|service| service.instance.as_mut())
         else {
             return;
         };
         if let Some(Call { what: CallKind::Lifecycle(message), .. }) = instance.call.take() {
-            self.call_broke(&name, &message, "closed its lifecycle channel before it answered");
+            self.call_broke(&name, &message, text);
         }
     }
 

@@ -96,6 +96,10 @@ impl Supervisor {
             return;
         }
         let reason = self.stop_reason(name);
+        self.tell_to_stop(name, reason);
+    }
+
+    pub(super) fn tell_to_stop(&mut self, name: &str, reason: String) {
         if !self.go(name, Transition::Stop, &reason) {
             return;
         }
@@ -121,7 +125,7 @@ impl Supervisor {
         }
     }
 
-    fn stop_reason(&self, name: &str) -> String {
+    pub(super) fn stop_reason(&self, name: &str) -> String {
         if let Some(shutdown) = &self.shutdown {
             return format!("shutdown: {}", shutdown.reason);
         }

@@ -276,6 +276,9 @@ mod tests {
             running_since: None,
             launched: Some(LaunchId(3)),
             missing: Vec::new(),
+            bounce: true,
+            stop_reason: "restart requested".to_owned(),
+            stop_authorization: Some(Hash([2; 32])),
         };
         let account: Account = serde_json::from_value(serde_json::json!({
             "seen_us": 1, "counted_from_ns": 2, "boot_is_done": true
