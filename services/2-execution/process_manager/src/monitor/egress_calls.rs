@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd, OwnedFd},
     rc::Rc,
+    time::Instant,
 };
 
 use contracts::network::v1::{self as wire, program_word::Word};
@@ -244,7 +245,7 @@ impl WayOut {
         address: SocketAddr,
         socket: std::os::fd::BorrowedFd<'_>,
     ) -> io::Result<()> {
-        let waiting = Waiting { listener, call, what: What::Connect { address } };
+        let waiting = Waiting { listener, call, what: What::Connect { address, since: Instant::now() } };
         self.ask(waiting, Word::Connect(to_wire(address)), Some(socket))
     }
 
