@@ -171,14 +171,6 @@ impl Listener {
         self.answer(notification, -errno, 0)
     }
 
-    /// Ends the call as a signal would: the kernel delivers it, and makes the call anew or ends it with `EINTR`, as the caller has asked
-    /// for with that signal. Only where [`a_signal_waits`]: without one the caller would see a number that no call has.
-    pub fn break_off(&self, notification: &Notification) -> io::Result<()> {
-        /// `ERESTARTSYS`, which the kernel keeps to itself.
-        const MADE_ANEW: i32 = 512;
-        self.refuse(notification, MADE_ANEW)
-    }
-
     /// Ends the call with a value, after these bytes were laid down in the caller's memory.
     pub fn give(&self, notification: &Notification, given: &[(u64, Vec<u8>)], value: i64) -> io::Result<()> {
         for (address, bytes) in given {
@@ -243,25 +235,6 @@ impl Listener {
             result => result,
         }
     }
-}
-
-/// Whether this thread has a signal to take, for which it would leave a call of the kernel's own. One that waits for the answer to
-/// a call that was shown is left asleep by all but those that kill.
-///
-/// What is for the whole process is its first thread's: of another one the kernel need not have told it.
-#[must_use]
-pub fn a_signal_waits(thread: i32) -> bool {
-    std::fs::read_to_string(format!("/proc/{thread}/status")).is_ok_and(|status| has_signal(&status))
-}
-
-fn has_signal(status: &str) -> bool {
-    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name))?.strip_prefix(':');
-    let set = |name| u64::from_str_radix(field(name)?.trim(), 16).ok();
-    let (Some(own), Some(shared), Some(blocked)) = (set("SigPnd"), set("ShdPnd"), set("SigBlk")) else {
-        return false;
-    };
-    let is_first = field("Tgid").is_some_and(|first| field("Pid") == Some(first));
-    (own | if is_first { shared } else { 0 }) & !blocked != 0
 }
 
 fn describe(notification: &Notification) -> Option<Subject> {
@@ -361,20 +334,6 @@ fn parse_address(call: NotifyCall, raw: &[u8]) -> Option<Subject> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_signal_that_is_blocked_or_another_threads_waits_for_nobody() {
-        let status = |pid: u32, own: &str, shared: &str, blocked: &str| {
-            format!(
-                "Name:\tx\nTgid:\t7\nPid:\t{pid}\nSigPnd:\t{own}\nShdPnd:\t{shared}\nSigBlk:\t{blocked}\nSigIgn:\t0\n"
-            )
-        };
-        let (none, alarm, other) = ("0000000000000000", "0000000000002000", "0000000000000001");
-        assert!(has_signal(&status(7, alarm, none, none)) && has_signal(&status(8, alarm, none, other)));
-        assert!(has_signal(&status(7, none, alarm, none)) && !has_signal(&status(8, none, alarm, none)));
-        assert!(!has_signal(&status(7, alarm, alarm, alarm)) && !has_signal(&status(7, none, none, none)));
-        assert!(!has_signal("") && !has_signal("SigPnd:\tx\n"));
-    }
 
     #[test]
     fn addresses_are_told_and_cut_ones_are_not() {

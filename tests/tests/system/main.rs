@@ -28,7 +28,6 @@ mod egress_names;
 mod egress_races;
 mod egress_revoked;
 mod egress_services;
-mod egress_signals;
 mod evidence;
 mod exec;
 mod exec_service;

@@ -16,7 +16,6 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
@@ -50,7 +49,7 @@ const _: () = assert!(COMMANDS_MAX <= EXECUTED_FROM as usize, "the places are ap
 /// What comes from the launcher: kind, place, and what is to be executed.
 const REQUEST_BYTES_MAX: usize = 2 + EXECUTION_BYTES_MAX;
 /// A daemon is looked for this often, until it is there or the launcher's patience ends.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+const LOOK_EVERY_MS: i64 = 10;
 /// Bytes of the file in which a daemon writes its number that are read.
 const PID_FILE_BYTES_MAX: usize = 32;
 
@@ -382,11 +381,9 @@ impl Init<'_> {
         if let Some(watcher) = &self.watcher {
             watcher.poll(&mut polled);
         }
-        let soon = (self.stage == Stage::Forking).then_some(LOOK_EVERY);
-        let limit =
-            soon.into_iter().chain(self.watcher.as_ref().and_then(|watcher| watcher.next_look())).min();
-        let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
-        rustix::io::retry_on_intr(|| poll(&mut polled, limit.as_ref()))?;
+        let soon = Timespec { tv_sec: 0, tv_nsec: LOOK_EVERY_MS * 1_000_000 };
+        let limit = (self.stage == Stage::Forking).then_some(&soon);
+        rustix::io::retry_on_intr(|| poll(&mut polled, limit))?;
         let over = PollFlags::HUP | PollFlags::ERR;
         if polled.get(1).is_some_and(|channel| channel.revents().intersects(over)) {
             // Nobody is there to be told; the kernel ends this process at the same moment.

@@ -5,7 +5,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::time::Duration;
 
 use rustix::event::PollFd;
 
@@ -54,8 +53,6 @@ pub trait Watcher {
     fn poll<'a>(&'a self, polled: &mut Vec<PollFd<'a>>);
     /// Does what can be done now.
     fn serve(&mut self, ready: &Ready) -> io::Result<()>;
-    /// When it is to be served even if nothing that it waits for has said anything.
-    fn next_look(&self) -> Option<Duration>;
     /// One more process, whose calls are shown there from now on.
     fn hear(&mut self, listener: OwnedFd) -> io::Result<()>;
 }

@@ -10,7 +10,7 @@
 //! The program's own loopback is its own: a server, or a client of one, gets a socket of its own network in the place of
 //! the host's, and its monitor carries the call out there.
 //!
-//! `egress_calls.rs` is what each call does, `egress_sweep.rs` finds what the program has open, `egress_signals.rs` lets signals through.
+//! `egress_calls.rs` is what each call does, `egress_sweep.rs` finds what the program has open.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -18,7 +18,7 @@ use std::{
     net::SocketAddr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     rc::Rc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use contracts::{
@@ -73,7 +73,6 @@ pub(super) enum What {
     },
     Connect {
         address: SocketAddr,
-        since: Instant,
     },
     /// It has a socket of its own network, and wants to go out: a socket of the host's takes its place first.
     MoveOut {
@@ -88,12 +87,11 @@ pub(super) enum What {
 
 /// A connect in the program's own network that is under way.
 #[derive(Debug)]
-pub(super) struct Local {
-    pub(super) listener: Rc<Listener>,
-    pub(super) call: Notification,
+struct Local {
+    listener: Rc<Listener>,
+    call: Notification,
     socket: OwnedFd,
     address: SocketAddr,
-    pub(super) since: Instant,
 }
 
 #[derive(Debug)]
@@ -104,10 +102,8 @@ pub(crate) struct WayOut {
     /// The number of the program's own network.
     pub(super) own: u64,
     next: u64,
-    pub(super) waiting: HashMap<u64, Waiting>,
-    pub(super) local: Vec<Local>,
-    /// When it was last looked for signals.
-    pub(super) looked: Instant,
+    waiting: HashMap<u64, Waiting>,
+    local: Vec<Local>,
     names: Option<NameServer>,
     datagrams: Option<Datagrams>,
     /// Under which number their channel was asked for.
@@ -135,7 +131,6 @@ impl WayOut {
             next: 1,
             waiting: HashMap::new(),
             local: Vec::new(),
-            looked: Instant::now(),
             names,
             datagrams,
             datagrams_asked: None,
@@ -244,7 +239,6 @@ impl WayOut {
             self.published = published;
             done?;
         }
-        self.look_for_signals()?;
         for local in std::mem::take(&mut self.local) {
             if is_writable(&local.socket, Duration::ZERO) {
                 let done = rustix::net::connect(&local.socket, &local.address);
@@ -369,7 +363,7 @@ impl WayOut {
                     Err(error) => listener.refuse(&call, error.raw_os_error().unwrap_or(EBADF)),
                 }
             }
-            (What::Connect { address, .. }, _) if answer.own => {
+            (What::Connect { address }, _) if answer.own => {
                 self.connect_own(listener, call, address, refused)
             }
             (What::Connect { .. }, _) => listener.give(&call, &[], 0),
@@ -460,10 +454,8 @@ impl WayOut {
             rustix::fs::fcntl_setfl(&socket, flags)?;
         }
         match connected {
-            // Under way already: it was broken off for a signal, or another thread waits for it, too.
-            Err(Errno::INPROGRESS | Errno::ALREADY) if blocking && self.local.len() < WAITING_MAX => {
-                let since = Instant::now();
-                self.local.push(Local { listener, call, socket, address, since });
+            Err(Errno::INPROGRESS) if blocking && self.local.len() < WAITING_MAX => {
+                self.local.push(Local { listener, call, socket, address });
                 Ok(())
             }
             // One that does not wait hears of the end elsewhere; on the loopback it has come.

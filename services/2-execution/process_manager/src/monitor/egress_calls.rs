@@ -5,7 +5,6 @@ use std::{
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd, OwnedFd},
     rc::Rc,
-    time::Instant,
 };
 
 use contracts::network::v1::{self as wire, program_word::Word};
@@ -245,7 +244,7 @@ impl WayOut {
         address: SocketAddr,
         socket: std::os::fd::BorrowedFd<'_>,
     ) -> io::Result<()> {
-        let waiting = Waiting { listener, call, what: What::Connect { address, since: Instant::now() } };
+        let waiting = Waiting { listener, call, what: What::Connect { address } };
         self.ask(waiting, Word::Connect(to_wire(address)), Some(socket))
     }
 

@@ -14,7 +14,6 @@ mod datagrams;
 mod disk;
 mod egress;
 mod egress_calls;
-mod egress_signals;
 mod egress_sweep;
 mod ending;
 mod job_calls;
@@ -352,7 +351,6 @@ impl Monitor {
             (self.config.cpu_time_ms > 0).then(|| Duration::from_millis(CPU_LOOK_MS)),
             self.layers.as_ref().map(Disk::next_look).filter(|_| self.passed.is_none()),
             until(READER_GRACE_MS).filter(|left| !left.is_zero()),
-            self.way_out.as_ref().and_then(WayOut::next_look),
         ];
         let commands = self.commands().filter_map(Command::time_left);
         looks.into_iter().flatten().chain(commands).min()

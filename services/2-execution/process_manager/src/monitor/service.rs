@@ -6,7 +6,6 @@
 use std::{
     io::{self, Write},
     os::fd::OwnedFd,
-    time::Duration,
 };
 
 use contracts::way_out::{TO_INIT_BYTES_MAX, ToInit};
@@ -75,10 +74,6 @@ impl Watcher for OfService {
         self.way_out.serve(ready, &mut self.refused)?;
         self.tell();
         Ok(())
-    }
-
-    fn next_look(&self) -> Option<Duration> {
-        self.way_out.next_look()
     }
 
     fn hear(&mut self, listener: OwnedFd) -> io::Result<()> {
