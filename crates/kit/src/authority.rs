@@ -116,12 +116,20 @@ pub enum AuthorityError {
 
 /// What policy says of an act that another rule decides than it was made for.
 const RULE_DIFFERS: &str = "RuleDiffers";
+/// What it says where a rule allows, and asks for more than is there.
+const UNAUTHORIZED: &str = "Unauthorized";
 
 impl AuthorityError {
     /// Nothing was recorded: the act was made for what another rule allows.
     #[must_use]
     pub fn is_of_another_rule(&self) -> bool {
         matches!(self, Self::Refused { reason, .. } if reason == RULE_DIFFERS)
+    }
+
+    /// A rule allows it, under a condition that is not met now.
+    #[must_use]
+    pub fn is_of_a_condition(&self) -> bool {
+        matches!(self, Self::Refused { reason, .. } if reason == UNAUTHORIZED)
     }
 }
 

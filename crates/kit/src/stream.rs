@@ -85,7 +85,7 @@ impl AsyncRead for Stream {
             let wanted = buffer.remaining().min(this.read_bytes);
             match (&this.socket.get_ref().0).read(buffer.initialize_unfilled_to(wanted)) {
                 Ok(count) => {
-                    if count == wanted {
+                    if count == wanted && wanted > 0 {
                         this.read_bytes = (this.read_bytes * 2).min(READ_BYTES_MAX);
                     } else if count > 0 {
                         // There was no more.

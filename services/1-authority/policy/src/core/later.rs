@@ -7,6 +7,7 @@ use super::{
     PolicyState,
     condition::{Facts, Fault},
     evaluate::authenticate,
+    limits::MATCHED_RULES_MAX,
     request::fault_of,
 };
 
@@ -39,6 +40,11 @@ pub fn later_by(state: &PolicyState, request: &PolicyRequest, now: AxiomTime) ->
     }
     let facts =
         Facts { request, kind: request.action.kind(), requestor, now, rates: state.rates(), own: None };
+    let mut matched = Vec::new();
+    state.rules().matching(&facts, &mut matched);
+    if matched.len() > MATCHED_RULES_MAX {
+        return None;
+    }
     for stored in state.rules().candidates(&facts) {
         // One that cannot be evaluated denies, at any time.
         stored.structure.ok()?;
@@ -64,7 +70,13 @@ impl Facts<'_> {
             // Once over, it does not come back.
             PolicyCondition::Before(time) if self.now < *time => Ok(Could::EITHER),
             PolicyCondition::After(time) if self.now < *time => Ok(Could::EITHER),
-            PolicyCondition::RateLimit { count, window } if *count > 0 && window.0 > 0 => Ok(Could::EITHER),
+            // What it allows is counted. A rule that denies allows nothing, and one that holds while it is under its rate passes it
+            // only by what it has allowed.
+            PolicyCondition::RateLimit { count, window }
+                if *count > 0 && window.0 > 0 && rule.effect != PolicyEffect::Deny =>
+            {
+                self.holds(rule, condition).map(|holds| Could { hold: true, fail: !holds })
+            }
             certain => self.holds(rule, certain).map(Could::only),
         }
     }

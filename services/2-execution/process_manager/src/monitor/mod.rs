@@ -255,8 +255,10 @@ impl Monitor {
         while !self.done {
             let ready = self.wait(signals)?;
             while ready.has(signals) && signals.next()?.is_some() {}
+            // Before Linux 6.11 a call is waited for, for good, where nobody is left to make one: to have spoken is not enough.
             if let Some(notices) = &self.notices
                 && ready.has(notices.listener())
+                && is_readable(notices.listener())
             {
                 notices.serve(&mut self.refused, self.way_out.as_mut())?;
             }
@@ -270,6 +272,7 @@ impl Monitor {
             }
             if let Some(calls) = &mut self.calls
                 && ready.has(calls.listener())
+                && is_readable(calls.listener())
                 && calls.serve(&mut self.refused)?
             {
                 self.end_for(DETERMINISM);

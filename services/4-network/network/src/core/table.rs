@@ -312,10 +312,9 @@ impl Sockets {
         Some(record)
     }
 
-    /// The name of the channel on which it was made.
     #[must_use]
-    pub fn client_of(&self, id: SocketId) -> Option<&str> {
-        self.all.get(&id).map(|record| record.client.as_str())
+    pub fn get(&self, id: SocketId) -> Option<&Record> {
+        self.all.get(&id)
     }
 
     /// The caller's own, or all.

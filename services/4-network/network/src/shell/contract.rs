@@ -6,6 +6,7 @@ use base::{ConnectionId, IdentityId, limits::MESSAGE_BYTES_MAX};
 use contracts::{
     convert::bytes,
     network::v1::{self as wire, network_server::Network as Contract},
+    way_out::Message as _,
 };
 use kit::Requestor;
 use tonic::{Request, Response, Status, Streaming};
@@ -23,27 +24,23 @@ use crate::core::{
     to_wire,
 };
 
-/// Bytes of one socket in a list, with framing, beside its peers.
-const LISTED_BYTES: usize = 256;
-const LISTED_MAX: usize = MESSAGE_BYTES_MAX / LISTED_BYTES;
+/// Sockets in one answer: as many as fit, and no more than this.
+const LISTED_MAX: usize = 4096;
+/// Bytes around one of them.
+const FRAMING_BYTES: usize = 8;
 
 pub(super) struct Handlers(pub(super) Arc<Network>);
 
 impl Network {
     /// Of all, or of those after one, as many as fit into an answer.
     fn list(&self, owner: Option<IdentityId>, after: Option<u64>) -> Result<wire::SocketList, NetError> {
-        self.close_all_gone();
         self.registry.read(|sockets, live| {
-            let (page, more) = sockets.page(owner, SocketId(after.unwrap_or(0)), LISTED_MAX);
-            if more && after.is_none() {
-                let why = "there are more sockets than fit into one answer; ask for pages of them (`after`)";
-                return Err(NetError::TooMany(why.to_owned()));
-            }
-            let mut listed = Vec::new();
+            let (page, mut more) = sockets.page(owner, SocketId(after.unwrap_or(0)), LISTED_MAX);
+            let (mut listed, mut room) = (Vec::new(), MESSAGE_BYTES_MAX);
             for (id, record) in page {
                 let counted = |read: fn(&Live) -> u64| live.get(&id).map_or(0, |live| read(live));
                 let connection = record.connection.as_ref();
-                listed.push(wire::SocketInfo {
+                let info = wire::SocketInfo {
                     socket: id.0,
                     domain: record.domain.name().to_owned(),
                     socket_type: record.socket_type.name().to_owned(),
@@ -59,7 +56,19 @@ impl Network {
                     service: service_of(&record.client).unwrap_or_default().to_owned(),
                     name: record.name.as_ref().map(ToString::to_string).unwrap_or_default(),
                     secret: record.secret.clone().unwrap_or_default(),
-                });
+                };
+                match room.checked_sub(info.encoded_len() + FRAMING_BYTES) {
+                    Some(left) => room = left,
+                    None => {
+                        more = true;
+                        break;
+                    }
+                }
+                listed.push(info);
+            }
+            if more && after.is_none() {
+                let why = "there are more sockets than fit into one answer; ask for pages of them (`after`)";
+                return Err(NetError::TooMany(why.to_owned()));
             }
             Ok(wire::SocketList { sockets: listed, more })
         })
@@ -205,6 +214,12 @@ impl Contract for Handlers {
         let owner = self.requestor(&request)?.id();
         let sees_all = self.0.node.local().genesis_admin() == Some(owner);
         let after = request.get_ref().after;
+        // Once for all pages.
+        if after.unwrap_or(0) == 0 {
+            for program in self.0.all_programs() {
+                self.0.look_for_gone(&program).await;
+            }
+        }
         Ok(Response::new(self.0.list((!sees_all).then_some(owner), after)?))
     }
 

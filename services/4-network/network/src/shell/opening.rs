@@ -57,6 +57,10 @@ impl Opening {
         }
     }
 
+    fn somebody_waits(&self) -> bool {
+        self.places.available_permits() < GREETINGS_OF_PROGRAM_MAX
+    }
+
     /// When those before are done with it. An error if whoever asks has gone meanwhile, or too many ask.
     async fn turn(&self, stream: &mut UnixStream) -> io::Result<MutexGuard<'_, State>> {
         let _place = self.places.try_acquire().map_err(|_| {
@@ -146,6 +150,10 @@ impl Network {
             tokio::time::sleep(OPENED_WAITS).await;
             let mut state = program.opening.state.lock().await;
             program.opening.is_looked_after.store(false, Ordering::SeqCst);
+            // Whoever waits for it behind this has it.
+            if program.opening.somebody_waits() {
+                return;
+            }
             match mem::replace(&mut *state, State::Ended) {
                 State::Closed(heard) => network.end_program(&program, heard),
                 other => *state = other,

@@ -10,10 +10,7 @@ use std::{
 
 use base::{ConnectionId, IdentityId, RuleId};
 
-use super::{
-    live::{Io, Live},
-    program::Cuts,
-};
+use super::{live::Live, program::Cuts};
 use crate::core::{
     Domain, NetError, Record, Rules, SocketId, SocketType, Sockets,
     limits::{TRANSFERS_MAX, TRANSFERS_OF_ONE_MAX},
@@ -108,9 +105,9 @@ impl Registry {
         let ended = {
             let mut both = self.both();
             let ended = which(&mut both.sockets);
-            both.end(&ended, why)
+            self.mark(&mut both, &ended, why)
         };
-        self.cut(ended);
+        cut(ended);
     }
 
     /// Ends one that nobody is to be told of who waits for cuts: no entry of the log took it away.
@@ -137,16 +134,11 @@ impl Registry {
         self.cut_all(|sockets| sockets.end_rule(rule), why);
     }
 
-    /// What [`Both::end`] has marked, without the lock: who wants to look at the table does not wait until the last of many is cut.
-    fn cut(&self, all: Vec<Arc<Live>>) {
-        let (mut cuts, mut is_programs) = (Cuts::default(), false);
-        for live in all {
-            // A relay has gone when its task has seen the cut.
-            is_programs |= live.is_relayed() || live.with(|io| matches!(io, Io::Program(_)));
-            live.cut_with(&mut cuts);
-        }
-        drop(cuts);
+    /// In the table. That something of programs goes is known before anybody cuts it: who has waited for the cut has waited for it.
+    fn mark(&self, both: &mut Both, all: &[SocketId], why: &str) -> Vec<Arc<Live>> {
+        let (ended, is_programs) = both.end(all, why);
         self.has_cut.fetch_or(is_programs, Ordering::Relaxed);
+        ended
     }
 
     /// Whether something of a program was cut since this was last asked.
@@ -189,30 +181,38 @@ impl Registry {
             };
             let all = both.sockets.of_client(client).into_iter();
             let all: Vec<SocketId> = all.filter(|id| !drains(&both, id)).collect();
-            let ended = both.end(&all, why);
+            let ended = self.mark(&mut both, &all, why);
             for id in all {
                 both.sockets.remove(id);
                 both.live.remove(&id);
             }
             ended
         };
-        self.cut(ended);
+        cut(ended);
     }
 }
 
 impl Both {
     /// Marks them as cut, and gives what the kernel has of them to whoever cuts that: of one client in a row, so that its monitor
-    /// is told of many at once.
-    fn end(&mut self, all: &[SocketId], why: &str) -> Vec<Arc<Live>> {
+    /// is told of many at once. And whether something of a program is among them.
+    fn end(&mut self, all: &[SocketId], why: &str) -> (Vec<Arc<Live>>, bool) {
         all.iter().for_each(|id| self.sockets.cut(*id, why));
-        let mut of_clients = HashMap::<&str, Vec<Arc<Live>>>::new();
+        let (mut of_clients, mut is_programs) = (HashMap::<&str, Vec<Arc<Live>>>::new(), false);
         for id in all {
-            if let (Some(client), Some(live)) = (self.sockets.client_of(*id), self.live.get(id)) {
-                of_clients.entry(client).or_default().push(Arc::clone(live));
+            if let (Some(record), Some(live)) = (self.sockets.get(*id), self.live.get(id)) {
+                // A relay has gone when its task has seen the cut.
+                is_programs |= record.is_flow || live.is_relayed();
+                of_clients.entry(&record.client).or_default().push(Arc::clone(live));
             }
         }
-        of_clients.into_values().flatten().collect()
+        (of_clients.into_values().flatten().collect(), is_programs)
     }
+}
+
+/// What [`Registry::mark`] has marked, without the lock: who wants to look at the table does not wait until the last of many is cut.
+fn cut(all: Vec<Arc<Live>>) {
+    let mut cuts = Cuts::default();
+    all.iter().for_each(|live| live.cut_with(&mut cuts));
 }
 
 /// One send or receive under way.
@@ -238,7 +238,10 @@ mod tests {
     use super::*;
     use crate::{
         core::{Connection, limits::FLOWS_OF_ONE_MAX},
-        shell::program::{CUT_AT_ONCE_MAX, Held},
+        shell::{
+            live::Io,
+            program::{CUT_AT_ONCE_MAX, Held},
+        },
     };
     use base::{AxiomRef, Hash, Sequence};
     use chain::payload::network::NetworkGrant;

@@ -13,7 +13,7 @@ use super::{
     engine::Node,
     support::{BOB, NOW, SECOND, allow, at, request, rule, state, status},
 };
-use crate::core::{Item, Outcome, PolicyState, Refusal, later_by};
+use crate::core::{Item, Outcome, PolicyState, Refusal, later_by, limits::MATCHED_RULES_MAX};
 use PolicyCondition::{After, Always, And, Before, Never, Not, Or};
 
 fn secret() -> PolicyAction {
@@ -64,6 +64,8 @@ fn only_what_time_can_change_is_allowed_later() {
         (And(vec![own(), rate(1), Never]), false),
         (And(vec![use_of("other@**"), rate(1)]), false),
         (Or(vec![And(vec![use_of("other@**"), rate(1)]), Before(NOW)]), false),
+        // It is under its rate, and stays so.
+        (And(vec![own(), Not(Box::new(rate(1)))]), false),
         // Nor does what cannot be evaluated.
         (And(vec![use_of("***"), rate(1)]), false),
     ] {
@@ -79,10 +81,21 @@ fn what_stands_before_it_decides_unless_it_passes_too() {
     let forbids = |condition| no("forbids", 20, condition);
     assert_eq!(by(vec![limited(), forbids(use_of("key@**"))]), None);
     assert_eq!(by(vec![limited(), forbids(use_of("***"))]), None);
+    // What is denied is not counted: it is under that rate for good.
+    assert_eq!(by(vec![limited(), forbids(And(vec![use_of("key@**"), rate(1)]))]), None);
     assert_eq!(by(vec![limited(), forbids(use_of("other@**"))]), Some("limited".to_owned()));
     let for_now = And(vec![use_of("key@**"), Before(soon())]);
     assert_eq!(by(vec![limited(), forbids(for_now.clone())]), Some("limited".to_owned()));
     assert_eq!(by(vec![yes("always", 10, Always), forbids(for_now)]), Some("always".to_owned()));
+    // More than a decision can name deny, whatever they say.
+    let many = |count: usize| {
+        let late = And(vec![use_of("key@**"), Before(soon())]);
+        let mut all: Vec<_> = (0..count).map(|at| no(&format!("no{at}"), 20, late.clone())).collect();
+        all.push(limited());
+        by(all)
+    };
+    assert_eq!(many(MATCHED_RULES_MAX - 1), Some("limited".to_owned()));
+    assert_eq!(many(MATCHED_RULES_MAX), None);
     // Behind it nothing is looked at.
     assert_eq!(by(vec![yes("last", 5, Always), no("behind", 10, use_of("key@**"))]), None);
 }

@@ -57,7 +57,6 @@ impl Proxied {
         let upstream = credential.upstream(target)?;
         let user = self.judge(&upstream)?;
         let rule = self.network.may_use(&self.program, &credential).await?;
-        self.program.allowed_by(&credential, &rule);
         Ok(Some(Usable { credential, rule, upstream, user }))
     }
 
@@ -179,9 +178,9 @@ impl Network {
                     false => NotUsed::ForGood(why),
                 });
             }
-            // The rule stands, and asks for more than is there now.
-            Err(AuthorityError::Refused { text, .. }) => {
-                return Err(NotUsed::Now(format!("{refused}: {text}")));
+            // The rule stands, and asks for more than is there now. Whatever else is refused was not decided.
+            Err(error) if error.is_of_a_condition() => {
+                return Err(NotUsed::Now(format!("{refused}: {error}")));
             }
             Err(error) => return Err(unsure(&error.into())),
         };
@@ -193,6 +192,7 @@ impl Network {
         }
         let rule = body.deciding_rule;
         // A rule that goes is seen here once what it decided by is folded: it takes the secret along from then on.
+        program.allowed_by(credential, &rule);
         self.folded(decided.decided_by()).await.map_err(|status| unsure(&status))?;
         match self.node.local().rule_in_force(&rule) {
             true => Ok(rule),
@@ -205,7 +205,7 @@ impl Network {
     pub(in crate::shell) async fn release_secrets(&self, program: &Program) -> Result<(), CallError> {
         for credential in program.unreleased() {
             match self.decide_use(program, &credential).await {
-                Ok(rule) => program.allowed_by(&credential, &rule),
+                Ok(_) => {}
                 Err(NotUsed::Undecided(error)) => return Err(error),
                 // The program hears why when it asks.
                 Err(not_used) => {
