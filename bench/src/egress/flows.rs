@@ -152,10 +152,11 @@ fn open_rows(site: &Site, client: &Path, open: usize, look: Duration, part: &mut
             bail!("{count} flows were not opened: {}", program.wait().context("waiting")?);
         }
         let rate = said.trim().parse().with_context(|| format!("the program said {said:?}"))?;
+        thread::sleep(SETTLED_AFTER);
+        // What is connected there need not be accepted here yet.
         if holder.count() < count {
             bail!("{} of {count} flows have come", holder.count());
         }
-        thread::sleep(SETTLED_AFTER);
         let monitor = monitor_of(keeper.1, client)?;
         let costs = (Cost::of(network), Cost::of(monitor), Cost::over(network, look), rate);
         drop(stdin);
