@@ -27,7 +27,7 @@ pub use credential::{
     CREDENTIAL_HEADER_BYTES_MAX, CREDENTIAL_HOST_BYTES_MAX, CREDENTIAL_NAME_BYTES_MAX,
     CREDENTIAL_WITHHELD_BYTES_MAX, CREDENTIALS_MAX, Credential, SECRET_MARK, Written, check_all,
 };
-pub use header::{is_withheld_from_callers, is_withheld_from_secrets};
+pub use header::{is_withheld_from_callers, is_withheld_from_secrets, of_one_connection};
 use zeroize::Zeroizing;
 
 /// `network` answers from memory, but for a credential, of which policy is asked.

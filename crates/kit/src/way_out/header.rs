@@ -1,10 +1,10 @@
 //! Headers that are neither a caller's nor a secret's: what goes through `network` is framed and led by `network`.
 
-/// About the connection itself, where a request ends, or whom it is for: what two could read differently.
-const OF_THE_CONNECTION: [&str; 11] = [
-    "host",
+/// Whom a request is for, and where it ends: what two could read differently.
+const OF_THE_REQUEST: [&str; 2] = ["host", "content-length"];
+/// About the connection that it comes by, and not for the next.
+const OF_THE_CONNECTION: [&str; 9] = [
     "connection",
-    "content-length",
     "transfer-encoding",
     "te",
     "trailer",
@@ -21,16 +21,25 @@ const NOT_OF_CALLERS: [&str; 2] = ["http2-settings", "max-forwards"];
 /// what proxies say, and taken for no secret.
 const NOT_OF_SECRETS: [&str; 1] = ["proxy-authenticate"];
 
+/// What ends with one connection, of requests and answers: whoever passes them on leaves it out (RFC 9110, 7.6.1).
+pub fn of_one_connection() -> impl Iterator<Item = &'static str> {
+    OF_THE_CONNECTION.into_iter().chain(NOT_OF_SECRETS)
+}
+
+fn is_of_network(name: &str) -> bool {
+    OF_THE_REQUEST.contains(&name) || OF_THE_CONNECTION.contains(&name)
+}
+
 /// Whether a caller may not set it; in small letters.
 #[must_use]
 pub fn is_withheld_from_callers(name: &str) -> bool {
-    OF_THE_CONNECTION.contains(&name) || NOT_OF_CALLERS.contains(&name)
+    is_of_network(name) || NOT_OF_CALLERS.contains(&name)
 }
 
 /// Whether no secret is put into it; in small letters.
 #[must_use]
 pub fn is_withheld_from_secrets(name: &str) -> bool {
-    OF_THE_CONNECTION.contains(&name) || NOT_OF_SECRETS.contains(&name)
+    is_of_network(name) || NOT_OF_SECRETS.contains(&name)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use hyper::{
     upgrade::Upgraded,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use kit::way_out::of_one_connection;
 use tokio::{net::TcpStream, task::AbortHandle, time::timeout};
 
 use super::{
@@ -29,20 +30,6 @@ use crate::core::{
     limits::{FIRST_BYTES_TIMEOUT, HEADER_BYTES_MIN, HEADERS_MAX},
     proxied::{asked, wrong},
 };
-
-/// About one connection, and not for the next.
-const HOP: [&str; 10] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "expect",
-];
 
 /// What brings the body of an answer. What is dropped before the end ends with it.
 pub(super) enum By {
@@ -137,7 +124,7 @@ fn strip(headers: &mut HeaderMap) {
         .filter(|name: &HeaderName| *name != CONTENT_LENGTH && *name != HOST)
         .collect();
     named.iter().for_each(|name| drop(headers.remove(name)));
-    HOP.iter().for_each(|name| drop(headers.remove(*name)));
+    of_one_connection().for_each(|name| drop(headers.remove(name)));
 }
 
 impl Proxied {
